@@ -1,0 +1,45 @@
+# Everything here sets itself up: `make demo` and `make test` are the two commands to know.
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+TORCH_VERSION := 2.13.0
+# uv does not read pip's settings; hand it the local wheel folder where one is configured.
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test check lock clean
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/runtime.done ## Index the documentation, ask it questions, print cited answers
+	@$(BIN)/ragstone demo
+
+test: .venv/dev.done ## Run the test suite
+	@$(BIN)/python -m pytest
+
+check: .venv/dev.done ## Format, lint, types, import contracts, size gates, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest
+
+lock: .venv/dev.done ## Resolve the locks anew
+	@for lock in runtime dev; do \
+	  extras="--extra embed --extra postgres"; [ $$lock = dev ] && extras="--all-extras"; \
+	  $(BIN)/uv pip compile pyproject.toml $$extras -q --universal --no-header --generate-hashes --no-annotate \
+	    --no-emit-package torch --no-emit-package uv -o infra/locks/$$lock.txt || exit 1; done
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The lock is installed as it stands, every wheel checked against its hash. torch comes first and alone:
+# its wheel is chosen for the machine (CPU or CUDA), so its hash cannot be one for all.
+.venv/bin/uv:
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION) torch==$(TORCH_VERSION)
+
+.venv/%.done: infra/locks/%.txt pyproject.toml | .venv/bin/uv
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r $<
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Suites, metrics and the gates that decide what goes live."""

@@ -1,0 +1,1 @@
+"""The ground every folder stands on: settings, errors, database, files, plug-ins, logs."""

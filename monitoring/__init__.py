@@ -1,0 +1,1 @@
+"""Signals from live traffic: metrics, groundedness, drift."""
