@@ -1,0 +1,162 @@
+"""The types that cross folders: documents, chunks, passages, citations, answers, embedders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metadata: TypeAlias = Mapping[str, Any]
+"""Flat values a filter can compare: str, int, float, bool."""
+
+Vectors: TypeAlias = NDArray[np.float32]
+BlockKind: TypeAlias = Literal["heading", "paragraph", "list_item", "table", "code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of a document's text that belongs together."""
+
+    kind: BlockKind
+    start: int
+    """First character, counted in code points from the start of `Document.text`."""
+    end: int
+    """One past the last character."""
+    level: int = 0
+    """Depth of a heading, 1 for the top; 0 for everything else."""
+    page: int | None = None
+    """Page, slide or sheet, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a loader extracts: one text, and the blocks that tile it."""
+
+    text: str
+    blocks: tuple[Block, ...]
+    """In reading order, not overlapping; every character outside them is white space."""
+    media_type: str
+    title: str = ""
+    metadata: Metadata = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What could not be read though the rest could, in words for the ingest summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document that is embedded and found as one."""
+
+    ordinal: int
+    start_char: int
+    end_char: int
+    text: str
+    """Equals `document.text[start_char:end_char]`."""
+    tokens: int
+    heading: str = ""
+    """The headings above it, outermost first, joined with ' > '."""
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk that was found, with where it stands and why it was found."""
+
+    chunk_id: int
+    document_id: str
+    """The public id, `file-...`."""
+    document_version: int
+    collection: str
+    source: str
+    title: str
+    start_char: int
+    end_char: int
+    text: str
+    score: float
+    """The fused score that orders the passages; larger is better."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """By stage: `dense` is a cosine, `lexical` a BM25 score; a stage that missed it is absent."""
+    heading: str = ""
+    page: int | None = None
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A claim's evidence: a span of a stored document, checked against the stored text."""
+
+    document_id: str
+    document_version: int
+    source: str
+    title: str
+    start_char: int
+    end_char: int
+    text: str
+    """Equals the stored text at `[start_char, end_char)`."""
+    answer_start: int
+    """The stretch of the answer that this evidence supports."""
+    answer_end: int
+    support: float
+    """How well the span carries that stretch, 0 to 1."""
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the engine counts them; the prompt includes the retrieved passages."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question, or the reason there is none."""
+
+    id: str
+    question: str
+    collection: str
+    text: str
+    answerable: bool
+    reason: str | None
+    """Why not, when `answerable` is false."""
+    citations: tuple[Citation, ...]
+    passages: tuple[Passage, ...]
+    engine: str
+    usage: Usage
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds by step: embed, search, generate, verify, total."""
+    finish_reason: Literal["stop", "length"] = "stop"
+    unverified: int = 0
+    """Citations the engine gave that did not equal the stored text, and were dropped."""
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors; see `retrieval/embedders/__init__.py` for the contract."""
+
+    @property
+    def identity(self) -> str:
+        """Model and weights, as far as vectors depend on them; part of a build's recipe."""
+        ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of one text that are read; what lies beyond does not reach the vector."""
+        ...
+
+    def embed(self, texts: Sequence[str], *, kind: Literal["query", "document"]) -> Vectors:
+        """Return `(len(texts), dimension)` float32 rows of unit length."""
+        ...
+
+    def token_spans(self, text: str) -> NDArray[np.int32]:
+        """Return `(tokens, 2)` character spans of the text's tokens, without special tokens."""
+        ...

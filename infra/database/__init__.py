@@ -1,0 +1,1 @@
+"""The database: the one truth that every index and cache is a view of."""

@@ -1,0 +1,123 @@
+"""Read and write transactions, the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from infra.errors import MissingDependency, StorageFailed
+
+BUSY_SECONDS = 60
+"""How long a writer waits for another before it gives up."""
+
+
+class Database:
+    """Transactions on one database; safe to share between threads, not between forks."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        self._engine = _open(url)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent snapshot; whatever it did is rolled back at the end."""
+        with _storage_errors(), self._engine.connect() as connection:
+            if not self.is_sqlite:  # where a transaction is a snapshot only when asked
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def write(self, *, lock: int | None = None) -> Iterator[Connection]:
+        """One transaction, durable when the block ends, undone if it raises.
+
+        Args:
+            lock: writers with the same number wait for each other until commit, so that what they
+                append commits in order. SQLite has one writer anyway.
+        """
+        with _storage_errors(), self._engine.connect() as connection:
+            connection = connection.execution_options(ragstone_write=True)
+            with connection.begin():
+                if lock is not None:
+                    self.lock(connection, lock)
+                yield connection
+
+    def lock(self, connection: Connection, key: int, *, shared: bool = False) -> None:
+        """Within a write transaction, wait for others that hold `key`; released by its end."""
+        if not self.is_sqlite:  # whose one writer holds every lock there is
+            function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+            connection.execute(text(f"SELECT {function}(:key)"), {"key": key})
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """For migrations only; everything else goes through `read` and `write`."""
+        return self._engine
+
+
+def _open(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        try:
+            return create_engine(
+                url,
+                pool_pre_ping=True,
+                pool_size=8,
+                max_overflow=24,
+                isolation_level="READ COMMITTED",
+                connect_args={"connect_timeout": 10},
+            )
+        except ModuleNotFoundError as error:
+            raise MissingDependency("psycopg", extra="postgres") from error
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        poolclass=QueuePool if os.name == "posix" else NullPool,
+        pool_size=8,
+        max_overflow=24,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Transactions are begun by hand below: the driver begins too late for a snapshot.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # Deleted text is overwritten with zeros, so that a byte scan of the file does not find it.
+    cursor.execute("PRAGMA secure_delete=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: upgrading a read transaction fails instead of waiting.
+    immediate = connection.get_execution_options().get("ragstone_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise StorageFailed(f"Database: {error.orig}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StorageFailed(f"Database: connection lost: {error.orig}") from error
+        raise

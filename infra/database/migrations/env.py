@@ -1,0 +1,14 @@
+"""Runs migrations on the connection that `infra.database.migrate` opened."""
+
+from alembic import context
+
+import infra.artifacts.tables  # noqa: F401 - registers its tables
+from infra.database.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+    transaction_per_migration=False,
+)
+context.run_migrations()

@@ -1,0 +1,129 @@
+"""The exception tree: what can go wrong, in the words of the person who has to act.
+
+RagstoneError
+ ├─ InvalidConfiguration     a setting or a plug-in name is wrong; the operator must act
+ ├─ MissingDependency        an optional package is not installed; the message is the install line
+ ├─ InvalidRequest           the caller asked for something impossible
+ │   ├─ InvalidFilter
+ │   └─ TooLarge
+ ├─ Unauthenticated          no key, or a wrong one
+ ├─ NotFound                 collection, document, file, model
+ ├─ Conflict                 the name is taken, or the state does not allow it
+ ├─ UnreadableDocument       this one document cannot be read; the run goes on
+ │   └─ Encrypted, Unsupported, EmptyDocument, Damaged, ExceedsLimit
+ ├─ StorageFailed            disk full, database locked or unreachable
+ ├─ CorruptIndex             a checkpoint does not match its checksums; the view rebuilds itself
+ ├─ NotReady                 still starting, or a view lags behind the write it was asked to show
+ └─ EngineFailed             the generation engine did not answer
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RagstoneError(Exception):
+    """Everything raised on purpose; its message can be shown to the person who caused it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidConfiguration(RagstoneError):
+    """A setting or a plug-in name is wrong."""
+
+
+class MissingDependency(RagstoneError):
+    """An optional package is needed and absent."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f"{package!r} is not installed; run: pip install 'ragstone[{extra}]'")
+
+
+class InvalidRequest(RagstoneError):
+    """The caller asked for something impossible."""
+
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class InvalidFilter(InvalidRequest):
+    """A metadata filter is malformed."""
+
+
+class TooLarge(InvalidRequest):
+    """The request exceeds a stated limit."""
+
+
+class Unauthenticated(RagstoneError):
+    """No key was given, or it is unknown, revoked or expired."""
+
+
+class NotFound(RagstoneError):
+    """The named thing does not exist; near names are suggested."""
+
+    def __init__(self, kind: str, name: str, *, among: Iterable[str] = ()) -> None:
+        near = difflib.get_close_matches(name, list(among), n=3)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        super().__init__(f"No {kind} {name!r}{hint}")
+        self.kind = kind
+        self.name = name
+
+
+class Conflict(RagstoneError):
+    """The name is taken, or the state does not allow the change."""
+
+
+class UnreadableDocument(RagstoneError):
+    """One document cannot be read."""
+
+    code = "unreadable"
+
+
+class Encrypted(UnreadableDocument):
+    """The document is protected by a password."""
+
+    code = "encrypted"
+
+
+class Unsupported(UnreadableDocument):
+    """No loader reads this format."""
+
+    code = "unsupported"
+
+
+class EmptyDocument(UnreadableDocument):
+    """The document holds no text."""
+
+    code = "empty"
+
+
+class Damaged(UnreadableDocument):
+    """The document is truncated or malformed."""
+
+    code = "damaged"
+
+
+class ExceedsLimit(UnreadableDocument):
+    """Reading the document would take more memory, time or disk than is allowed."""
+
+    code = "exceeds_limit"
+
+
+class StorageFailed(RagstoneError):
+    """Disk full, database locked or unreachable."""
+
+
+class CorruptIndex(RagstoneError):
+    """A checkpoint does not match its checksums."""
+
+
+class NotReady(RagstoneError):
+    """Still starting, or behind the write that was asked for."""
+
+
+class EngineFailed(RagstoneError):
+    """The generation engine did not answer."""

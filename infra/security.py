@@ -1,0 +1,27 @@
+"""API keys: made at random, shown once, stored as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+PREFIX = "rgs_"
+
+
+def new_key() -> str:
+    """Return a fresh key with 256 bits of randomness."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def fingerprint(key: str) -> str:
+    """Return the SHA-256 under which a key is stored.
+
+    A key is random, not chosen by a person, so a plain hash cannot be guessed back and a slow one
+    would only tax every request.
+    """
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_id(prefix: str) -> str:
+    """Return a public identifier such as `file-5f2a...`, 96 bits of randomness."""
+    return prefix + secrets.token_hex(12)

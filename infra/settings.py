@@ -1,0 +1,199 @@
+"""One typed tree of settings: `ragstone.toml`, then `RAGSTONE_*`; unknown keys are refused."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from infra.errors import InvalidConfiguration
+
+PLACEHOLDERS = frozenset({"changeme", "changethis", "change-me", "change_me", "secret", "password"})
+ENVIRONMENT_PREFIX = "RAGSTONE_"
+OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
+"""Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown key is an error, not a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    authentication: Literal["auto", "on", "off"] = "auto"
+    """`auto` asks for a key unless the server listens on loopback alone."""
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    """Host headers accepted while no key is asked for: keeps web pages from reaching in by DNS."""
+    max_upload_bytes: int = Field(default=512 * 2**20, ge=1)
+    max_body_bytes: int = Field(default=1 * 2**20, ge=1)
+    """Of a JSON request; uploads have their own limit."""
+    max_question_characters: int = Field(default=8_000, ge=1)
+    max_concurrent_requests: int = Field(default=64, ge=1)
+    """Answers and searches at once; more wait, and past four times as many are refused."""
+
+
+class Retrieval(Section):
+    embedder: str = "sentence_transformers"
+    """A file of `retrieval/embedders/`, or a dotted path."""
+    embedder_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the embedder, such as `model` (hub id or path)."""
+    index: str = "local"
+    """A file of `retrieval/indexes/`, or a dotted path."""
+    chunk_tokens: int = Field(default=200, ge=16, le=8192)
+    chunk_overlap_tokens: int = Field(default=32, ge=0)
+    passages: int = Field(default=8, ge=1, le=100)
+    """Passages handed to the engine."""
+    candidates: int = Field(default=100, ge=1, le=1000)
+    """Asked of each of dense and lexical search before fusion."""
+
+
+class Loading(Section):
+    """Bounds on reading one document; beyond them it is skipped and reported."""
+
+    max_file_bytes: int = Field(default=256 * 2**20, ge=1)
+    max_text_characters: int = Field(default=20_000_000, ge=1)
+    max_pages: int = Field(default=5_000, ge=1)
+    max_expanded_bytes: int = Field(default=1 * 2**30, ge=1)
+    """Of an archive format (DOCX, PPTX, XLSX) once unpacked."""
+    memory_bytes: int = Field(default=2 * 2**30, ge=64 * 2**20)
+    """Address space of the process that parses."""
+    timeout_seconds: float = Field(default=120.0, gt=0)
+
+
+class Generation(Section):
+    engine: str = "extractive"
+    """A file of `service/engines/`, or a dotted path."""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    max_tokens: int = Field(default=512, ge=1)
+
+
+class Logging(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set; built once at the edge and passed down."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    data_folder: Path = Path(".ragstone")
+    """Files, indexes and, unless `database_url` says otherwise, the database."""
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL, like `postgresql+psycopg://user@host/name`; else SQLite in `data_folder`."""
+    server: Server = Server()
+    retrieval: Retrieval = Retrieval()
+    loading: Loading = Loading()
+    generation: Generation = Generation()
+    logging: Logging = Logging()
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database_with_a_real_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError as error:
+            raise ValueError("is not a database URL") from error
+        if url.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise ValueError(f"names {url.get_backend_name()!r}; use sqlite or postgresql")
+        if url.password and str(url.password).lower() in PLACEHOLDERS:
+            raise ValueError("holds a placeholder password; choose a real one")
+        return value
+
+    @property
+    def database_location(self) -> str:
+        """The SQLAlchemy URL in force."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_folder / 'ragstone.db').absolute()}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments before environment before file; no `.env` is picked up by surprise."""
+        del dotenv_settings, file_secret_settings
+        path = Path(os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG", "ragstone.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read `ragstone.toml` (or the file `RAGSTONE_CONFIG` names) and `RAGSTONE_*`; overrides win.
+
+    Raises:
+        InvalidConfiguration: names every key that is unknown or wrong.
+    """
+    config = os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    if config and not Path(config).is_file():
+        raise InvalidConfiguration(f"RAGSTONE_CONFIG names {config!r}, which is not a file")
+    _refuse_unknown_variables(os.environ)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise InvalidConfiguration(_explain(error)) from None
+    except ValueError as error:  # a TOML file or an environment value that cannot be parsed
+        raise InvalidConfiguration(f"Settings cannot be read: {error}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_suggest(key, _known_keys(Settings))}")
+        else:
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
+    return "Invalid settings: " + "; ".join(lines)
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = [ENVIRONMENT_PREFIX + key.replace(".", "__").upper() for key in _known_keys(Settings)]
+    known += [ENVIRONMENT_PREFIX + name for name in OTHER_VARIABLES]
+    for name in environment:
+        if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() in known:
+            continue
+        if not any(name.upper().startswith(f"{key}__") for key in known if key.endswith("OPTIONS")):
+            raise InvalidConfiguration(
+                f"Unknown environment variable {name!r}{_suggest(name, known)}"
+            )
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys += _known_keys(info.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,110 @@
+"""Fixtures every test may use: an empty environment, the shared data, databases of both kinds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from infra.database.engine import Database
+from infra.database.migrate import upgrade
+from infra.settings import Settings, load_settings
+from service.wiring import Components
+
+sys.path.insert(0, str(Path(__file__).parent))
+from postgresql import Unavailable, running_server  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A developer's own RAGSTONE_* variables and ragstone.toml must not decide what a test sees."""
+    for name in list(os.environ):
+        if name.startswith("RAGSTONE_") and name != "RAGSTONE_TEST_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real datasets; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("RAGSTONE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real datasets here; RAGSTONE_TEST_DATA names their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    try:
+        with running_server() as url:
+            yield url
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """The URL of an empty database of its own."""
+    name = f"test_{uuid.uuid4().hex}"
+    administration = create_engine(f"{postgresql_server}/postgres", isolation_level="AUTOCOMMIT")
+    with administration.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield f"{postgresql_server}/{name}"
+    with administration.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    administration.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    return str(request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database at the current schema."""
+    database = Database(database_url)
+    upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings for fast tests: the hashing embedder, everything else as shipped."""
+    return load_settings(
+        data_folder=tmp_path / "data",
+        database_url=database_url,
+        retrieval={"embedder": "hashing", "chunk_tokens": 60, "chunk_overlap_tokens": 10},
+    )
+
+
+@pytest.fixture
+def open_components() -> Iterator[Callable[[Settings], Components]]:
+    """Build components that are closed at the end of the test."""
+    opened: list[Components] = []
+
+    def open_(settings: Settings) -> Components:
+        opened.append(Components(settings))
+        return opened[-1]
+
+    yield open_
+    for components in opened:
+        components.close()
+
+
+@pytest.fixture
+def components(settings: Settings, open_components: Any) -> Components:
+    built: Components = open_components(settings)
+    return built

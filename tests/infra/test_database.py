@@ -1,0 +1,120 @@
+"""Transactions and migrations, the same on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
+
+from infra.database.engine import Database
+from infra.database.migrate import upgrade
+from infra.database.schema import doomed_blob, metadata
+from infra.errors import InvalidConfiguration, StorageFailed
+
+
+def _digests(database: Database) -> list[str]:
+    with database.read() as connection:
+        return list(connection.execute(select(doomed_blob.c.digest)).scalars())
+
+
+def test_migrations_give_the_schema_that_the_code_declares(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    upgrade(database)
+
+
+def test_processes_that_start_together_migrate_once(database_url: str) -> None:
+    script = (
+        "import sys; from infra.database.engine import Database;"
+        "from infra.database.migrate import upgrade; upgrade(Database(sys.argv[1]))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, database_url], stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+
+
+def test_database_of_a_newer_release_is_refused(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(InvalidConfiguration, match="another release"):
+        upgrade(database)
+
+
+def test_block_that_raises_leaves_nothing(database: Database) -> None:
+    def write_and_fail() -> None:
+        with database.write() as connection:
+            connection.execute(insert(doomed_blob).values(digest="sha256:a"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        write_and_fail()
+    assert _digests(database) == []
+
+
+def test_reader_sees_one_moment(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(insert(doomed_blob).values(digest="first"))
+    with database.read() as connection:
+        before = connection.execute(select(doomed_blob.c.digest)).scalars().all()
+        with database.write() as writer:
+            writer.execute(insert(doomed_blob).values(digest="second"))
+        after = connection.execute(select(doomed_blob.c.digest)).scalars().all()
+    assert before == after == ["first"]
+    assert sorted(_digests(database)) == ["first", "second"]
+
+
+def test_writers_of_one_lock_commit_in_turn(database: Database) -> None:
+    order: list[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        entered.wait(10)
+        with database.write(lock=7) as connection:
+            order.append("second")
+            connection.execute(insert(doomed_blob).values(digest="b"))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with database.write(lock=7) as connection:
+        entered.set()
+        thread.join(0.3)
+        order.append("first")
+        connection.execute(insert(doomed_blob).values(digest="a"))
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_violated_constraint_is_not_taken_for_a_storage_failure(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.write() as connection:
+        for _ in range(2):
+            connection.execute(insert(doomed_blob).values(digest="same"))
+
+
+def test_unreachable_database_is_a_storage_failure(tmp_path: object) -> None:
+    database = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(StorageFailed, match="Database"), database.read():
+        pass
+
+
+def test_acknowledged_write_is_on_disk_before_it_returns(tmp_path: object) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    with database.read() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
+    database.close()
