@@ -1,0 +1,23 @@
+"""Embedders: plug-ins that turn texts into unit vectors.
+
+A plug-in is a file with `build(**options) -> infra.contracts.Embedder`. The laws, run over each by
+`tests/contracts/test_embedders.py`: shape `(n, dimension)`, float32, unit rows, a batch equals its
+singles, order kept, spans of `token_spans` rise and lie within the text. The smallest is `hashing`:
+
+>>> from retrieval.embedders import open_embedder
+>>> embedder = open_embedder("hashing", dimension=64)
+>>> embedder.embed(["rag stone"], kind="query").shape
+(1, 64)
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from infra.contracts import Embedder
+from infra.plugins import load
+
+
+def open_embedder(name: str, **options: Any) -> Embedder:
+    """Build the embedder of plug-in `name`; heavy packages are imported at its first use."""
+    return cast("Embedder", load("retrieval.embedders", name)(**options))
