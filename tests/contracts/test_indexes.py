@@ -128,13 +128,40 @@ def test_results_are_typed_and_fall(index: SearchIndex) -> None:
 
 
 def test_ties_fall_to_the_smaller_chunk_id_also_at_the_limit(index: SearchIndex) -> None:
-    vector = np.full(DIMENSION, 0.25, dtype=np.float16)
-    order = np.random.default_rng(1).permutation(np.arange(1, 401)).tolist()
-    changes = [Change(n, chunk, 1, "old wall", "", vector) for n, chunk in enumerate(order, 1)]
-    for start in range(0, 400, 130):
-        index.apply(changes[start : start + 130])
-    assert _ids(index.dense(vector.astype(np.float32), 25)) == list(range(1, 26))
-    assert _ids(index.lexical("wall", 25)) == list(range(1, 26))
+    generator = np.random.default_rng(1)
+    order = generator.permutation(np.arange(1, 404)).tolist()
+    for repetition in range(10):
+        # Real numbers: products are rounded, and not in every place of a block in the same way.
+        vector = generator.standard_normal(DIMENSION).astype(np.float16)
+        changes = [
+            Change(repetition * 1_000 + n, chunk_id, 1, "old wall", "", vector)
+            for n, chunk_id in enumerate(order, 1)
+        ]
+        for start in range(0, 403, 130):
+            index.apply(changes[start : start + 130])
+        question = (vector + generator.standard_normal(DIMENSION) / 3).astype(np.float32)
+        hits = index.dense(question, 25)
+        assert _ids(hits) == list(range(1, 26))
+        assert len(set(hits.scores.tolist())) == 1
+        assert _ids(index.lexical("wall", 25)) == list(range(1, 26))
+
+
+def test_indexes_agree_where_scores_differ_by_rounding_only(tmp_path: Path) -> None:
+    """The same numbers in another order: their sum is the same but for its last digits."""
+    generator = np.random.default_rng(2)
+    numbers = generator.standard_normal(384) / 20
+    changes = [
+        Change(n, n, 1, "wall", "", generator.permutation(numbers).astype(np.float16))
+        for n in range(1, 401)
+    ]
+    question = np.full(384, 0.051, dtype=np.float32)
+    found = []
+    for name in NAMES:
+        index = open_index(name, tmp_path / name, dimension=384)
+        index.apply(changes)
+        found.append(_pairs(index.dense(question, 30)))
+        index.close()
+    assert found == [found[0]] * len(NAMES)
 
 
 def test_deleted_chunk_is_not_returned(index: SearchIndex) -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,8 @@ import retrieval
 from infra.errors import StorageFailed
 from retrieval.indexes import Change, SearchIndex, open_index
 from retrieval.indexes._dense import Dense
+from retrieval.indexes._lexical import Lexical
+from retrieval.indexes.local import LocalIndex
 
 DIMENSION = 8
 ROOT = Path(next(iter(retrieval.__path__))).parent
@@ -197,6 +199,24 @@ def test_a_flipped_byte_in_any_file_is_found_and_mended(
         index.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    [('"watermark": 60', '"watermark": 61'), ('"chunks"', '"chunk"'), ("{", ""), ("{", "[1]{")],
+)
+def test_a_manifest_that_was_edited_is_not_used(tmp_path: Path, said: str, changed: str) -> None:
+    index = _open(tmp_path)
+    index.apply(_log(60))
+    index.checkpoint()
+    index.close()
+    manifest = tmp_path / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    assert said in text
+    manifest.write_text(text.replace(said, changed, 1), encoding="utf-8")
+    index = _open(tmp_path)
+    assert index.watermark == 0
+    index.close()
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "superfluous", "folder"])
 def test_an_incomplete_checkpoint_is_not_used(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -348,6 +368,33 @@ def test_apply_that_cannot_be_written_can_be_repeated(tmp_path: Path, limit: int
     index.close()
 
 
+def test_apply_that_failed_after_its_commit_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = _log(300)
+    index = LocalIndex(tmp_path, dimension=DIMENSION)
+    index.apply(log[:100])
+
+    def replace_and_fail(removed: Iterable[int], added: Sequence[Change]) -> None:
+        Lexical.replace(index._lexical, removed, added)
+        raise StorageFailed("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._lexical, "replace", replace_and_fail)
+        with pytest.raises(StorageFailed, match="lost"):
+            index.apply(log[100:])
+    _assert_holds(index, _model(log[:100]))
+    for end in (150, 220, 300):
+        # Until the failed batch has been passed, the text index may know more than it should.
+        index.checkpoint()
+        assert _checkpoints(tmp_path) == []
+        index.apply(log[:end])
+    _assert_holds(index, _model(log))
+    index.checkpoint()
+    assert len(_checkpoints(tmp_path)) == 1
+    index.close()
+
+
 def test_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with pytest.raises(StorageFailed, match="file"):
@@ -458,6 +505,17 @@ def test_many_small_batches_leave_few_pieces() -> None:
     assert len(dense.pieces) <= 6
     # Each row is copied a few times, not once per batch (which would be 200 times).
     assert copied < 25 * 40_000
+
+
+def test_changing_vectors_leaves_what_searches_hold_as_it_was() -> None:
+    ids = np.arange(10)
+    full = Dense(DIMENSION).with_rows(ids, ids, np.ones((10, DIMENSION), dtype=np.float16))
+    before = full.without(ids[9:])
+    after = before.without(ids[:3]).with_rows(ids[:1], ids[:1], np.zeros((1, DIMENSION), "f2"))
+    question = np.ones(DIMENSION, dtype=np.float32)
+    assert full.search(question, 20).chunk_ids.tolist() == ids.tolist()
+    assert before.search(question, 20).chunk_ids.tolist() == ids[:9].tolist()
+    assert after.search(question, 20).chunk_ids.tolist() == [3, 4, 5, 6, 7, 8, 0]
 
 
 def test_mostly_deleted_piece_gives_its_memory_back() -> None:

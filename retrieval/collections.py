@@ -1,0 +1,236 @@
+"""Collections: named sets of documents, each with the build that answers for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from infra.database.engine import Database
+from infra.database.schema import build, chunk, collection, document, file
+from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.security import new_id
+from retrieval.files import doom_unreferenced
+from retrieval.paging import Page, fetch_page
+from retrieval.recipe import Recipe
+
+NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    id: int
+    public_id: str
+    """`vs_...`: a collection is a vector store."""
+    name: str
+    build_id: int
+    recipe: Recipe
+    attributes: Mapping[str, Any]
+    created_at: datetime
+    last_active_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    in_progress: int
+    completed: int
+    failed: int
+    cancelled: int
+    chunks: int
+    bytes: int
+    """Of the files as they came."""
+
+    @property
+    def documents(self) -> int:
+        return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+class Collections:
+    """Creates, finds and removes collections."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self, name: str, recipe: Recipe, *, attributes: Mapping[str, Any] | None = None
+    ) -> Collection:
+        """Create an empty collection.
+
+        Raises:
+            Conflict: the name is taken.
+            InvalidRequest: the name is empty, too long, or holds control characters or a slash.
+        """
+        if not NAME.fullmatch(name) or name != name.strip():
+            raise InvalidRequest(
+                f"{name!r} cannot name a collection: 1 to 255 characters, no slash or control "
+                "characters, no space at either end",
+                parameter="name",
+            )
+        now = datetime.now(UTC)
+        try:
+            with self._database.write() as connection:
+                number = connection.execute(
+                    insert(collection)
+                    .values(
+                        public_id=new_id("vs_"),
+                        name=name,
+                        attributes=dict(attributes or {}),
+                        created_at=now,
+                        last_active_at=now,
+                    )
+                    .returning(collection.c.id)
+                ).scalar_one()
+                build_number = _insert_build(connection, number, recipe, now)
+                connection.execute(
+                    update(collection)
+                    .where(collection.c.id == number)
+                    .values(live_build_id=build_number)
+                )
+        except IntegrityError as error:
+            raise Conflict(f"A collection named {name!r} exists already") from error
+        return self.get(name)
+
+    def get(self, name: str) -> Collection:
+        """Return the collection of that name or public id.
+
+        Raises:
+            NotFound: near names are suggested.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(
+                _select().where((collection.c.name == name) | (collection.c.public_id == name))
+            ).first()
+            if row is None:
+                names = connection.execute(select(collection.c.name).limit(1000)).scalars()
+                raise NotFound("collection", name, among=names.all())
+        return _collection(row)
+
+    def list(
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        before: str | None = None,
+        descending: bool = True,
+    ) -> Page[Collection]:
+        """Return collections by time of creation; `after` and `before` are public ids."""
+        with self._database.read() as connection:
+            page = fetch_page(
+                connection,
+                _select(),
+                key=collection.c.id,
+                cursor=collection.c.public_id,
+                limit=limit,
+                after=after,
+                before=before,
+                descending=descending,
+            )
+        return page.map(_collection)
+
+    def update(
+        self, name: str, *, new_name: str | None = None, attributes: Mapping[str, Any] | None = None
+    ) -> Collection:
+        """Rename a collection or replace its attributes; what is None stays."""
+        current = self.get(name)
+        values: dict[str, Any] = {"last_active_at": datetime.now(UTC)}
+        if new_name is not None:
+            if not NAME.fullmatch(new_name) or new_name != new_name.strip():
+                raise InvalidRequest(f"{new_name!r} cannot name a collection", parameter="name")
+            values["name"] = new_name
+        if attributes is not None:
+            values["attributes"] = dict(attributes)
+        try:
+            with self._database.write() as connection:
+                connection.execute(
+                    update(collection).where(collection.c.id == current.id).values(**values)
+                )
+        except IntegrityError as error:
+            raise Conflict(f"A collection named {new_name!r} exists already") from error
+        return self.get(current.public_id)
+
+    def delete(self, name: str) -> Collection:
+        """Remove a collection with its documents, chunks and vectors; uploaded files stay.
+
+        The index folder is removed by whoever holds the views; the bytes of ingested files by
+        `Files.sweep`.
+        """
+        current = self.get(name)
+        with self._database.write(lock=current.id) as connection:
+            ingested = (
+                connection.execute(
+                    select(file.c.id)
+                    .join(document, document.c.file_id == file.c.id)
+                    .where(document.c.collection_id == current.id, file.c.purpose == "ingest")
+                )
+                .scalars()
+                .all()
+            )
+            connection.execute(delete(collection).where(collection.c.id == current.id))
+            doom_unreferenced(connection, ingested)
+        return current
+
+    def statistics(self, collection_id: int) -> Statistics:
+        """Count documents by status, chunks of the live build, and bytes."""
+        with self._database.read() as connection:
+            by_status: dict[str, int] = {}
+            size = 0
+            for status, count, total in connection.execute(
+                select(document.c.status, func.count(), func.sum(file.c.bytes))
+                .join(file, file.c.id == document.c.file_id)
+                .where(document.c.collection_id == collection_id)
+                .group_by(document.c.status)
+            ):
+                by_status[status] = count
+                size += int(total or 0)
+            chunks = connection.execute(
+                select(func.count())
+                .select_from(chunk)
+                .join(collection, collection.c.live_build_id == chunk.c.build_id)
+                .where(collection.c.id == collection_id)
+            ).scalar_one()
+        return Statistics(
+            in_progress=by_status.get("in_progress", 0),
+            completed=by_status.get("completed", 0),
+            failed=by_status.get("failed", 0),
+            cancelled=by_status.get("cancelled", 0),
+            chunks=chunks,
+            bytes=size,
+        )
+
+
+def _insert_build(connection: Connection, collection_id: int, recipe: Recipe, now: datetime) -> int:
+    number: int = connection.execute(
+        insert(build)
+        .values(
+            collection_id=collection_id,
+            state="live",
+            recipe_digest=recipe.digest,
+            recipe=recipe.as_dict(),
+            dimension=recipe.dimension,
+            created_at=now,
+        )
+        .returning(build.c.id)
+    ).scalar_one()
+    return number
+
+
+def _select() -> Any:
+    return select(collection, build.c.recipe).join(build, build.c.id == collection.c.live_build_id)
+
+
+def _collection(row: Row[Any]) -> Collection:
+    return Collection(
+        id=row.id,
+        public_id=row.public_id,
+        name=row.name,
+        build_id=row.live_build_id,
+        recipe=Recipe(**row.recipe),
+        attributes=row.attributes,
+        created_at=row.created_at,
+        last_active_at=row.last_active_at,
+    )
