@@ -140,6 +140,7 @@ class Batches:
                 after=after,
                 before=before,
                 descending=descending,
+                within=document.c.collection_id == within.id,
             )
         return page.map(lambda row: self._documents.get(within, row.file_id))
 

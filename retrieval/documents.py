@@ -137,6 +137,7 @@ class Documents:
                 after=after,
                 before=before,
                 descending=descending,
+                within=document.c.collection_id == within.id,
             )
         return page.map(_document)
 

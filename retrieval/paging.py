@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Column, Connection, Select, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, select
 
 from infra.errors import NotFound
 
@@ -34,6 +34,7 @@ def fetch_page(  # noqa: PLR0913  a page is what these say
     after: str | None,
     before: str | None,
     descending: bool,
+    within: ColumnElement[bool] | None = None,
 ) -> Page[Any]:
     """Run `statement` for one page.
 
@@ -46,6 +47,7 @@ def fetch_page(  # noqa: PLR0913  a page is what these say
         after: the row before the page.
         before: the row behind the page.
         descending: newest first.
+        within: where a cursor's row stands, if its public id is not unique in the whole table.
 
     Raises:
         NotFound: the cursor names no row.
@@ -54,10 +56,10 @@ def fetch_page(  # noqa: PLR0913  a page is what these say
     # Walking back from `before` reads in the opposite order and is turned round at the end.
     backwards = before is not None and after is None
     if after is not None:
-        position = _position(connection, key, cursor, after)
+        position = _position(connection, key, cursor, name=after, within=within)
         statement = statement.where(key < position if descending else key > position)
     if before is not None:
-        position = _position(connection, key, cursor, before)
+        position = _position(connection, key, cursor, name=before, within=within)
         statement = statement.where(key > position if descending else key < position)
     falling = descending != backwards
     rows: Sequence[Any] = connection.execute(
@@ -67,8 +69,18 @@ def fetch_page(  # noqa: PLR0913  a page is what these say
     return Page(tuple(reversed(kept) if backwards else kept), has_more=len(rows) > limit)
 
 
-def _position(connection: Connection, key: Column[Any], cursor: Column[Any], name: str) -> Any:
-    position = connection.execute(select(key).where(cursor == name).limit(1)).scalar()
+def _position(
+    connection: Connection,
+    key: Column[Any],
+    cursor: Column[Any],
+    *,
+    name: str,
+    within: ColumnElement[bool] | None,
+) -> Any:
+    statement = select(key).where(cursor == name)
+    if within is not None:
+        statement = statement.where(within)
+    position = connection.execute(statement.limit(1)).scalar()
     if position is None:
         raise NotFound("cursor", name)
     return position

@@ -1,8 +1,8 @@
 """Search indexes: views over a build's chunks that replay its change log.
 
-A plug-in is a file with `build(folder, *, dimension, **options) -> SearchIndex`. An index never holds the
-only copy of anything: `retrieval/view.py` feeds it the changes after its watermark, and after a crash
-or a corrupt checkpoint it is simply fed again.
+A plug-in is a file with `build(folder, *, dimension, **options) -> SearchIndex`. An index never
+holds the only copy of anything: `retrieval/view.py` feeds it the changes after its watermark, and
+after a crash or a corrupt checkpoint it is simply fed again.
 """
 
 from __future__ import annotations
@@ -71,19 +71,19 @@ class SearchIndex(Protocol):
         Args:
             vector: `(dimension,)`, unit length.
             limit: at most this many; fewer when fewer can be found.
-            documents: sorted document numbers to search in; None for all. Enforced inside the search,
-                so `limit` results come back whenever that many are allowed.
+            documents: sorted document numbers to search in; None for all. Enforced inside the
+                search, so `limit` results come back whenever that many are allowed.
         """
         ...
 
     def lexical(
         self, query: str, limit: int, *, documents: NDArray[np.int64] | None = None
     ) -> Hits:
-        """The chunks with the largest BM25 score for any text a person types; never a syntax error."""
+        """The chunks with the largest BM25 score; any text will do, none is a syntax error."""
         ...
 
     def checkpoint(self) -> None:
-        """Make what was applied so far durable, if the index keeps files; atomic and checksummed."""
+        """Make what was applied durable, if the index keeps files; atomic and checksummed."""
         ...
 
     def close(self) -> None:
@@ -92,6 +92,6 @@ class SearchIndex(Protocol):
 
 
 def open_index(name: str, folder: Path, *, dimension: int, **options: Any) -> SearchIndex:
-    """Open the index at `folder` with plug-in `name`, from its last checkpoint if there is a sound one."""
+    """Open the index at `folder` with plug-in `name`, from its last sound checkpoint."""
     build = load("retrieval.indexes", name)
     return cast("SearchIndex", build(folder, dimension=dimension, **options))

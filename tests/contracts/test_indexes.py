@@ -444,7 +444,7 @@ def test_searches_never_see_half_a_batch(index: SearchIndex) -> None:
     threads = [threading.Thread(target=look, args=(worker,)) for worker in range(4)]
     for thread in threads:
         thread.start()
-    for sequence in range(1, 41):
+    for sequence in range(1, 25):
         # Every third batch deletes the pair before last, so tombstones come and go too.
         pair = sequence * 2
         batch = [
@@ -454,14 +454,14 @@ def test_searches_never_see_half_a_batch(index: SearchIndex) -> None:
         if sequence % 3 == 0:
             batch += [Change(sequence * 10 + 2 + part, pair - 4 + part, 0) for part in (0, 1)]
         index.apply(batch)
-        if sequence % 10 == 0:
+        if sequence % 6 == 0:
             index.checkpoint()
     stop.set()
     for thread in threads:
         thread.join()
     assert faults == []
     assert min(looks) > 0
-    assert len(index) == 80 - 2 * 13
+    assert len(index) == 48 - 2 * 8
 
 
 @pytest.mark.parametrize("width", [DIMENSION - 1, DIMENSION + 1, 1])
