@@ -28,7 +28,7 @@ lock: .venv/dev.done ## Resolve the locks anew
 	@for lock in runtime dev; do \
 	  extras="--extra embed --extra postgres"; [ $$lock = dev ] && extras="--all-extras"; \
 	  $(BIN)/uv pip compile pyproject.toml $$extras -q --universal --no-header --generate-hashes --no-annotate \
-	    --no-emit-package torch --no-emit-package uv -o infra/locks/$$lock.txt || exit 1; done
+	    --no-emit-package torch --no-emit-package uv $(LOCK_OPTIONS) -o infra/locks/$$lock.txt || exit 1; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -71,7 +71,7 @@ class Loading(Section):
     max_expanded_bytes: int = Field(default=1 * 2**30, ge=1)
     """Of an archive format (DOCX, PPTX, XLSX) once unpacked."""
     memory_bytes: int = Field(default=2 * 2**30, ge=64 * 2**20)
-    """Address space of the process that parses."""
+    """Address space that parsing may take on top of what its process takes by itself."""
     timeout_seconds: float = Field(default=120.0, gt=0)
 
 

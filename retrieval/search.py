@@ -136,7 +136,7 @@ class Retriever:
         passages: list[Passage] = []
         for start in range(0, len(fused), request.limit):
             wanted = {item.chunk_id: item for item in fused[start : start + request.limit]}
-            rows = {row.id: row for row in self._rows(collection, list(wanted))}
+            rows = {row.id: row for row in self._rows(list(wanted))}
             for number, item in wanted.items():
                 if number in rows:
                     passages.append(_passage(collection, rows[number], item, normaliser))
@@ -146,7 +146,8 @@ class Retriever:
         kept = [found for found in passages if floor is None or found.score >= floor]
         return tuple(kept[: request.limit])
 
-    def _rows(self, collection: Collection, numbers: list[int]) -> Sequence[Row[Any]]:
+    def _rows(self, numbers: list[int]) -> Sequence[Row[Any]]:
+        # Numbers are unique over all builds; naming the build too would make SQLite scan it.
         with self._database.read() as connection:
             return connection.execute(
                 select(
@@ -165,7 +166,7 @@ class Retriever:
                 )
                 .join(document, document.c.id == chunk.c.document_id)
                 .join(file, file.c.id == document.c.file_id)
-                .where(chunk.c.build_id == collection.build_id, chunk.c.id.in_(numbers))
+                .where(chunk.c.id.in_(numbers))
             ).all()
 
 

@@ -1,0 +1,78 @@
+"""Each benchmark's quick form, on the real stack with the hashing embedder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import corpus, environments, ingest, search, start
+from benchmarks.options import Options
+from benchmarks.table import Row
+
+
+@pytest.fixture
+def options(tmp_path: Path, shared_data: Path) -> Options:
+    """No peer is installed where these look."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return Options(
+        folder=folder,
+        quick=True,
+        repeats=1,
+        environments=tmp_path / "environments",
+        embedder="hashing",
+        data=shared_data,
+    )
+
+
+def by_metric(rows: list[Row]) -> dict[str, Row]:
+    return {row.metric: row for row in rows}
+
+
+def test_ingest_measures_us_and_says_which_peers_are_missing(options: Options) -> None:
+    rows = ingest.run(options)
+    found = by_metric(rows)
+    share = found["time that is embedding"].ours
+    assert share is not None
+    assert 0 < share.median < 1
+    size = found["corpus"].ours
+    assert size is not None
+    assert 20 <= size.median <= 100
+    missing = {row.peer_name for row in rows if row.note == environments.NOT_INSTALLED}
+    assert missing == set(ingest.PIPELINES)
+    assert all(row.peer is None for row in rows)
+
+
+def test_ingest_embeds_exactly_the_chunks_it_counts(options: Options) -> None:
+    text = corpus.write(options.folder / "corpus", data=options.data, quick=True)
+    result, texts = ingest.ingest_ours(text.files, options.folder / "data", options)
+    assert result.chunks == len(texts)
+    assert result.characters == text.characters
+    assert 0 < result.embed_seconds < result.seconds
+    assert result.tokens >= result.chunks
+    assert result.index_bytes > 0
+
+
+def test_search_times_every_step_and_finds_what_is_nearest(options: Options) -> None:
+    rows = by_metric(search.run(options))
+    for step in (*search.STEPS, "dense + lexical + fusion", "whole search without embed"):
+        for percent in (50, 99):
+            figure = rows[f"1,000 chunks: {step} p{percent}"].ours
+            assert figure is not None
+            assert figure.median > 0
+    recall = rows[f"1,000 chunks: dense recall@{search.RECALL_AT}"].ours
+    assert recall is not None
+    assert recall.median > 0.9
+    assert rows["1,000 chunks: lexical p50"].note == environments.NOT_INSTALLED
+    assert rows["1,000 chunks: dense p50"].peer is not None
+
+
+def test_start_waits_for_a_ready_server_and_a_search(options: Options) -> None:
+    rows = by_metric(start.run(options))
+    ready = rows["server ready with 1,000 chunks"].ours
+    searched = rows["server launch until the first search is answered"].ours
+    assert ready is not None
+    assert searched is not None
+    assert 0 < ready.median < searched.median
+    assert rows["ragstone --help"].ratio is not None
