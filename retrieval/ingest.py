@@ -29,7 +29,9 @@ from retrieval.sources import Source, Unwalkable
 logger = logging.getLogger(__name__)
 
 WINDOW_CHUNKS = 256
-"""Chunks embedded together: enough to fill length-sorted batches, little enough to commit often."""
+"""Chunks sorted by length together: enough for even batches, little enough to commit often."""
+BATCH_CHUNKS = 64
+"""Chunks embedded at once: progress is told, and an interrupt heard, between two batches."""
 READ_AHEAD = 4
 """Documents read and split while others are embedded."""
 
@@ -121,6 +123,13 @@ class _Split:
     """Vectors of the former version by (heading, text): what did not change is kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Documents that were embedded together, ready to be committed one by one."""
+
+    documents: tuple[tuple[_Split, Prepared], ...]
+
+
 class Ingester:
     """Reads sources into collections; safe to run in several processes at once."""
 
@@ -149,24 +158,24 @@ class Ingester:
             InvalidConfiguration: the collection was built with another embedder.
             StorageFailed: the disk is full or the database cannot be reached; run it again later.
         """
-        self._check_recipe(into)
-        window: list[_Split] = []
-        for outcome in prefetch((self._load(into, source) for source in sources), READ_AHEAD):
+        check_embedder(into, self._embedder)
+        # Three stages side by side: while one window is embedded, the next documents are read and
+        # the window before is written to the disk.
+        loaded = prefetch((self._load(into, source) for source in sources), READ_AHEAD)
+        for outcome in prefetch(self._embed_windows(into, loaded), READ_AHEAD):
             if is_cancelled():
                 return
-            if not isinstance(outcome, _Split):
+            if isinstance(outcome, _Window):
+                for item, prepared in outcome.documents:
+                    yield self._commit(into, item, prepared)
+                    yield from (Warned(item.source.uri, text) for text in item.content.warnings)
+            else:
                 yield outcome
-                continue
-            window.append(outcome)
-            if sum(len(item.chunks) for item in window) >= WINDOW_CHUNKS:
-                yield from self._embed_and_commit(into, window)
-                window = []
-        yield from self._embed_and_commit(into, window)
         self._files.sweep()
 
     def process(self, into: Collection, file_id: str) -> Committed | None:
         """Read an attached file; None when it is gone, cancelled, or unreadable (`failed`)."""
-        self._check_recipe(into)
+        check_embedder(into, self._embedder)
         try:
             attached = self._documents.get(into, file_id)
             path = self._files.path(file_id)
@@ -177,13 +186,15 @@ class Ingester:
         source = Source(attached.source, path, attached.filename, attached.metadata)
         try:
             item = self._read(into, source, Blob(attached.digest, attached.bytes))
-            vectors = self._embed(item)
         except UnreadableDocument as error:
             self._documents.fail(into, file_id, code=error.code, message=error.message)
             return None
+        for outcome in self._embed_window(into, [item]):
+            if isinstance(outcome, _Window):
+                [(_, prepared)] = outcome.documents
         with self._database.write(lock=into.id) as connection:
             try:
-                return commit_document(connection, into, _prepared(item, vectors), file_id=file_id)
+                return commit_document(connection, into, prepared, file_id=file_id)
             except NotFound:
                 return None
 
@@ -270,19 +281,36 @@ class Ingester:
                 for row in rows
             }
 
-    def _embed_and_commit(self, into: Collection, window: list[_Split]) -> Iterator[Event]:
+    def _embed_windows(
+        self, into: Collection, outcomes: Iterator[_Split | Event]
+    ) -> Iterator[_Window | Event]:
+        window: list[_Split] = []
+        for outcome in outcomes:
+            if not isinstance(outcome, _Split):
+                yield outcome
+                continue
+            window.append(outcome)
+            if sum(len(item.chunks) for item in window) >= WINDOW_CHUNKS:
+                yield from self._embed_window(into, window)
+                window = []
+        yield from self._embed_window(into, window)
+
+    def _embed_window(self, into: Collection, window: list[_Split]) -> Iterator[_Window | Embedded]:
         missing = [
             embedding_text(item.content, piece)
             for item in window
             for piece in item.chunks
             if _context(item.content, piece) not in item.known
         ]
-        fresh: list[Vectors] = []
-        for start in range(0, len(missing), WINDOW_CHUNKS):
-            batch = missing[start : start + WINDOW_CHUNKS]
-            fresh.append(self._embedder.embed(batch, kind="document"))
+        fresh = np.empty((len(missing), into.recipe.dimension), dtype=np.float32)
+        # Texts of like length go together: a batch is padded to its longest.
+        order = sorted(range(len(missing)), key=lambda position: -len(missing[position]))
+        for start in range(0, len(order), BATCH_CHUNKS):
+            batch = order[start : start + BATCH_CHUNKS]
+            fresh[batch] = self._embedder.embed([missing[at] for at in batch], kind="document")
             yield Embedded(len(batch))
-        rows = iter(np.concatenate(fresh)) if fresh else iter(())
+        rows = iter(fresh)
+        documents = []
         for item in window:
             vectors = [
                 item.known[key]
@@ -290,17 +318,8 @@ class Ingester:
                 else next(rows)
                 for piece in item.chunks
             ]
-            prepared = _prepared(item, _stack(vectors, into.recipe.dimension))
-            yield self._commit(into, item, prepared)
-            yield from (Warned(item.source.uri, text) for text in item.content.warnings)
-
-    def _embed(self, item: _Split) -> Vectors:
-        texts = [embedding_text(item.content, piece) for piece in item.chunks]
-        batches = [
-            self._embedder.embed(texts[start : start + WINDOW_CHUNKS], kind="document")
-            for start in range(0, len(texts), WINDOW_CHUNKS)
-        ]
-        return _stack([row for batch in batches for row in batch], self._embedder.dimension)
+            documents.append((item, _prepared(item, _stack(vectors, into.recipe.dimension))))
+        yield _Window(tuple(documents))
 
     def _commit(self, into: Collection, item: _Split, prepared: Prepared) -> Committed | Unchanged:
         with self._database.write(lock=into.id) as connection:
@@ -308,9 +327,6 @@ class Ingester:
             if item.blob.digest not in self._blobs:  # a sweep ran before anything referred to it
                 self._blobs.put_file(item.source.path)
             return commit_document(connection, into, prepared) or Unchanged(item.source.uri)
-
-    def _check_recipe(self, into: Collection) -> None:
-        check_embedder(into, self._embedder)
 
 
 def check_embedder(collection: Collection, embedder: Embedder) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -37,10 +38,12 @@ def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:
 
     def run() -> None:
         try:
-            for item in items:
-                offer(_Value(item))
-                if stopped.is_set():
-                    return
+            # Closed here, so that a chain of stages ends from its last to its first.
+            with closing(items) if isinstance(items, Generator) else nullcontext():
+                for item in items:
+                    offer(_Value(item))
+                    if stopped.is_set():
+                        return
         except BaseException as error:  # noqa: BLE001  carried to the thread that listens
             offer(_Raised(error))
         offer(None)

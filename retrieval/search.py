@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from infra.contracts import Embedder, Passage
 from infra.database.engine import Database
@@ -146,7 +146,7 @@ class Retriever:
         kept = [found for found in passages if floor is None or found.score >= floor]
         return tuple(kept[: request.limit])
 
-    def _rows(self, numbers: list[int]) -> Sequence[Row[Any]]:
+    def _rows(self, numbers: list[int]) -> Sequence[Any]:
         # Numbers are unique over all builds; naming the build too would make SQLite scan it.
         with self._database.read() as connection:
             return connection.execute(
@@ -197,7 +197,7 @@ def _best_score(lists: Mapping[str, Hits]) -> float:
     return len(lists) / 61
 
 
-def _passage(collection: Collection, row: Row[Any], item: Fused, normaliser: float) -> Passage:
+def _passage(collection: Collection, row: Any, item: Fused, normaliser: float) -> Passage:
     return Passage(
         chunk_id=row.id,
         document_id=row.file_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +14,8 @@ from sqlalchemy import create_engine, text
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
 from infra.settings import Settings, load_settings
+from postgresql import Unavailable, running_server
 from service.wiring import Components
-
-sys.path.insert(0, str(Path(__file__).parent))
-from postgresql import Unavailable, running_server  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 

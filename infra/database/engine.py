@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from infra.errors import MissingDependency, StorageFailed
@@ -120,4 +120,6 @@ def _storage_errors() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise StorageFailed(f"Database: connection lost: {error.orig}") from error
+        if type(error) is DatabaseError:  # SQLite's words for a file that is damaged or none of its
+            raise StorageFailed(f"Database: {error.orig}; restore it from a backup") from error
         raise

@@ -106,7 +106,7 @@ document = Table(
     ),
     Column("file_id", String(64), ForeignKey("file.id"), nullable=False, index=True),
     Column("source", String(4096), nullable=False),
-    # in_progress (accepted, not yet searchable) | completed | failed | cancelled (before it was read)
+    # in_progress (accepted, not yet searchable) | completed | failed | cancelled (unread)
     Column("status", String(16), nullable=False),
     Column("error_code", String(32), nullable=True),
     Column("error_message", Text, nullable=True),

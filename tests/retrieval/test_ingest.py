@@ -12,11 +12,11 @@ import pytest
 from infra.contracts import Vectors
 from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
 from infra.settings import Settings
+from retrieval import filters
 from retrieval.collections import Collection
 from retrieval.commit import Committed
 from retrieval.embedders.hashing import HashingEmbedder
-from retrieval import filters
-from retrieval.ingest import Removed, Skipped, Summary, Unchanged
+from retrieval.ingest import Removed, Summary
 from retrieval.search import SearchRequest
 from retrieval.sources import walk
 from service.wiring import Components
