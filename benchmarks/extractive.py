@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +110,7 @@ def _judge(answerer: Extractive, embedder: Embedder, cases: Sequence[Case]) -> l
         best, is_right = 0.0, False
         if chosen:
             sentences = [evidence.sentences[position] for position in chosen]
-            vectors = embedder.embed([one.text for one in sentences], kind="document")
+            vectors = embedder.embed([one.read_as for one in sentences], kind="document")
             cosines = vectors @ embedder.embed([case.question], kind="query")[0]
             top = sentences[int(cosines.argmax())]
             best = float(cosines.max())

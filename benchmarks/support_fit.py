@@ -19,11 +19,18 @@ from infra.contracts import Embedder
 from infra.plugins import require
 from retrieval.embedders import open_embedder
 from service.engines import Prompt
-from service.engines._support import FEATURES, WEIGHTS, Column, Head, SupportModel, Variant, measure
+from service.engines._support import (
+    FEATURES,
+    QUESTION_FEATURES,
+    WEIGHTS,
+    Column,
+    Head,
+    SupportModel,
+    Variant,
+    measure,
+)
 from service.engines.extractive import candidates
 
-TOP = 3
-"""Sentences per question on which support is calibrated: those an answer may tell."""
 OFF_TOPIC_EVERY = 3
 INVERSE_REGULARISATION = 0.1
 
@@ -45,7 +52,7 @@ def measure_case(case: Case, embedder: Embedder, *, weight: float = 1.0) -> Meas
     if not chosen:
         return None
     sentences = [evidence.sentences[position] for position in chosen]
-    vectors = embedder.embed([sentence.text for sentence in sentences], kind="document")
+    vectors = embedder.embed([sentence.read_as for sentence in sentences], kind="document")
     cosines = vectors @ embedder.embed([case.question], kind="query")[0]
     carries = [case.holds_answer(case.passages[found.passage], found.text) for found in sentences]
     columns = measure(evidence, chosen, cosines)
@@ -60,8 +67,9 @@ def fit(measured: Sequence[Measured], variant: Variant) -> SupportModel:
         np.concatenate([found.carries for found in measured]),
     )
     support = _calibrated(support, measured)
-    at_best = [_at_best(found, support, names) for found in measured]
-    columns = {name: np.array([row[name] for row in at_best]) for name in (*names, "support")}
+    at_best = [_at_best(found, support) for found in measured]
+    asked = (*QUESTION_FEATURES[variant], "support")
+    columns = {name: np.array([row[name] for row in at_best]) for name in asked}
     answerable = np.array([found.answerable for found in measured])
     weights = np.array([found.weight for found in measured])
     head = _fit_head(columns, answerable, weights)
@@ -113,23 +121,23 @@ def _fit_head(
 
 
 def _calibrated(head: Head, measured: Sequence[Measured]) -> Head:
-    """Stretch and shift the logits to be right about the sentences that are told (Platt 1999)."""
-    logits, labels = [], []
-    for found in measured:
-        own = head.logits(found.columns)
-        best = np.argsort(-own, kind="stable")[:TOP]
-        logits.append(own[best])
-        labels.append(found.carries[best])
-    platt = _fit_head({"logit": np.concatenate(logits)}, np.concatenate(labels))
+    """Stretch and shift the logits to be right about each question's best sentence (Platt 1999).
+
+    Fitted on all candidates, of which nearly all are wrong, they are too low for the best.
+    """
+    logits = [head.logits(found.columns) for found in measured]
+    best = np.array([own.max() for own in logits])
+    right = [found.carries[own.argmax()] for found, own in zip(measured, logits, strict=True)]
+    platt = _fit_head({"logit": best}, np.array(right))
     slope = platt.weights["logit"]
     weights = {name: weight * slope for name, weight in head.weights.items()}
     return Head(head.intercept * slope + platt.intercept, weights)
 
 
-def _at_best(found: Measured, support: Head, names: Sequence[str]) -> dict[str, float]:
+def _at_best(found: Measured, support: Head) -> dict[str, float]:
     logits = support.logits(found.columns)
     best = int(logits.argmax())
-    row = {name: float(found.columns[name][best]) for name in names}
+    row = {name: float(column[best]) for name, column in found.columns.items()}
     return {**row, "support": float(logits[best])}
 
 

@@ -65,4 +65,6 @@ def _source(path: Path, metadata: dict[str, Any]) -> Source | Unwalkable:
     # A FIFO or a device would block for ever; a link is followed to the file it names.
     if not path.is_file():
         return Unwalkable(path.as_uri(), "not a regular file")
-    return Source(uri=path.as_uri(), path=path, filename=path.name, metadata=metadata)
+    # A name may be bytes that are no text; the URI keeps them, the label cannot.
+    label = os.fsencode(path.name).decode(errors="replace")
+    return Source(uri=path.as_uri(), path=path, filename=label, metadata=metadata)

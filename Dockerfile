@@ -1,0 +1,40 @@
+# Build:  docker build -t ragstone .
+# Run:    docker run -p 8000:8000 -v ragstone:/data ragstone
+# A key:  docker run -v ragstone:/data ragstone keys create NAME
+FROM python:3.11-slim AS build
+ARG TORCH_VERSION=2.13.0
+# Where the wheel of torch comes from; an index of CPU wheels makes the image several GB smaller.
+ARG TORCH_INDEX_URL=
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/ragstone \
+ && /opt/ragstone/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
+      "torch==${TORCH_VERSION}"
+WORKDIR /source
+# Dependencies before code, so that a change of code does not install them again.
+COPY infra/locks/runtime.txt infra/locks/runtime.txt
+RUN /opt/ragstone/bin/pip install --no-deps --require-hashes -r infra/locks/runtime.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY docs docs
+COPY infra infra
+COPY retrieval retrieval
+COPY training training
+COPY evals evals
+COPY monitoring monitoring
+COPY service service
+RUN /opt/ragstone/bin/pip install --no-deps .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin ragstone \
+ && install -d -o ragstone -g ragstone -m 0700 /data
+COPY --from=build /opt/ragstone /opt/ragstone
+ENV PATH=/opt/ragstone/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RAGSTONE_DATA_FOLDER=/data
+WORKDIR /data
+VOLUME /data
+USER ragstone
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
+ENTRYPOINT ["ragstone"]
+CMD ["serve", "--host", "0.0.0.0"]

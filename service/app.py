@@ -1,0 +1,98 @@
+"""The HTTP application: built collaborators in, routes and middlewares around them out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from service import errors
+from service.authentication import Gate, check_before_start
+from service.bodies import BodyLimits
+from service.exchange import Exchange
+from service.following import Follower
+from service.limits import Admission
+from service.questions import Questions
+from service.readiness import Readiness
+from service.routes import answers, chat, console, files, operations, store_files, vector_stores
+from service.wiring import Components
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(components: Components) -> FastAPI:
+    """Return the application; starting it opens the database and the views, ending it closes all.
+
+    Raises (when started):
+        InvalidConfiguration: it would listen to the network and there is no key to open it with.
+        StorageFailed: the database cannot be reached.
+    """
+    app = FastAPI(
+        title="Ragstone",
+        version=_version(),
+        summary="Answers over your own documents, with every citation verified",
+        lifespan=partial(_lifespan, components=components),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    server = components.settings.server
+    admission = Admission(server.max_concurrent_requests)
+    components.metrics.watch("questions_running", lambda: admission.running)
+    components.metrics.watch("questions_waiting", lambda: admission.waiting)
+    app.state.components = components
+    app.state.admission = admission
+    app.state.questions = Questions(components, admission)
+    # The last one added stands outermost.
+    app.add_middleware(BodyLimits, server=server)
+    app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    app.add_middleware(Exchange, metrics=components.metrics)
+    errors.install(app)
+    for routes in (answers, chat, files, vector_stores, store_files, operations, console):
+        app.include_router(routes.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[None]:
+    follower = await anyio.to_thread.run_sync(_open, components)
+    readiness = Readiness(
+        components.database,
+        embedder=lambda: components.embedder,
+        has_views=lambda: follower.has_opened_all,
+    )
+    app.state.readiness = readiness
+    app.state.admission.widen_threads()
+    components.metrics.watch("documents_waiting", components.background.waiting)
+    follower.start()
+    components.background.start()
+    readiness.start()
+    logger.info("ready to listen on %s", components.settings.server.host)
+    try:
+        yield
+    finally:
+        # An ingest at hand is finished, what was answered stays; the rest is taken up next time.
+        await anyio.to_thread.run_sync(components.background.stop)
+        await anyio.to_thread.run_sync(follower.stop)
+        await components.engine.close()
+        await anyio.to_thread.run_sync(components.close)
+
+
+def _open(components: Components) -> Follower:
+    """Build here, on one thread, what requests share: afterwards nothing is built twice."""
+    check_before_start(components.settings.server, lambda: components.keys)
+    for part in ("ingester", "answering", "files", "batches", "background"):
+        getattr(components, part)
+    return Follower(components.database, components.collections, components.views)
+
+
+def _version() -> str:
+    try:
+        return version("ragstone")
+    except PackageNotFoundError:  # run from a source tree
+        return "0"

@@ -1,0 +1,142 @@
+"""Request bodies: bounded, in good time, of the right media type, strict JSON in plain Unicode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request, Response, params
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.errors import InvalidRequest, TooLarge
+from infra.settings import Server
+from service.errors import describe, respond
+
+UPLOADS = "/v1/files"
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""Of a multipart body around the file itself."""
+SILENCE_SECONDS = 30.0
+"""Longest wait for the next piece of a body."""
+
+
+class BodyLimits:
+    """Refuses what is too large or too slow while it arrives, whatever its headers promised."""
+
+    def __init__(
+        self, app: ASGIApp, *, server: Server, silence_seconds: float = SILENCE_SECONDS
+    ) -> None:
+        self._app = app
+        self._server = server
+        self._silence_seconds = silence_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit(scope["path"])
+        try:
+            _check_address(scope)
+            _check_length(Headers(scope=scope).get("content-length", ""), limit)
+        except InvalidRequest as error:
+            await respond(scope["path"], describe(error))(scope, receive, send)
+            return
+        await self._app(scope, self._bounded(receive, limit), send)
+
+    def _limit(self, path: str) -> int:
+        if path == UPLOADS:
+            return self._server.max_upload_bytes + FORM_OVERHEAD_BYTES
+        return self._server.max_body_bytes
+
+    def _bounded(self, receive: Receive, limit: int) -> Receive:
+        received, is_complete = 0, False
+
+        async def bounded() -> Message:
+            nonlocal received, is_complete
+            if is_complete:  # what is awaited now is the client's leaving
+                return await receive()
+            try:
+                async with asyncio.timeout(self._silence_seconds):
+                    message = await receive()
+            except TimeoutError as error:
+                seconds = f"{self._silence_seconds:g} s"
+                raise HTTPException(
+                    408, f"No byte of the body for {seconds}", {"Connection": "close"}
+                ) from error
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise _too_large(limit)
+            is_complete = not message.get("more_body", False)
+            return message
+
+        return bounded
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is what its media type says; see `_StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+        expects_form = isinstance(self.body_field.field_info, params.Form)
+
+        async def handle_strictly(request: Request) -> Response:
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if expects_form:
+                _require(media_type == "multipart/form-data", "multipart/form-data", media_type)
+                return await handle(request)
+            strict = _StrictRequest(request.scope, request.receive)
+            if await strict.body():
+                is_json = media_type == "application/json" or media_type.endswith("+json")
+                _require(is_json, "application/json", media_type)
+            return await handle(strict)
+
+        return handle_strictly
+
+
+class _StrictRequest(Request):
+    """JSON without NaN, half characters and the NUL that no database text can hold."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        value = orjson.loads(body)
+        if b"\\u0000" in body:
+            _refuse_nul(value)
+        return value
+
+
+def _refuse_nul(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidRequest("The body holds a NUL character (\\u0000); leave it out")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _refuse_nul(key)
+            _refuse_nul(part)
+    elif isinstance(value, list):
+        for part in value:
+            _refuse_nul(part)
+
+
+def _require(holds: bool, wanted: str, given: str) -> None:
+    if not holds:
+        raise HTTPException(415, f"Content-Type is {given[:100]!r}; send {wanted}")
+
+
+def _check_address(scope: Scope) -> None:
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise InvalidRequest("The address holds a NUL character (%00); leave it out")
+
+
+def _check_length(declared: str, limit: int) -> None:
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body exceeds {limit:,} bytes; send less, or raise the server's limit")

@@ -1,0 +1,108 @@
+"""`ragstone search`: the passages that match a question, with scores and spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from service.cli.ingest import parse_value
+from service.cli.output import (
+    CollectionName,
+    Json,
+    note,
+    place,
+    print_json,
+    printable,
+    say,
+    span,
+    waiting,
+)
+from service.cli.session import opened
+
+if TYPE_CHECKING:
+    from infra.contracts import Passage
+    from retrieval.filters import Filter
+
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter", metavar="KEY=VALUE|JSON", help="Metadata to match; all of them, if repeated."
+    ),
+]
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: CollectionName = "default",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Passages at most.")] = 8,
+    mode: Annotated[
+        Literal["hybrid", "dense", "lexical"],
+        typer.Option(help="By meaning and words, by meaning alone, by words alone."),
+    ] = "hybrid",
+    filters: Filters = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out passages that score less.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the passages that match best."""
+    from retrieval.search import SearchRequest
+
+    chosen = parse_filters(filters or [])
+    with opened() as parts:
+        request = SearchRequest(query, limit, chosen, mode=mode, min_score=min_score)
+        within = parts.collections.get(collection)
+        with waiting("searching"):
+            result = parts.retriever.search(within, request)
+    if json:
+        print_json(
+            {
+                "query": query,
+                "collection": within.name,
+                "passages": result.passages,
+                "timings_ms": result.timings_ms,
+            }
+        )
+        return
+    for number, passage in enumerate(result.passages, start=1):
+        _print(number, passage)
+    if not result.passages:
+        note("Nothing found")
+
+
+def parse_filters(texts: Sequence[str]) -> Filter | None:
+    """Turn `key=value` pairs and JSON objects into one filter that asks for all of them."""
+    from retrieval.filters import parse
+
+    parsed = [_parse_one(text) for text in texts]
+    if not parsed:
+        return None
+    return parse(parsed[0] if len(parsed) == 1 else {"type": "and", "filters": parsed})
+
+
+def _parse_one(text: str) -> Any:
+    import json
+
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r} is not JSON: {error}") from None
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise typer.BadParameter(f"{text!r} is neither KEY=VALUE nor a JSON object")
+    return {"type": "eq", "key": key, "value": parse_value(value)}
+
+
+def _print(number: int, passage: Passage) -> None:
+    stages = ", ".join(f"{name} {score:.2f}" for name, score in sorted(passage.scores.items()))
+    say(f"[{number}] {place(passage.source)}", style="bold")
+    where = span(passage.start_char, passage.end_char, passage.page)
+    say(f"    {where}; score {passage.score:.2f} ({stages})", style="dim")
+    if passage.heading and passage.heading != passage.text.partition("\n")[0]:
+        say(f"    {passage.heading}", style="italic")
+    for line in printable(passage.text).splitlines():
+        say(f"    {line}")
+    say()

@@ -1,0 +1,163 @@
+"""The settings as text: the commented file that `init` writes, and the reference page."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from infra import settings
+from infra.settings import ENVIRONMENT_PREFIX, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key, as an operator meets it."""
+
+    section: str
+    """Empty for the keys outside every section."""
+    name: str
+    kind: str
+    default: Any
+    explanation: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}" if self.section else self.name
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.key.replace(".", "__").upper()
+
+    @property
+    def toml(self) -> str:
+        """The line that sets it."""
+        return f"{self.name} = {'...' if self.default is None else to_toml(self.default)}"
+
+
+def every_setting() -> list[Setting]:
+    """Return all settings, section by section, in the order in which the code declares them."""
+    explanations = _explanations()
+    top = list(_fields(Settings, "", explanations))
+    sections = [
+        _fields(info.annotation, name, explanations)
+        for name, info in Settings.model_fields.items()
+        if _is_section(info)
+    ]
+    return top + [setting for section in sections for setting in section]
+
+
+def write_toml(chosen: Mapping[str, Any]) -> str:
+    """Return a `ragstone.toml` that sets what is chosen and shows the rest, commented out."""
+    lines = [
+        "# Settings of Ragstone. What is commented out shows the default.",
+        f"# A variable wins over this file: server.port is {ENVIRONMENT_PREFIX}SERVER__PORT.",
+    ]
+    section = ""
+    for setting in every_setting():
+        if setting.section != section:
+            section = setting.section
+            lines += ["", f"[{section}]"]
+        lines += [f"# {line}" for line in setting.explanation.splitlines()]
+        if setting.key in chosen:
+            lines.append(f"{setting.name} = {to_toml(chosen[setting.key])}")
+        else:
+            lines.append(f"# {setting.toml}")
+    return "\n".join(lines) + "\n"
+
+
+def write_reference() -> str:
+    """Return the tables of the settings page, in Markdown."""
+    lines: list[str] = []
+    section = None
+    for setting in every_setting():
+        if setting.section != section:
+            section = setting.section
+            lines += ["", f"## {f'[{section}]' if section else 'Outside every section'}", ""]
+            lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        default = "none" if setting.default is None else f"`{to_toml(setting.default)}`"
+        meaning = " ".join(setting.explanation.split())
+        lines.append(f"| `{setting.name}` | {setting.kind} | {default} | {meaning} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def to_toml(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    import json
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:_}" if value >= 10_000 and value != 65_535 else str(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(to_toml(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{key} = {to_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    return json.dumps(str(value))  # a JSON string is a TOML basic string
+
+
+def _fields(
+    model: Any, section: str, explanations: Mapping[tuple[str, str], str]
+) -> Iterator[Setting]:
+    for name, info in model.model_fields.items():
+        if _is_section(info):
+            continue
+        default = info.get_default(call_default_factory=True)
+        text = explanations.get((model.__name__, name), "")
+        yield Setting(section, name, _kind(info), default, text)
+
+
+def _is_section(info: FieldInfo) -> bool:
+    return isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+
+
+def _kind(info: FieldInfo) -> str:
+    """Return the type in words, with its bounds."""
+    source = str(getattr(info.annotation, "__name__", "") or info.annotation)
+    names = {
+        "str": "text",
+        "int": "whole number",
+        "float": "number",
+        "Path": "path",
+        "dict": "table",
+        "tuple": "list of texts",
+    }
+    if "Literal" in str(info.annotation):
+        options = getattr(info.annotation, "__args__", ())
+        return " or ".join(f"`{to_toml(option)}`" for option in options)
+    word = names.get(source, "text")
+    bounds = [_bound(rule) for rule in info.metadata]
+    return ", ".join([word, *(bound for bound in bounds if bound)])
+
+
+def _bound(rule: Any) -> str:
+    for attribute, word in (("ge", "at least"), ("gt", "more than"), ("le", "at most")):
+        limit = getattr(rule, attribute, None)
+        if limit is not None:
+            return f"{word} {to_toml(limit)}"
+    return ""
+
+
+def _explanations() -> dict[tuple[str, str], str]:
+    """Return the docstrings below the fields, by class and field; Python does not keep them."""
+    found: dict[tuple[str, str], str] = {}
+    for node in ast.parse(inspect.getsource(settings)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for field, following in zip(node.body, node.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(following, ast.Expr)
+                and isinstance(following.value, ast.Constant)
+            ):
+                found[node.name, field.target.id] = inspect.cleandoc(str(following.value.value))
+    return found

@@ -1,0 +1,88 @@
+"""OpenAI's files: upload, list, read, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from starlette.responses import FileResponse
+
+from infra.artifacts.blobs import PIECE
+from infra.errors import InvalidRequest
+from service.bodies import StrictRoute
+from service.dependencies import Parts
+from service.limits import in_thread
+from service.schemas.files import FileList, FileOut, Purpose
+from service.schemas.shared import OPENAI_ERRORS, Deleted
+
+router = APIRouter(
+    prefix="/v1/files", tags=["files"], route_class=StrictRoute, responses=OPENAI_ERRORS
+)
+FIELDS = frozenset({"file", "purpose"})
+
+
+@router.post("")
+async def create(
+    request: Request,
+    file: Annotated[UploadFile, File()],
+    purpose: Annotated[Purpose, Form()],
+    components: Parts,
+) -> FileOut:
+    """Store a file; when this answers, it is durable. Attach it to a vector store to search it."""
+    for name in (await request.form()).keys() - FIELDS:
+        raise InvalidRequest(
+            f"{name!r} is not supported: a file stays until it is deleted", parameter=name
+        )
+    stored = await in_thread(
+        lambda: components.files.add(
+            file.filename or "",
+            iter(lambda: file.file.read(PIECE), b""),
+            purpose=purpose,
+            max_bytes=components.settings.server.max_upload_bytes,
+        )
+    )
+    return FileOut.of(stored)
+
+
+@router.get("")
+def list_files(
+    components: Parts,
+    purpose: Annotated[str | None, Query(max_length=32)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> FileList:
+    """List files by time of arrival, at most 1,000 at once."""
+    page = components.files.list(
+        purpose=purpose, limit=limit, after=after, descending=order == "desc"
+    )
+    return FileList.of(page)
+
+
+@router.get("/{file_id}")
+def get(file_id: str, components: Parts) -> FileOut:
+    """Return one file."""
+    return FileOut.of(components.files.get(file_id))
+
+
+@router.get(
+    "/{file_id}/content",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def read(file_id: str, components: Parts) -> FileResponse:
+    """Return the bytes as they came."""
+    stored = components.files.get(file_id)
+    return FileResponse(
+        components.files.path(file_id),
+        media_type="application/octet-stream",
+        filename=stored.filename,
+    )
+
+
+@router.delete("/{file_id}")
+def delete(file_id: str, components: Parts) -> Deleted:
+    """Remove a file, its bytes and every document that was made from it."""
+    components.documents.delete_file(file_id)
+    components.files.sweep()
+    return Deleted(id=file_id, object="file")

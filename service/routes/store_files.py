@@ -1,0 +1,174 @@
+"""Files of a vector store: attach, follow, change their attributes, read, detach."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from infra.errors import InvalidRequest
+from retrieval.collections import Collection
+from retrieval.documents import StoredDocument
+from service.bodies import StrictRoute
+from service.dependencies import Parts, Store
+from service.routes.vector_stores import SEQUENCE, set_sequence
+from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted
+from service.schemas.store_files import (
+    AttachFile,
+    BatchOut,
+    CreateBatch,
+    FileContent,
+    Status,
+    StoreFileList,
+    StoreFileOut,
+    UpdateFile,
+)
+from service.schemas.vector_stores import ContentPiece, refuse_other_strategy
+from service.wiring import Components
+
+router = APIRouter(
+    prefix="/v1/vector_stores/{vector_store_id}",
+    tags=["vector stores"],
+    route_class=StrictRoute,
+    responses=OPENAI_ERRORS,
+)
+
+
+@router.post("/files")
+def attach(body: AttachFile, store: Store, components: Parts) -> StoreFileOut:
+    """Attach an uploaded file; it is `in_progress` until it has been read."""
+    refuse_other_strategy(store, body.chunking_strategy)
+    return StoreFileOut.of(store, _attach(body, store, components))
+
+
+@router.get("/files")
+def list_files(
+    store: Store,
+    components: Parts,
+    filter: Status | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+    before: str | None = None,
+) -> StoreFileList:
+    """List a store's files by time of attachment, `filter` by status."""
+    page = components.documents.list(
+        store,
+        status=filter,
+        limit=limit,
+        after=after,
+        before=before,
+        descending=order == "desc",
+    )
+    return StoreFileList.of(store, page)
+
+
+@router.get("/files/{file_id}")
+def get(file_id: str, store: Store, components: Parts, response: Response) -> StoreFileOut:
+    """Return one file of a store; once `completed`, the sequence header covers it."""
+    document = components.documents.get(store, file_id)
+    set_sequence(store, components, response)
+    return StoreFileOut.of(store, document)
+
+
+@router.post("/files/{file_id}")
+def update(
+    body: UpdateFile, file_id: str, store: Store, components: Parts, response: Response
+) -> StoreFileOut:
+    """Replace a file's attributes; nothing is embedded again."""
+    document = components.documents.update_metadata(store, file_id, body.attributes or {})
+    set_sequence(store, components, response)
+    return StoreFileOut.of(store, document)
+
+
+@router.delete("/files/{file_id}")
+def detach(file_id: str, store: Store, components: Parts, response: Response) -> Deleted:
+    """Remove a file from a store; the uploaded file itself stays."""
+    sequence = components.documents.delete(store, file_id)
+    components.files.sweep()
+    response.headers[SEQUENCE] = str(sequence)
+    return Deleted(id=file_id, object="vector_store.file.deleted")
+
+
+@router.get("/files/{file_id}/content")
+def read(file_id: str, store: Store, components: Parts) -> FileContent:
+    """Return the text that was extracted from a file."""
+    document = components.documents.get(store, file_id)
+    text = components.documents.read_text(file_id, document.version, 0, document.characters)
+    return FileContent(
+        file_id=file_id,
+        filename=document.filename,
+        attributes=dict(document.metadata),
+        data=[ContentPiece(text=text)] if text else [],
+    )
+
+
+@router.post("/file_batches")
+def create_batch(body: CreateBatch, store: Store, components: Parts) -> BatchOut:
+    """Attach many files at once and follow them as one."""
+    entries = _entries(body)
+    for entry in entries:
+        refuse_other_strategy(store, entry.chunking_strategy)
+        components.files.get(entry.file_id)
+    for entry in entries:
+        _attach(entry, store, components)
+    batch = components.batches.create(store, [entry.file_id for entry in entries])
+    return BatchOut.of(store, batch)
+
+
+@router.get("/file_batches/{batch_id}")
+def get_batch(batch_id: str, store: Store, components: Parts) -> BatchOut:
+    """Return a batch with its files counted by status."""
+    return BatchOut.of(store, components.batches.get(store, batch_id))
+
+
+@router.post("/file_batches/{batch_id}/cancel")
+def cancel_batch(batch_id: str, store: Store, components: Parts) -> BatchOut:
+    """Leave the files of a batch that have not been read yet unread."""
+    return BatchOut.of(store, components.batches.cancel(store, batch_id))
+
+
+@router.get("/file_batches/{batch_id}/files")
+def list_batch_files(
+    batch_id: str,
+    store: Store,
+    components: Parts,
+    filter: Status | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+    before: str | None = None,
+) -> StoreFileList:
+    """List the files of a batch."""
+    page = components.batches.list_documents(
+        store,
+        batch_id,
+        status=filter,
+        limit=limit,
+        after=after,
+        before=before,
+        descending=order == "desc",
+    )
+    return StoreFileList.of(store, page)
+
+
+def _attach(entry: AttachFile, store: Collection, components: Components) -> StoredDocument:
+    document = components.documents.attach(store, entry.file_id, metadata=entry.attributes)
+    if document.status == "in_progress":
+        components.background.submit(store.public_id, entry.file_id)
+    return document
+
+
+def _entries(body: CreateBatch) -> list[AttachFile]:
+    if (body.file_ids is None) == (body.files is None):
+        raise InvalidRequest("Give either file_ids or files", parameter="file_ids")
+    if body.files is not None:
+        return body.files
+    return [
+        AttachFile(
+            file_id=file_id,
+            attributes=body.attributes,
+            chunking_strategy=body.chunking_strategy,
+        )
+        for file_id in body.file_ids or []
+    ]

@@ -1,0 +1,1 @@
+"""The shapes of requests and responses over HTTP, as pydantic models."""

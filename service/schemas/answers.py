@@ -1,0 +1,145 @@
+"""Native questions: answers with verified citations, and searches."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.contracts import Answer, Citation, Passage
+from retrieval.search import SearchRequest, SearchResult
+from service.engines import Turn
+from service.questions import Question
+from service.schemas.shared import Input, RawFilter, parse_filter
+
+
+class HistoryMessage(Input):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class AnswerBody(Input):
+    question: str = Field(min_length=1, examples=["How many days of leave do I have?"])
+    collection: str = Field(min_length=1, description="Name or id.", examples=["handbook"])
+    filter: RawFilter | None = None
+    limit: int | None = Field(None, ge=1, le=100, description="Passages the engine may use.")
+    history: list[HistoryMessage] = Field(default=[], max_length=200, description="Oldest first.")
+    max_tokens: int | None = Field(None, ge=1, le=100_000, description="Of the answer.")
+    min_sequence: int = Field(0, ge=0, description="Wait for the write that answered with it.")
+    stream: bool = Field(False, description="Server-sent events; so does Accept.")
+
+    def as_question(self) -> Question:
+        return Question(
+            text=self.question,
+            collection=self.collection,
+            filter=parse_filter(self.filter),
+            limit=self.limit,
+            history=tuple(Turn(turn.role, turn.content) for turn in self.history),
+            max_tokens=self.max_tokens,
+            min_sequence=self.min_sequence,
+        )
+
+
+class SearchBody(Input):
+    query: str = Field(min_length=1)
+    collection: str = Field(min_length=1, description="Name or id.")
+    filter: RawFilter | None = None
+    limit: int = Field(8, ge=1, le=100)
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    min_score: float | None = Field(None, ge=0, le=1)
+    min_sequence: int = Field(0, ge=0, description="Wait for the write that answered with it.")
+
+    def as_request(self) -> SearchRequest:
+        return SearchRequest(
+            text=self.query,
+            limit=self.limit,
+            filter=parse_filter(self.filter),
+            mode=self.mode,
+            min_score=self.min_score,
+            min_sequence=self.min_sequence,
+        )
+
+
+class Output(BaseModel):
+    """Read off a dataclass of `infra/contracts.py`, field by field."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class PassageOut(Output):
+    document_id: str
+    document_version: int
+    source: str
+    title: str
+    start_char: int
+    end_char: int
+    text: str
+    score: float
+    scores: dict[str, float]
+    heading: str
+    page: int | None
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, passage: Passage) -> PassageOut:
+        return cls.model_validate(passage)
+
+
+class CitationOut(Output):
+    document_id: str
+    document_version: int
+    source: str
+    title: str
+    start_char: int
+    end_char: int
+    text: str = Field(description="Equals the stored text at [start_char, end_char).")
+    answer_start: int = Field(description="The stretch of the answer it supports, in code points.")
+    answer_end: int
+    support: float
+    page: int | None
+
+    @classmethod
+    def of(cls, citation: Citation) -> CitationOut:
+        return cls.model_validate(citation)
+
+
+class UsageOut(Output):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AnswerOut(Output):
+    id: str
+    object: Literal["answer"] = "answer"
+    question: str
+    collection: str
+    text: str
+    answerable: bool
+    reason: str | None = Field(description="Why not, when it is not answerable.")
+    citations: list[CitationOut]
+    unverified: int = Field(description="Citations dropped: not what is stored at their span.")
+    passages: list[PassageOut]
+    engine: str
+    finish_reason: Literal["stop", "length"]
+    usage: UsageOut
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, answer: Answer) -> AnswerOut:
+        return cls.model_validate(answer)
+
+
+class SearchOut(BaseModel):
+    object: Literal["search"] = "search"
+    collection: str
+    passages: list[PassageOut]
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, collection: str, result: SearchResult) -> SearchOut:
+        return cls(
+            collection=collection,
+            passages=[PassageOut.of(passage) for passage in result.passages],
+            timings_ms=dict(result.timings_ms),
+        )

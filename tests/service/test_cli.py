@@ -1,0 +1,293 @@
+"""The terminal: help, errors in one line, exit codes, keys, collections, init, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.settings import Settings, load_settings
+from service.cli.entry import app
+from service.cli.output import place, printable
+from service.cli.settings_text import every_setting, to_toml, write_toml
+
+HELP_SECONDS = 0.3
+VERBS = ("demo", "init", "ingest", "search", "ask", "serve", "collections", "keys", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER", "hashing")
+
+
+def run(*words: str, code: int = 0, typed: str | None = None) -> Any:
+    result = CliRunner().invoke(app, list(words), input=typed)
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    return result
+
+
+def run_json(*words: str, code: int = 0) -> Any:
+    return json.loads(run(*words, "--json", code=code).stdout)
+
+
+def command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "ragstone"
+    return subprocess.run(
+        [program, *words], capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+def test_help_names_every_verb_and_comes_at_once() -> None:
+    seconds = []
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = command("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: how busy the machine is with other things is not our affair.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert done.returncode == 0
+    assert all(f"  {verb} " in done.stdout for verb in VERBS)
+    assert min(seconds) < HELP_SECONDS
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; import service.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "typer" in loaded
+    assert not loaded & {"rich", "sqlalchemy", "numpy", "pydantic", "fastapi", "faiss", "torch"}
+
+
+def test_version_is_the_package_version() -> None:
+    from importlib.metadata import version
+
+    assert run("--version").stdout == f"ragstone {version('ragstone')}\n"
+
+
+def test_unknown_verb_is_a_usage_error() -> None:
+    done = command("ingset")
+    assert done.returncode == 2
+    assert "ingset" in done.stderr
+
+
+def test_error_is_one_line_without_a_traceback() -> None:
+    done = command("collections", "show", "nothing")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "ragstone: No collection 'nothing'\n"
+
+
+def test_wrong_setting_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_SERVER__PROT", "1")
+    result = run("keys", "list", code=1)
+    assert result.stderr.count("\n") == 1
+    assert "RAGSTONE_SERVER__PROT" in result.stderr
+    assert "RAGSTONE_SERVER__PORT" in result.stderr
+
+
+def test_unwritable_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(tmp_path / "file"))
+    result = run("collections", "list", code=1)
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path / "file") in result.stderr
+
+
+def test_missing_collection_suggests_near_names() -> None:
+    run("collections", "create", "handbook")
+    for words in (["search", "x"], ["ask", "x"], ["collections", "documents", "list"]):
+        result = run(*words, "-c", "handbok", code=1)
+        assert "did you mean 'handbook'" in result.stderr
+
+
+def test_key_is_shown_once_and_works_until_revoked() -> None:
+    from service.wiring import Components
+
+    made = run_json("keys", "create", "laptop", "--expires-in-days", "1")
+    assert made["key"].startswith("rgs_")
+    parts = Components(load_settings())
+    assert parts.keys.check(made["key"]).name == "laptop"
+    listed = run("keys", "list")
+    assert made["key"] not in listed.stdout
+    assert "laptop" in listed.stdout
+    assert run_json("keys", "revoke", "laptop", "--yes")["state"] == "revoked"
+    assert [row["state"] for row in run_json("keys", "list")] == ["revoked"]
+    parts.close()
+
+
+def test_plain_key_is_all_that_goes_to_standard_output() -> None:
+    result = run("keys", "create", "pipe")
+    assert result.stdout.startswith("rgs_")
+    assert result.stdout.count("\n") == 1
+    assert "not shown again" in result.stderr
+
+
+def test_name_of_a_key_can_be_used_once() -> None:
+    run("keys", "create", "same")
+    assert "exists already" in run("keys", "create", "same", code=1).stderr
+
+
+def test_nothing_is_revoked_or_deleted_without_a_yes() -> None:
+    run("keys", "create", "kept")
+    run("collections", "create", "kept")
+    run("keys", "revoke", "kept", code=1, typed="n\n")
+    run("keys", "revoke", "kept", code=1, typed="")
+    run("collections", "delete", "kept", code=1, typed="n\n")
+    assert run_json("keys", "list")[0]["state"] == "valid"
+    assert run_json("collections", "list")[0]["name"] == "kept"
+    run("collections", "delete", "kept", typed="y\n")
+    assert run_json("collections", "list") == []
+
+
+def test_collection_is_created_shown_renamed_and_deleted() -> None:
+    made = run_json("collections", "create", "one", "--chunk-tokens", "64", "--overlap-tokens", "8")
+    assert made["recipe"]["chunk_tokens"] == 64
+    assert run_json("collections", "rename", "one", "two")["id"] == made["id"]
+    shown = run_json("collections", "show", "two")
+    assert shown["documents"] == 0
+    assert shown["recipe"] == made["recipe"]
+    assert "chunk_tokens" in run("collections", "show", "two").stdout
+    assert run_json("collections", "delete", "two", "--yes")["deleted"] is True
+    run("collections", "show", "two", code=1)
+
+
+def test_every_collection_is_listed_past_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.cli import collections
+
+    monkeypatch.setattr(collections, "PAGE", 2)
+    names = [f"c{number}" for number in range(5)]
+    for name in names:
+        run("collections", "create", name)
+    assert [row["name"] for row in run_json("collections", "list")] == names
+
+
+def test_init_writes_settings_that_load() -> None:
+    result = run_json("init", "--port", "9001")
+    assert result["key"] is None
+    text = Path("ragstone.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text) == {
+        "server": {"host": "127.0.0.1", "port": 9001},
+        "retrieval": {},
+        "loading": {},
+        "generation": {},
+        "logging": {},
+    }
+    assert load_settings().server.port == 9001
+    assert Path("ragstone.toml").stat().st_mode & 0o077 == 0
+
+
+def test_init_replaces_a_file_only_when_forced() -> None:
+    Path("ragstone.toml").write_text("# mine\n", encoding="utf-8")
+    assert "exists" in run("init", code=1).stderr
+    assert Path("ragstone.toml").read_text(encoding="utf-8") == "# mine\n"
+    run("init", "--force")
+    assert "[server]" in Path("ragstone.toml").read_text(encoding="utf-8")
+
+
+def test_init_for_a_network_makes_one_first_key() -> None:
+    first = run_json("init", "--host", "0.0.0.0")
+    assert first["key"].startswith("rgs_")
+    assert run_json("init", "--host", "0.0.0.0", "--force")["key"] is None
+    assert [row["name"] for row in run_json("keys", "list")] == ["first"]
+
+
+def test_written_settings_mention_every_key_and_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAGSTONE_RETRIEVAL__EMBEDDER")
+    chosen = {setting.key: setting.default for setting in every_setting()}
+    del chosen["database_url"]
+    text = write_toml(chosen)
+    assert Settings(**tomllib.loads(text)).model_dump() == Settings().model_dump()
+    assert len(chosen) > 20
+
+
+@pytest.mark.parametrize(
+    "value", [True, 12, 1_500_000, 2.5, 'a "quoted"\nline', ["x", "y"], {"model": "m", "n": 3}, {}]
+)
+def test_values_survive_being_written_as_toml(value: Any) -> None:
+    assert tomllib.loads(f"value = {to_toml(value)}") == {"value": value}
+
+
+def test_doctor_finds_nothing_wrong_in_a_fresh_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_SERVER__PORT", "0")
+    report = run_json("doctor")
+    assert report["healthy"] is True
+    statuses = {finding["name"]: finding["status"] for finding in report["findings"]}
+    assert {"settings", "data folder", "database", "embedder", "engine", "port"} <= set(statuses)
+    assert set(statuses.values()) == {"ok"}
+
+
+def test_doctor_says_what_to_mend() -> None:
+    Path("ragstone.toml").write_text("[server]\nprot = 1\n", encoding="utf-8")
+    result = run("doctor", code=1)
+    assert "fail" in result.stdout
+    assert "server.prot" in result.stdout
+
+
+def test_doctor_fails_on_a_database_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".ragstone").mkdir()
+    (tmp_path / ".ragstone" / "ragstone.db").write_bytes(b"this is no database" * 100)
+    report = run_json("doctor", code=1)
+    broken = [finding for finding in report["findings"] if finding["status"] == "fail"]
+    assert "database" in {finding["name"] for finding in broken}
+    assert all(finding["advice"] for finding in broken)
+
+
+def test_doctor_warns_of_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("RAGSTONE_SERVER__PORT", str(taken.getsockname()[1]))
+        report = run_json("doctor")
+    found = next(finding for finding in report["findings"] if finding["name"] == "port")
+    assert found["status"] == "warn"
+
+
+def test_doctor_warns_of_a_network_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_SERVER__HOST", "0.0.0.0")
+    monkeypatch.setenv("RAGSTONE_SERVER__PORT", "0")
+    report = run_json("doctor")
+    found = next(finding for finding in report["findings"] if finding["name"] == "keys")
+    assert found["status"] == "warn"
+    assert "keys create" in found["advice"]
+
+
+def test_doctor_fails_on_a_collection_of_another_embedder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run("collections", "create", "old")
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER_OPTIONS", '{"dimension": 32}')
+    report = run_json("doctor", code=1)
+    found = next(item for item in report["findings"] if item["name"] == "index 'old'")
+    assert found["status"] == "fail"
+
+
+def test_text_of_a_document_cannot_act_on_the_terminal() -> None:
+    hostile = "a\x1b[2Jb\x07c\x9bd\u202ee\r\n\tf"
+    assert printable(hostile) == "a\ufffd[2Jb\ufffdc\ufffdde\ufffd\n\tf"
+
+
+def test_place_is_a_path_for_files_and_the_source_itself_otherwise() -> None:
+    assert place(Path("/a b/ü.txt").as_uri()) == "/a b/ü.txt"
+    assert place("upload:file-1/x.pdf") == "upload:file-1/x.pdf"
+
+
+def test_reader_that_leaves_early_costs_no_traceback() -> None:
+    program = Path(sys.executable).parent / "ragstone"
+    done = subprocess.run(
+        f"{program} init --json | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+        check=False,
+    )
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,125 @@
+"""Writes what the documentation says of the code: README's tree, the settings and the commands."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("service", "retrieval", "training", "evals", "monitoring", "infra", "benchmarks")
+TREE = re.compile(r"(?<=<!-- tree -->\n```text\n).*?(?=```\n<!-- /tree -->)", re.DOTALL)
+COLUMN = 34
+
+SETTINGS = """# Reference: settings
+
+Settings are read from `ragstone.toml` in the working folder, or from the file that the variable
+`RAGSTONE_CONFIG` names, and then from the environment, which wins. `ragstone init` writes a file
+with all of them, commented.
+
+The variable of a key is `RAGSTONE_` and the key in capitals, with two underscores between section
+and name: `server.port` is `RAGSTONE_SERVER__PORT`. Lists and tables are JSON in variables.
+
+An unknown key is refused, in the file and in the environment, and the message suggests the nearest
+known one. A database URL with a placeholder for a password, such as `changeme`, is refused.
+
+`ragstone doctor` says whether the settings in force are sound.
+
+"""
+
+COMMANDS = """# Reference: commands
+
+The help of every command, as the program prints it. Exit codes are in
+[Reference: errors](errors.md).
+
+"""
+
+
+def modules() -> list[Path]:
+    """Return the product's modules, folder by folder, a package before what it holds."""
+    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        (path.relative_to(ROOT) for path in found if "versions" not in path.parts),
+        key=lambda path: (
+            FOLDERS.index(path.parts[0]),
+            [(part != "__init__.py", part) for part in path.parts],
+        ),
+    )
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a module's docstring; empty if it has none."""
+    docstring = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]
+
+
+def tree() -> str:
+    """Return the file tree: a line per module, with the first line of its docstring."""
+    lines: list[str] = []
+    listed: set[Path] = set()
+    for path in modules():
+        folder = path.parent
+        if folder not in listed:
+            meaning = first_line(path) if path.name == "__init__.py" else ""
+            lines.append(_entry(folder, f"{folder.name}/", meaning))
+            listed.add(folder)
+        if path.name != "__init__.py":
+            lines.append(_entry(path, path.name, first_line(path)))
+    return "\n".join(lines) + "\n"
+
+
+def _entry(path: Path, name: str, meaning: str) -> str:
+    return f"{'  ' * (len(path.parts) - 1) + name:<{COLUMN}} {meaning}".rstrip()
+
+
+def readme() -> str:
+    """Return README.md with the tree as it is now."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return TREE.sub(lambda _: tree(), text)
+
+
+def settings() -> str:
+    """Return `docs/reference/settings.md`."""
+    from service.cli.settings_text import write_reference
+
+    return SETTINGS + write_reference()
+
+
+def commands() -> str:
+    """Return `docs/reference/cli.md`."""
+    from typer.main import get_command
+    from typer.testing import CliRunner
+
+    from service.cli.entry import app
+
+    pages = [COMMANDS]
+    for path in _paths(get_command(app)):
+        result = CliRunner(env={"COLUMNS": "80"}).invoke(
+            app, [*path, "--help"], prog_name="ragstone"
+        )
+        title = " ".join(["ragstone", *path])
+        pages.append(f"## {title}\n\n```text\n{result.stdout.strip()}\n```\n\n")
+    return "".join(pages).strip() + "\n"
+
+
+def _paths(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    below = getattr(command, "commands", {})
+    return [path, *(deeper for name in below for deeper in _paths(below[name], (*path, name)))]
+
+
+PAGES = {
+    "README.md": readme,
+    "docs/reference/settings.md": settings,
+    "docs/reference/cli.md": commands,
+}
+
+
+def main() -> None:
+    for name, write in PAGES.items():
+        (ROOT / name).write_text(write(), encoding="utf-8")
+        sys.stderr.write(f"wrote {name}\n")
+
+
+if __name__ == "__main__":
+    main()
