@@ -22,7 +22,7 @@ check: .venv/dev.done ## Format, lint, types, import contracts, size gates, test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test
 
 lock: .venv/dev.done ## Resolve the locks anew
 	@for lock in runtime dev; do \

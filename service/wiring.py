@@ -42,6 +42,8 @@ class Components:
     @cached_property
     def database(self) -> Database:
         """Opened and brought to the current schema."""
+        # What it holds is for whoever runs this process, not for the machine's other users.
+        self.settings.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(self.settings.database_location)
         upgrade(database)
         return database

@@ -13,7 +13,7 @@ from infra.errors import NotFound
 if TYPE_CHECKING:
     from retrieval.sources import Source, Unwalkable
 
-MAX_BYTES = 400_000
+MAX_BYTES = 60_000
 """Larger files would keep a person waiting who wants to see a demo."""
 
 ABOUT_RAGSTONE = (

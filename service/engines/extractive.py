@@ -33,9 +33,9 @@ class Options:
     """Set under `generation.engine_options`."""
 
     max_sentences: int = 3
-    min_support: float = 0.1
+    min_support: float = 0.15
     """Sentences after the first need at least this much support."""
-    min_share: float = 0.3
+    min_share: float = 0.6
     """... and at least this share of the first one's."""
     threshold: float | None = None
     """The probability of being answerable below which there is no answer; as fitted if absent."""

@@ -45,7 +45,7 @@ def model_path() -> str:
 
 
 def test_every_pipeline_has_a_script_and_pinned_requirements() -> None:
-    assert {*ingest.PIPELINES, "bm25s"} == set(environments.names())
+    assert {*ingest.PIPELINES, "bm25s", "dvc"} == set(environments.names())
     for name in environments.names():
         assert (environments.REQUIREMENTS / f"{name}.py").is_file()
         lines = (environments.REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()

@@ -203,7 +203,7 @@ def test_chinese_question_finds_its_sentence() -> None:
 def test_follow_up_is_judged_by_its_own_kind() -> None:
     history = (Turn("user", "When was the White Tower begun?"), Turn("assistant", "In 1078."))
     answer = text_of(told("And who ordered it?", history=history, by=engine(threshold=0.0)))
-    assert answer.startswith("William the Conqueror ordered the building.")
+    assert "William the Conqueror ordered the building." in answer
 
 
 def test_thousand_passages_are_read_within_bounds() -> None:

@@ -3,6 +3,7 @@
 from alembic import context
 
 import infra.artifacts.tables  # noqa: F401 - registers its tables
+import infra.jobs.tables  # noqa: F401 - registers its tables
 from infra.database.schema import metadata
 
 context.configure(

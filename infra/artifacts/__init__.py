@@ -1,0 +1,1 @@
+"""Versioned trees of files."""
