@@ -104,8 +104,10 @@ def _confine(memory_bytes: int) -> None:
 
 def _is_worn(memory_bytes: int) -> bool:
     """Whether one document has swollen the process so much that a fresh one is better."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return used > memory_bytes // _WORN_SHARE
+    # Not ru_maxrss, which a process inherits: below a parent with a model it would always be large.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+    return peak > memory_bytes // _WORN_SHARE
 
 
 def _write(answers: BinaryIO, answer: dict[str, Any]) -> None:

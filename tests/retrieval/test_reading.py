@@ -328,3 +328,17 @@ def test_the_parsing_process_dies_with_its_parent(slow_file: Path) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the parsing process outlived its parent"
         time.sleep(0.05)
+
+
+def test_large_parent_does_not_wear_out_its_parsing_process(tmp_path: Path) -> None:
+    ballast = b"x" * 900_000_000
+    with Reader(Loading()) as reader:
+        pids = set()
+        for number in range(2):
+            path = tmp_path / f"{number}.txt"
+            path.write_text(f"Document {number}.")
+            reader.read(path)
+            assert reader._child is not None
+            pids.add(reader._child._process.pid)
+    assert len(pids) == 1
+    assert len(ballast) == 900_000_000
