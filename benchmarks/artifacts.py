@@ -28,6 +28,7 @@ from infra.database.migrate import upgrade
 PEER = "dvc"
 PEER_ROUNDS = 2
 FOLDER_FILES = 1000
+LARGE_BYTES = 1_000_000
 WAIT_SECONDS = 3.0
 """Between writing the files and storing them: younger ones would be read again, for safety."""
 
@@ -70,7 +71,7 @@ def run(options: Options) -> list[Row]:
         _write(files, source)
         ours = [_ours(source, folder / f"ours{turn}", options) for turn in range(options.repeats)]
         options.say("what the disk and the hash allow")
-        disk, hashing = _disk_seconds(source, folder), _hash_seconds(source, options.threads)
+        disk, hashing = _disk_seconds(files, source, folder), _hash_seconds(source, options.threads)
         peers, note = _peer(source, folder, options)  # last: it takes the source away
         rows += _rows(files, ours, peers, note=note, bars=not options.quick)
         rows += _bound_rows(files, ours, disk, hashing, bars=not options.quick)
@@ -179,13 +180,19 @@ def _peer(source: Path, folder: Path, options: Options) -> tuple[list[dict[str, 
     return rounds, ""
 
 
-def _disk_seconds(source: Path, folder: Path) -> float:
-    """The faster of two ways to read every byte and write it once, durably, without hashing."""
+def _disk_seconds(files: _Set, source: Path, folder: Path) -> float:
+    """The time to read every byte and write it once, durably, without hashing.
+
+    One archive is the fastest way for small files; of large ones, it or copies by many threads.
+    """
     _warm(source)
     archive, copies = folder / "bound.tar", folder / "bound"
-    seconds = [_timed(lambda: _direct_copy(source, copies))]
-    shutil.rmtree(copies)
-    if tar := shutil.which("tar"):
+    seconds = []
+    tar = shutil.which("tar")
+    if tar is None or files.bytes >= LARGE_BYTES:
+        seconds.append(_timed(lambda: _direct_copy(source, copies)))
+        shutil.rmtree(copies)
+    if tar is not None:
         command = [tar, "--create", "--file", str(archive), "--directory", str(source), "."]
 
         def work() -> None:

@@ -35,7 +35,7 @@ def configure_logging(settings: Logging, *, stream: TextIO | None = None) -> Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    for noisy in ("uvicorn.access", "sentence_transformers", "httpx", "alembic"):
+    for noisy in ("faiss.loader", "uvicorn.access", "sentence_transformers", "httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -33,7 +33,7 @@ _ASKS: tuple[tuple[Kind, str], ...] = (
         "number",
         r"""\bhow\ (?:many|much|long|old|far|tall|large|big|high|deep|wide|fast|often|heavy|hot
         |late|early|strong|frequently)\b
-        |\b(?:what|which)\ (?:\w+\ ){0,2}?(?:percent\w*|number|amount|size|price|cost|population
+        |\b(?:what|which)\ (?:\w+\ ){0,4}?(?:percent\w*|number|amount|size|price|cost|population
         |rate|limit|distance|length|height|width|depth|weight|speed|age|share|proportion|fraction
         |ratio|temperature|score|total|version|port|salary|fee|dose)\b
         |\bwie\ (?:viele?|lange?|oft|hoch|groß|alt|weit)\b|\bcombien\b|\bcuánt[oa]s?\b
@@ -93,9 +93,12 @@ _REASON = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _MANNER = re.compile(
-    r"\b(?:by|through|via|using|with|then|first|set|run|click|open|use|add|from|durch)\b|通过|`",
-    re.IGNORECASE,
+    r"""\b(?:by|through|via|using|with|in\ order\ to|then|durch)\b|通过|[`$]
+    |(?:\A|[,:]\s+)(?:add|call|choose|click|copy|create|delete|download|edit|enter|export|give|install
+    |make|open|pass|press|put|remove|run|select|send|set|start|stop|turn|type|use|write)\b""",
+    re.IGNORECASE | re.VERBOSE,
 )
+_DEFINES = re.compile(r"(.{1,80}?)\b(?:is|are|was|were|means|refers\ to|stands\ for)\b", re.DOTALL)
 _WRITTEN_WORD = re.compile(r"[^\W\d_]\w*(?:[-'’]\w+)*")
 _PLACE_WORD = re.compile(
     r"\b(?:in|at|near|from|to|of|on|between|across|under|within)\b", re.IGNORECASE
@@ -229,6 +232,12 @@ def holds_kind(question: Question, sentence: str) -> bool:
             return bool(_MANNER.search(sentence))
         case "other":
             return True
+
+
+def defines(question: Question, sentence: str) -> bool:
+    """Whether the sentence opens by saying what the question's terms are: "A tower is ..."."""
+    opening = _DEFINES.match(sentence)
+    return opening is not None and set(question.terms) == set(content_terms(opening.group(1)))
 
 
 def _holds_new(pattern: re.Pattern[str], question: Question, sentence: str) -> bool:

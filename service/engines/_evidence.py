@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from service import words
 from service.words import Question
 
 BORROWED_WEIGHT = 0.3
+_CLOSING = ".!;。！；।؛\"'”’»)]`*"
+_LIST_ITEM = re.compile(r"(?:[-*•‣]|\(?\w{1,3}[.)])\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def _read(
         text, own = passage.text[start:end], frozenset(found[number])
         if _answers_nothing(text, passage):
             lead, of_lead = text, own
-        elif own:
+        elif own and not _is_scrap(text, own):
             near = above.union(*found[max(0, number - 1) : number + 2])
             sentences.append(Sentence(position, start, end, text, lead, own | of_lead, near))
             lead, of_lead = "", frozenset()
@@ -143,9 +146,16 @@ def _whole_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _answers_nothing(text: str, passage: Passage) -> bool:
+    """Whether a stretch is a heading of its passage, or asks itself."""
     bare = text.strip("#*=_ \t").casefold()
     above = {part.strip().casefold() for part in (passage.title, *passage.heading.split(" > "))}
     return bare in above or text.rstrip("\"'”’»)]*_ ").endswith(("?", "？", "؟"))
+
+
+def _is_scrap(text: str, terms: frozenset[str]) -> bool:
+    """Whether a stretch says too little: a piece of a command, a caption, a page number."""
+    is_whole = text[-1] in _CLOSING or " | " in text or _LIST_ITEM.match(text)
+    return len(terms) < 3 and not is_whole
 
 
 def _rarity(question: Question, sentences: Sequence[Sentence]) -> dict[str, float]:

@@ -26,7 +26,7 @@ WEIGHTS = "_support_weights.json"
 LEXICAL = (
     "coverage", "coverage_near", "coverage_passage", "coverage_margin", "coverage_gap",
     "names_passage", "names_near", "numbers_passage", "numbers_sentence", "pairs", "kind_held",
-    "kind_missing", "negation_lost", "length", "rank", "asked",
+    "kind_missing", "defines", "negation_lost", "length", "rank", "asked",
 )  # fmt: skip
 RELATIVE = ("cosine_margin", "cosine_gap", "passage_gap")
 ABSOLUTE = ("cosine", "cosine_best", "passage_cosine")
@@ -143,7 +143,7 @@ def measure(
 def _lexical(evidence: Evidence, sentence: Sentence) -> dict[str, float]:
     question = evidence.question
     around = evidence.around[sentence.passage]
-    is_specific = question.kind in {"date", "number", "person", "place"}
+    is_specific = question.kind != "other"
     holds = words.holds_kind(question, sentence.text)
     sentence_pairs = (
         words.pairs(words.content_terms(sentence.text)) if question.pairs else frozenset()
@@ -159,6 +159,7 @@ def _lexical(evidence: Evidence, sentence: Sentence) -> dict[str, float]:
         "pairs": len(question.pairs & sentence_pairs) / max(1, len(question.pairs)),
         "kind_held": float(is_specific and holds),
         "kind_missing": float(is_specific and not holds),
+        "defines": float(words.defines(question, sentence.text)),
         "negation_lost": float(question.negated and not words.is_negated(sentence.text)),
         "length": math.log1p(len(sentence.terms)),
         "rank": 1 / (1 + sentence.passage),

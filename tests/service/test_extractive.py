@@ -172,14 +172,21 @@ def test_limit_below_the_first_sentence_leaves_nothing_half_told() -> None:
 def test_heading_that_repeats_the_question_is_not_the_answer() -> None:
     text = "Who ordered the building\n\nWilliam the Conqueror did, soon after his victory."
     found = passage(text, heading="History > Who ordered the building")
-    assert "William the Conqueror did" in text_of(told("Who ordered the building?", [found]))
-    assert "Who ordered" not in text_of(told("Who ordered the building?", [found]))
+    answer = text_of(told("Who ordered the building?", [found]))
+    assert answer == "William the Conqueror did, soon after his victory. [1]"
 
 
 def test_question_in_a_document_is_not_the_answer() -> None:
     text = "Who ordered the building? William the Conqueror ordered it, soon after his victory."
     answer = text_of(told("Who ordered the building?", [passage(text)]))
     assert answer.startswith("William the Conqueror ordered it")
+
+
+def test_scraps_of_commands_and_captions_are_not_told() -> None:
+    text = "-c handbook\n\n12\n\nFigure 3\n\nThe handbook was founded in 1911 by the guild."
+    by = engine(threshold=0.0, min_support=0.0, min_share=0.0)
+    answer = text_of(told("When was the handbook founded?", [passage(text)], by=by))
+    assert answer == "The handbook was founded in 1911 by the guild. [1]"
 
 
 def test_colon_brings_along_what_it_announces() -> None:

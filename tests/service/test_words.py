@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.words import Kind, content_terms, holds_kind, read_question, stem, terms
+from service.words import (
+    Kind,
+    content_terms,
+    defines,
+    holds_kind,
+    read_question,
+    stem,
+    terms,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +53,7 @@ def test_stop_words_are_left_out_unless_there_is_nothing_else() -> None:
         ("Who ordered the building?", "person"),
         ("How many ravens live there?", "number"),
         ("What is the population of Kent?", "number"),
+        ("What is the default chunk size in tokens?", "number"),
         ("Where does the stone come from?", "place"),
         ("Why was it built?", "reason"),
         ("How do I open the gate?", "manner"),
@@ -74,11 +83,26 @@ def test_question_asks_for_a_kind(question: str, kind: Kind) -> None:
         ("Where is the quarry?", "The quarry lies near Maidstone.", True),
         ("Where is the quarry?", "The quarry is large.", False),
         ("Why is it white?", "It is white because of the wash.", True),
+        ("How do I open the gate?", "Run the command towerctl.", True),
+        ("How do I open the gate?", "The gate closed in 1911.", False),
         ("谁建造了它？", "国王下令建造。", True),
     ],
 )
 def test_sentence_holds_what_is_asked_for(question: str, sentence: str, holds: bool) -> None:
     assert holds_kind(read_question(question), sentence) is holds
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("A chunk is a piece of a document.", True),
+        ("Chunks are pieces.", True),
+        ("A chunk of stone is heavy.", False),
+        ("It is a chunk.", False),
+    ],
+)
+def test_definition_opens_with_what_is_asked(sentence: str, expected: bool) -> None:
+    assert defines(read_question("What is a chunk?"), sentence) is expected
 
 
 def test_question_knows_its_names_numbers_and_negation() -> None:
