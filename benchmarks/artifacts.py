@@ -69,13 +69,16 @@ def run(options: Options) -> list[Row]:
         source = folder / "source"
         options.say(f"writing {files.label}")
         _write(files, source)
-        ours = [_ours(source, folder / f"ours{turn}", options) for turn in range(options.repeats)]
+        ours = []
+        for turn in range(options.repeats):
+            ours.append(_ours(source, folder / f"ours{turn}", options))
+            _make_room(folder / f"ours{turn}", files)
         options.say("what the disk and the hash allow")
         disk, hashing = _disk_seconds(files, source, folder), _hash_seconds(source, options.threads)
-        peers, note = _peer(source, folder, options)  # last: it takes the source away
+        peers, note = _peer(files, source, folder, options=options)
         rows += _rows(files, ours, peers, note=note, bars=not options.quick)
         rows += _bound_rows(files, ours, disk, hashing, bars=not options.quick)
-        shutil.rmtree(folder)
+        _make_room(folder, files)
     return rows
 
 
@@ -155,12 +158,13 @@ def _ours(source: Path, folder: Path, options: Options) -> dict[str, float]:
         text=True,
         check=True,
     )
-    shutil.rmtree(folder)
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
 
-def _peer(source: Path, folder: Path, options: Options) -> tuple[list[dict[str, float]], str]:
+def _peer(
+    files: _Set, source: Path, folder: Path, *, options: Options
+) -> tuple[list[dict[str, float]], str]:
     python = processes.find(PEER, options) if options.peers else None
     if python is None:
         return [], environments.NOT_INSTALLED if options.peers else "left out"
@@ -172,12 +176,16 @@ def _peer(source: Path, folder: Path, options: Options) -> tuple[list[dict[str, 
             home = folder / f"dvc{turn}"
             with processes.running(PEER, python, options) as peer:
                 rounds.append(peer.ask({"source": str(source.absolute()), "repository": str(home)}))
-            # Its checkout is hard links into its cache: copy it out, then let both go.
-            shutil.copytree(home / "data", source)
-            shutil.rmtree(home)
+            _make_room(home, files)
     except PeerFailed as error:
         return rounds, str(error)
     return rounds, ""
+
+
+def _make_room(folder: Path, files: _Set) -> None:
+    """Remove large files only: after a mass removal, file systems are slow to make new files."""
+    if files.bytes >= LARGE_BYTES:
+        shutil.rmtree(folder)
 
 
 def _disk_seconds(files: _Set, source: Path, folder: Path) -> float:

@@ -18,8 +18,8 @@ def version(request: dict[str, Any]) -> dict[str, Any]:
     """Version a folder the way its documentation says, after a small one that nothing counts.
 
     Args:
-        request: `source`, the folder to version, which is moved below `repository`; `repository`,
-            a folder to make.
+        request: `source`, the folder to version, borrowed for the time of the call; `repository`, a
+            folder to make on the same disk.
 
     Returns:
         `add`, `again` and `checkout` in seconds.
@@ -41,7 +41,7 @@ def version(request: dict[str, Any]) -> dict[str, Any]:
     with repository.config.edit("repo") as settings:
         settings.setdefault("cache", {})["type"] = ["hardlink"]
     repository.close()
-    shutil.rmtree("data")
+    shutil.move(home / "data", request["source"])
     repository = Repo(".")
     seconds["checkout"] = _seconds(lambda: repository.checkout("data.dvc"))
     repository.close()

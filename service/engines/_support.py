@@ -26,16 +26,19 @@ WEIGHTS = "_support_weights.json"
 LEXICAL = (
     "coverage", "coverage_near", "coverage_passage", "coverage_margin", "coverage_gap",
     "names_passage", "names_near", "numbers_passage", "numbers_sentence", "pairs", "kind_held",
-    "kind_missing", "defines", "negation_lost", "length", "rank", "asked",
+    "kind_missing", "defines", "negation_lost", "length", "asked",
 )  # fmt: skip
-RELATIVE = ("cosine_margin", "cosine_gap", "passage_gap")
+RELATIVE = ("cosine_margin", "cosine_gap")
 ABSOLUTE = ("cosine", "cosine_best", "passage_cosine")
 FEATURES: Mapping[Variant, tuple[str, ...]] = {
     "dense": (*LEXICAL, *RELATIVE, *ABSOLUTE),
     "relative": (*LEXICAL, *RELATIVE),
     "lexical": LEXICAL,
 }
-"""What the support of a sentence is read from."""
+"""What the support of a sentence is read from.
+
+Not the rank of its passage: where the weights were fitted the first passage is nearly always right,
+and a model that reads the rank trusts it where it is not."""
 
 _WHOLE_QUESTION = (
     "coverage", "coverage_near", "names_near", "numbers_sentence", "kind_missing", "negation_lost",
@@ -43,7 +46,7 @@ _WHOLE_QUESTION = (
 )  # fmt: skip
 QUESTION_FEATURES: Mapping[Variant, tuple[str, ...]] = {
     "dense": (*_WHOLE_QUESTION, *ABSOLUTE),
-    "relative": (*_WHOLE_QUESTION, "cosine_margin", "cosine_gap"),
+    "relative": (*_WHOLE_QUESTION, *RELATIVE),
     "lexical": _WHOLE_QUESTION,
 }
 """What tells, at the best sentence and beside its support, whether there is an answer at all.
@@ -162,7 +165,6 @@ def _lexical(evidence: Evidence, sentence: Sentence) -> dict[str, float]:
         "defines": float(words.defines(question, sentence.text)),
         "negation_lost": float(question.negated and not words.is_negated(sentence.text)),
         "length": math.log1p(len(sentence.terms)),
-        "rank": 1 / (1 + sentence.passage),
         "asked": math.log1p(len(question.terms)),
     }
 
@@ -171,16 +173,13 @@ def _dense(
     evidence: Evidence, candidates: Sequence[Sentence], cosines: Column
 ) -> dict[str, Column]:
     homes = np.array([candidate.passage for candidate in candidates])
-    by_passage = _passage_cosines(evidence, homes, cosines)
-    own = by_passage[homes]
     margin, gap = _margins(cosines)
     return {
         "cosine": cosines,
         "cosine_margin": margin,
         "cosine_gap": gap,
         "cosine_best": np.full_like(cosines, cosines.max()),
-        "passage_cosine": own,
-        "passage_gap": by_passage.max() - own,
+        "passage_cosine": _passage_cosines(evidence, homes, cosines)[homes],
     }
 
 
