@@ -34,45 +34,77 @@ class Section(BaseModel):
 
 class Server(Section):
     host: str = "127.0.0.1"
+    """The address to listen on; another than loopback turns keys on."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """0 takes any free one."""
     authentication: Literal["auto", "on", "off"] = "auto"
     """`auto` asks for a key unless the server listens on loopback alone."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host headers accepted while no key is asked for: keeps web pages from reaching in by DNS."""
     max_upload_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Of one uploaded file."""
     max_body_bytes: int = Field(default=1 * 2**20, ge=1)
     """Of a JSON request; uploads have their own limit."""
     max_question_characters: int = Field(default=8_000, ge=1)
+    """Longer questions are refused."""
     max_concurrent_requests: int = Field(default=64, ge=1)
     """Answers and searches at once; more wait, and past four times as many are refused."""
 
 
 class Retrieval(Section):
-    embedder: str = "sentence_transformers"
+    embedder: str = "onnx"
     """A file of `retrieval/embedders/`, or a dotted path."""
     embedder_options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the embedder, such as `model` (hub id or path)."""
     index: str = "local"
     """A file of `retrieval/indexes/`, or a dotted path."""
     chunk_tokens: int = Field(default=200, ge=16, le=8192)
+    """Length of a chunk, in the embedder's tokens; at most what it reads."""
     chunk_overlap_tokens: int = Field(default=32, ge=0)
+    """Tokens a chunk repeats of the one before; at most half of `chunk_tokens`."""
     passages: int = Field(default=8, ge=1, le=100)
     """Passages handed to the engine."""
     candidates: int = Field(default=100, ge=1, le=1000)
     """Asked of each of dense and lexical search before fusion."""
+    fusion: Literal["convex", "rrf"] = "convex"
+    """How dense and lexical search become one ranking: by weighted scores, or by ranks alone."""
+    dense_weight: float = Field(default=0.5, ge=0, le=1)
+    """Of dense search in the convex fusion; lexical search has the rest."""
+    smoothing: float = Field(default=0.3, ge=0, le=1)
+    """The part of a score of the convex fusion that comes from the candidates most alike."""
+    reranker: str = "none"
+    """A file of `retrieval/rerankers/`, or a dotted path."""
+    reranker_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the reranker, such as `model` (hub id or path)."""
+    rerank_candidates: int = Field(default=50, ge=1, le=1000)
+    """Passages that the reranker reads."""
+    min_score: float | None = Field(default=None, ge=0, le=1)
+    """Passages that score less are left out."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """What a passage must add to those before it: 0 looks at scores alone, 1 at differences."""
+    neighbours: int = Field(default=0, ge=0, le=10)
+    """Chunks before and after each passage that are returned with it."""
+    variants: str | None = Field(default=None, pattern=r"\.")
+    """Dotted path of a function from a question to other ways to ask it."""
+    multi_query: bool = False
+    """Search for those variants too, wherever the request does not say."""
 
 
 class Loading(Section):
     """Bounds on reading one document; beyond them it is skipped and reported."""
 
     max_file_bytes: int = Field(default=256 * 2**20, ge=1)
+    """Of the file as it lies on the disk."""
     max_text_characters: int = Field(default=20_000_000, ge=1)
+    """Of the text that is read from it."""
     max_pages: int = Field(default=5_000, ge=1)
+    """Of a PDF, sheets of a workbook, slides of a presentation."""
     max_expanded_bytes: int = Field(default=1 * 2**30, ge=1)
     """Of an archive format (DOCX, PPTX, XLSX) once unpacked."""
     memory_bytes: int = Field(default=2 * 2**30, ge=64 * 2**20)
     """Address space that parsing may take on top of what its process takes by itself."""
     timeout_seconds: float = Field(default=120.0, gt=0)
+    """Wall time for one document."""
 
 
 class Generation(Section):
@@ -80,6 +112,48 @@ class Generation(Section):
     """A file of `service/engines/`, or a dotted path."""
     engine_options: dict[str, Any] = Field(default_factory=dict)
     max_tokens: int = Field(default=512, ge=1)
+    """Of an answer, where the request does not say."""
+
+
+class Artifacts(Section):
+    """Where versioned datasets, models, indexes and results are kept."""
+
+    location: str | None = None
+    """A folder, or an fsspec URL such as `s3://bucket/prefix`; by default in `data_folder`."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to fsspec where `location` is a URL, such as `endpoint_url`."""
+
+
+class Jobs(Section):
+    """Who runs long work, and how much of it at once."""
+
+    in_process: bool = True
+    """Run jobs inside the serving process; `false` leaves them to `ragstone worker`."""
+    slots: int = Field(default=8, ge=1, le=256)
+    """Jobs one worker runs at the same time."""
+    cpu: float | None = Field(default=None, gt=0)
+    """Cores a worker gives to jobs; by default what the machine has."""
+    gpu: int | None = Field(default=None, ge=0)
+    """GPUs a worker gives to jobs; by default what the machine has."""
+    memory_bytes: int | None = Field(default=None, ge=1)
+    """Memory a worker gives to jobs; by default what the machine has."""
+    jobs_per_tenant: int | None = Field(default=None, ge=1)
+    """Jobs of one tenant that run at once, over all workers; unlimited by default."""
+    keep_days: float = Field(default=30.0, gt=0)
+    """How long finished jobs can be read."""
+    launcher_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """By launcher, what it is built with, such as `{slurm = {folder = "/shared/runs"}}`."""
+
+
+class Tracking(Section):
+    """How runs are recorded, and in which other tools they are shown."""
+
+    flush_seconds: float = Field(default=0.5, gt=0, le=60)
+    """How often logged metrics are written: what a crash can lose."""
+    mirrors: tuple[str, ...] = ()
+    """Files of `infra/tracking/mirrors/`, such as `mlflow`, or dotted paths."""
+    mirror_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """By mirror, what it is built with, such as `{mlflow = {uri = "http://host:5000"}}`."""
 
 
 class Logging(Section):
@@ -105,6 +179,9 @@ class Settings(BaseSettings):
     retrieval: Retrieval = Retrieval()
     loading: Loading = Loading()
     generation: Generation = Generation()
+    artifacts: Artifacts = Artifacts()
+    jobs: Jobs = Jobs()
+    tracking: Tracking = Tracking()
     logging: Logging = Logging()
 
     @field_validator("database_url")

@@ -102,5 +102,9 @@ class Metrics:
 _GAUGES = {
     "questions_running": "Searches and answers being worked on.",
     "questions_waiting": "Searches and answers waiting for their turn.",
-    "documents_waiting": "Attached files that wait to be read by this process.",
+    "documents_waiting": "Attached files that wait to be read.",
+    "jobs_queued": "Jobs that wait, those for a later moment too.",
+    "jobs_running": "Jobs that run, in whatever process.",
+    "jobs_failed": "Jobs that were given up and wait for somebody to look at them.",
+    "jobs_oldest_seconds": "How long the job that could have started first has waited.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -53,12 +53,18 @@ class Documents:
         self._database = database
 
     def attach(
-        self, into: Collection, file_id: str, *, metadata: Mapping[str, Any] | None = None
+        self,
+        into: Collection,
+        file_id: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        announce: Callable[[Connection], object] = lambda _: None,
     ) -> StoredDocument:
         """Accept an uploaded file; it is `in_progress` until `Ingester.process` has read it.
 
         Attaching it again gives the document there is, with its metadata replaced if any is given;
-        one that had failed or was cancelled is tried again.
+        one that had failed or was cancelled is tried again. `announce` is called in the same
+        transaction if the file is to be read.
 
         Raises:
             NotFound: no such file.
@@ -71,7 +77,7 @@ class Documents:
             if stored is None:
                 raise NotFound("file", file_id)
             known = connection.execute(
-                select(document.c.id).where(
+                select(document.c.id, document.c.status).where(
                     document.c.collection_id == into.id, document.c.file_id == file_id
                 )
             ).first()
@@ -98,6 +104,8 @@ class Documents:
                     )
                     .values(status="in_progress", error_code=None, error_message=None)
                 )
+            if known is None or known.status != "completed":
+                announce(connection)
         if known is not None and metadata is not None:
             self.update_metadata(into, file_id, metadata)
         return self.get(into, file_id)
@@ -169,6 +177,15 @@ class Documents:
                     updated_at=datetime.now(UTC),
                 )
             )
+
+    def cancel(self, within: Collection) -> int:
+        """Leave attached files that were not read yet unread; returns how many there were."""
+        with self._database.write(lock=within.id) as connection:
+            return connection.execute(
+                update(document)
+                .where(document.c.collection_id == within.id, document.c.status == "in_progress")
+                .values(status="cancelled", updated_at=datetime.now(UTC))
+            ).rowcount
 
     def update_metadata(
         self, within: Collection, file_id: str, metadata: Mapping[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import anyio.to_thread
 from fastapi import FastAPI
 
-from service import errors
+from service import errors, ingesting, work
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
 from service.exchange import Exchange
@@ -19,10 +20,25 @@ from service.following import Follower
 from service.limits import Admission
 from service.questions import Questions
 from service.readiness import Readiness
-from service.routes import answers, chat, console, files, operations, store_files, vector_stores
+from service.routes import (
+    aliases,
+    answers,
+    artifacts,
+    chat,
+    console,
+    files,
+    jobs,
+    operations,
+    runs,
+    store_files,
+    vector_stores,
+)
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
+
+WORK_SECONDS = 30.0
+"""For jobs to reach a point where they can be left, once the process is asked to stop."""
 
 
 def create_app(components: Components) -> FastAPI:
@@ -47,13 +63,15 @@ def create_app(components: Components) -> FastAPI:
     components.metrics.watch("questions_waiting", lambda: admission.waiting)
     app.state.components = components
     app.state.admission = admission
+    app.state.stopping = threading.Event()
     app.state.questions = Questions(components, admission)
     # The last one added stands outermost.
     app.add_middleware(BodyLimits, server=server)
     app.add_middleware(Gate, server=server, keys=lambda: components.keys)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    for routes in (answers, chat, files, vector_stores, store_files, operations, console):
+    ours = (answers, aliases, artifacts, jobs, runs, operations, console)
+    for routes in (chat, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
 
@@ -68,16 +86,16 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     )
     app.state.readiness = readiness
     app.state.admission.widen_threads()
-    components.metrics.watch("documents_waiting", components.background.waiting)
+    work.watch(components)
     follower.start()
-    components.background.start()
+    await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
     logger.info("ready to listen on %s", components.settings.server.host)
     try:
         yield
     finally:
-        # An ingest at hand is finished, what was answered stays; the rest is taken up next time.
-        await anyio.to_thread.run_sync(components.background.stop)
+        # A file at hand is read to its end, what was answered stays; the rest is for next time.
+        await anyio.to_thread.run_sync(partial(components.worker.stop, grace_seconds=WORK_SECONDS))
         await anyio.to_thread.run_sync(follower.stop)
         await components.engine.close()
         await anyio.to_thread.run_sync(components.close)
@@ -86,9 +104,15 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
-    for part in ("ingester", "answering", "files", "batches", "background"):
+    for part in ("ingester", "answering", "files", "batches", "jobs", "worker"):
         getattr(components, part)
     return Follower(components.database, components.collections, components.views)
+
+
+def _begin_work(components: Components) -> None:
+    if components.settings.jobs.in_process:
+        components.worker.start()
+    ingesting.take_up(components)
 
 
 def _version() -> str:

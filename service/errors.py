@@ -44,8 +44,10 @@ _CODES = {
     404: "unknown_route",
     405: "method_not_allowed",
     408: "timeout",
+    412: "precondition_failed",
     413: "too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     429: "overloaded",
 }
 _INVALID = {

@@ -1,111 +1,315 @@
-"""Reads attached files in the background, in order of arrival, and takes up after a restart."""
+"""Ingest as jobs: the attached files of a collection, and folders that the terminal names."""
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-from collections.abc import Callable
-from typing import Literal, Protocol
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from infra.errors import NotFound, RagstoneError, StorageFailed
-from retrieval.collections import Collection, Collections
-from retrieval.documents import Documents
-from retrieval.ingest import Ingester
+from infra.errors import NotFound, NotReady, RagstoneError, StorageFailed
+from infra.jobs.attempt import Attempt
+from infra.jobs.definitions import Behaviour, Options, Registry, Resources, Retries
+from infra.jobs.records import Job
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from retrieval.collections import Collection
+    from retrieval.documents import StoredDocument
+    from retrieval.ingest import Event
+    from retrieval.sources import Source, Unwalkable
+    from service.wiring import Components
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 5.0
+ATTACHED = "ingest_attached"
+FOLDERS = "ingest_folders"
+PATIENT = Retries(attempts=10_000, first_delay_seconds=1.0, max_delay_seconds=60.0, crashes=1000)
+"""Storage comes back; what is wrong with a file itself is noted at the file."""
+SUSPICIOUS_CRASHES = 3
+"""Deaths of the process while the same file was read, after which that file is given up."""
+LINGER_SECONDS = 0.5
+LOOK_SECONDS = 0.1
+"""Between looks for what other processes attach; what this one attaches is seen at once."""
+SHOWN_SKIPPED = 100
+"""Of the files that could not be read, in a job's result."""
+ATTACHED_PRIORITY = 10
+"""Somebody waits for a file that was attached."""
+LANE = "collection/{collection}"
+"""Jobs that write to a collection take turns."""
+
+Outcome = Literal["completed", "failed", "removed", "passed"]
 
 
-class CountDocument(Protocol):
-    def __call__(
-        self, outcome: Literal["completed", "failed", "removed"], *, chunks: int = 0
-    ) -> None: ...
+def define(registered: Registry, parts: Components) -> None:
+    """Register the jobs of this file."""
 
+    # It shares the processor with whatever runs, so that a long training delays no attached file.
+    @registered.job(
+        ATTACHED,
+        resources=Resources(cpu=0),
+        retries=PATIENT,
+        behaviour=Behaviour(steps=False, lane=LANE, join=True, remote=True),
+    )
+    def ingest_attached(attempt: Attempt, *, collection: str) -> dict[str, Any]:
+        if not str(collection).startswith("vs_"):  # a name, and the lane goes by the id
+            return {"job": read_attached(parts, parts.collections.get(collection).public_id).id}
+        return _Attached(attempt, parts, collection).read()
 
-def _count_nothing(outcome: str, *, chunks: int = 0) -> None:
-    del outcome, chunks
-
-
-class Background:
-    """One thread that ingests what was attached; the database remembers what is still to do."""
-
-    def __init__(
-        self,
-        collections: Collections,
-        documents: Documents,
+    @registered.job(
+        FOLDERS,
+        resources=Resources(cpu=1),
+        retries=PATIENT,
+        behaviour=Behaviour(steps=False, lane=LANE),
+    )
+    def ingest_folders(
+        attempt: Attempt,
         *,
-        ingester: Callable[[], Ingester],
-        count: CountDocument = _count_nothing,
-    ) -> None:
-        self._collections = collections
-        self._documents = documents
-        self._ingester = ingester
-        self._count = count
-        self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+        collection: str,
+        paths: list[str],
+        metadata: dict[str, Any] | None = None,
+        prune: bool = False,
+    ) -> dict[str, Any]:
+        into = parts.collections.get(collection)
+        return _read_folders(
+            attempt,
+            parts,
+            into,
+            paths=[Path(path) for path in paths],
+            metadata=metadata or {},
+            prune=prune,
+        )
 
-    def start(self) -> None:
-        """Take up what was accepted before, then wait for more."""
-        for entry in self._documents.pending():
-            self._waiting.put(entry)
-        self._thread.start()
 
-    def submit(self, collection_id: str, file_id: str) -> None:
-        """Have an attached file read; both are public ids."""
-        self._waiting.put((collection_id, file_id))
+def attach(
+    parts: Components, into: Collection, file_id: str, metadata: Mapping[str, Any] | None = None
+) -> StoredDocument:
+    """Accept an uploaded file and have it read, in one transaction; raises as `attach` does."""
+    attached = parts.documents.attach(
+        into,
+        file_id,
+        metadata=metadata,
+        announce=lambda connection: read_attached(parts, into.public_id, connection=connection),
+    )
+    parts.jobs.tell()
+    return attached
 
-    def waiting(self) -> int:
-        """How many files this process has yet to read."""
-        return self._waiting.qsize()
 
-    def stop(self, *, timeout_seconds: float = 30.0) -> None:
-        """Finish the file at hand; the rest is taken up at the next start."""
-        self._stopping.set()
-        self._waiting.put(None)
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
+def read_attached(
+    parts: Components, collection_id: str, *, connection: Connection | None = None
+) -> Job:
+    """Have the files that are attached to a collection, given by its public id, read."""
+    return parts.jobs.start(
+        ATTACHED,
+        {"collection": collection_id},
+        options=Options(priority=ATTACHED_PRIORITY),
+        connection=connection,
+    )
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            entry = self._waiting.get()
-            if entry is None:
-                return
-            try:
-                self._process(*entry)
-            except StorageFailed as error:
-                logger.error("ingest waits for storage: %s", error)
-                self._stopping.wait(RETRY_SECONDS)
-                self._waiting.put(entry)
 
-    def _process(self, collection_id: str, file_id: str) -> None:
+def read_folders(
+    parts: Components,
+    into: Collection,
+    paths: Sequence[Path],
+    *,
+    metadata: Mapping[str, Any],
+    prune: bool = False,
+) -> Job:
+    """Have files and folders, as the worker's machine knows them, read into a collection."""
+    arguments = {
+        "collection": into.public_id,
+        "paths": [str(path.resolve()) for path in paths],
+        "metadata": dict(metadata),
+        "prune": prune,
+    }
+    return parts.jobs.start(FOLDERS, arguments)
+
+
+def take_up(parts: Components) -> int:
+    """Start a job for every collection with files that were accepted and not read; how many."""
+    waiting = dict.fromkeys(collection_id for collection_id, _ in parts.documents.pending())
+    for collection_id in waiting:
+        read_attached(parts, collection_id)
+    return len(waiting)
+
+
+def count_waiting(parts: Components) -> float:
+    """Return how many attached files wait to be read; NaN while the database does not tell."""
+    try:
+        return float(len(parts.documents.pending()))
+    except StorageFailed:
+        return float("nan")
+
+
+def leave_unread(parts: Components, collection_id: str) -> int:
+    """Cancel the files of a collection that wait to be read; returns how many."""
+    try:
+        return parts.documents.cancel(parts.collections.get(collection_id))
+    except NotFound:
+        return 0
+
+
+class _Attached:
+    """One attempt at all the files that wait in one collection, in order of arrival.
+
+    Each file is one transaction, and its status says whether it is still to do: nothing else has
+    to be remembered.
+    """
+
+    def __init__(self, attempt: Attempt, parts: Components, collection_id: str) -> None:
+        self._attempt = attempt
+        self._parts = parts
+        self._collection_id = collection_id
+        self._done: dict[str, Outcome] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Read until nothing waits; files that are attached meanwhile are read too."""
+        waiting = self._waiting()
+        if self._attempt.claim.crashes and waiting:
+            self._suspect(waiting[0])
+            waiting = self._waiting()
+        while waiting:
+            for position, file_id in enumerate(waiting):
+                self._attempt.check()
+                done, total = len(self._done), len(self._done) + len(waiting) - position
+                if done:
+                    self._attempt.progress(done / total, f"{done} of {total} files")
+                self._done[file_id] = self._read(file_id)
+            waiting = self._waiting() or self._linger()
+        return dict(Counter(self._done.values()))
+
+    def _linger(self) -> list[str]:
+        """Stay a moment: files that are attached one by one need not a job each."""
+        arrived = threading.Event()
+        forget = self._parts.jobs.subscribe(arrived.set)
+        deadline = time.monotonic() + LINGER_SECONDS
         try:
-            collection = self._collections.get(collection_id)
-            if self._documents.get(collection, file_id).status != "in_progress":
-                return  # cancelled, or read by another process meanwhile
-            committed = self._ingester().process(collection, file_id)
-            if committed is not None:
-                self._count("completed", chunks=committed.chunks)
-            else:
-                self._count(self._outcome(collection, file_id))
+            while time.monotonic() < deadline:
+                if waiting := self._waiting():
+                    return waiting
+                arrived.wait(LOOK_SECONDS)
+                arrived.clear()
+                self._attempt.check()
+        finally:
+            forget()
+        return []
+
+    def _waiting(self) -> list[str]:
+        return [
+            file_id
+            for collection_id, file_id in self._parts.documents.pending()
+            if collection_id == self._collection_id and file_id not in self._done
+        ]
+
+    def _read(self, file_id: str) -> Outcome:
+        parts = self._parts
+        try:
+            collection = parts.collections.get(self._collection_id)
+            committed = parts.ingester.process(collection, file_id)
         except NotFound:
-            self._count("removed")
             logger.info("%s was removed before it was read", file_id)
-        except StorageFailed:
+            parts.metrics.count_document("removed")
+            return "removed"
+        except (StorageFailed, NotReady):
             raise
         except (RagstoneError, ValueError, OSError, RuntimeError) as error:
             # Whatever goes wrong with one file must not stop the files behind it.
-            self._count("failed")
             logger.exception("ingest of %s failed", file_id)
-            self._documents.fail(
-                collection, file_id, code="server_error", message=f"{type(error).__name__}: {error}"
-            )
+            self._fail(collection, file_id, f"{type(error).__name__}: {error}")
+            return "failed"
+        if committed is not None:
+            parts.metrics.count_document("completed", chunks=committed.chunks)
+            return "completed"
+        outcome = self._ended(collection, file_id)
+        if outcome != "passed":
+            parts.metrics.count_document(outcome)
+        return outcome
 
-    def _outcome(self, collection: Collection, file_id: str) -> Literal["failed", "removed"]:
+    def _ended(
+        self, collection: Collection, file_id: str
+    ) -> Literal["failed", "removed", "passed"]:
         try:
-            self._documents.get(collection, file_id)
+            stored = self._parts.documents.get(collection, file_id)
         except NotFound:
             return "removed"
+        if stored.status != "failed":
+            return "passed"  # cancelled before it was begun
+        self._attempt.log(f"{stored.filename}: {stored.error_message}", level="warning")
         return "failed"
+
+    def _fail(self, collection: Collection, file_id: str, message: str) -> None:
+        self._parts.documents.fail(collection, file_id, code="server_error", message=message)
+        self._parts.metrics.count_document("failed")
+        self._attempt.log(f"{file_id}: {message}", level="error")
+
+    def _suspect(self, file_id: str) -> None:
+        """Note which file was being read when the process died; give it up if it goes on so."""
+        note = f"the process died while {file_id} was read"
+        lines = self._parts.jobs.logs(self._attempt.job_id, limit=100_000)
+        deaths = 1 + sum(line.message == note for line in lines)
+        self._attempt.log(note, level="warning")
+        if deaths >= SUSPICIOUS_CRASHES:
+            collection = self._parts.collections.get(self._collection_id)
+            self._fail(collection, file_id, f"The process died {deaths} times while it was read")
+            self._done[file_id] = "failed"
+
+
+def _read_folders(
+    attempt: Attempt,
+    parts: Components,
+    into: Collection,
+    *,
+    paths: Sequence[Path],
+    metadata: Mapping[str, Any],
+    prune: bool,
+) -> dict[str, Any]:
+    from retrieval.commit import Committed
+    from retrieval.ingest import Skipped, Summary, Unchanged
+    from retrieval.sources import walk
+
+    sources = list(walk(paths, metadata=metadata))
+    summary, done = Summary(), 0
+    with closing(_events(parts, into, sources)) as events:
+        for event in events:
+            summary.add(event)
+            if isinstance(event, Committed | Skipped | Unchanged):
+                done += 1
+            attempt.progress(done / max(1, len(sources)), f"{done} of {len(sources)} files")
+    if prune:
+        for gone in _prune(parts, into, paths, sources=sources):
+            attempt.check()
+            summary.add(gone)
+    for skipped in summary.skipped[:SHOWN_SKIPPED]:
+        attempt.log(f"{skipped.uri}: {skipped.message}", level="warning")
+    counts = asdict(summary)
+    return {**counts, "skipped": len(summary.skipped), "warnings": len(summary.warnings)}
+
+
+def _events(
+    parts: Components, into: Collection, sources: Sequence[Source | Unwalkable]
+) -> Generator[Event, None, None]:
+    yield from parts.ingester.ingest(into, sources)
+
+
+def _prune(
+    parts: Components,
+    into: Collection,
+    paths: Sequence[Path],
+    *,
+    sources: Sequence[Source | Unwalkable],
+) -> Iterator[Event]:
+    from urllib.parse import unquote, urlsplit
+
+    from retrieval.sources import Unwalkable
+
+    refused = [unquote(urlsplit(each.uri).path) for each in sources if isinstance(each, Unwalkable)]
+    if any(Path(path).is_dir() for path in refused):
+        return  # what lies below is not known to be gone
+    folders = [path for path in paths if path.is_dir()]
+    yield from parts.ingester.prune(into, folders, {source.uri for source in sources})

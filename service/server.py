@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -39,7 +40,7 @@ def run(settings: Settings) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_before_start(settings.server, lambda: components.keys)
-        server = uvicorn.Server(configure(components))
+        server = Prompt(configure(components))
         server.run()
         if not server.started:
             address = f"{settings.server.host}:{settings.server.port}"
@@ -68,6 +69,14 @@ def configure(components: Components) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+
+
+class Prompt(uvicorn.Server):
+    """Tells the application that it is about to stop, so that what has no end of its own ends."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.stopping.set()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
 
 
 class ImpatientProtocol(H11Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -14,18 +14,25 @@ from starlette.types import Receive, Scope, Send
 Event = TypeVar("Event")
 
 
-class EventStream(StreamingResponse):
+class ClosingResponse(StreamingResponse):
     """Streams what a generator yields and closes it, also when the client leaves early."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], **options: Any) -> None:
+        super().__init__(pieces, **options)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._pieces):
+            await super().__call__(scope, receive, send)
+
+
+class EventStream(ClosingResponse):
+    """Streams frames of server-sent events."""
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._events):
-            await super().__call__(scope, receive, send)
 
 
 async def begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
@@ -38,11 +45,14 @@ async def begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, No
     return _with_first(first, events)
 
 
-def frame(data: BaseModel | dict[str, object], *, event: str | None = None) -> bytes:
-    """Return one event on the wire."""
+def frame(
+    data: BaseModel | dict[str, object], *, event: str | None = None, id: int | None = None
+) -> bytes:
+    """Return one event on the wire; a client that comes back says which `id` it saw last."""
     content = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
     name = f"event: {event}\n".encode() if event else b""
-    return name + b"data: " + orjson.dumps(content) + b"\n\n"
+    number = f"id: {id}\n".encode() if id is not None else b""
+    return name + number + b"data: " + orjson.dumps(content) + b"\n\n"
 
 
 async def _with_first(

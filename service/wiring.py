@@ -20,14 +20,18 @@ from retrieval.view import Views
 from service.keys import Keys
 
 if TYPE_CHECKING:
+    from infra.artifacts.store import ArtifactStore
     from infra.contracts import Embedder
+    from infra.jobs.queue import Jobs
+    from infra.jobs.worker import Worker
+    from infra.tracking.runs import Runs
+    from infra.tracking.tracker import Tracker
     from monitoring.metrics import Metrics
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from service.answering import Answering
     from service.engines import Engine
-    from service.ingesting import Background
 
 
 class Components:
@@ -67,6 +71,51 @@ class Components:
     @cached_property
     def batches(self) -> Batches:
         return Batches(self.database)
+
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        from infra.artifacts.store import open_store
+
+        options = self.settings.artifacts
+        location = options.location or self.settings.data_folder / "artifacts"
+        return open_store(location, self.database, **options.storage_options)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The queue; starting and reading jobs needs no worker in this process."""
+        from infra.jobs.queue import Jobs
+        from service.work import registry
+
+        return Jobs(self.database, registry(self))
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Runs jobs in threads of this process, once it is started; others may run elsewhere."""
+        from service.work import open_worker
+
+        return open_worker(self, lazy=True)
+
+    @cached_property
+    def runs(self) -> Runs:
+        from infra.tracking.runs import Runs
+
+        return Runs(self.database)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        from infra.tracking.mirrors import open_mirror
+        from infra.tracking.tracker import Recording, Tracker
+
+        options = self.settings.tracking
+        return Tracker(
+            self.database,
+            find=lambda reference: self.artifacts.find(reference),
+            mirrors={
+                name: open_mirror(name, options.mirror_options.get(name, {}))
+                for name in options.mirrors
+            },
+            recording=Recording(flush_seconds=options.flush_seconds),
+        )
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -109,13 +158,20 @@ class Components:
 
     @cached_property
     def retriever(self) -> Retriever:
-        from retrieval.search import Retriever
+        from infra.plugins import load
+        from retrieval.rerankers import open_reranker
+        from retrieval.search import Retriever, Stages
 
+        options = self.settings.retrieval
         return Retriever(
             self.database,
             self.views,
             embedder=self.embedder,
-            candidates=self.settings.retrieval.candidates,
+            settings=options,
+            stages=Stages(
+                reranker=open_reranker(options.reranker, **options.reranker_options),
+                variants=load("retrieval", options.variants) if options.variants else None,
+            ),
         )
 
     @cached_property
@@ -134,17 +190,6 @@ class Components:
             engine=self.engine,
             read_text=self.documents.read_text,
             settings=self.settings,
-        )
-
-    @cached_property
-    def background(self) -> Background:
-        from service.ingesting import Background
-
-        return Background(
-            self.collections,
-            self.documents,
-            ingester=lambda: self.ingester,
-            count=self.metrics.count_document,
         )
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
@@ -192,9 +237,11 @@ class Components:
     def close(self) -> None:
         """Checkpoint and release what was opened."""
         opened = self.__dict__
+        if "worker" in opened:
+            self.worker.stop()
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
-        for part in ("retriever", "reader", "database"):
+        for part in ("tracker", "retriever", "reader", "database"):
             if part in opened:
                 getattr(self, part).close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_community.retrievers import BM25Retriever  # type: ignore[import-not-found]
 from langchain_community.vectorstores import FAISS  # type: ignore[import-not-found]
-from langchain_core.documents import Document  # type: ignore[import-not-found]
+from langchain_core.documents import Document
 from langchain_huggingface import HuggingFaceEmbeddings  # type: ignore[import-not-found]
 from langchain_text_splitters import (  # type: ignore[import-not-found]
     RecursiveCharacterTextSplitter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -59,16 +60,11 @@ class Guard:
     expect: str | None | Unchecked = "anything"
     """The digest the alias must point at now; `None` if it must not exist yet."""
     token: int | None = None
-    """A fencing token, of `claim` or of a job's attempt; one that is smaller than the largest seen
-    is refused."""
-
-
-def claim(connection: Connection, pointer: Pointer, *, now: datetime) -> int:
-    """Return a fencing token that makes all earlier ones for this alias invalid."""
-    row = _row(connection, pointer)
-    token = (row.token if row else 0) + 1
-    _write(connection, pointer, digest=row.digest if row else None, token=token, now=now)
-    return token
+    """The fence of a job's attempt, and nothing else: all fences are one sequence. One that is
+    smaller than the largest seen is refused."""
+    holds: Callable[[Connection], None] | None = None
+    """Called in the transaction that moves the alias, to raise if it must not; the `guard` of a
+    job's attempt refuses one that was superseded, also where its heir has moved nothing yet."""
 
 
 def move(
@@ -132,11 +128,13 @@ def history(connection: Connection, pointer: Pointer) -> list[Move]:
 
 
 def _move(connection: Connection, pointer: Pointer, wanted: Move, guard: Guard) -> Move:
+    if guard.holds is not None:
+        guard.holds(connection)
     row = _row(connection, pointer)
     current, token = (row.digest, row.token) if row else (None, 0)
     if guard.token is not None and guard.token < token:
         raise Conflict(
-            f"{str(pointer)!r} was claimed with token {token}; {guard.token!r} is older: another "
+            f"{str(pointer)!r} was moved with token {token}; {guard.token!r} is older: another "
             "attempt has taken over, and this one must stop"
         )
     if guard.expect != "anything" and guard.expect != current:
@@ -146,6 +144,8 @@ def _move(connection: Connection, pointer: Pointer, wanted: Move, guard: Guard) 
     token = max(token, guard.token or 0)
     done = Move(wanted.action, current, wanted.after, token, wanted.actor, wanted.at)
     if current == wanted.after:
+        if row is not None and token > row.token:
+            _write(connection, pointer, digest=current, token=token, now=row.moved_at)
         return done
     _write(connection, pointer, digest=wanted.after, token=token, now=wanted.at)
     connection.execute(

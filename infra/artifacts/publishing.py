@@ -122,18 +122,42 @@ class Publisher:
             stored = self._publish(target, taken, made)
         return self.commit(stored, target, lease=lease, job=made.job)
 
+    def take(self, source: Path, target: Target, made: Made, *, scratch: Path) -> Stored:
+        """Copy a folder into the store without giving it a version; the lease keeps it there."""
+        with _no_collection(), _scratch_kept(scratch):
+            files = scan(source, self._around.limits)
+            refuse_executable(target.kind, files)
+            _, packed = self._recall(source, target, files)
+            part = scratch / f"{target.kind}.{target.name}"
+            with storage_errors("make a folder"):
+                self._around.files.make_folders(part)
+            taken = self._intake(part, move=False).run(files, intake.Known(packed=packed))
+            return self._publish(target, taken, made)
+
     def commit(
         self, stored: Stored, target: Target, *, lease: Lease, job: str | None = None
     ) -> Reference:
         """Make an artifact whose bytes are in place the newest version of a name."""
-        now = self._around.clock()
         with self._database.write(lock=leases.LOCK) as connection:
-            if leases.condemned(connection) != lease.condemned:
-                manifest_key = key_of("manifests", stored.digest)
-                trash.restore(self._storage, [manifest_key, *contents.objects(stored)])
-            _record(connection, stored, job=job, now=now)
-            wanted = Reference(target.kind, target.name, stored.digest)
-            return refs.add_version(connection, wanted, now=now, job=job)
+            return self.enter(connection, stored, target=target, lease=lease, job=job)
+
+    def enter(
+        self,
+        connection: Connection,
+        stored: Stored,
+        *,
+        target: Target,
+        lease: Lease,
+        job: str | None = None,
+    ) -> Reference:
+        """Do what `commit` does within a transaction that holds the store's lock."""
+        now = self._around.clock()
+        if leases.condemned(connection) != lease.condemned:
+            manifest_key = key_of("manifests", stored.digest)
+            trash.restore(self._storage, [manifest_key, *contents.objects(stored)])
+        _record(connection, stored, job=job, now=now)
+        wanted = Reference(target.kind, target.name, stored.digest)
+        return refs.add_version(connection, wanted, now=now, job=job)
 
     def _recall(
         self, source: Path, target: Target, files: Sequence[SourceFile]

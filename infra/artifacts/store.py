@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from sqlalchemy import Connection
 
 from infra.artifacts import aliases, contents, leases, lineage, refs
 from infra.artifacts.aliases import Guard, Move, Pointer
@@ -17,7 +19,7 @@ from infra.artifacts.folder import Folder
 from infra.artifacts.formats import MODEL_KINDS
 from infra.artifacts.gc import Collected, Collector, Policy
 from infra.artifacts.lineage import Difference, Lineage
-from infra.artifacts.manifest import Manifest
+from infra.artifacts.manifest import Manifest, Stored
 from infra.artifacts.publishing import Made, Publisher, Surroundings, Target, is_kept
 from infra.artifacts.refs import Reference, Version
 from infra.artifacts.storage import Storage
@@ -40,6 +42,27 @@ class Draft:
     metadata: dict[str, Any]
     reference: Reference | None = None
     """What it became, once the block has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Artifacts whose bytes are in place and whose versions are not made yet."""
+
+    publisher: Publisher
+    lease: leases.Lease
+    targets: Mapping[str, Target]
+    stored: Mapping[str, Stored]
+    """By name."""
+    jobs: Mapping[str, str | None]
+
+    def enter(self, connection: Connection) -> dict[str, Reference]:
+        """Make all of them versions, in a transaction begun with `lock=leases.LOCK`."""
+        return {
+            name: self.publisher.enter(
+                connection, self.stored[name], target=target, lease=self.lease, job=self.jobs[name]
+            )
+            for name, target in self.targets.items()
+        }
 
 
 def open_store(location: str | Path, database: Database, **options: Any) -> ArtifactStore:
@@ -100,6 +123,25 @@ class ArtifactStore:
                 lease=lease,
                 scratch=scratch,
             )
+
+    @contextmanager
+    def staged(
+        self, sources: Mapping[str, Path], made: Mapping[str, Made] | None = None
+    ) -> Iterator[Staged]:
+        """Store folders, by the names they will have, without making them versions yet.
+
+        Whoever writes something else in the same transaction calls `enter` of what is yielded,
+        within the block; what is not entered is garbage. Raises as `put` does.
+        """
+        origins = {name: (made or {}).get(name, Made()) for name in sources}
+        targets = {name: Target(*refs.split(name)) for name in sources}
+        with self._publisher.writing() as (lease, scratch):
+            stored = {
+                name: self._publisher.take(sources[name], target, origins[name], scratch=scratch)
+                for name, target in targets.items()
+            }
+            jobs = {name: origin.job for name, origin in origins.items()}
+            yield Staged(self._publisher, lease, targets, stored, jobs)
 
     def find(self, reference: str) -> Reference:
         """Return what a reference means now."""
@@ -219,11 +261,6 @@ class ArtifactStore:
             if not is_kept(connection, done.after):
                 raise Conflict(f"What {str(pointer)!r} pointed at before was collected")
             return done
-
-    def claim(self, name: str, alias: str) -> int:
-        """Return a fencing token for moving an alias; older tokens no longer move it."""
-        with self.database.write(lock=leases.LOCK) as connection:
-            return aliases.claim(connection, Pointer.of(name, alias), now=self._around.clock())
 
     def history(self, name: str, alias: str) -> list[Move]:
         """Return the moves of an alias, newest first."""

@@ -52,7 +52,7 @@ alias = Table(
     Column("kind", String(64), primary_key=True),
     Column("name", String(128), primary_key=True),
     Column("alias", String(64), primary_key=True),
-    # Null while it is only claimed, or after it was removed; the token outlives both.
+    # Null after it was removed; the token outlives that.
     Column("digest", String(80), nullable=True, index=True),
     Column("token", BigInteger, nullable=False, default=0),
     Column("moved_at", DateTime(timezone=True), nullable=False),

@@ -36,19 +36,35 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, lock: int | None = None) -> Iterator[Connection]:
+    def write(self, *, lock: int | None = None, durable: bool = True) -> Iterator[Connection]:
         """One transaction, durable when the block ends, undone if it raises.
 
         Args:
             lock: writers with the same number wait for each other until commit, so that what they
                 append commits in order. SQLite has one writer anyway.
+            durable: wait for the disk. Without, a power cut may undo it, though never without
+                whatever was committed after it; the death of a process undoes nothing.
         """
         with _storage_errors(), self._engine.connect() as connection:
             connection = connection.execution_options(ragstone_write=True)
-            with connection.begin():
+            with self._synchronous(connection, durable=durable), connection.begin():
+                if not durable and not self.is_sqlite:
+                    connection.execute(text("SET LOCAL synchronous_commit TO off"))
                 if lock is not None:
                     self.lock(connection, lock)
                 yield connection
+
+    @contextmanager
+    def _synchronous(self, connection: Connection, *, durable: bool) -> Iterator[None]:
+        if durable or not self.is_sqlite:
+            yield
+            return
+        driver: Any = connection.connection.driver_connection
+        driver.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            driver.execute("PRAGMA synchronous=FULL")
 
     def lock(self, connection: Connection, key: int, *, shared: bool = False) -> None:
         """Within a write transaction, wait for others that hold `key`; released by its end."""

@@ -55,6 +55,8 @@ class Claimant:
     names: tuple[str, ...]
     capacity: Capacity
     limits: TenantLimits
+    forgetful: frozenset[str] = frozenset()
+    """Those of the names whose steps are not remembered."""
 
 
 def claim(database: Database, claimant: Claimant, *, now: datetime) -> list[Claim]:
@@ -66,7 +68,8 @@ def claim(database: Database, claimant: Claimant, *, now: datetime) -> list[Clai
     with database.read() as connection:
         if connection.execute(_waiting(claimant, now=now).limit(1)).first() is None:
             return []
-    with database.write(lock=LOCK) as connection:
+    # A power cut that undoes it undoes all that was done on the strength of it, too.
+    with database.write(lock=LOCK, durable=False) as connection:
         if not _is_registered(connection, claimant.worker_id):
             return []
         return _take(connection, claimant, now=now)
@@ -81,23 +84,27 @@ def _take(connection: Connection, claimant: Claimant, *, now: datetime) -> list[
         select(job.c.tenant, func.count()).where(job.c.state == "running").group_by(job.c.tenant)
     ):
         running[tenant] = count
+    lanes: set[str] = set()
     taken: list[Claim] = []
     query = _waiting(claimant, now=now).where(job.c.tenant.not_in(claimant.limits.full(running)))
     for row in connection.execute(query.with_for_update(skip_locked=True).limit(BATCH)).all():
         if len(taken) == slots:
             break
-        if row.tenant in claimant.limits.full(running):
+        if row.tenant in claimant.limits.full(running) or row.lane in lanes:
             continue
         needed = Resources(row.cpu, row.gpu, row.memory_bytes)
         if needed.fits(free):
-            taken.append(_assign(connection, row, worker_id=claimant.worker_id, now=now))
+            taken.append(_assign(connection, row, claimant=claimant, now=now))
             running[row.tenant] += 1
+            lanes |= {row.lane} - {None}
         free = free.less(needed)
     return taken
 
 
 def _waiting(claimant: Claimant, *, now: datetime) -> Select[Any]:
     largest = claimant.capacity.resources
+    ahead = job.alias("ahead")
+    in_lane = select(ahead.c.id).where(ahead.c.lane == job.c.lane, ahead.c.state == "running")
     return (
         select(job)
         .where(
@@ -109,6 +116,7 @@ def _waiting(claimant: Claimant, *, now: datetime) -> Select[Any]:
                 job.c.gpu <= largest.gpu,
                 job.c.memory_bytes <= largest.memory_bytes,
             ),
+            ~in_lane.exists(),
         )
         .order_by(job.c.priority.desc(), job.c.number)
     )
@@ -133,10 +141,10 @@ def _left(connection: Connection, claimant: Claimant) -> tuple[Resources, int]:
     return capacity.resources.less(taken), capacity.slots - running[0]
 
 
-def _assign(connection: Connection, row: Row[Any], *, worker_id: str, now: datetime) -> Claim:
+def _assign(connection: Connection, row: Row[Any], *, claimant: Claimant, now: datetime) -> Claim:
     fence = connection.scalars(
         insert(job_attempt)
-        .values(job_id=row.id, worker_id=worker_id, started_at=now)
+        .values(job_id=row.id, worker_id=claimant.worker_id, started_at=now)
         .returning(job_attempt.c.id)
     ).one()
     connection.execute(
@@ -145,8 +153,8 @@ def _assign(connection: Connection, row: Row[Any], *, worker_id: str, now: datet
         .values(
             state="running",
             fence=fence,
-            worker_id=worker_id,
-            has_steps=True,
+            worker_id=claimant.worker_id,
+            has_steps=row.has_steps or row.name not in claimant.forgetful,
             started_at=row.started_at or now,
         )
     )

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, TypeVar
 from sqlalchemy import Connection, update
 
 from infra.database.engine import Database
+from infra.errors import InvalidRequest
 from infra.jobs import lifecycle
 from infra.jobs.definitions import Json
 from infra.jobs.lifecycle import Claim
@@ -46,6 +47,18 @@ class Steps(Protocol):
 
     def run_transaction(self, name: str, write: Callable[[Connection], Json]) -> Json:
         """Run a step that is one write transaction; its record commits with it."""
+
+
+class NoSteps:
+    """The steps of a job that is registered without: there are none."""
+
+    def run(self, name: str, function: Callable[[], Json]) -> Json:
+        del function
+        raise InvalidRequest(f"Step {name!r} of a job that is registered without steps")
+
+    def run_transaction(self, name: str, write: Callable[[Connection], Json]) -> Json:
+        del write
+        raise InvalidRequest(f"Step {name!r} of a job that is registered without steps")
 
 
 class Attempt:
@@ -140,7 +153,7 @@ class Attempt:
         if moment - self._reported_at < PROGRESS_SECONDS and fraction != 1.0:
             return
         self._reported_at = moment
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             told = connection.execute(
                 update(job)
                 .where(job.c.id == self.job_id, job.c.fence == self.fence)

@@ -19,6 +19,7 @@ from infra.errors import (
     Unauthenticated,
 )
 
+MAX_LANE_CHARACTERS = 255
 Json = Any
 """None, bool, int, float, str, and lists and dicts of them."""
 
@@ -101,6 +102,23 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What sets a kind of job apart from others; by default nothing."""
+
+    steps: bool = True
+    """Whether what its steps gave is remembered. A job whose work remembers itself needs none, and
+    begins sooner."""
+    lane: str | None = None
+    """Filled in with the arguments, as by `str.format`. Of the jobs in one lane only one runs at a
+    time, over all workers."""
+    join: bool = False
+    """Starting it returns a job with the same arguments that waits already, if there is one: for
+    work that takes up all there is to do."""
+    remote: bool = False
+    """Whether it may be started over HTTP, where the arguments are a stranger's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """A kind of job."""
 
@@ -109,6 +127,17 @@ class Definition:
     """Called with an `Attempt` and the arguments by name; returns what JSON can hold."""
     resources: Resources = Resources()
     retries: Retries = Retries()
+    behaviour: Behaviour = Behaviour()
+
+    def lane(self, arguments: dict[str, Json]) -> str | None:
+        """Return the lane of a job with these arguments, if it has one."""
+        template = self.behaviour.lane
+        if template is None:
+            return None
+        try:
+            return template.format(**arguments)[:MAX_LANE_CHARACTERS]
+        except (KeyError, IndexError):
+            return None  # it will fail for want of that argument
 
     def check(self, arguments: dict[str, Json]) -> None:
         """See that the function takes these arguments.
@@ -137,9 +166,14 @@ class Registry:
     _definitions: dict[str, Definition] = field(default_factory=dict)
 
     def job(
-        self, name: str, *, resources: Resources = Resources(), retries: Retries = Retries()
+        self,
+        name: str,
+        *,
+        resources: Resources = Resources(),
+        retries: Retries = Retries(),
+        behaviour: Behaviour = Behaviour(),
     ) -> Callable[[Callable[..., Json]], Callable[..., Json]]:
-        """Register the decorated function, which is returned as it is.
+        """Register the decorated function, which is returned as it is; see `Definition`.
 
         Raises:
             InvalidConfiguration: the name is taken.
@@ -148,7 +182,7 @@ class Registry:
         def register(function: Callable[..., Json]) -> Callable[..., Json]:
             if name in self._definitions:
                 raise InvalidConfiguration(f"Job {name!r} is defined twice; rename one of them")
-            self._definitions[name] = Definition(name, function, resources, retries)
+            self._definitions[name] = Definition(name, function, resources, retries, behaviour)
             return function
 
         return register
@@ -163,6 +197,13 @@ class Registry:
             return self._definitions[name]
         except KeyError:
             raise NotFound("job", name, among=self._definitions) from None
+
+    @property
+    def forgetful(self) -> frozenset[str]:
+        """The names of those whose steps are not remembered."""
+        return frozenset(
+            each.name for each in self._definitions.values() if not each.behaviour.steps
+        )
 
     @property
     def names(self) -> list[str]:

@@ -63,7 +63,12 @@ def succeed(connection: Connection, claim: Claim, *, result: Json, now: datetime
 
 
 def fail(
-    connection: Connection, claim: Claim, *, error: Exception, retries: Retries, now: datetime
+    connection: Connection,
+    claim: Claim,
+    *,
+    error: Exception | SystemExit,
+    retries: Retries,
+    now: datetime,
 ) -> bool:
     """Record an error; the job is tried again later, or given up."""
     failures = claim.failures + 1

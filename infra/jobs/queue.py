@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, case, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from infra.database.engine import Database
+from infra.database.schema import Moment
 from infra.errors import Conflict, InvalidRequest, NotFound, NotReady
-from infra.jobs.definitions import Json, Options, Registry, Resources, plain
+from infra.jobs.definitions import Definition, Json, Options, Registry, Resources, plain
 from infra.jobs.lifecycle import note
-from infra.jobs.records import Job, LogLine, PastAttempt, State, WorkerRecord, read_job
+from infra.jobs.records import Depth, Job, LogLine, PastAttempt, State, WorkerRecord, read_job
 from infra.jobs.schedules import Schedules
 from infra.jobs.tables import job, job_attempt, job_log, job_worker
 from infra.security import new_id
@@ -60,7 +61,7 @@ class Jobs:
             arguments: passed to its function by name.
             options: its key, tenant, priority, resources, and when it may start.
             connection: a write transaction of the caller's, to start the job together with other
-                changes or not at all.
+                changes or not at all; call `tell` once it has committed.
 
         Raises:
             InvalidRequest: the arguments are not JSON, or not what the function takes.
@@ -79,15 +80,14 @@ class Jobs:
         connection: Connection | None = None,
     ) -> Job:
         """Queue a job as `start` does, without asking whether its function takes the arguments."""
-        options = options or Options()
-        resources = options.resources
-        if resources is None:
-            known = name in self.registry.names
-            resources = self.registry.get(name).resources if known else Resources()
-        row = self._row(name, arguments or {}, resources=resources, options=options)
+        is_known = name in self.registry.names
+        kind = self.registry.get(name) if is_known else Definition(name, _elsewhere)
+        row = self._row(kind, arguments or {}, options or Options())
         with self._within(connection) as transaction:
-            started = self._insert(transaction, row)
-        self._tell()
+            waiting = _waiting(transaction, row) if kind.behaviour.join else None
+            started = waiting or self._insert(transaction, row)
+        if connection is None:
+            self.tell()
         return started
 
     def get(self, job_id: str) -> Job:
@@ -139,7 +139,7 @@ class Jobs:
                     .values(cancel_requested=True)
                 )
             cancelled = read_job(_find(connection, job_id))
-        self._tell()
+        self.tell()
         return cancelled
 
     def requeue(self, job_id: str, *, from_scratch: bool = False) -> Job:
@@ -172,7 +172,7 @@ class Jobs:
                 )
             note(connection, job_id, message="requeued", now=now)
             requeued = read_job(_find(connection, job_id))
-        self._tell()
+        self.tell()
         return requeued
 
     def logs(self, job_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[LogLine]:
@@ -200,6 +200,26 @@ class Jobs:
                 )
                 for row in rows
             ]
+
+    def depth(self) -> Depth:
+        """Return how much there is to do."""
+        now = self.now()
+        with self.database.read() as connection:
+            rows = connection.execute(
+                select(job.c.state, func.count().label("jobs")).group_by(job.c.state)
+            )
+            counts = {row.state: row.jobs for row in rows}
+            oldest = connection.scalar(
+                select(func.min(job.c.available_at)).where(
+                    job.c.state == "queued", job.c.available_at <= now
+                )
+            )
+        return Depth(
+            queued=counts.get("queued", 0),
+            running=counts.get("running", 0),
+            failed=counts.get("failed", 0),
+            oldest_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+        )
 
     def workers(self) -> Sequence[WorkerRecord]:
         """Return the workers that are alive, the oldest first."""
@@ -247,7 +267,8 @@ class Jobs:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Have the worker of this process look at the queue at once."""
         for listener in tuple(self._listeners):
             listener()
 
@@ -260,23 +281,26 @@ class Jobs:
                 yield transaction
 
     def _row(
-        self, name: str, arguments: dict[str, Json], *, resources: Resources, options: Options
+        self, kind: Definition, arguments: dict[str, Json], options: Options
     ) -> dict[str, Any]:
         if options.at is not None and options.at.tzinfo is None:
             raise InvalidRequest(
                 f"options.at {options.at!r} has no time zone; add one", parameter="at"
             )
         now = self.now()
+        resources = kind.resources if options.resources is None else options.resources
+        given = plain(arguments, f"The arguments of job {kind.name!r}")
         return {
             "id": new_id("job_"),
-            "name": name,
+            "name": kind.name,
             "tenant": options.tenant,
             "key": options.key,
             "priority": options.priority,
+            "lane": kind.lane(given),
             "cpu": resources.cpu,
             "gpu": resources.gpu,
             "memory_bytes": resources.memory_bytes,
-            "arguments": plain(arguments, f"The arguments of job {name!r}"),
+            "arguments": given,
             "state": "queued",
             "available_at": options.at.astimezone(UTC) if options.at else now,
             "created_at": now,
@@ -302,6 +326,31 @@ class Jobs:
                 ) from None
             return read_job(existing)
         return read_job(_find(connection, row["id"]))
+
+
+def _elsewhere(attempt: object, **arguments: Json) -> Json:
+    """Stands for the function of a job that another process has the code for."""
+    raise NotImplementedError
+
+
+def _waiting(connection: Connection, row: dict[str, Any]) -> Job | None:
+    """Return the waiting job of the same work, held so that it starts after this transaction.
+
+    One that waits to be tried again waits no longer.
+    """
+    at = literal(row["available_at"], Moment())
+    held = connection.execute(
+        update(job)
+        .where(
+            job.c.name == row["name"],
+            job.c.tenant == row["tenant"],
+            job.c.lane == row["lane"],
+            job.c.state == "queued",
+        )
+        .values(available_at=case((job.c.available_at > at, at), else_=job.c.available_at))
+        .returning(job)
+    ).all()
+    return next((read_job(each) for each in held if each.arguments == row["arguments"]), None)
 
 
 def _find(connection: Connection, job_id: str) -> Row[Any]:

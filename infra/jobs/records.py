@@ -32,6 +32,7 @@ class Job:
     tenant: str
     key: str | None
     priority: int
+    lane: str | None
     resources: Resources
     arguments: dict[str, Json]
     state: State
@@ -78,6 +79,18 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """How much there is to do in a queue."""
+
+    queued: int
+    running: int
+    failed: int
+    """Given up."""
+    oldest_seconds: float
+    """Since the moment that the job which waits longest could have started."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRecord:
     """A worker that is alive, as far as the others know."""
 
@@ -99,6 +112,7 @@ def read_job(row: Row[Any]) -> Job:
         tenant=row.tenant,
         key=row.key,
         priority=row.priority,
+        lane=row.lane,
         resources=Resources(row.cpu, row.gpu, row.memory_bytes),
         arguments=row.arguments,
         state=row.state,

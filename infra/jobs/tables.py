@@ -49,6 +49,8 @@ job = Table(
     Column("error", Text, nullable=True),
     # Whether DBOS holds records of its steps.
     Column("has_steps", Boolean, nullable=False, default=False),
+    # Of the jobs that share one, only one runs at a time.
+    Column("lane", String(255), nullable=True, index=True),
     Column("created_at", Moment(), nullable=False),
     Column("started_at", Moment(), nullable=True),
     Column("finished_at", Moment(), nullable=True),

@@ -16,10 +16,10 @@ from sqlalchemy import Connection
 
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.errors import StorageFailed
+from infra.errors import RagstoneError, StorageFailed
 from infra.jobs import leases, lifecycle, retention
 from infra.jobs.admission import LOCK, Capacity, Claimant, TenantLimits, claim
-from infra.jobs.attempt import Attempt, Interrupted
+from infra.jobs.attempt import Attempt, Interrupted, NoSteps
 from infra.jobs.definitions import Registry, Resources, plain
 from infra.jobs.lifecycle import Claim
 from infra.jobs.processes import this_process
@@ -57,6 +57,7 @@ class Worker:
         capacity: what it takes on at once; by default what the machine has, in four jobs.
         limits: how many jobs of one tenant run at once; the same for all workers of a queue.
         monotonic: the clock that leases go by.
+        lazy: load DBOS with the first job that has steps, rather than at the start.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Worker:
         limits: TenantLimits | None = None,
         timing: Timing = Timing(),
         monotonic: Callable[[], float] = time.monotonic,
+        lazy: bool = False,
     ) -> None:
         self.id = new_id("worker-")
         self._jobs = jobs
@@ -77,7 +79,9 @@ class Worker:
             names=tuple(jobs.registry.names),
             capacity=capacity or Capacity(Resources.of_this_machine(), SLOTS),
             limits=limits or TenantLimits(),
+            forgetful=jobs.registry.forgetful,
         )
+        self._lazy = lazy
         self._workflows = Workflows(self._database, worker_id=self.id, body=self._run)
         self._watch = leases.Watch(lease_seconds=timing.lease_seconds, monotonic=monotonic)
         self._orphans = leases.Orphans(grace_seconds=timing.orphan_seconds, monotonic=monotonic)
@@ -101,7 +105,8 @@ class Worker:
             Conflict: this process has a worker already.
             MissingDependency: DBOS is not installed.
         """
-        self._workflows.launch()
+        if not self._lazy:
+            self._workflows.launch()
         now = self._jobs.now()
         with self._database.write(lock=LOCK) as connection:
             leases.register(connection, self._claimant, process=this_process(), now=now)
@@ -112,10 +117,15 @@ class Worker:
     def stop(self, *, grace_seconds: float = 10.0) -> bool:
         """Take no more jobs and have those that run end at their next step; others go on there.
 
+        Safe to call again, and where it was never started.
+
         Returns:
             Whether all of them ended in time. Where not, their threads live on until they reach
             a step, and can do no harm then: another attempt is in force.
         """
+        if self._stopped.is_set() or not self._threads[0].is_alive():
+            self._stopped.set()
+            return True
         self._unsubscribe()
         self._stopping.set()
         self._wake.set()
@@ -132,6 +142,11 @@ class Worker:
         return not self._running
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the jobs it has code for."""
+        return self._claimant.names
+
+    @property
     def is_stopped(self) -> bool:
         return self._stopped.is_set()
 
@@ -143,7 +158,7 @@ class Worker:
     def _take_jobs(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            for work in (self._jobs.schedules.fire, self._admit):
+            for work in (self._admit, self._jobs.schedules.fire):
                 self._survive(work)
             self._wake.wait(self._timing.poll_seconds)
 
@@ -166,9 +181,26 @@ class Worker:
 
     def _admit(self) -> None:
         for taken in claim(self._database, self._claimant, now=self._jobs.now()):
-            attempt = Attempt(self._database, taken, steps=self._workflows, now=self._jobs.now)
+            remembers = taken.name not in self._claimant.forgetful
+            steps = self._workflows if remembers else NoSteps()
+            attempt = Attempt(self._database, taken, steps=steps, now=self._jobs.now)
             self._running[taken.workflow_id] = self._dispatched[taken.workflow_id] = attempt
-            self._survive(partial(self._workflows.dispatch, taken))
+            if remembers:
+                self._survive(partial(self._dispatch, attempt))
+            else:
+                name, where = f"job-{taken.name}", (taken.workflow_id,)
+                threading.Thread(target=self._run, args=where, name=name, daemon=True).start()
+
+    def _dispatch(self, attempt: Attempt) -> None:
+        try:
+            self._workflows.dispatch(attempt.claim)
+        except StorageFailed:
+            self._drop(attempt)  # and so a stray, which is put back
+            raise
+        except RagstoneError as error:
+            logger.error("job %s cannot be run: %s", attempt.job_id, error)
+            self._drop(attempt)
+            self._fail(attempt.claim, error)
 
     def _run(self, workflow_id: str) -> bool:
         # Taken out, so that a thread that comes late does not enter the attempt of a later one.
@@ -195,19 +227,19 @@ class Worker:
             return False
         except (Exception, SystemExit) as error:
             logger.warning("job %s (%s) failed", held.job_id, held.name, exc_info=error)
-            self._record(
-                lambda connection, error=error: lifecycle.fail(  # type: ignore[misc]
-                    connection,
-                    held,
-                    error=error,
-                    retries=definition.retries,
-                    now=self._jobs.now(),
-                )
-            )
+            self._fail(held, error)
             return False
         return self._record(
             lambda connection: lifecycle.succeed(
                 connection, held, result=result, now=self._jobs.now()
+            )
+        )
+
+    def _fail(self, held: Claim, error: Exception | SystemExit) -> None:
+        retries, now = self._jobs.registry.get(held.name).retries, self._jobs.now()
+        self._record(
+            lambda connection: lifecycle.fail(
+                connection, held, error=error, retries=retries, now=now
             )
         )
 
@@ -224,7 +256,7 @@ class Worker:
     def _beat(self) -> None:
         running = tuple(self._running.values())  # read before the database: what it lacks is over
         now = self._jobs.now()
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             if not leases.beat(connection, self.id, now=now):
                 logger.warning("worker %s was taken for dead and starts over", self.id)
                 leases.register(connection, self._claimant, process=this_process(), now=now)
@@ -297,21 +329,26 @@ def run_worker(
     limits: TenantLimits | None = None,
     timing: Timing = Timing(),
 ) -> None:
-    """Run jobs in this process, from its main thread, until SIGTERM or SIGINT.
+    """Run the jobs of a registry in this process, as `run_until_asked` does."""
+    database = Database(database_url)
+    upgrade(database)
+    worker = Worker(Jobs(database, registry), capacity=capacity, limits=limits, timing=timing)
+    run_until_asked(worker, close=database.close)
+
+
+def run_until_asked(worker: Worker, *, close: Callable[[], object]) -> None:
+    """Run jobs in this process, from its main thread, until SIGTERM or SIGINT; then `close`.
 
     A job that does not end in time is cut off with the process, and goes on elsewhere.
     """
-    database = Database(database_url)
-    upgrade(database)
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
-    worker = Worker(Jobs(database, registry), capacity=capacity, limits=limits, timing=timing)
     worker.start()
-    logger.info("worker %s runs jobs: %s", worker.id, ", ".join(registry.names))
+    logger.info("worker %s runs jobs: %s", worker.id, ", ".join(worker.names))
     asked.wait()
     in_order = worker.stop()
-    database.close()
+    close()
     if not in_order:
         logger.warning("worker %s leaves jobs behind that did not end in time", worker.id)
         os._exit(1)  # a thread cannot be killed, and would keep the process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -41,16 +42,27 @@ class Workflows:
         self._database = database
         self._queue = worker_id
         self._body = body
-        self._dbos = require("dbos", extra="jobs")
-        self._engine = _sqlite_engine(database.url) if database.is_sqlite else None
+        self._launching = threading.Lock()
+        self._is_launched = False
+        self._dbos: Any = None
+        self._engine: Engine | None = None
         self._isolation = "SERIALIZABLE" if database.is_sqlite else "READ COMMITTED"
 
     def launch(self) -> None:
-        """Create DBOS's tables where they are missing, and start its threads.
+        """Load DBOS, create its tables where they are missing, and start its threads; once.
 
         Raises:
             Conflict: this process has one already.
+            MissingDependency: DBOS is not installed.
         """
+        with self._launching:
+            if not self._is_launched:
+                self._launch()
+                self._is_launched = True
+
+    def _launch(self) -> None:
+        self._dbos = require("dbos", extra="jobs")
+        self._engine = _sqlite_engine(self._database.url) if self._database.is_sqlite else None
         # With a handler of ours in place, DBOS adds none and leaves the messages to us.
         logging.getLogger("dbos").addHandler(logging.NullHandler())
         dbos = self._dbos.DBOS
@@ -94,6 +106,7 @@ class Workflows:
 
     def dispatch(self, claim: Claim) -> None:
         """Have the body run the workflow of a claim: from the start, or from its last step on."""
+        self.launch()
         dbos = self._dbos.DBOS
         status = dbos.get_workflow_status(claim.workflow_id) if claim.has_steps else None
         if status is not None and status.status in {"SUCCESS", "ERROR"}:
@@ -134,14 +147,20 @@ class Workflows:
 
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the records of steps of workflows that will not be run again."""
+        if not workflow_ids:
+            return
+        self.launch()
         self._dbos.DBOS.delete_workflows(list(workflow_ids))
 
     def forget_worker(self, worker_id: str) -> None:
         """Drop the queue of a worker that resumes nothing any more."""
-        self._dbos.DBOS.delete_queue(worker_id)
+        if self._is_launched:
+            self._dbos.DBOS.delete_queue(worker_id)
 
     def close(self) -> None:
         """Stop DBOS; bodies that still run find it gone at their next step."""
+        if not self._is_launched:
+            return
         self._dbos.DBOS.destroy(destroy_registry=True)
         if self._engine is not None:
             self._engine.dispose()

@@ -152,13 +152,13 @@ def _engine(parts: Components) -> Iterator[Finding]:
 
 def _indexes(parts: Components) -> Iterator[Finding]:
     """Open every collection's index, which compares its checkpoint with its checksums."""
-    from retrieval.ingest import check_embedder
+    from retrieval.ingest import matching_embedder
     from service.cli.collections import every_collection
 
     for collection in every_collection(parts):
         name = f"index {collection.name!r}"
         try:
-            check_embedder(collection, parts.embedder)
+            matching_embedder(collection, parts.embedder)
             view = parts.views.get(collection)
         except RagstoneError as error:
             yield Finding(name, "fail", error.message)
@@ -201,7 +201,7 @@ def _extras(parts: Components) -> Iterator[Finding]:
 
 def _wanted_extras(settings: Settings) -> dict[str, bool]:
     return {
-        "embed": settings.retrieval.embedder == "sentence_transformers",
+        "embed": settings.retrieval.embedder in {"onnx", "sentence_transformers"},
         "postgres": settings.database_location.startswith("postgresql"),
     }
 

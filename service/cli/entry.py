@@ -9,7 +9,25 @@ import typer
 from typer.core import TyperGroup
 
 from infra.errors import RagstoneError
-from service.cli import ask, collections, demo, doctor, ingest, init, keys, search, serve
+from service.cli import (
+    artifacts,
+    ask,
+    collections,
+    datasets,
+    demo,
+    doctor,
+    expectations,
+    ingest,
+    init,
+    jobs,
+    keys,
+    launch,
+    pipeline,
+    runs,
+    search,
+    serve,
+    worker,
+)
 from service.cli.output import note, printable
 
 FAILED = 1
@@ -82,6 +100,14 @@ app.command("ingest")(ingest.ingest)
 app.command("search")(search.search)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
+app.command("launch")(launch.launch)
 app.add_typer(collections.app, name="collections")
+app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(runs.app, name="runs")
+app.add_typer(pipeline.app, name="pipeline")
+app.add_typer(expectations.app, name="expectations")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

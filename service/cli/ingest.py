@@ -60,6 +60,9 @@ def ingest(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove documents whose file is gone from the folders.")
     ] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Leave it to a running service or worker.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Read files and folders into a collection.
@@ -70,8 +73,12 @@ def ingest(
     """
     from retrieval.sources import walk
 
+    given = parse_metadata(metadata or [])
+    if background:
+        _queue(paths, collection, metadata=given, prune=prune, json=json)
+        return
     with opened() as parts:
-        sources = list(walk(paths, metadata=parse_metadata(metadata or [])))
+        sources = list(walk(paths, metadata=given))
         into = find_or_create(parts, collection)
         folders = [path for path in paths if path.is_dir()] if prune else []
         outcome = run(parts, into, sources, pruned_folders=folders)
@@ -81,6 +88,24 @@ def ingest(
         _print(outcome)
     if outcome.summary.skipped and not outcome.read:
         raise typer.Exit(1)
+
+
+def _queue(
+    paths: Sequence[Path], collection: str, *, metadata: dict[str, Any], prune: bool, json: bool
+) -> None:
+    from retrieval.sources import walk
+    from service.cli import job_output
+    from service.ingesting import read_folders
+
+    with opened() as parts:
+        walk(paths)  # says so if one does not exist
+        into = find_or_create(parts, collection)
+        job = read_folders(parts, into, paths, metadata=metadata, prune=prune)
+        job_output.tell_without_worker(parts)
+    if json:
+        print_json(job_output.as_dict(job))
+    else:
+        say(f"{job.id} is {job.state}; follow it with: ragstone jobs watch {job.id}")
 
 
 def run(

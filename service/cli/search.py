@@ -45,14 +45,49 @@ def search(
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out passages that score less.")
     ] = None,
+    fusion: Annotated[
+        Literal["convex", "rrf"] | None, typer.Option(help="By scores, or by ranks alone.")
+    ] = None,
+    dense_weight: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of the convex fusion; words have the rest.")
+    ] = None,
+    smoothing: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Part of a score from candidates alike.")
+    ] = None,
+    rerank: Annotated[
+        bool | None, typer.Option("--rerank/--no-rerank", help="With the reranker of the settings.")
+    ] = None,
+    diversity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0: by score alone, 1: by difference alone.")
+    ] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(min=0, max=10, help="Chunks around each passage to show with it.")
+    ] = None,
+    multi_query: Annotated[
+        bool | None,
+        typer.Option("--multi-query/--no-multi-query", help="Search for variants of the query."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Print the passages that match best."""
+    """Print the passages that match best; what is not given is as the settings say."""
     from retrieval.search import SearchRequest
 
     chosen = parse_filters(filters or [])
     with opened() as parts:
-        request = SearchRequest(query, limit, chosen, mode=mode, min_score=min_score)
+        request = SearchRequest(
+            query,
+            limit,
+            chosen,
+            mode=mode,
+            min_score=min_score,
+            fusion=fusion,
+            dense_weight=dense_weight,
+            smoothing=smoothing,
+            rerank=rerank,
+            diversity=diversity,
+            neighbours=neighbours,
+            multi_query=multi_query,
+        )
         within = parts.collections.get(collection)
         with waiting("searching"):
             result = parts.retriever.search(within, request)

@@ -133,7 +133,7 @@ def _kind(info: FieldInfo) -> str:
     if "Literal" in str(info.annotation):
         options = getattr(info.annotation, "__args__", ())
         return " or ".join(f"`{to_toml(option)}`" for option in options)
-    word = names.get(source, "text")
+    word = names.get(source.removesuffix(" | None"), "text")
     bounds = [_bound(rule) for rule in info.metadata]
     return ", ".join([word, *(bound for bound in bounds if bound)])
 

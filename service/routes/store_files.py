@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from infra.errors import InvalidRequest
-from retrieval.collections import Collection
-from retrieval.documents import StoredDocument
+from service import ingesting
 from service.bodies import StrictRoute
 from service.dependencies import Parts, Store
 from service.routes.vector_stores import SEQUENCE, set_sequence
@@ -24,7 +23,6 @@ from service.schemas.store_files import (
     UpdateFile,
 )
 from service.schemas.vector_stores import ContentPiece, refuse_other_strategy
-from service.wiring import Components
 
 router = APIRouter(
     prefix="/v1/vector_stores/{vector_store_id}",
@@ -32,13 +30,16 @@ router = APIRouter(
     route_class=StrictRoute,
     responses=OPENAI_ERRORS,
 )
+READ_EVERY = 20
+"""Files of a batch after which reading begins, while the rest is attached."""
 
 
 @router.post("/files")
 def attach(body: AttachFile, store: Store, components: Parts) -> StoreFileOut:
     """Attach an uploaded file; it is `in_progress` until it has been read."""
     refuse_other_strategy(store, body.chunking_strategy)
-    return StoreFileOut.of(store, _attach(body, store, components))
+    document = ingesting.attach(components, store, body.file_id, body.attributes)
+    return StoreFileOut.of(store, document)
 
 
 @router.get("/files")
@@ -110,8 +111,10 @@ def create_batch(body: CreateBatch, store: Store, components: Parts) -> BatchOut
     for entry in entries:
         refuse_other_strategy(store, entry.chunking_strategy)
         components.files.get(entry.file_id)
-    for entry in entries:
-        _attach(entry, store, components)
+    for number, entry in enumerate(entries, 1):
+        components.documents.attach(store, entry.file_id, metadata=entry.attributes)
+        if number % READ_EVERY == 0 or number == len(entries):
+            ingesting.read_attached(components, store.public_id)
     batch = components.batches.create(store, [entry.file_id for entry in entries])
     return BatchOut.of(store, batch)
 
@@ -150,13 +153,6 @@ def list_batch_files(
         descending=order == "desc",
     )
     return StoreFileList.of(store, page)
-
-
-def _attach(entry: AttachFile, store: Collection, components: Components) -> StoredDocument:
-    document = components.documents.attach(store, entry.file_id, metadata=entry.attributes)
-    if document.status == "in_progress":
-        components.background.submit(store.public_id, entry.file_id)
-    return document
 
 
 def _entries(body: CreateBatch) -> list[AttachFile]:

@@ -11,6 +11,7 @@ from infra.contracts import Passage
 from infra.security import new_id
 from retrieval.collections import Collection
 from retrieval.search import SearchRequest
+from service import ingesting
 from service.bodies import StrictRoute
 from service.dependencies import Asked, Parts, Store
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
@@ -52,7 +53,8 @@ def create(body: CreateStore, components: Parts, response: Response) -> StoreOut
     )
     for file_id in file_ids:
         components.documents.attach(collection, file_id)
-        components.background.submit(collection.public_id, file_id)
+    if file_ids:
+        ingesting.read_attached(components, collection.public_id)
     return show(collection, components, response)
 
 
@@ -115,6 +117,7 @@ async def search(body: SearchStore, store: Store, asked: Asked) -> FoundPage:
         limit=body.max_num_results,
         filter=parse_filter(body.filters),
         min_score=options.score_threshold if options else None,
+        dense_weight=options.dense_weight if options else None,
         min_sequence=body.min_sequence,
     )
     best: dict[int, Passage] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from infra.contracts import Passage
 from infra.errors import InvalidConfiguration, InvalidRequest
@@ -126,9 +126,29 @@ class StoreList(BaseModel):
     has_more: bool
 
 
+class HybridSearch(Input):
+    embedding_weight: float = Field(ge=0, allow_inf_nan=False)
+    text_weight: float = Field(ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> HybridSearch:
+        if not self.embedding_weight + self.text_weight > 0:
+            raise ValueError("embedding_weight and text_weight are both 0; raise one")
+        return self
+
+    @property
+    def dense_weight(self) -> float:
+        return self.embedding_weight / (self.embedding_weight + self.text_weight)
+
+
 class RankingOptions(Input):
     ranker: Literal["none", "auto", "default-2024-11-15"] = "auto"
     score_threshold: float | None = Field(None, ge=0, le=1)
+    hybrid_search: HybridSearch | None = None
+
+    @property
+    def dense_weight(self) -> float | None:
+        return self.hybrid_search.dense_weight if self.hybrid_search else None
 
 
 class SearchStore(Input):

@@ -98,7 +98,7 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
     """One server with the packaged model; each test has a collection of its own."""
     running = start(
         tmp_path_factory.mktemp("model-server"),
-        RAGSTONE_RETRIEVAL__EMBEDDER="sentence_transformers",
+        RAGSTONE_RETRIEVAL__EMBEDDER="onnx",
     )
     running.wait_until_ready()
     yield running

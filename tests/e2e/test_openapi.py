@@ -40,7 +40,13 @@ def known(server: Any) -> dict[str, str]:
         batch = client.post(url, json={"file_ids": [file_id]}).json()
         while client.get(f"{url}/{batch['id']}").json()["status"] == "in_progress":
             time.sleep(0.02)
+        start = {"job": "ingest_attached", "arguments": {"collection": store}}
+        job = client.post("/jobs", json=start)
+        while not client.get(f"/jobs/{job.json()['id']}").json()["finished_at"]:
+            time.sleep(0.02)
     return {
+        "job_id": job.json()["id"],
+        "job": "ingest_attached",
         "vector_store_id": store,
         "file_id": file_id,
         "batch_id": batch["id"],

@@ -23,7 +23,7 @@ def test_listing_imports_nothing() -> None:
 
 
 def test_unknown_name_answers_with_those_there_are() -> None:
-    with pytest.raises(InvalidConfiguration, match="hashing, sentence_transformers"):
+    with pytest.raises(InvalidConfiguration, match="hashing, onnx, sentence_transformers"):
         load("retrieval.embedders", "nope")
 
 

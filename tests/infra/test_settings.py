@@ -13,7 +13,7 @@ from infra.settings import load_settings
 def test_defaults_start_on_a_laptop() -> None:
     settings = load_settings()
     assert settings.server.host == "127.0.0.1"
-    assert settings.retrieval.embedder == "sentence_transformers"
+    assert settings.retrieval.embedder == "onnx"
     assert settings.database_location.startswith("sqlite:///")
 
 

@@ -75,7 +75,7 @@ def test_a_question_waits_while_the_embedder_loads(
 def test_a_database_that_is_gone_is_not_ready(fast_settings: Any, open_client: Any) -> None:
     client = open_client(fast_settings(database_url=f"sqlite:///{Path.cwd()}/gone/test.db"))
     components = client.app.state.components
-    components.background.stop()
+    components.worker.stop()
     components.database.close()
     for path in Path("gone").iterdir():
         path.unlink()

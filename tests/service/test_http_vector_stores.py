@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from service.work import open_worker
+
 STORES = "/v1/vector_stores"
 
 
@@ -287,7 +289,7 @@ def test_a_batch_is_followed_to_its_end(client: TestClient) -> None:
 def test_a_cancelled_batch_leaves_what_was_not_read_unread(client: TestClient) -> None:
     client.post(STORES, json={"name": "x"})
     components = client.app.state.components
-    components.background.stop()  # so that nothing is read meanwhile
+    components.worker.stop()  # so that nothing is read meanwhile
     ids = [upload(client, f"{n}.txt", b"A rule.") for n in range(3)]
     batch = client.post(f"{STORES}/x/file_batches", json={"file_ids": ids}).json()
     assert batch["status"] == "in_progress"
@@ -297,15 +299,11 @@ def test_a_cancelled_batch_leaves_what_was_not_read_unread(client: TestClient) -
     assert cancelled["file_counts"]["cancelled"] == 3
     assert client.get(f"{STORES}/x").json()["file_counts"]["cancelled"] == 3
     assert components.documents.pending() == []
-    background = type(components.background)(
-        components.collections, components.documents, ingester=lambda: components.ingester
-    )
-    background.start()
-    for file_id in ids:
-        background.submit(batch["vector_store_id"], file_id)
-    while background.waiting():
-        time.sleep(0.01)
-    background.stop()
+    again = open_worker(components, lazy=True)
+    again.start()
+    [job] = components.jobs.list()
+    assert components.jobs.wait(job.id).result == {}
+    again.stop()
     assert client.get(url).json()["file_counts"]["cancelled"] == 3
 
 

@@ -3,7 +3,10 @@
 from alembic import context
 
 import infra.artifacts.tables  # noqa: F401 - registers its tables
+import infra.expectations.tables  # noqa: F401 - registers its tables
 import infra.jobs.tables  # noqa: F401 - registers its tables
+import infra.pipelines.tables  # noqa: F401 - registers its tables
+import infra.tracking.tables  # noqa: F401 - registers its tables
 from infra.database.schema import metadata
 
 context.configure(

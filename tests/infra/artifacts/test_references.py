@@ -12,6 +12,12 @@ from infra.artifacts.aliases import Guard
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore
 from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.jobs import leases
+from infra.jobs.admission import Capacity, Claimant, TenantLimits, claim
+from infra.jobs.attempt import Attempt, Interrupted, NoSteps
+from infra.jobs.definitions import Registry, Resources
+from infra.jobs.processes import this_process
+from infra.jobs.queue import Jobs
 
 Tree = Callable[..., Path]
 
@@ -117,34 +123,60 @@ def test_of_many_who_expect_the_same_one_moves_the_alias(three: ArtifactStore) -
 
 
 def test_attempt_with_an_old_token_cannot_move_an_alias(three: ArtifactStore) -> None:
-    zombie = three.claim("model/m", "production")
-    heir = three.claim("model/m", "production")
+    zombie, heir = Guard(token=7), Guard(token=12)
+    three.tag("model/m@v2", "production", guard=heir)
 
     with pytest.raises(Conflict, match="another attempt has taken over"):
-        three.tag("model/m@v1", "production", guard=Guard(token=zombie))
-    three.tag("model/m@v2", "production", guard=Guard(token=heir))
+        three.tag("model/m@v1", "production", guard=zombie)
     with pytest.raises(Conflict):
-        three.tag("model/m@v1", "production", guard=Guard(token=zombie))
+        three.untag("model/m", "production", guard=zombie)
     with pytest.raises(Conflict):
-        three.untag("model/m", "production", guard=Guard(token=zombie))
-    with pytest.raises(Conflict):
-        three.roll_back("model/m", "production", guard=Guard(token=zombie))
+        three.roll_back("model/m", "production", guard=zombie)
     assert three.find("model/m@production").version == 2
 
 
-def test_token_of_a_job_counts_without_a_claim(three: ArtifactStore) -> None:
-    three.tag("model/m@v1", "production", guard=Guard(token=7))
+def test_token_counts_also_where_the_alias_stays_where_it_is(three: ArtifactStore) -> None:
+    three.tag("model/m@v2", "production", guard=Guard(token=7))
+    three.tag("model/m@v2", "production", guard=Guard(token=12))
 
     with pytest.raises(Conflict):
-        three.tag("model/m@v2", "production", guard=Guard(token=6))
-    assert three.claim("model/m", "production") == 8
+        three.tag("model/m@v1", "production", guard=Guard(token=8))
+    assert len(three.history("model/m", "production")) == 1
 
 
-def test_claimed_alias_does_not_exist_before_it_is_moved(three: ArtifactStore) -> None:
-    three.claim("model/m", "production")
+def test_zombie_of_a_real_job_cannot_move_an_alias_that_its_heir_has_not_touched(
+    three: ArtifactStore,
+) -> None:
+    jobs = Jobs(three.database, Registry())
+    jobs.enqueue("train")
+    zombie, heir = (_next_attempt(jobs, worker) for worker in ("first", "second"))
+    assert zombie.fence < heir.fence
 
+    with pytest.raises(Interrupted, match="superseded"):
+        three.tag("model/m@v1", "production", guard=_fenced(zombie))
     with pytest.raises(NotFound):
         three.find("model/m@production")
+    three.tag("model/m@v2", "production", guard=_fenced(heir))
+    with pytest.raises(Conflict):  # a program outside, which knows no more than its fence
+        three.tag("model/m@v1", "production", guard=Guard(token=zombie.fence))
+    assert three.find("model/m@production").version == 2
+    assert [move.token for move in three.history("model/m", "production")] == [heir.fence]
+
+
+def _next_attempt(jobs: Jobs, worker: str) -> Attempt:
+    """The attempt of a worker that joins now and finds all others dead."""
+    capacity = Capacity(Resources(cpu=1), slots=1)
+    claimant = Claimant(worker, ("train",), capacity, TenantLimits())
+    with jobs.database.write() as connection:
+        dead = leases.read_beats(connection)
+        leases.register(connection, claimant, process=this_process(), now=jobs.now())
+        leases.reap(connection, dead, registry=jobs.registry, now=jobs.now())
+    [taken] = claim(jobs.database, claimant, now=jobs.now())
+    return Attempt(jobs.database, taken, steps=NoSteps(), now=jobs.now)
+
+
+def _fenced(attempt: Attempt) -> Guard:
+    return Guard(token=attempt.fence, holds=attempt.guard)
 
 
 def test_rollback_is_one_move_and_goes_further_back_each_time(three: ArtifactStore) -> None:

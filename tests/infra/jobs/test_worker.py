@@ -71,6 +71,21 @@ def test_dbos_keeps_no_pickle(
     assert tuple(row) == ('{"a": 1}', "ragstone_json")
 
 
+def test_workflows_carry_our_version_so_that_a_deploy_strands_none(
+    jobs: Jobs, registry: Registry, database: Database, start_worker: Callable[..., Worker]
+) -> None:
+    @registry.job("kept")
+    def kept(attempt: Attempt) -> None:
+        attempt.step("value", lambda: 1)
+
+    start_worker()
+    jobs.wait(jobs.start("kept").id)
+    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
+    with database.read() as connection:
+        versions = connection.scalars(text(f"SELECT application_version FROM {table}")).all()
+    assert set(versions) == {"1"}, "DBOS's own default is a hash of the code"
+
+
 def test_worker_goes_on_when_the_database_was_locked_for_a_while(
     jobs: Jobs, registry: Registry, database: Database, start_worker: Callable[..., Worker]
 ) -> None:

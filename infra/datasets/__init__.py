@@ -1,0 +1,1 @@
+"""Versioned tables: Parquet, JSON Lines, CSV and Hugging Face datasets as artifacts."""

@@ -1,0 +1,1 @@
+"""Pipelines: steps with versioned inputs and outputs, run again only where something changed."""

@@ -1,0 +1,1 @@
+"""Tracking: runs with their parameters, metrics over time, data, environment and code."""

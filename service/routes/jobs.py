@@ -1,0 +1,184 @@
+"""Jobs: start, list, follow, cancel and retry the work that survives a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.exceptions import HTTPException
+
+from infra.errors import RagstoneError
+from infra.jobs.definitions import Options
+from infra.jobs.records import Job, LogLine
+from service import work
+from service.bodies import StrictRoute
+from service.dependencies import Parts
+from service.errors import as_object, describe
+from service.limits import in_thread
+from service.schemas.jobs import (
+    JobList,
+    JobOut,
+    LogLineList,
+    LogLineOut,
+    RetryJob,
+    StartJob,
+    State,
+    Word,
+)
+from service.schemas.shared import MAX_LIST, OPENAI_ERRORS
+from service.streaming import EventStream, begun, frame
+from service.wiring import Components
+
+router = APIRouter(
+    prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute, responses=OPENAI_ERRORS
+)
+EVENT = {
+    "type": "object",
+    "description": "One server-sent event.",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {"type": "string"},
+    },
+    "required": ["event", "data"],
+}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": EVENT}}}
+}
+MAX_SEQUENCE = 2**63 - 1
+MAX_LINES = 1000
+POLL_SECONDS = 0.25
+HEARTBEAT_SECONDS = 15.0
+"""Between comments on a quiet stream, so that what stands in between does not close it."""
+
+
+@router.post("")
+def start(body: StartJob, components: Parts) -> JobOut:
+    """Queue a job, of those kinds that may be started from outside."""
+    kind = components.jobs.registry.get(body.job)
+    if not kind.behaviour.remote:
+        raise HTTPException(
+            403, f"Job {body.job!r} is not started over HTTP; use: ragstone jobs start {body.job}"
+        )
+    options = Options(key=body.key, tenant=body.tenant, priority=body.priority)
+    return JobOut.of(components.jobs.start(body.job, body.arguments, options=options))
+
+
+@router.get("")
+def list_jobs(
+    components: Parts,
+    state: State | None = None,
+    job: Word | None = None,
+    tenant: Word | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
+    after: str | None = None,
+) -> JobList:
+    """List jobs, the newest first; the state `failed` is the list of those that were given up."""
+    found = components.jobs.list(
+        state=state, name=job, tenant=tenant, limit=limit + 1, before=after
+    )
+    return JobList.of(found[:limit], has_more=len(found) > limit)
+
+
+@router.get("/{job_id}")
+def get(job_id: str, components: Parts) -> JobOut:
+    """Return one job as it stands."""
+    return JobOut.of(components.jobs.get(job_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: str, components: Parts) -> JobOut:
+    """End a job: at once if it waits, at its next step if it runs; a finished one stays."""
+    return JobOut.of(work.cancel(components, job_id))
+
+
+@router.post("/{job_id}/retry")
+def retry(job_id: str, components: Parts, body: RetryJob | None = None) -> JobOut:
+    """Give a failed or cancelled job another chance, after the last step that it finished."""
+    from_scratch = body.from_scratch if body else False
+    return JobOut.of(components.jobs.requeue(job_id, from_scratch=from_scratch))
+
+
+@router.get("/{job_id}/logs")
+def logs(
+    job_id: str,
+    components: Parts,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQUENCE)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = MAX_LINES,
+) -> LogLineList:
+    """Return log lines in order, from behind the sequence `after` on."""
+    lines = components.jobs.logs(job_id, after=after, limit=limit + 1)
+    data = [LogLineOut.of(line) for line in lines[:limit]]
+    return LogLineList(data=data, has_more=len(lines) > limit)
+
+
+@router.get("/{job_id}/events", response_class=Response, responses=STREAM)
+async def follow(
+    job_id: str,
+    request: Request,
+    components: Parts,
+    last_event_id: Annotated[int, Header(ge=0, le=MAX_SEQUENCE)] = 0,
+) -> EventStream:
+    """Follow a job by server-sent events until it is finished.
+
+    `progress` holds the job whenever it changed, `log` one line of its log, `done` the finished
+    job. An event's id is the last log line's sequence: sent back as `Last-Event-ID`, the lines
+    until there are left out. Comments keep a quiet stream open.
+    """
+    is_stopping = request.app.state.stopping.is_set
+    changes = _changes(components, job_id, seen=last_event_id, is_stopping=is_stopping)
+    return EventStream(_frames(await begun(changes), seen=last_event_id))
+
+
+async def _frames(
+    changes: AsyncGenerator[Job | LogLine | None, None], *, seen: int
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(changes):
+        try:
+            async for change in changes:
+                if change is None:
+                    yield b": still there\n\n"
+                elif isinstance(change, LogLine):
+                    seen = change.sequence
+                    yield frame(LogLineOut.of(change), event="log", id=seen)
+                else:
+                    event = "done" if change.is_finished else "progress"
+                    yield frame(JobOut.of(change), event=event, id=seen)
+        except RagstoneError as error:
+            yield frame(as_object(describe(error)), event="error")
+
+
+async def _changes(
+    components: Components, job_id: str, *, seen: int, is_stopping: Callable[[], bool]
+) -> AsyncGenerator[Job | LogLine | None, None]:
+    """Yield log lines and, whenever it changed, the job; `None` after a time without either."""
+    known: Job | None = None
+    spoken_at = time.monotonic()
+    while True:
+        job, lines = await in_thread(partial(_look, components, job_id, seen))
+        for line in lines:
+            seen = line.sequence
+            yield line
+        if len(lines) == MAX_LINES:
+            continue  # there are more of them
+        if job != known:
+            yield job
+        if job.is_finished or is_stopping():
+            return
+        if lines or job != known:
+            spoken_at = time.monotonic()
+        elif time.monotonic() - spoken_at >= HEARTBEAT_SECONDS:
+            spoken_at = time.monotonic()
+            yield None
+        known = job
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _look(components: Components, job_id: str, seen: int) -> tuple[Job, Sequence[LogLine]]:
+    job = components.jobs.get(job_id)  # before the lines: what it wrote last is among them
+    return job, components.jobs.logs(job_id, after=seen, limit=MAX_LINES)

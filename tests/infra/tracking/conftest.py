@@ -1,0 +1,52 @@
+"""A tracker on an empty database, and the environment read once for all tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.database.engine import Database
+from infra.database.migrate import upgrade
+from infra.tracking.environment import Environment, read_environment
+from infra.tracking.tracker import Recording, Tracker
+
+
+@pytest.fixture(scope="session")
+def recording() -> Recording:
+    found: Environment = read_environment()
+    return Recording(environment=lambda: found)
+
+
+@pytest.fixture
+def tracker(database: Database, recording: Recording) -> Tracker:
+    """Once with each kind of database."""
+    return Tracker(database, recording=recording)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    """For what does not depend on the database."""
+    database = Database(f"sqlite:///{tmp_path / 'local.db'}")
+    upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def local(sqlite: Database, recording: Recording) -> Tracker:
+    """A tracker on SQLite."""
+    return Tracker(sqlite, recording=recording)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen within 20 s"
+            time.sleep(0.01)
+
+    return wait

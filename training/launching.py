@@ -1,0 +1,130 @@
+"""A durable job that launches a program elsewhere, watches it, and finds it after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from infra.errors import Conflict, InvalidRequest, NotFound, NotReady
+from infra.jobs.attempt import Attempt, Interrupted
+from infra.jobs.definitions import Json, Registry, Resources, Retries
+from training.launchers import Handle, Launcher, Spec, Status, handle_for
+
+JOB = "launch"
+POLL_SECONDS = 2.0
+MAX_MESSAGE_CHARACTERS = 500
+
+
+class RunFailed(Conflict):
+    """A program ended otherwise than well; its log tells more."""
+
+
+def register(
+    registry: Registry,
+    open_launcher: Callable[[str], Launcher],
+    *,
+    poll_seconds: float = POLL_SECONDS,
+) -> None:
+    """Add the job `launch` to a registry.
+
+    Its arguments are the name of a launcher, and the fields of a `Spec`; its result is what
+    `watch` returns. Requeued `from_scratch` it launches anew, otherwise it looks again at the
+    run it launched.
+
+    Args:
+        registry: of the worker that is to watch.
+        open_launcher: builds a launcher with the operator's options.
+        poll_seconds: how often it looks at what it launched.
+    """
+    retries = Retries(permanent=(*Retries().permanent, RunFailed))
+
+    @registry.job(JOB, resources=Resources(cpu=0.05), retries=retries)
+    def launch(attempt: Attempt, *, launcher: str, spec: dict[str, Json]) -> dict[str, Json]:
+        read = read_spec(spec)
+        return watch(attempt, open_launcher(launcher), read, poll_seconds=poll_seconds)
+
+
+def watch(
+    attempt: Attempt, launcher: Launcher, spec: Spec, *, poll_seconds: float = POLL_SECONDS
+) -> dict[str, Json]:
+    """Launch a program, or find the one that an earlier attempt launched, and wait for its end.
+
+    A job that is cancelled ends it. A worker that stops or dies does not: the job's next attempt
+    finds it.
+
+    Returns:
+        `handle`, by which its log can be read, and the fields of its last `Status`.
+
+    Raises:
+        RunFailed: it failed, or was cancelled by somebody else.
+    """
+    key = attempt.claim.workflow_id
+
+    def submit() -> Handle:
+        while True:
+            try:
+                return launcher.submit(spec, key=key)
+            except NotReady as error:
+                attempt.progress(None, error.message[:MAX_MESSAGE_CHARACTERS])
+                attempt.wait(poll_seconds)
+
+    try:
+        handle = attempt.step("submit", submit)
+        attempt.log(f"watching {handle}")
+        status = _wait(attempt, launcher, handle, poll_seconds=poll_seconds)
+    except Interrupted as interruption:
+        if interruption.reason == "cancelled":
+            _cancel(launcher, key, grace_seconds=spec.grace_seconds)
+        raise
+    if status.state == "failed":
+        code = "no exit code" if status.exit_code is None else f"exit code {status.exit_code}"
+        said = status.message[-MAX_MESSAGE_CHARACTERS:]
+        raise RunFailed(f"{handle} failed ({status.reason}, {code}): {said}")
+    return {"handle": handle, **asdict(status)}
+
+
+def _cancel(launcher: Launcher, key: str, *, grace_seconds: float) -> None:
+    """End what was launched under a key, also by an attempt that died before it could say so."""
+    with suppress(NotFound):
+        handle = launcher.reattach(handle_for(launcher.name, key))
+        launcher.cancel(handle, grace_seconds=grace_seconds)
+
+
+def read_spec(values: dict[str, Any]) -> Spec:
+    """Check what came from outside, such as the arguments of a job.
+
+    Raises:
+        InvalidRequest: names what is unknown, missing or wrong.
+    """
+    known = [each.name for each in fields(Spec)]
+    if unknown := sorted(set(values) - set(known)):
+        raise InvalidRequest(
+            f"A specification has no {unknown[0]!r}; it has {', '.join(known)}", parameter="spec"
+        )
+    try:
+        return TypeAdapter(Spec).validate_python(values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+            for each in error.errors(include_url=False)
+        ]
+        raise InvalidRequest(
+            f"The specification cannot be read: {'; '.join(problems)}", parameter="spec"
+        ) from None
+
+
+def _wait(attempt: Attempt, launcher: Launcher, handle: Handle, *, poll_seconds: float) -> Status:
+    while True:
+        try:
+            status = launcher.poll(handle)
+        except NotReady as error:  # the place does not answer; the program may run all the same
+            status = Status("running", message=error.message)
+        if status.is_finished:
+            return status
+        said = f"{status.state}: {status.message}" if status.message else status.state
+        attempt.progress(None, said[:MAX_MESSAGE_CHARACTERS])
+        attempt.wait(poll_seconds)
