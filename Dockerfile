@@ -2,13 +2,8 @@
 # Run:    docker run -p 8000:8000 -v ragstone:/data ragstone
 # A key:  docker run -v ragstone:/data ragstone keys create NAME
 FROM python:3.11-slim AS build
-ARG TORCH_VERSION=2.13.0
-# Where the wheel of torch comes from; an index of CPU wheels makes the image several GB smaller.
-ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/ragstone \
- && /opt/ragstone/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
-      "torch==${TORCH_VERSION}"
+RUN python -m venv /opt/ragstone
 WORKDIR /source
 # Dependencies before code, so that a change of code does not install them again.
 COPY infra/locks/runtime.txt infra/locks/runtime.txt

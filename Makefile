@@ -26,18 +26,25 @@ check: .venv/dev.done ## Format, lint, types, import contracts, size gates, test
 
 lock: .venv/dev.done ## Resolve the locks anew
 	@for lock in runtime dev; do \
-	  extras="--extra embed --extra postgres"; [ $$lock = dev ] && extras="--all-extras"; \
+	  extras="--extra embed --extra postgres --excludes infra/locks/runtime-without.txt"; \
+	  [ $$lock = dev ] && extras="--all-extras"; \
 	  $(BIN)/uv pip compile pyproject.toml $$extras -q --universal --no-header --generate-hashes --no-annotate \
 	    --no-emit-package torch --no-emit-package uv $(LOCK_OPTIONS) -o infra/locks/$$lock.txt || exit 1; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# The lock is installed as it stands, every wheel checked against its hash. torch comes first and alone:
-# its wheel is chosen for the machine (CPU or CUDA), so its hash cannot be one for all.
+# The lock is installed as it stands, every wheel checked against its hash. What runs the service needs no
+# torch. The tests do: it comes first and alone, because its wheel is chosen for the machine (CPU or CUDA).
 .venv/bin/uv:
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION) torch==$(TORCH_VERSION)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/torch.done: | .venv/bin/uv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check torch==$(TORCH_VERSION)
+	@touch $@
+
+.venv/dev.done: .venv/torch.done
 
 .venv/%.done: infra/locks/%.txt pyproject.toml | .venv/bin/uv
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r $<

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the benchmark that `arguments` name; without a known name, list those there are."""
     console = _console()
     options = _parser().parse_args(arguments)
+    options.name = options.name.replace("-", "_")
     known = available()
     if options.name not in known:
         if options.name:
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a slice that runs in seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each measurement")
-    parser.add_argument("--embedder", default="sentence_transformers")
+    parser.add_argument("--embedder", default="onnx")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--no-peers", action="store_true", help="measure ourselves alone")
     parser.add_argument(

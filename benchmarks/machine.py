@@ -12,6 +12,7 @@ PACKAGES = (
     "ragstone",
     "faiss-cpu",
     "numpy",
+    "onnxruntime",
     "sentence-transformers",
     "sqlalchemy",
     "tantivy",

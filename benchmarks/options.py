@@ -27,7 +27,7 @@ class Options:
     """False leaves the peers out even where they are installed."""
     environments: Path = ENVIRONMENTS
     """Where the peers' virtual environments stand."""
-    embedder: str = "sentence_transformers"
+    embedder: str = "onnx"
     """A file of `retrieval/embedders/`."""
     data: Path | None = None
     """The folder of real datasets; None where there is none."""

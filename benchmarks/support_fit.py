@@ -18,6 +18,7 @@ from benchmarks.cases import Case, Pool, RememberingEmbedder, ask, ask_off_topic
 from infra.contracts import Embedder
 from infra.plugins import require
 from retrieval.embedders import open_embedder
+from retrieval.embedders._onnx_export import SCHEMES
 from service.engines import Prompt
 from service.engines._support import (
     FEATURES,
@@ -112,7 +113,7 @@ def _fit_head(
     names = list(columns)
     rows = np.stack([columns[name] for name in names], axis=1)
     mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
-    library = require("sklearn.linear_model", extra="embed")
+    library = require("sklearn.linear_model", extra="torch")
     regression = library.LogisticRegression(C=INVERSE_REGULARISATION, max_iter=500)
     regression.fit((rows - mean) / scale, labels, sample_weight=weights)
     slopes = regression.coef_[0] / scale
@@ -160,11 +161,18 @@ def pool_title(pool: Pool, row: Mapping[str, Any]) -> str:
     return next(str(found["title"]) for found in pool.paragraphs if found["id"] == row["doc_id"])
 
 
+def identities(name: str) -> list[str]:
+    """Those of the embedder's precisions: their cosines are near enough for the same weights."""
+    if name == "onnx":
+        return [open_embedder(name, precision=precision).identity for precision in SCHEMES]
+    return [open_embedder(name).identity]
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.support_fit", description=__doc__)
     parser.add_argument("data", type=Path, help="the folder of real datasets")
     parser.add_argument("--output", type=Path, default=Path("service/engines") / WEIGHTS)
-    parser.add_argument("--embedder", default="sentence_transformers")
+    parser.add_argument("--embedder", default="onnx")
     options = parser.parse_args(arguments)
     embedder = RememberingEmbedder(open_embedder(options.embedder))
     squad = options.data / "qa" / "squad_v2"
@@ -176,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
     found = [measure_case(case, embedder, weight=weight) for case, weight in asked]
     measured = [one for one in found if one is not None]
     variants = {variant: as_json(fit(measured, variant)) for variant in FEATURES}
-    stored = {"embedder": embedder.identity, "variants": variants}
+    stored = {"embedders": identities(options.embedder), "variants": variants}
     options.output.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     print(f"{len(measured)} questions; weights written to {options.output}")
     return 0

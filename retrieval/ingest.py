@@ -21,6 +21,7 @@ from retrieval.chunking import split
 from retrieval.collections import Collection
 from retrieval.commit import Committed, Prepared, commit_document
 from retrieval.documents import Documents, check_metadata
+from retrieval.embedders import HasSiblings
 from retrieval.files import BLOBS_LOCK, Files
 from retrieval.prefetch import prefetch
 from retrieval.reading import Reader
@@ -158,7 +159,7 @@ class Ingester:
             InvalidConfiguration: the collection was built with another embedder.
             StorageFailed: the disk is full or the database cannot be reached; run it again later.
         """
-        check_embedder(into, self._embedder)
+        matching_embedder(into, self._embedder)
         # Three stages side by side: while one window is embedded, the next documents are read and
         # the window before is written to the disk.
         loaded = prefetch((self._load(into, source) for source in sources), READ_AHEAD)
@@ -175,7 +176,7 @@ class Ingester:
 
     def process(self, into: Collection, file_id: str) -> Committed | None:
         """Read an attached file; None when it is gone, cancelled, or unreadable (`failed`)."""
-        check_embedder(into, self._embedder)
+        matching_embedder(into, self._embedder)
         try:
             attached = self._documents.get(into, file_id)
             path = self._files.path(file_id)
@@ -303,11 +304,12 @@ class Ingester:
             if _context(item.content, piece) not in item.known
         ]
         fresh = np.empty((len(missing), into.recipe.dimension), dtype=np.float32)
+        embedder = matching_embedder(into, self._embedder)
         # Texts of like length go together: a batch is padded to its longest.
         order = sorted(range(len(missing)), key=lambda position: -len(missing[position]))
         for start in range(0, len(order), BATCH_CHUNKS):
             batch = order[start : start + BATCH_CHUNKS]
-            fresh[batch] = self._embedder.embed([missing[at] for at in batch], kind="document")
+            fresh[batch] = embedder.embed([missing[at] for at in batch], kind="document")
             yield Embedded(len(batch))
         rows = iter(fresh)
         documents = []
@@ -329,18 +331,22 @@ class Ingester:
             return commit_document(connection, into, prepared) or Unchanged(item.source.uri)
 
 
-def check_embedder(collection: Collection, embedder: Embedder) -> None:
-    """Refuse to mix vectors of two models.
+def matching_embedder(collection: Collection, embedder: Embedder) -> Embedder:
+    """Return the embedder, or its model in the precision that the collection was built with.
 
     Raises:
-        InvalidConfiguration: the collection was built with another embedder.
+        InvalidConfiguration: the collection was built with another model.
     """
-    if collection.recipe.embedder_identity != embedder.identity:
-        raise InvalidConfiguration(
-            f"Collection {collection.name!r} was built with {collection.recipe.embedder!r} "
-            f"({collection.recipe.embedder_identity[:19]}), the settings choose another model "
-            f"({embedder.identity[:19]}); set retrieval.embedder back or use a new collection"
-        )
+    wanted = collection.recipe.embedder_identity
+    if wanted == embedder.identity:
+        return embedder
+    if isinstance(embedder, HasSiblings) and (sibling := embedder.sibling(wanted)) is not None:
+        return sibling
+    raise InvalidConfiguration(
+        f"Collection {collection.name!r} was built with {collection.recipe.embedder!r} "
+        f"({wanted[:19]}), the settings choose another model "
+        f"({embedder.identity[:19]}); set retrieval.embedder back or use a new collection"
+    )
 
 
 def embedding_text(content: Document, piece: Chunk) -> str:

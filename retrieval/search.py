@@ -1,44 +1,71 @@
-"""Search: embed the question, ask dense and lexical side by side, fuse, fetch the passages."""
+"""Search: embed the question, ask dense and lexical side by side, fuse, rerank, diversify."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
 from infra.contracts import Embedder, Passage
 from infra.database.engine import Database
-from infra.database.schema import chunk, document, file
 from infra.errors import InvalidRequest
+from infra.settings import Retrieval
+from retrieval import fusion
 from retrieval.collections import Collection
+from retrieval.diversity import maximal_marginal_relevance
 from retrieval.filters import Filter
-from retrieval.fusion import Fused, reciprocal_rank_fusion
+from retrieval.fusion import Fused
 from retrieval.indexes import Hits
-from retrieval.ingest import check_embedder
+from retrieval.ingest import matching_embedder
+from retrieval.neighbours import expand
+from retrieval.passages import Found, fetch, read_vectors
+from retrieval.rerankers import Reranker
+from retrieval.rerankers.none import NoReranker
+from retrieval.smoothing import smoothed
 from retrieval.view import View, Views, require_sequence
 
 Mode: TypeAlias = Literal["hybrid", "dense", "lexical"]
+Fusion: TypeAlias = Literal["convex", "rrf"]
+Variants: TypeAlias = Callable[[str], Sequence[str]]
+"""From a question to other ways to ask it."""
 
 SEQUENCE_TIMEOUT_SECONDS = 10.0
 LAG_TIMEOUT_SECONDS = 1.0
 """How long a search without `min_sequence` waits for writes that are already committed."""
+SMOOTHED = 50
+"""Candidates among which scores are smoothed; more cost time and change nothing on top."""
+DIVERSITY_POOL = 5
+"""Times the limit: passages among which those that differ are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
+    """One search; what is None is as the settings say."""
+
     text: str
     limit: int = 8
     filter: Filter | None = None
     mode: Mode = "hybrid"
     min_score: float | None = None
+    """Passages that score less are left out."""
     min_sequence: int = 0
     """Wait until the write that answered with this sequence can be found."""
+    fusion: Fusion | None = None
+    dense_weight: float | None = None
+    """Of the convex fusion, 0 to 1; the rest is lexical."""
+    smoothing: float | None = None
+    """The part of a score that comes from candidates alike; of the convex fusion, 0 to 1."""
+    rerank: bool | None = None
+    diversity: float | None = None
+    """0 ranks by score alone, 1 by difference alone (1 - the balance of MMR)."""
+    neighbours: int | None = None
+    """Chunks before and after each passage that are returned with it."""
+    multi_query: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +73,99 @@ class SearchResult:
     passages: tuple[Passage, ...]
     """Best first."""
     timings_ms: Mapping[str, float]
-    """By step: embed, dense, lexical, fuse, fetch; dense and lexical run side by side."""
+    """By step: embed, dense, lexical, fuse, fetch; dense and lexical run side by side.
+
+    Also rerank, diversify and expand where they are asked for.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The exchangeable steps."""
+
+    reranker: Reranker = NoReranker()
+    variants: Variants | None = None
 
 
 class Retriever:
     """Answers searches over any collection."""
 
     def __init__(
-        self, database: Database, views: Views, *, embedder: Embedder, candidates: int
+        self,
+        database: Database,
+        views: Views,
+        *,
+        embedder: Embedder,
+        settings: Retrieval,
+        stages: Stages = Stages(),
     ) -> None:
         self._database = database
         self._views = views
         self._embedder = embedder
-        self._candidates = candidates
+        self._settings = settings
+        self._stages = stages
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dense")
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Return the passages that match best, with scores between 0 and 1.
 
         Raises:
-            InvalidRequest: the text is empty.
+            InvalidRequest: the text is empty, a weight or share is not between 0 and 1, or
+                variants are asked for and none are set up.
             InvalidConfiguration: the collection was built with another embedder.
             NotReady: `min_sequence` was not reached in time.
         """
         if not request.text.strip():
             raise InvalidRequest("The question is empty", parameter="query")
-        check_embedder(collection, self._embedder)
+        embedder = matching_embedder(collection, self._embedder)
+        request = self._completed(request)
         view = self._views.get(collection)
         self._wait(view, request)
         clock = _Clock()
         documents = view.documents_matching(request.filter) if request.filter else None
         clock.lap("filter")
-        lists = self._candidate_lists(view, request, documents, clock)
-        fused = reciprocal_rank_fusion(lists, limit=max(self._candidates, request.limit))
-        clock.lap("fuse")
-        passages = self._fetch(collection, fused, request, normaliser=_best_score(lists))
+        fused = self._fused(view, request, documents, embedder=embedder, clock=clock)
+        found = fetch(self._database, collection, fused, count=self._pool(request))
         clock.lap("fetch")
-        return SearchResult(passages, clock.laps_ms)
+        found = self._reranked(found, request, clock)
+        passages = [one.passage for one in self._chosen(found, request, clock)]
+        if request.neighbours:
+            passages = expand(self._database, passages, neighbours=request.neighbours)
+            clock.lap("expand")
+        return SearchResult(tuple(passages), clock.laps_ms)
 
     def close(self) -> None:
         self._threads.shutdown()
+
+    def _completed(self, request: SearchRequest) -> SearchRequest:
+        """Fill in what the settings say, and refuse what cannot be."""
+        defaults = self._settings
+        if request.rerank and isinstance(self._stages.reranker, NoReranker):
+            raise InvalidRequest(
+                "There is no reranker; set retrieval.reranker or leave `rerank` out",
+                parameter="rerank",
+            )
+        request = replace(
+            request,
+            min_score=_first(request.min_score, defaults.min_score),
+            fusion=_first(request.fusion, defaults.fusion),
+            dense_weight=_first(request.dense_weight, defaults.dense_weight),
+            smoothing=_first(request.smoothing, defaults.smoothing),
+            diversity=_first(request.diversity, defaults.diversity),
+            neighbours=_first(request.neighbours, defaults.neighbours),
+            multi_query=_first(request.multi_query, defaults.multi_query),
+        )
+        for name in ("dense_weight", "smoothing", "diversity"):
+            value = getattr(request, name)
+            if not 0 <= value <= 1:
+                raise InvalidRequest(f"{name} = {value!r} is not between 0 and 1", parameter=name)
+        if request.multi_query and self._stages.variants is None:
+            raise InvalidRequest(
+                "Nothing makes variants of a question; set retrieval.variants or leave "
+                "`multi_query` out",
+                parameter="multi_query",
+            )
+        return request
 
     def _wait(self, view: View, request: SearchRequest) -> None:
         if request.min_sequence:
@@ -93,81 +173,133 @@ class Retriever:
         else:
             view.catch_up(view.latest_sequence(), timeout_seconds=LAG_TIMEOUT_SECONDS)
 
-    def _candidate_lists(
+    def _fused(
         self,
         view: View,
         request: SearchRequest,
         documents: NDArray[np.int64] | None,
+        *,
+        embedder: Embedder,
+        clock: _Clock,
+    ) -> list[Fused]:
+        """Rank for the question and, if asked for, its variants."""
+        texts = [request.text]
+        if request.multi_query and self._stages.variants is not None:
+            others = (text for text in self._stages.variants(request.text) if text.strip())
+            texts = list(dict.fromkeys([request.text, *others]))
+        vectors: Sequence[NDArray[np.float32] | None] = [None] * len(texts)
+        if request.mode != "lexical":
+            vectors = list(embedder.embed(texts, kind="query"))
+            clock.lap("embed")
+        limit = max(self._settings.candidates, request.limit)
+        rankings = []
+        for text, vector in zip(texts, vectors, strict=True):
+            asked = replace(request, text=text)
+            lists = self._candidate_lists(view, asked, vector, documents=documents, clock=clock)
+            rankings.append(self._smoothed(_fuse(lists, asked, depth=limit), asked))
+            clock.lap("fuse")
+        return rankings[0] if len(rankings) == 1 else fusion.mean(rankings, limit=limit)
+
+    def _smoothed(self, fused: list[Fused], request: SearchRequest) -> list[Fused]:
+        if request.mode != "hybrid" or request.fusion != "convex" or not request.smoothing:
+            return fused
+        count = max(SMOOTHED, request.limit)
+        head, tail = fused[:count], fused[count:]
+        scores = smoothed(
+            np.array([item.score for item in head]),
+            read_vectors(
+                self._database,
+                [item.chunk_id for item in head],
+                dimension=self._embedder.dimension,
+            ),
+            share=request.smoothing,
+        )
+        order = np.argsort(-scores, kind="stable")
+        head = [replace(head[row], score=float(scores[row])) for row in order]
+        return [*head, *(replace(item, score=min(item.score, head[-1].score)) for item in tail)]
+
+    def _candidate_lists(
+        self,
+        view: View,
+        request: SearchRequest,
+        vector: NDArray[np.float32] | None,
+        *,
+        documents: NDArray[np.int64] | None,
         clock: _Clock,
     ) -> dict[str, Hits]:
-        limit = max(self._candidates, request.limit)
+        limit = max(self._settings.candidates, request.limit)
+
+        def dense(wanted: NDArray[np.float32]) -> tuple[Hits, float]:
+            return _timed(lambda: view.index.dense(wanted, limit, documents=documents))
+
         lists: dict[str, Hits] = {}
-        vector = None
-        if request.mode != "lexical":
-            vector = self._embedder.embed([request.text], kind="query")[0]
-            clock.lap("embed")
+        # Both release the interpreter lock, so the second costs little beside the first.
+        side = None
         if vector is not None and request.mode == "hybrid":
-            # Both release the interpreter lock, so the second costs little beside the first.
-            future = self._threads.submit(
-                _timed, lambda: view.index.dense(vector, limit, documents=documents)
-            )
-            lists["lexical"], clock.laps_ms["lexical"] = _timed(
+            side = self._threads.submit(dense, vector)
+        if request.mode != "dense":
+            lists["lexical"], taken = _timed(
                 lambda: view.index.lexical(request.text, limit, documents=documents)
             )
-            lists["dense"], clock.laps_ms["dense"] = future.result()
-            clock.skip()
-        elif vector is not None:
-            lists["dense"] = view.index.dense(vector, limit, documents=documents)
-            clock.lap("dense")
-        else:
-            lists["lexical"] = view.index.lexical(request.text, limit, documents=documents)
-            clock.lap("lexical")
+            clock.add("lexical", taken)
+        if vector is not None:
+            lists["dense"], taken = side.result() if side else dense(vector)
+            clock.add("dense", taken)
+        clock.skip()
         return lists
 
-    def _fetch(
-        self,
-        collection: Collection,
-        fused: Sequence[Fused],
-        request: SearchRequest,
-        *,
-        normaliser: float,
-    ) -> tuple[Passage, ...]:
-        """Read the best candidates; those deleted meanwhile make room for the next."""
-        passages: list[Passage] = []
-        for start in range(0, len(fused), request.limit):
-            wanted = {item.chunk_id: item for item in fused[start : start + request.limit]}
-            rows = {row.id: row for row in self._rows(list(wanted))}
-            for number, item in wanted.items():
-                if number in rows:
-                    passages.append(_passage(collection, rows[number], item, normaliser))
-            if len(passages) >= request.limit:
-                break
-        floor = request.min_score
-        kept = [found for found in passages if floor is None or found.score >= floor]
-        return tuple(kept[: request.limit])
+    def _pool(self, request: SearchRequest) -> int:
+        """How many passages are read, of which some may be dropped."""
+        pool = request.limit
+        if self._reranks(request):
+            pool = max(pool, self._settings.rerank_candidates)
+        return max(pool, request.limit * DIVERSITY_POOL) if request.diversity else pool
 
-    def _rows(self, numbers: list[int]) -> Sequence[Any]:
-        # Numbers are unique over all builds; naming the build too would make SQLite scan it.
-        with self._database.read() as connection:
-            return connection.execute(
-                select(
-                    chunk.c.id,
-                    chunk.c.start_char,
-                    chunk.c.end_char,
-                    chunk.c.text,
-                    chunk.c.heading,
-                    chunk.c.page,
-                    document.c.file_id,
-                    document.c.version,
-                    document.c.source,
-                    document.c.title,
-                    document.c.metadata,
-                    file.c.filename,
-                )
-                .join(document, document.c.id == chunk.c.document_id)
-                .join(file, file.c.id == document.c.file_id)
-                .where(chunk.c.id.in_(numbers))
-            ).all()
+    def _reranks(self, request: SearchRequest) -> bool:
+        return request.rerank is not False and not isinstance(self._stages.reranker, NoReranker)
+
+    def _reranked(self, found: list[Found], request: SearchRequest, clock: _Clock) -> list[Found]:
+        if not self._reranks(request):
+            return found
+        texts = [_read_together(one.passage) for one in found]
+        scores = self._stages.reranker.score(request.text, texts)
+        clock.lap("rerank")
+        if scores is None:
+            return found
+        order = np.argsort(-scores, kind="stable")
+        return [found[row].scored("rerank", float(scores[row])) for row in order]
+
+    def _chosen(self, found: list[Found], request: SearchRequest, clock: _Clock) -> list[Found]:
+        floor = request.min_score
+        kept = [one for one in found if floor is None or one.passage.score >= floor]
+        if not request.diversity or not kept:
+            return kept[: request.limit]
+        rows = maximal_marginal_relevance(
+            np.array([one.passage.score for one in kept], dtype=np.float32),
+            np.stack([one.vector for one in kept]).astype(np.float32),
+            limit=request.limit,
+            balance=1 - request.diversity,
+        )
+        clock.lap("diversify")
+        return [kept[row] for row in rows]
+
+
+def _fuse(lists: Mapping[str, Hits], request: SearchRequest, *, depth: int) -> list[Fused]:
+    if request.fusion == "rrf":
+        fused = fusion.reciprocal_rank_fusion(lists, limit=depth)
+        # What a chunk that heads every list has.
+        best = len(lists) / (1 + fusion.RANK_CONSTANT)
+        return [replace(item, score=min(1.0, item.score / best)) for item in fused]
+    weights = dict.fromkeys(lists, 1.0)
+    if len(lists) == 2 and request.dense_weight is not None:
+        weights = {"dense": request.dense_weight, "lexical": 1 - request.dense_weight}
+    return fusion.convex_combination(lists, limit=depth, weights=weights, depth=depth)
+
+
+def _read_together(passage: Passage) -> str:
+    """What a reranker reads: the text below its headings, as it was embedded."""
+    context = passage.heading or passage.title
+    return f"{context}\n{passage.text}"
 
 
 class _Clock:
@@ -179,38 +311,21 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps_ms[name] = (now - self._last) * 1e3
+        self.add(name, (now - self._last) * 1e3)
         self._last = now
+
+    def add(self, name: str, milliseconds: float) -> None:
+        self.laps_ms[name] = self.laps_ms.get(name, 0.0) + milliseconds
 
     def skip(self) -> None:
         self._last = time.perf_counter()
 
 
-def _timed(work: Any) -> tuple[Hits, float]:
+def _timed(work: Callable[[], Hits]) -> tuple[Hits, float]:
     start = time.perf_counter()
     result = work()
     return result, (time.perf_counter() - start) * 1e3
 
 
-def _best_score(lists: Mapping[str, Hits]) -> float:
-    """The fused score of a chunk that heads every list: what scores are divided by to end at 1."""
-    return len(lists) / 61
-
-
-def _passage(collection: Collection, row: Any, item: Fused, normaliser: float) -> Passage:
-    return Passage(
-        chunk_id=row.id,
-        document_id=row.file_id,
-        document_version=row.version,
-        collection=collection.name,
-        source=row.source,
-        title=row.title or row.filename,
-        start_char=row.start_char,
-        end_char=row.end_char,
-        text=row.text,
-        score=min(1.0, item.score / normaliser),
-        scores=item.scores,
-        heading=row.heading,
-        page=row.page,
-        metadata={"filename": row.filename, **row.metadata},
-    )
+def _first(asked: Any, default: Any) -> Any:
+    return default if asked is None else asked

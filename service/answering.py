@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -90,6 +91,13 @@ class Answering:
         self._settings = settings
         self._record = record
         self._clock = clock
+        self._template = SearchRequest("")
+
+    def searching(self, template: SearchRequest) -> Answering:
+        """Return the same, with searches like `template` but for its text, limit and filter."""
+        other = copy(self)
+        other._template = template
+        return other
 
     async def answer(
         self,
@@ -146,7 +154,8 @@ class Answering:
         limits = self._settings
         longest = limits.server.max_question_characters
         _require_askable(question, longest)
-        request = SearchRequest(
+        request = replace(
+            self._template,
             text=standalone(question, history, max_characters=longest),
             limit=limits.retrieval.passages if limit is None else limit,
             filter=filter,

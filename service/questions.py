@@ -28,6 +28,8 @@ class Question:
     history: tuple[Turn, ...] = ()
     max_tokens: int | None = None
     min_sequence: int = 0
+    template: SearchRequest | None = None
+    """How to search, where the settings are not to decide; its text, limit and filter are not."""
     parameter: str = "question"
     """What the caller knows the text as, for error messages."""
 
@@ -52,7 +54,10 @@ class Questions:
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
-            events = self._components.answering.stream(
+            answering = self._components.answering
+            if question.template is not None:
+                answering = answering.searching(question.template)
+            events = answering.stream(
                 question.text,
                 collection,
                 filter=question.filter,

@@ -12,10 +12,19 @@ singles, order kept, spans of `token_spans` rise and lie within the text. The sm
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from infra.contracts import Embedder
 from infra.plugins import load
+
+
+@runtime_checkable
+class HasSiblings(Protocol):
+    """An embedder whose model can be computed in other precisions, each an identity of its own."""
+
+    def sibling(self, identity: str) -> Embedder | None:
+        """Return the same model as that identity computes it; None if none of its forms does."""
+        ...
 
 
 def open_embedder(name: str, **options: Any) -> Embedder:

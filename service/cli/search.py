@@ -24,6 +24,7 @@ from service.cli.session import opened
 if TYPE_CHECKING:
     from infra.contracts import Passage
     from retrieval.filters import Filter
+    from retrieval.search import SearchRequest
 
 Filters = Annotated[
     list[str] | None,
@@ -72,29 +73,32 @@ def search(
     """Print the passages that match best; what is not given is as the settings say."""
     from retrieval.search import SearchRequest
 
-    chosen = parse_filters(filters or [])
+    request = SearchRequest(
+        query,
+        limit,
+        parse_filters(filters or []),
+        mode=mode,
+        min_score=min_score,
+        fusion=fusion,
+        dense_weight=dense_weight,
+        smoothing=smoothing,
+        rerank=rerank,
+        diversity=diversity,
+        neighbours=neighbours,
+        multi_query=multi_query,
+    )
+    _answer(request, collection, json=json)
+
+
+def _answer(request: SearchRequest, collection: str, *, json: bool) -> None:
     with opened() as parts:
-        request = SearchRequest(
-            query,
-            limit,
-            chosen,
-            mode=mode,
-            min_score=min_score,
-            fusion=fusion,
-            dense_weight=dense_weight,
-            smoothing=smoothing,
-            rerank=rerank,
-            diversity=diversity,
-            neighbours=neighbours,
-            multi_query=multi_query,
-        )
         within = parts.collections.get(collection)
         with waiting("searching"):
             result = parts.retriever.search(within, request)
     if json:
         print_json(
             {
-                "query": query,
+                "query": request.text,
                 "collection": within.name,
                 "passages": result.passages,
                 "timings_ms": result.timings_ms,

@@ -105,7 +105,7 @@ class SupportModel:
 def load_model(embedder_identity: str) -> SupportModel:
     """Read the weights that fit the embedder; `python -m benchmarks.support_fit` makes them."""
     stored = json.loads(files(__package__).joinpath(WEIGHTS).read_text(encoding="utf-8"))
-    if embedder_identity == stored["embedder"]:
+    if embedder_identity in stored["embedders"]:
         return _model("dense", stored)
     return _model("lexical" if embedder_identity.startswith("hashing") else "relative", stored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,41 @@ class HistoryMessage(Input):
     content: str
 
 
-class AnswerBody(Input):
+class Searching(Input):
+    """How to search; what is absent is as the settings say."""
+
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    min_score: float | None = Field(None, ge=0, le=1, description="Leave out what scores less.")
+    fusion: Literal["convex", "rrf"] | None = Field(None, description="By scores, or by ranks.")
+    dense_weight: float | None = Field(None, ge=0, le=1, description="Of the convex fusion.")
+    smoothing: float | None = Field(
+        None, ge=0, le=1, description="Part of a score that comes from candidates alike."
+    )
+    rerank: bool | None = Field(None, description="Use the reranker that is set up, or not.")
+    diversity: float | None = Field(
+        None, ge=0, le=1, description="0 ranks by score alone, 1 by difference alone."
+    )
+    neighbours: int | None = Field(
+        None, ge=0, le=10, description="Chunks before and after each passage, returned with it."
+    )
+    multi_query: bool | None = Field(None, description="Search for variants of the question too.")
+
+    def template(self) -> SearchRequest:
+        return SearchRequest(
+            text="",
+            mode=self.mode,
+            min_score=self.min_score,
+            fusion=self.fusion,
+            dense_weight=self.dense_weight,
+            smoothing=self.smoothing,
+            rerank=self.rerank,
+            diversity=self.diversity,
+            neighbours=self.neighbours,
+            multi_query=self.multi_query,
+        )
+
+
+class AnswerBody(Searching):
     question: str = Field(min_length=1, examples=["How many days of leave do I have?"])
     collection: str = Field(min_length=1, description="Name or id.", examples=["handbook"])
     filter: RawFilter | None = None
@@ -37,25 +72,23 @@ class AnswerBody(Input):
             history=tuple(Turn(turn.role, turn.content) for turn in self.history),
             max_tokens=self.max_tokens,
             min_sequence=self.min_sequence,
+            template=self.template(),
         )
 
 
-class SearchBody(Input):
+class SearchBody(Searching):
     query: str = Field(min_length=1)
     collection: str = Field(min_length=1, description="Name or id.")
     filter: RawFilter | None = None
     limit: int = Field(8, ge=1, le=100)
-    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    min_score: float | None = Field(None, ge=0, le=1)
     min_sequence: int = Field(0, ge=0, description="Wait for the write that answered with it.")
 
     def as_request(self) -> SearchRequest:
-        return SearchRequest(
+        return replace(
+            self.template(),
             text=self.query,
             limit=self.limit,
             filter=parse_filter(self.filter),
-            mode=self.mode,
-            min_score=self.min_score,
             min_sequence=self.min_sequence,
         )
 

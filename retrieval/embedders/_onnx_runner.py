@@ -1,0 +1,54 @@
+"""A graph opened in ONNX Runtime: one text in, one vector out, on the thread that asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from infra.plugins import require
+from retrieval.embedders._model_folder import EXTRA
+from retrieval.embedders._onnx_graph import INPUT, OUTPUT
+
+SHRINK_ABOVE_TOKENS = 1024
+"""A run of a longer text gives the memory it took back to the system."""
+SLOW_FUSION = "SkipLayerNormFusion"
+"""On the CPU, what it makes of a sum and a norm takes five times as long as the two."""
+
+
+class Runner:
+    """The opened graph; any number of threads may run it at once."""
+
+    def __init__(self, graph: Path, tokenizer: Tokenizer) -> None:
+        library = require("onnxruntime", extra=EXTRA)
+        library.disable_telemetry_events()
+        options = library.SessionOptions()
+        options.intra_op_num_threads = 1  # threads that wait for each other lose on a busy machine
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # it keeps a plan of every length it has seen
+        options.log_severity_level = 3
+        # Where the processor has no VNNI, sums of int8 products would saturate.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        self._session = library.InferenceSession(
+            str(graph),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=[SLOW_FUSION],
+        )
+        self._shrink = library.RunOptions()
+        self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._tokenizer = tokenizer
+
+    @property
+    def dimension(self) -> int:
+        return int(self._session.get_outputs()[0].shape[1])
+
+    def run(self, text: str) -> NDArray[np.float32]:
+        # The form for a batch is the one that lets other threads run meanwhile.
+        (encoding,) = self._tokenizer.encode_batch_fast([text])
+        ids = np.array([encoding.ids], dtype=np.int64)
+        options = self._shrink if ids.size > SHRINK_ABOVE_TOKENS else None
+        row: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: ids}, options)[0][0]
+        return row
