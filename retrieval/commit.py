@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,14 +12,37 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from infra.artifacts.blobs import Blob
 from infra.contracts import Chunk, Document, Vectors
-from infra.database.schema import change, chunk, collection, document, document_text, file
-from infra.errors import Conflict, NotFound
+from infra.database.schema import (
+    build,
+    build_document,
+    change,
+    chunk,
+    collection,
+    document,
+    document_text,
+    file,
+)
+from infra.errors import Conflict, InvalidConfiguration, NotFound
 from infra.security import new_id
+from retrieval.build_state import Build, followed
 from retrieval.collections import Collection
 from retrieval.files import doom, insert_file
 
 PIECE_CHARACTERS = 8192
 """Of `document_text`: a span is read without reading the book."""
+
+
+class BuildsChanged(Conflict):
+    """The collection has a build that the document was not prepared for: prepare it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A document as one build holds it."""
+
+    chunks: Sequence[Chunk]
+    vectors: Vectors
+    """`(len(chunks), dimension)`, unit rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +56,9 @@ class Prepared:
     metadata: Mapping[str, Any]
     chunks: Sequence[Chunk]
     vectors: Vectors
-    """`(len(chunks), dimension)`, unit rows."""
+    """`(len(chunks), dimension)`, unit rows; these are for the build it is committed to."""
+    others: Mapping[int, Pieces] = field(default_factory=dict)
+    """For the other builds of the collection, by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +76,9 @@ class Committed:
 def commit_document(
     connection: Connection, into: Collection, prepared: Prepared, *, file_id: str | None = None
 ) -> Committed | None:
-    """Write a new or changed document within the caller's write transaction.
+    """Write a new or changed document to every build, within the caller's write transaction.
 
+    A build that is still being built may be left out: it will find that it lacks the document.
     Returns None when another writer has committed the very same bytes meanwhile.
 
     Args:
@@ -63,9 +89,11 @@ def commit_document(
 
     Raises:
         NotFound: an attached document was removed meanwhile.
-        Conflict: the collection was removed or rebuilt meanwhile.
+        BuildsChanged: it was not prepared for a build that answers, or that stands by to.
+        Conflict: the collection was removed meanwhile.
     """
-    _check_collection(connection, into)
+    pieces = {into.build_id: Pieces(prepared.chunks, prepared.vectors), **prepared.others}
+    builds = _builds(connection, into, pieces)
     row = connection.execute(
         select(document).where(
             document.c.collection_id == into.id, document.c.source == prepared.uri
@@ -92,25 +120,63 @@ def commit_document(
         connection.execute(
             update(document).where(document.c.id == number).values(version=version, **values)
         )
-        remove_contents(connection, into.build_id, number)
+        remove_contents(connection, number)
     _insert_text(connection, number, prepared.content.text)
-    ids = _insert_chunks(connection, into.build_id, number, prepared)
-    sequence = append_changes(connection, into.build_id, "upsert", ids)
+    sequences = [
+        insert_pieces(connection, each, number, version=version, pieces=pieces[each.id])
+        for each in builds
+        if each.id in pieces
+    ]
     touch(connection, into.id)
-    return Committed(prepared.uri, file_id, version, len(ids), sequence)
+    chunks = len(pieces[builds[0].id].chunks)
+    return Committed(prepared.uri, file_id, version, chunks, sequences[0])
 
 
-def remove_contents(connection: Connection, build_id: int, document_id: int) -> int:
-    """Delete a document's text and chunks and log it; returns the last sequence, 0 for none."""
-    ids = (
-        connection.execute(
-            delete(chunk).where(chunk.c.document_id == document_id).returning(chunk.c.id)
-        )
-        .scalars()
-        .all()
+def insert_pieces(
+    connection: Connection, into: Build, document_id: int, *, version: int, pieces: Pieces
+) -> int:
+    """Add a version of a document to a build that holds none; returns the last sequence."""
+    connection.execute(
+        insert(build_document).values(build_id=into.id, document_id=document_id, version=version)
     )
+    ids = _insert_chunks(connection, into, document_id, pieces)
+    return append_changes(connection, into.id, "upsert", ids)
+
+
+def remove_contents(connection: Connection, document_id: int) -> int:
+    """Delete a document's text, and its chunks in every build, and log it in each build's log.
+
+    Returns the last sequence in the log of the live build, 0 for none.
+    """
+    removed = connection.execute(
+        delete(chunk)
+        .where(chunk.c.document_id == document_id)
+        .returning(chunk.c.id, chunk.c.build_id)
+    ).all()
+    connection.execute(delete(build_document).where(build_document.c.document_id == document_id))
     connection.execute(delete(document_text).where(document_text.c.document_id == document_id))
-    return append_changes(connection, build_id, "delete", ids)
+    ids: dict[int, list[int]] = {}
+    for row in removed:
+        ids.setdefault(row.build_id, []).append(row.id)
+    return append_to_each(connection, "delete", ids)
+
+
+def append_to_each(
+    connection: Connection, operation: str, chunk_ids: Mapping[int, Sequence[int]]
+) -> int:
+    """Append to the logs of several builds of one collection, given by number, the live one first.
+
+    Returns the last sequence of the live build, 0 if nothing was logged for it.
+    """
+    states = connection.execute(
+        select(build.c.id, build.c.state).where(build.c.id.in_(list(chunk_ids)))
+    ).all()
+    answered = 0
+    for row in sorted(states, key=lambda row: (row.state != "live", row.id)):
+        sequence = append_changes(connection, row.id, operation, chunk_ids[row.id])
+        if row.state == "live":
+            answered = sequence
+    return answered
 
 
 def append_changes(
@@ -138,12 +204,15 @@ def touch(connection: Connection, collection_id: int) -> None:
     )
 
 
-def _check_collection(connection: Connection, into: Collection) -> None:
-    live = connection.execute(
-        select(collection.c.live_build_id).where(collection.c.id == into.id)
-    ).scalar()
-    if live != into.build_id:
-        raise Conflict(f"Collection {into.name!r} was removed or rebuilt meanwhile")
+def _builds(
+    connection: Connection, into: Collection, prepared: Mapping[int, Pieces]
+) -> list[Build]:
+    builds = followed(connection, into.id)
+    if not builds:
+        raise Conflict(f"Collection {into.name!r} was removed meanwhile")
+    if any(each.id not in prepared and each.state != "building" for each in builds):
+        raise BuildsChanged(f"Collection {into.name!r} was rebuilt meanwhile; try again")
+    return builds
 
 
 def _values(prepared: Prepared) -> dict[str, Any]:
@@ -200,14 +269,20 @@ def _insert_text(connection: Connection, document_id: int, text: str) -> None:
 
 
 def _insert_chunks(
-    connection: Connection, build_id: int, document_id: int, prepared: Prepared
+    connection: Connection, into: Build, document_id: int, pieces: Pieces
 ) -> list[int]:
-    if not prepared.chunks:
+    if not pieces.chunks:
         return []
-    halves = prepared.vectors.astype("<f2")
+    expected = (len(pieces.chunks), into.recipe.dimension)
+    if pieces.vectors.shape != expected:
+        raise InvalidConfiguration(
+            f"Vectors of shape {pieces.vectors.shape!r} for a build that takes {expected!r}; "
+            "rebuild the collection with the new embedder"
+        )
+    halves = pieces.vectors.astype("<f2")
     rows = [
         {
-            "build_id": build_id,
+            "build_id": into.id,
             "document_id": document_id,
             "ordinal": piece.ordinal,
             "start_char": piece.start_char,
@@ -218,6 +293,6 @@ def _insert_chunks(
             "text": piece.text,
             "vector": np.ascontiguousarray(half).tobytes(),
         }
-        for piece, half in zip(prepared.chunks, halves, strict=True)
+        for piece, half in zip(pieces.chunks, halves, strict=True)
     ]
     return list(connection.execute(insert(chunk).returning(chunk.c.id), rows).scalars())

@@ -13,7 +13,7 @@ from infra.database.engine import Database
 from infra.database.schema import chunk, collection, document, document_text, file
 from infra.errors import Conflict, InvalidRequest, NotFound
 from retrieval.collections import Collection
-from retrieval.commit import PIECE_CHARACTERS, append_changes, remove_contents, touch
+from retrieval.commit import PIECE_CHARACTERS, append_to_each, remove_contents, touch
 from retrieval.files import doom, doom_unreferenced
 from retrieval.paging import Page, fetch_page
 
@@ -199,7 +199,7 @@ class Documents:
                 .where(document.c.id == number)
                 .values(metadata=dict(metadata), updated_at=datetime.now(UTC))
             )
-            log_document(connection, within.build_id, number)
+            log_document(connection, number)
         return self.get(within, file_id)
 
     def delete(self, within: Collection, file_id: str) -> int:
@@ -208,7 +208,7 @@ class Documents:
         The bytes of an ingested file go with its last document; an uploaded file stays.
         """
         with self._database.write(lock=within.id) as connection:
-            return _delete(connection, within.build_id, _number(connection, within, file_id))
+            return _delete(connection, _number(connection, within, file_id))
 
     def delete_file(self, file_id: str) -> None:
         """Remove a file and every document made from it, in whatever collection.
@@ -219,15 +219,15 @@ class Documents:
         with self._database.read() as connection:
             known = connection.execute(select(file.c.id).where(file.c.id == file_id)).first()
             uses = connection.execute(
-                select(document.c.id, collection.c.id, collection.c.live_build_id)
+                select(document.c.id, collection.c.id)
                 .join(collection, collection.c.id == document.c.collection_id)
                 .where(document.c.file_id == file_id)
             ).all()
         if known is None:
             raise NotFound("file", file_id)
-        for number, collection_id, build_id in uses:
+        for number, collection_id in uses:
             with self._database.write(lock=collection_id) as connection:
-                _delete(connection, build_id, number)
+                _delete(connection, number)
         with self._database.write() as connection:
             still_used = connection.execute(
                 select(func.count()).where(document.c.file_id == file_id)
@@ -287,15 +287,17 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
             )
 
 
-def log_document(connection: Connection, build_id: int, document_id: int) -> int:
-    """Log every chunk of a document as changed, so that views read it again."""
-    ids = connection.execute(
-        select(chunk.c.id).where(chunk.c.build_id == build_id, chunk.c.document_id == document_id)
-    )
-    return append_changes(connection, build_id, "upsert", ids.scalars().all())
+def log_document(connection: Connection, document_id: int) -> int:
+    """Log every chunk of a document as changed in each build, so that views read it again."""
+    ids: dict[int, list[int]] = {}
+    for row in connection.execute(
+        select(chunk.c.id, chunk.c.build_id).where(chunk.c.document_id == document_id)
+    ):
+        ids.setdefault(row.build_id, []).append(row.id)
+    return append_to_each(connection, "upsert", ids)
 
 
-def _delete(connection: Connection, build_id: int, number: int) -> int:
+def _delete(connection: Connection, number: int) -> int:
     row = connection.execute(
         select(document.c.file_id, document.c.collection_id, file.c.purpose)
         .join(file, file.c.id == document.c.file_id)
@@ -303,7 +305,7 @@ def _delete(connection: Connection, build_id: int, number: int) -> int:
     ).first()
     if row is None:
         return 0
-    sequence = remove_contents(connection, build_id, number)
+    sequence = remove_contents(connection, number)
     connection.execute(delete(document).where(document.c.id == number))
     if row.purpose == "ingest":
         doom_unreferenced(connection, [row.file_id])

@@ -5,34 +5,34 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from infra.artifacts.blobs import Blob, BlobStore
-from infra.contracts import Chunk, Document, Embedder, Vectors
+from infra.contracts import Chunk, Document, Vectors
 from infra.database.engine import Database
 from infra.database.schema import chunk, document
 from infra.errors import InvalidConfiguration, NotFound, UnreadableDocument
+from retrieval.build_state import Build, followed
 from retrieval.chunking import split
 from retrieval.collections import Collection
-from retrieval.commit import Committed, Prepared, commit_document
+from retrieval.commit import BuildsChanged, Committed, Pieces, Prepared, commit_document
 from retrieval.documents import Documents, check_metadata
-from retrieval.embedders import HasSiblings
+from retrieval.embedding import Embedded, Embedders, Known, Text, embed, in_context, joined
 from retrieval.files import BLOBS_LOCK, Files
 from retrieval.prefetch import prefetch
 from retrieval.reading import Reader
+from retrieval.recipe import Recipe
 from retrieval.sources import Source, Unwalkable
 
 logger = logging.getLogger(__name__)
 
 WINDOW_CHUNKS = 256
 """Chunks sorted by length together: enough for even batches, little enough to commit often."""
-BATCH_CHUNKS = 64
-"""Chunks embedded at once: progress is told, and an interrupt heard, between two batches."""
 READ_AHEAD = 4
 """Documents read and split while others are embedded."""
 
@@ -51,13 +51,6 @@ class Skipped:
     uri: str
     code: str
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Progress within a window of documents."""
-
-    chunks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +106,27 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class _Draft:
+    """A document split for one build, waiting to be embedded."""
+
+    build: Build
+    chunks: Sequence[Chunk]
+    known: Known
+    """Vectors of the former version: what did not change is kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Split:
-    """A document read and split, waiting to be embedded."""
+    """A document read, and split for every build that is to hold it."""
 
     source: Source
     blob: Blob
     content: Document
-    chunks: Sequence[Chunk]
-    known: Mapping[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]]
-    """Vectors of the former version by (heading, text): what did not change is kept."""
+    drafts: Sequence[_Draft]
+
+    @property
+    def chunks(self) -> int:
+        return sum(len(draft.chunks) for draft in self.drafts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +140,12 @@ class Ingester:
     """Reads sources into collections; safe to run in several processes at once."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, reader: Reader, embedder: Embedder
+        self, database: Database, blobs: BlobStore, *, reader: Reader, embedders: Embedders
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._reader = reader
-        self._embedder = embedder
+        self._embedders = embedders
         self._documents = Documents(database)
         self._files = Files(database, blobs)
 
@@ -159,16 +164,17 @@ class Ingester:
             InvalidConfiguration: the collection was built with another embedder.
             StorageFailed: the disk is full or the database cannot be reached; run it again later.
         """
-        matching_embedder(into, self._embedder)
+        self._embedders.of(into.recipe, collection=into.name)
         # Three stages side by side: while one window is embedded, the next documents are read and
         # the window before is written to the disk.
         loaded = prefetch((self._load(into, source) for source in sources), READ_AHEAD)
-        for outcome in prefetch(self._embed_windows(into, loaded), READ_AHEAD):
+        for outcome in prefetch(self._embed_windows(loaded), READ_AHEAD):
             if is_cancelled():
                 return
             if isinstance(outcome, _Window):
                 for item, prepared in outcome.documents:
-                    yield self._commit(into, item, prepared)
+                    committed = self._commit(into, item, prepared)
+                    yield committed or Unchanged(item.source.uri)
                     yield from (Warned(item.source.uri, text) for text in item.content.warnings)
             else:
                 yield outcome
@@ -176,7 +182,7 @@ class Ingester:
 
     def process(self, into: Collection, file_id: str) -> Committed | None:
         """Read an attached file; None when it is gone, cancelled, or unreadable (`failed`)."""
-        matching_embedder(into, self._embedder)
+        self._embedders.of(into.recipe, collection=into.name)
         try:
             attached = self._documents.get(into, file_id)
             path = self._files.path(file_id)
@@ -190,14 +196,10 @@ class Ingester:
         except UnreadableDocument as error:
             self._documents.fail(into, file_id, code=error.code, message=error.message)
             return None
-        for outcome in self._embed_window(into, [item]):
-            if isinstance(outcome, _Window):
-                [(_, prepared)] = outcome.documents
-        with self._database.write(lock=into.id) as connection:
-            try:
-                return commit_document(connection, into, prepared, file_id=file_id)
-            except NotFound:
-                return None
+        try:
+            return self._commit(into, item, self._embed_one(item), file_id=file_id)
+        except NotFound:
+            return None
 
     def prune(self, into: Collection, folders: Sequence[Path], seen: set[str]) -> Iterator[Removed]:
         """Delete the documents below `folders` whose source was not seen."""
@@ -254,17 +256,41 @@ class Ingester:
             if blob is None:
                 self._files.discard(stored.digest)
             raise
-        chunks = split(
-            content,
-            self._embedder.token_spans(content.text),
-            max_tokens=into.recipe.chunk_tokens,
-            overlap_tokens=into.recipe.chunk_overlap_tokens,
-        )
-        return _Split(source, stored, content, chunks, self._known_vectors(into, source.uri))
+        return _Split(source, stored, content, self._drafts(into, source.uri, content))
 
-    def _known_vectors(
-        self, into: Collection, uri: str
-    ) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float32]]]:
+    def _drafts(self, into: Collection, uri: str, content: Document) -> list[_Draft]:
+        """Split a document for each build that a write goes to; the live one comes first."""
+        with self._database.read() as connection:
+            builds = followed(connection, into.id)
+        drafts: list[_Draft] = []
+        for each in builds:
+            alike = [
+                draft
+                for draft in drafts
+                if draft.build.recipe.embedder_identity == each.recipe.embedder_identity
+                and draft.build.recipe.chunking == each.recipe.chunking
+            ]
+            try:
+                chunks = alike[0].chunks if alike else self._split(into, content, each.recipe)
+            except InvalidConfiguration as error:
+                if each.state == "live":
+                    raise
+                raise InvalidConfiguration(
+                    f"Build {each.id} of {into.name!r} ({each.state}) cannot be kept in step; "
+                    f"bring its model back, or retire it: {error.message}"
+                ) from error
+            drafts.append(_Draft(each, chunks, self._known_vectors(into, uri, each)))
+        return drafts
+
+    def _split(self, into: Collection, content: Document, recipe: Recipe) -> Sequence[Chunk]:
+        return split(
+            content,
+            self._embedders.of(recipe, collection=into.name).token_spans(content.text),
+            max_tokens=recipe.chunk_tokens,
+            overlap_tokens=recipe.chunk_overlap_tokens,
+        )
+
+    def _known_vectors(self, into: Collection, uri: str, of: Build) -> Known:
         with self._database.read() as connection:
             rows = connection.execute(
                 select(chunk.c.heading, chunk.c.text, chunk.c.vector, document.c.title)
@@ -272,7 +298,7 @@ class Ingester:
                 .where(
                     document.c.collection_id == into.id,
                     document.c.source == uri,
-                    chunk.c.build_id == into.build_id,
+                    chunk.c.build_id == of.id,
                 )
             )
             return {
@@ -282,101 +308,83 @@ class Ingester:
                 for row in rows
             }
 
-    def _embed_windows(
-        self, into: Collection, outcomes: Iterator[_Split | Event]
-    ) -> Iterator[_Window | Event]:
+    def _embed_windows(self, outcomes: Iterator[_Split | Event]) -> Iterator[_Window | Event]:
         window: list[_Split] = []
         for outcome in outcomes:
             if not isinstance(outcome, _Split):
                 yield outcome
                 continue
             window.append(outcome)
-            if sum(len(item.chunks) for item in window) >= WINDOW_CHUNKS:
-                yield from self._embed_window(into, window)
+            if sum(item.chunks for item in window) >= WINDOW_CHUNKS:
+                yield from self._embed_window(window)
                 window = []
-        yield from self._embed_window(into, window)
+        yield from self._embed_window(window)
 
-    def _embed_window(self, into: Collection, window: list[_Split]) -> Iterator[_Window | Embedded]:
-        missing = [
-            embedding_text(item.content, piece)
-            for item in window
-            for piece in item.chunks
-            if _context(item.content, piece) not in item.known
-        ]
-        fresh = np.empty((len(missing), into.recipe.dimension), dtype=np.float32)
-        embedder = matching_embedder(into, self._embedder)
-        # Texts of like length go together: a batch is padded to its longest.
-        order = sorted(range(len(missing)), key=lambda position: -len(missing[position]))
-        for start in range(0, len(order), BATCH_CHUNKS):
-            batch = order[start : start + BATCH_CHUNKS]
-            fresh[batch] = embedder.embed([missing[at] for at in batch], kind="document")
-            yield Embedded(len(batch))
-        rows = iter(fresh)
-        documents = []
-        for item in window:
-            vectors = [
-                item.known[key]
-                if (key := _context(item.content, piece)) in item.known
-                else next(rows)
-                for piece in item.chunks
-            ]
-            documents.append((item, _prepared(item, _stack(vectors, into.recipe.dimension))))
-        yield _Window(tuple(documents))
+    def _embed_window(self, window: list[_Split]) -> Iterator[_Window | Embedded]:
+        vectors = yield from embed(
+            [
+                (draft.build.recipe, _texts(item, draft), draft.known)
+                for item in window
+                for draft in item.drafts
+            ],
+            self._embedders,
+        )
+        rows = iter(vectors)
+        yield _Window(tuple((item, _prepared(item, rows)) for item in window))
 
-    def _commit(self, into: Collection, item: _Split, prepared: Prepared) -> Committed | Unchanged:
-        with self._database.write(lock=into.id) as connection:
-            self._database.lock(connection, BLOBS_LOCK, shared=True)
-            if item.blob.digest not in self._blobs:  # a sweep ran before anything referred to it
-                self._blobs.put_file(item.source.path)
-            return commit_document(connection, into, prepared) or Unchanged(item.source.uri)
+    def _embed_one(self, item: _Split) -> Prepared:
+        for outcome in self._embed_window([item]):
+            if isinstance(outcome, _Window):
+                [(_, prepared)] = outcome.documents
+        return prepared
 
+    def _commit(
+        self, into: Collection, item: _Split, prepared: Prepared, *, file_id: str | None = None
+    ) -> Committed | None:
+        """Write a document; if a build has come or changed places since, prepare it for that."""
+        while True:
+            try:
+                with self._database.write(lock=into.id) as connection:
+                    if file_id is None:
+                        self._keep_bytes(connection, item)
+                    return commit_document(connection, into, prepared, file_id=file_id)
+            except BuildsChanged:
+                drafts = self._drafts(into, item.source.uri, item.content)
+                item = replace(item, drafts=drafts)
+                prepared = self._embed_one(item)
 
-def matching_embedder(collection: Collection, embedder: Embedder) -> Embedder:
-    """Return the embedder, or its model in the precision that the collection was built with.
-
-    Raises:
-        InvalidConfiguration: the collection was built with another model.
-    """
-    wanted = collection.recipe.embedder_identity
-    if wanted == embedder.identity:
-        return embedder
-    if isinstance(embedder, HasSiblings) and (sibling := embedder.sibling(wanted)) is not None:
-        return sibling
-    raise InvalidConfiguration(
-        f"Collection {collection.name!r} was built with {collection.recipe.embedder!r} "
-        f"({wanted[:19]}), the settings choose another model "
-        f"({embedder.identity[:19]}); set retrieval.embedder back or use a new collection"
-    )
+    def _keep_bytes(self, connection: Connection, item: _Split) -> None:
+        self._database.lock(connection, BLOBS_LOCK, shared=True)
+        if item.blob.digest not in self._blobs:  # a sweep ran before anything referred to it
+            self._blobs.put_file(item.source.path)
 
 
 def embedding_text(content: Document, piece: Chunk) -> str:
     """What is embedded of a chunk: its text under the headings (or the title) it stands below."""
-    context = piece.heading or content.title
-    return f"{context}\n{piece.text}" if context else piece.text
+    return joined(in_context(piece, content.title))
 
 
-def _context(content: Document, piece: Chunk) -> tuple[str, str]:
-    return piece.heading or content.title, piece.text
+def _texts(item: _Split, draft: _Draft) -> list[Text]:
+    return [in_context(piece, item.content.title) for piece in draft.chunks]
 
 
-def _prepared(item: _Split, vectors: Vectors) -> Prepared:
+def _prepared(item: _Split, vectors: Iterator[Vectors]) -> Prepared:
+    pieces = {draft.build.id: Pieces(draft.chunks, next(vectors)) for draft in item.drafts}
+    live = next(iter(pieces.values()), Pieces((), np.zeros((0, 0), dtype=np.float32)))
     return Prepared(
         uri=item.source.uri,
         filename=item.source.filename,
         blob=item.blob,
         content=item.content,
         metadata={**_plain(item.content.metadata), **item.source.metadata},
-        chunks=item.chunks,
-        vectors=vectors,
+        chunks=live.chunks,
+        vectors=live.vectors,
+        others=pieces,
     )
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if isinstance(value, str | int | float)}
-
-
-def _stack(vectors: Sequence[np.ndarray[Any, np.dtype[np.float32]]], dimension: int) -> Vectors:
-    return np.stack(vectors) if vectors else np.zeros((0, dimension), dtype=np.float32)
 
 
 def _hash(path: Path) -> str:

@@ -16,12 +16,13 @@ from infra.database.engine import Database
 from infra.errors import InvalidRequest
 from infra.settings import Retrieval
 from retrieval import fusion
+from retrieval.build_state import instead_of_removed
 from retrieval.collections import Collection
 from retrieval.diversity import maximal_marginal_relevance
+from retrieval.embedding import Embedders
 from retrieval.filters import Filter
 from retrieval.fusion import Fused
 from retrieval.indexes import Hits
-from retrieval.ingest import matching_embedder
 from retrieval.neighbours import expand
 from retrieval.passages import Found, fetch, read_vectors
 from retrieval.rerankers import Reranker
@@ -95,13 +96,13 @@ class Retriever:
         database: Database,
         views: Views,
         *,
-        embedder: Embedder,
+        embedders: Embedders,
         settings: Retrieval,
         stages: Stages = Stages(),
     ) -> None:
         self._database = database
         self._views = views
-        self._embedder = embedder
+        self._embedders = embedders
         self._settings = settings
         self._stages = stages
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dense")
@@ -117,7 +118,7 @@ class Retriever:
         """
         if not request.text.strip():
             raise InvalidRequest("The question is empty", parameter="query")
-        embedder = matching_embedder(collection, self._embedder)
+        embedder = self._embedders.of(collection.recipe, collection=collection.name)
         request = self._completed(request)
         view = self._views.get(collection)
         self._wait(view, request)
@@ -127,12 +128,23 @@ class Retriever:
         fused = self._fused(view, request, documents, embedder=embedder, clock=clock)
         found = fetch(self._database, collection, fused, count=self._pool(request))
         clock.lap("fetch")
+        if len(found) < min(len(fused), self._pool(request)) or not fused:
+            with self._database.read() as connection:
+                current = instead_of_removed(connection, collection)
+            if current is not None:
+                return self.search(current, request)
         found = self._reranked(found, request, clock)
         passages = [one.passage for one in self._chosen(found, request, clock)]
         if request.neighbours:
             passages = expand(self._database, passages, neighbours=request.neighbours)
             clock.lap("expand")
         return SearchResult(tuple(passages), clock.laps_ms)
+
+    def count(self, collection: Collection) -> int:
+        """Return how many chunks can be found."""
+        view = self._views.get(collection)
+        view.refresh()
+        return len(view.index)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -196,11 +208,14 @@ class Retriever:
         for text, vector in zip(texts, vectors, strict=True):
             asked = replace(request, text=text)
             lists = self._candidate_lists(view, asked, vector, documents=documents, clock=clock)
-            rankings.append(self._smoothed(_fuse(lists, asked, depth=limit), asked))
+            ranking = _fuse(lists, asked, depth=limit)
+            rankings.append(self._smoothed(ranking, asked, dimension=embedder.dimension))
             clock.lap("fuse")
         return rankings[0] if len(rankings) == 1 else fusion.mean(rankings, limit=limit)
 
-    def _smoothed(self, fused: list[Fused], request: SearchRequest) -> list[Fused]:
+    def _smoothed(
+        self, fused: list[Fused], request: SearchRequest, *, dimension: int
+    ) -> list[Fused]:
         if request.mode != "hybrid" or request.fusion != "convex" or not request.smoothing:
             return fused
         count = max(SMOOTHED, request.limit)
@@ -210,7 +225,7 @@ class Retriever:
             read_vectors(
                 self._database,
                 [item.chunk_id for item in head],
-                dimension=self._embedder.dimension,
+                dimension=dimension,
             ),
             share=request.smoothing,
         )

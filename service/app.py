@@ -24,6 +24,7 @@ from service.routes import (
     aliases,
     answers,
     artifacts,
+    builds,
     chat,
     console,
     files,
@@ -70,7 +71,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Gate, server=server, keys=lambda: components.keys)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, jobs, runs, operations, console)
+    ours = (answers, aliases, artifacts, builds, jobs, runs, operations, console)
     for routes in (chat, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
@@ -104,9 +105,23 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
-    for part in ("ingester", "answering", "files", "batches", "jobs", "worker"):
+    for part in (
+        "embedder",
+        "ingester",
+        "builds",
+        "answering",
+        "files",
+        "batches",
+        "jobs",
+        "worker",
+    ):
         getattr(components, part)
-    return Follower(components.database, components.collections, components.views)
+    return Follower(
+        components.database,
+        components.collections,
+        components.views,
+        warm=lambda item: components.embedders.of(item.recipe, collection=item.name),
+    )
 
 
 def _begin_work(components: Components) -> None:

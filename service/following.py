@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy import func, select
 
 from infra.database.engine import Database
-from infra.database.schema import change, collection
+from infra.database.schema import build, change
 from infra.errors import RagstoneError, StorageFailed
+from retrieval.build_state import FOLLOWED, all_followed
 from retrieval.collections import Collection, Collections
 from retrieval.view import Views
 
@@ -25,7 +27,17 @@ one with the smaller sequence may commit last, and then the largest sequence doe
 class Follower:
     """One thread that follows the change log, so that no question has to."""
 
-    def __init__(self, database: Database, collections: Collections, views: Views) -> None:
+    def __init__(
+        self,
+        database: Database,
+        collections: Collections,
+        views: Views,
+        *,
+        warm: Callable[[Collection], object] = lambda _: None,
+    ) -> None:
+        """`warm` opens what else a build needs to answer, before it is swapped in."""
+        self._warm = warm
+        self._warmed: set[int] = set()
         self._database = database
         self._collections = collections
         self._views = views
@@ -79,6 +91,9 @@ class Follower:
     def _bring_up_to_date(self, item: Collection) -> None:
         try:
             self._views.get(item).refresh()
+            if item.build_id not in self._warmed:
+                self._warmed.add(item.build_id)
+                self._warm(item)
         except (RagstoneError, OSError, RuntimeError, ValueError) as error:
             # One broken index must not keep the others behind; its searches report it themselves.
             logger.error("the view of %r cannot follow: %s", item.name, error)
@@ -87,11 +102,24 @@ class Follower:
         with self._database.read() as connection:
             sequence = connection.execute(select(func.max(change.c.sequence))).scalar()
             count, newest = connection.execute(
-                select(func.count(), func.max(collection.c.id)).select_from(collection)
+                select(func.count(), func.max(build.c.id))
+                .select_from(build)
+                .where(build.c.state.in_(FOLLOWED))
             ).one()
         return int(sequence or 0), int(count), int(newest or 0)
 
     def _all(self) -> list[Collection]:
+        """Return every collection once for each build that is kept in step.
+
+        The view of a build that may answer next is open and up to date before it does, whichever
+        process swaps it in.
+        """
+        with self._database.read() as connection:
+            builds = all_followed(connection)
+        known = {item.id: item for item in self._live()}
+        return [each.of(known[number]) for number, each in builds if number in known]
+
+    def _live(self) -> list[Collection]:
         everything: list[Collection] = []
         while True:
             after = everything[-1].public_id if everything else None

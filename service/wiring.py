@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.blobs import BlobStore
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.errors import InvalidConfiguration
 from infra.settings import Settings
 from retrieval.batches import Batches
 from retrieval.collections import Collection, Collections
 from retrieval.documents import Documents
 from retrieval.files import Files
-from retrieval.recipe import Recipe
+from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
 from service.keys import Keys
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from infra.tracking.runs import Runs
     from infra.tracking.tracker import Tracker
     from monitoring.metrics import Metrics
+    from retrieval.building import Builder
+    from retrieval.builds import Builds, Verdict
+    from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
     from retrieval.search import Retriever, SearchRequest, SearchResult
@@ -145,6 +148,15 @@ class Components:
         return open_embedder(options.embedder, **options.embedder_options)
 
     @cached_property
+    def embedders(self) -> Embedders:
+        from retrieval.embedding import Embedders
+
+        options = self.settings.retrieval
+        return Embedders(
+            lambda: self.embedder, name=options.embedder, options=options.embedder_options
+        )
+
+    @cached_property
     def reader(self) -> Reader:
         from retrieval.reading import Reader
 
@@ -154,7 +166,19 @@ class Components:
     def ingester(self) -> Ingester:
         from retrieval.ingest import Ingester
 
-        return Ingester(self.database, self.blobs, reader=self.reader, embedder=self.embedder)
+        return Ingester(self.database, self.blobs, reader=self.reader, embedders=self.embedders)
+
+    @cached_property
+    def builder(self) -> Builder:
+        from retrieval.building import Builder
+
+        return Builder(self.database, self.blobs, reader=self.reader, embedders=self.embedders)
+
+    @cached_property
+    def builds(self) -> Builds:
+        from retrieval.builds import Builds
+
+        return Builds(self.database, self.views, self.builder)
 
     @cached_property
     def retriever(self) -> Retriever:
@@ -166,7 +190,7 @@ class Components:
         return Retriever(
             self.database,
             self.views,
-            embedder=self.embedder,
+            embedders=self.embedders,
             settings=options,
             stages=Stages(
                 reranker=open_reranker(options.reranker, **options.reranker_options),
@@ -198,38 +222,47 @@ class Components:
         self.metrics.observe_search(result.timings_ms)
         return result
 
+    def evaluate(self, live: Collection, candidate: Collection) -> Verdict:
+        """Have a new build find what the live one finds."""
+        from retrieval.self_check import compare
+
+        return compare(self.database, self.retriever, live=live, candidate=candidate)
+
     def recipe(
-        self, *, chunk_tokens: int | None = None, overlap_tokens: int | None = None
+        self,
+        *,
+        embedder: str | None = None,
+        embedder_options: Mapping[str, Any] | None = None,
+        chunk_tokens: int | None = None,
+        overlap_tokens: int | None = None,
     ) -> Recipe:
-        """What a new collection is built with.
+        """What a new collection or build is made with; what is None is as the settings say.
 
         Raises:
             InvalidConfiguration: chunks would be longer than the embedder reads.
         """
         options = self.settings.retrieval
-        size = chunk_tokens or options.chunk_tokens
-        overlap = options.chunk_overlap_tokens if overlap_tokens is None else overlap_tokens
-        if size > self.embedder.max_tokens:
-            raise InvalidConfiguration(
-                f"Chunks of {size} tokens, but the embedder reads {self.embedder.max_tokens}; "
-                "lower retrieval.chunk_tokens"
-            )
-        if overlap > size // 2:
-            raise InvalidConfiguration(
-                f"Chunks of {size} tokens cannot overlap by {overlap}; at most half"
-            )
-        return Recipe(
-            embedder=options.embedder,
-            embedder_identity=self.embedder.identity,
-            dimension=self.embedder.dimension,
-            chunk_tokens=size,
-            chunk_overlap_tokens=overlap,
+        name, opened_with = options.embedder, options.embedder_options
+        chosen = self.embedder
+        if embedder is not None and (embedder, embedder_options or {}) != (name, opened_with):
+            name, opened_with = embedder, dict(embedder_options or {})
+            chosen = self.embedders.open(name, opened_with)
+        return compose_recipe(
+            chosen,
+            name=name,
+            options=opened_with,
+            chunk_tokens=chunk_tokens or options.chunk_tokens,
+            overlap_tokens=(
+                options.chunk_overlap_tokens if overlap_tokens is None else overlap_tokens
+            ),
         )
 
     def delete_collection(self, name: str) -> Collection:
         """Remove a collection: rows, vectors, index files, and the bytes nothing else refers to."""
+        builds = self.builds.list(self.collections.get(name))
         gone = self.collections.delete(name)
-        self.views.forget(gone)
+        for build in builds:
+            self.views.forget(build.of(gone))
         shutil.rmtree(self.views.folder(gone).parent, ignore_errors=True)
         self.files.sweep()
         return gone

@@ -12,7 +12,7 @@ from infra.jobs.definitions import Registry, Resources
 from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
-from service import ingesting, launching, pipelining
+from service import building, ingesting, launching, pipelining, snapshots
 
 if TYPE_CHECKING:
     from infra.jobs.worker import Worker
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 def registry(parts: Components) -> Registry:
     """Return the jobs of the product; each `define(registered, parts)` adds those of its module."""
     registered = Registry()
-    for define in (ingesting.define, launching.define, pipelining.define):
+    for define in (
+        ingesting.define,
+        building.define,
+        snapshots.define,
+        launching.define,
+        pipelining.define,
+    ):
         define(registered, parts)
     return registered
 

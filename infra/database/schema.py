@@ -76,7 +76,8 @@ build = Table(
         nullable=False,
         index=True,
     ),
-    Column("state", String(16), nullable=False),  # building | live | retired
+    # building | live | standby (live before, kept in step) | reclaiming | reclaimed
+    Column("state", String(16), nullable=False),
     Column("recipe_digest", String(80), nullable=False),
     Column("recipe", JSON, nullable=False),
     Column("dimension", Integer, nullable=False),
@@ -153,6 +154,40 @@ chunk = Table(
     Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),  # float16, little endian
     UniqueConstraint("build_id", "document_id", "ordinal"),
+    sqlite_autoincrement=True,
+)
+
+# Which version of a document a build holds; a document without a row is yet to be built.
+build_document = Table(
+    "build_document",
+    metadata,
+    Column("build_id", Number, ForeignKey("build.id", ondelete="CASCADE"), primary_key=True),
+    Column(
+        "document_id",
+        Number,
+        ForeignKey("document.id", ondelete="CASCADE"),
+        primary_key=True,
+        index=True,
+    ),
+    Column("version", Integer, nullable=False),
+)
+
+build_event = Table(
+    "build_event",
+    metadata,
+    _number_key(),
+    Column(
+        "collection_id",
+        Number,
+        ForeignKey("collection.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("build_id", Number, nullable=False),
+    # started | refused | swapped | rolled_back | retired
+    Column("kind", String(16), nullable=False),
+    Column("detail", JSON, nullable=False, default=dict),
+    Column("at", Moment(), nullable=False),
     sqlite_autoincrement=True,
 )
 

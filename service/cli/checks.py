@@ -153,13 +153,12 @@ def _engine(parts: Components) -> Iterator[Finding]:
 
 def _indexes(parts: Components) -> Iterator[Finding]:
     """Open every collection's index, which compares its checkpoint with its checksums."""
-    from retrieval.ingest import matching_embedder
     from service.cli.collections import every_collection
 
     for collection in every_collection(parts):
         name = f"index {collection.name!r}"
         try:
-            matching_embedder(collection, parts.embedder)
+            parts.embedders.of(collection.recipe, collection=collection.name)
             view = parts.views.get(collection)
         except RagstoneError as error:
             yield Finding(name, "fail", error.message)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import documents
+from service.cli import builds, documents
 from service.cli.output import Json, Yes, note, print_json, print_table, say
 from service.cli.session import opened
 
@@ -104,6 +104,9 @@ def delete(name: Name, yes: Yes = False, json: Json = False) -> None:
         print_json({"id": row["id"], "name": row["name"], "deleted": True})
     else:
         say(f"Deleted {row['name']!r}")
+
+
+builds.add_to(app)
 
 
 def every_collection(parts: Components) -> list[Collection]:

@@ -20,7 +20,8 @@ def watched(events: Iterable[Event], sources: Sequence[Source | Unwalkable]) -> 
 
     The bar measures bytes: documents differ too much in size for their count to tell the time.
     """
-    from retrieval.ingest import Embedded, Removed, Warned
+    from retrieval.embedding import Embedded
+    from retrieval.ingest import Removed, Warned
 
     sizes = {source.uri: _size(source) for source in sources}
     documents = chunks = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -386,10 +387,21 @@ def test_vectors_of_two_models_are_never_mixed(
     components: Components, collection: Collection, folder: Path
 ) -> None:
     components.__dict__["embedder"] = HashingEmbedder(128, 256)
+    # Made before recipes kept what their embedder is opened with.
+    recipe = replace(collection.recipe, embedder_options=None)
+    former = replace(collection, recipe=recipe)
     with pytest.raises(InvalidConfiguration, match="stones"):
-        ingest(components, collection, folder)
+        ingest(components, former, folder)
     with pytest.raises(InvalidConfiguration, match="stones"):
-        sources(components, collection, "anything")
+        sources(components, former, "anything")
+
+
+def test_collection_keeps_its_embedder_when_the_settings_choose_another(
+    components: Components, collection: Collection, folder: Path
+) -> None:
+    components.__dict__["embedder"] = HashingEmbedder(128, 256)
+    ingest(components, collection, folder)
+    assert sources(components, collection, "anything")
 
 
 def test_pages_walk_forward_and_back(components: Components, collection: Collection) -> None:

@@ -8,6 +8,8 @@ import json
 import logging
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +235,9 @@ def test_collection_of_another_model_is_refused(
     built = open_components(settings_with(tmp_path, other))
     into = built.collections.create("towers", built.recipe(chunk_tokens=16, overlap_tokens=0))
     changed = open_components(settings_with(tmp_path, tiny))
+    former = replace(into, recipe=replace(into.recipe, embedder_options=None))
     with pytest.raises(InvalidConfiguration, match="another model"):
-        changed.retriever.search(into, SearchRequest("stone"))
+        changed.retriever.search(former, SearchRequest("stone"))
 
 
 # Without torch

@@ -82,7 +82,7 @@ class Library:
         return Retriever(
             parts.database,
             parts.views,
-            embedder=parts.embedder,
+            embedders=parts.embedders,
             settings=Retrieval(**options),
             stages=stages or Stages(),
         )
