@@ -18,7 +18,7 @@ from benchmarks.table import Bar, Row, Spread
 from infra.plugins import require
 from infra.settings import Settings, load_settings
 from retrieval.ingest import Summary
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 EMBEDDING_SHARE = Bar(0.85, at_least=True)

@@ -11,6 +11,8 @@ RagstoneError
  ├─ Conflict                 the name is taken, or the state does not allow it
  ├─ UnreadableDocument       this one document cannot be read; the run goes on
  │   └─ Encrypted, Unsupported, EmptyDocument, Damaged, ExceedsLimit
+ ├─ SourceFailed             a source cannot be listed or reached; nothing was removed
+ │   └─ FetchFailed          one address did not give what it should; FetchRefused: it must not
  ├─ StorageFailed            disk full, database locked or unreachable
  ├─ CorruptIndex             a checkpoint does not match its checksums; the view rebuilds itself
  ├─ NotReady                 still starting, or a view lags behind the write it was asked to show
@@ -111,6 +113,22 @@ class ExceedsLimit(UnreadableDocument):
     """Reading the document would take more memory, time or disk than is allowed."""
 
     code = "exceeds_limit"
+
+
+class SourceFailed(RagstoneError):
+    """A source of documents cannot be listed or reached."""
+
+
+class FetchFailed(SourceFailed):
+    """An address did not give what was asked for; `status` is its HTTP status, if it had one."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class FetchRefused(FetchFailed):
+    """The address, or what it leads to, is one that must not be fetched."""
 
 
 class StorageFailed(RagstoneError):

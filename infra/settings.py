@@ -70,7 +70,7 @@ class Retrieval(Section):
     """How dense and lexical search become one ranking: by weighted scores, or by ranks alone."""
     dense_weight: float = Field(default=0.5, ge=0, le=1)
     """Of dense search in the convex fusion; lexical search has the rest."""
-    smoothing: float = Field(default=0.3, ge=0, le=1)
+    smoothing: float = Field(default=0.6, ge=0, le=1)
     """The part of a score of the convex fusion that comes from the candidates most alike."""
     reranker: str = "none"
     """A file of `retrieval/rerankers/`, or a dotted path."""
@@ -105,6 +105,50 @@ class Loading(Section):
     """Address space that parsing may take on top of what its process takes by itself."""
     timeout_seconds: float = Field(default=120.0, gt=0)
     """Wall time for one document."""
+
+
+class SqlSource(Section):
+    """A query whose rows are documents."""
+
+    url: SecretStr
+    """SQLAlchemy URL of the database; a user who may only read is best."""
+    query: str
+    """A SELECT; its columns are named below."""
+    key: str
+    """The column that tells rows apart."""
+    text: tuple[str, ...] = Field(min_length=1)
+    """Columns that make up the text, in this order."""
+    title: str | None = None
+    """The column that becomes the heading."""
+    metadata: tuple[str, ...] = ()
+    """Columns that are kept as metadata, under their names."""
+    version: str | None = None
+    """A column that changes with the row, such as `updated_at`; else the row is hashed."""
+
+
+class Sources(Section):
+    """What documents are kept in step with, and bounds on reaching it."""
+
+    max_delete_share: float = Field(default=0.5, ge=0, le=1)
+    """Of a source's documents; a sync that would remove more asks for `--allow-deletes`."""
+    max_item_bytes: int = Field(default=256 * 2**20, ge=1)
+    """Of one document that is fetched, unpacked."""
+    max_items: int = Field(default=1_000_000, ge=1)
+    """That one source may list."""
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """For one answer from the web, from its first byte to its last."""
+    max_redirects: int = Field(default=5, ge=0, le=20)
+    """Followed from one address, each checked as the first."""
+    allowed_addresses: tuple[str, ...] = ()
+    """Private addresses that may be fetched from, such as `10.1.0.0/16` or `127.0.0.1:8080`."""
+    ignore_robots: bool = False
+    """Fetch what a `robots.txt` asks not to; for sites of your own."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to fsspec for sources that are buckets, such as `endpoint_url`."""
+    sql: dict[str, SqlSource] = Field(default_factory=dict)
+    """By name, the databases and queries that `sql:NAME` reads."""
+    remote: tuple[str, ...] = ()
+    """Beginnings of the URLs that may be made a source over HTTP; none by default."""
 
 
 class Generation(Section):
@@ -178,6 +222,7 @@ class Settings(BaseSettings):
     server: Server = Server()
     retrieval: Retrieval = Retrieval()
     loading: Loading = Loading()
+    sources: Sources = Sources()
     generation: Generation = Generation()
     artifacts: Artifacts = Artifacts()
     jobs: Jobs = Jobs()
@@ -256,10 +301,15 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     for name in environment:
         if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() in known:
             continue
-        if not any(name.upper().startswith(f"{key}__") for key in known if key.endswith("OPTIONS")):
+        if not any(name.upper().startswith(f"{key}__") for key in known if _is_open(key)):
             raise InvalidConfiguration(
                 f"Unknown environment variable {name!r}{_suggest(name, known)}"
             )
+
+
+def _is_open(key: str) -> bool:
+    """Whether what stands below a key is the operator's to name."""
+    return key.endswith(("OPTIONS", "SOURCES__SQL"))
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -218,7 +218,7 @@ class Ingester:
 
     def _load(self, into: Collection, source: Source | Unwalkable) -> _Split | Skipped | Unchanged:
         if isinstance(source, Unwalkable):
-            return Skipped(source.uri, "unreadable", source.reason)
+            return Skipped(source.uri, source.code, source.reason)
         try:
             check_metadata(source.metadata)
             digest = _hash(source.path)

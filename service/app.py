@@ -31,6 +31,7 @@ from service.routes import (
     jobs,
     operations,
     runs,
+    sources,
     store_files,
     vector_stores,
 )
@@ -71,7 +72,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Gate, server=server, keys=lambda: components.keys)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, operations, console)
+    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
     for routes in (chat, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app

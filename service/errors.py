@@ -22,6 +22,8 @@ STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.NotFound: (404, "not_found"),
     errors.Conflict: (409, "conflict"),
     errors.UnreadableDocument: (400, "unreadable_document"),
+    errors.FetchRefused: (400, "address_refused"),
+    errors.SourceFailed: (502, "source_failed"),
     errors.StorageFailed: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
     errors.EngineFailed: (502, "engine_failed"),

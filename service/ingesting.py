@@ -271,7 +271,7 @@ def _read_folders(
 ) -> dict[str, Any]:
     from retrieval.commit import Committed
     from retrieval.ingest import Skipped, Summary, Unchanged
-    from retrieval.sources import walk
+    from retrieval.sources.folder import walk
 
     sources = list(walk(paths, metadata=metadata))
     summary, done = Summary(), 0

@@ -90,11 +90,8 @@ class Questions:
         collection = self._components.collections.get(question.collection)
         if question.min_sequence:
             self._check_sequence(collection, question.min_sequence)
-            require_sequence(
-                self._components.views.get(collection),
-                question.min_sequence,
-                timeout_seconds=SEQUENCE_TIMEOUT_SECONDS,
-            )
+            view = self._components.views.get(collection)
+            require_sequence(view, question.min_sequence, timeout_seconds=SEQUENCE_TIMEOUT_SECONDS)
         return collection
 
     def _check_sequence(self, collection: Collection, sequence: int) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
     from retrieval.search import Retriever, SearchRequest, SearchResult
+    from retrieval.source_definitions import Definitions
+    from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
 
@@ -179,6 +181,23 @@ class Components:
         from retrieval.builds import Builds
 
         return Builds(self.database, self.views, self.builder)
+
+    @cached_property
+    def sources(self) -> Definitions:
+        from retrieval.source_definitions import Definitions
+
+        return Definitions(self.database)
+
+    @cached_property
+    def syncer(self) -> Syncer:
+        from retrieval.sync import Syncer
+
+        return Syncer(
+            self.ingester,
+            self.files,
+            scratch=self.settings.data_folder / "syncing",
+            limits=self.settings.sources,
+        )
 
     @cached_property
     def retriever(self) -> Retriever:

@@ -12,7 +12,7 @@ from infra.jobs.definitions import Registry, Resources
 from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
-from service import building, ingesting, launching, pipelining, snapshots
+from service import building, ingesting, launching, pipelining, snapshots, syncing
 
 if TYPE_CHECKING:
     from infra.jobs.worker import Worker
@@ -26,6 +26,7 @@ def registry(parts: Components) -> Registry:
         ingesting.define,
         building.define,
         snapshots.define,
+        syncing.define,
         launching.define,
         pipelining.define,
     ):
@@ -73,7 +74,8 @@ def run(settings: Settings) -> None:
     from service.wiring import Components
 
     parts = Components(settings)
-    for part in ("ingester", "metrics", "jobs"):  # on one thread: jobs run in many
+    # On one thread, here: jobs run in many.
+    for part in ("embedder", "builds", "ingester", "metrics", "jobs"):
         getattr(parts, part)
     ingesting.take_up(parts)
     run_until_asked(open_worker(parts, lazy=False), close=parts.close)

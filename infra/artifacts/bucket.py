@@ -40,7 +40,7 @@ class Bucket:
         self._filesystem = filesystem
         self._prefix = prefix.rstrip("/")
         self._scratch = scratch or Path(tempfile.gettempdir()) / "ragstone-artifacts"
-        self._failures = _failures_of(filesystem)
+        self._failures = failures_of(filesystem)
 
     @property
     def scratch(self) -> Path:
@@ -191,6 +191,12 @@ def connect(url: str, *, scratch: Path | None = None, **options: Any) -> Bucket:
         MissingDependency: the package for the protocol is not installed.
         InvalidConfiguration: fsspec does not know the protocol.
     """
+    filesystem, prefix = connect_filesystem(url, **options)
+    return Bucket(filesystem, prefix, scratch)
+
+
+def connect_filesystem(url: str, **options: Any) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL and the path in it; raises as `connect` does."""
     protocol = url.partition("://")[0]
     if protocol in _PACKAGES:
         package, extra = _PACKAGES[protocol]
@@ -202,7 +208,7 @@ def connect(url: str, *, scratch: Path | None = None, **options: Any) -> Bucket:
         )
     except ValueError as error:
         raise InvalidConfiguration(f"Cannot open {url!r}: {error}") from error
-    return Bucket(filesystem, prefix, scratch)
+    return filesystem, prefix
 
 
 def _status(error: OSError) -> int | None:
@@ -212,7 +218,8 @@ def _status(error: OSError) -> int | None:
     return status
 
 
-def _failures_of(filesystem: Any) -> tuple[type[Exception], ...]:
+def failures_of(filesystem: Any) -> tuple[type[Exception], ...]:
+    """Return what a file system raises besides `OSError` where its server does not answer."""
     protocol = filesystem.protocol
     if "s3" in ((protocol,) if isinstance(protocol, str) else protocol):
         return (require("botocore.exceptions", extra="s3").BotoCoreError,)

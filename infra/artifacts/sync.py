@@ -72,8 +72,7 @@ class Transfer:
                 size = self._fetch(key, temporary)
         except FileNotFoundError as error:
             raise NotFound("object", key) from error
-        problem = damage(arrived, key)
-        if problem:
+        if problem := damage(arrived, key):
             self.files.remove(temporary)
             raise StorageFailed(f"{key!r} arrived {problem}; verify the store it came from")
         put = self.target.replace if replace else self.target.publish

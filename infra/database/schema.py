@@ -230,6 +230,42 @@ batch_member = Table(
 # emptied after it, so that a crash in between forgets nothing.
 doomed_blob = Table("doomed_blob", metadata, Column("digest", String(80), primary_key=True))
 
+# Where the documents of a collection are kept in step with; no secret stands here.
+source = Table(
+    "source",
+    metadata,
+    Column("number", Number, Identity(), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column(
+        "collection_id",
+        Number,
+        ForeignKey("collection.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("kind", String(64), nullable=False),  # a file of retrieval/sources/
+    Column("place", Text, nullable=False),
+    Column("identity", Text, nullable=False),  # what its items are remembered under
+    Column("options", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("created_at", Moment(), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# What a sync brought in. A row is written before its document, so that a crash leaves no document
+# that nobody answers for; the token is the version that was committed, null until then.
+source_item = Table(
+    "source_item",
+    metadata,
+    Column(
+        "collection_id", Number, ForeignKey("collection.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("scope", String(80), primary_key=True),  # the digest of the place it came from
+    Column("uri", String(2048), primary_key=True),
+    Column("token", Text, nullable=True),
+    Column("digest", String(80), nullable=True),  # of the document's bytes at that version
+)
+
 api_key = Table(
     "api_key",
     metadata,

@@ -115,7 +115,7 @@ def _show(parts: Components, documents: Path | None, record: _Record) -> None:
 
 
 def _ingest(parts: Components, into: Collection, folder: Path, record: _Record) -> None:
-    from retrieval.sources import walk
+    from retrieval.sources.folder import walk
 
     chosen = select(walk([folder]))
     record.say(f"Reading {len(chosen.sources)} files of {printable(str(folder))}", style="bold")

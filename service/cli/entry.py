@@ -26,6 +26,7 @@ from service.cli import (
     runs,
     search,
     serve,
+    sync,
     worker,
 )
 from service.cli.output import note, printable
@@ -97,6 +98,7 @@ def _options(
 app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
+app.add_typer(sync.app, name="sync")
 app.command("search")(search.search)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)

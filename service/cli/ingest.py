@@ -71,7 +71,7 @@ def ingest(
     over, so running it again costs little. A file that cannot be read is skipped and reported; the
     exit code is 1 only when not one file could be read.
     """
-    from retrieval.sources import walk
+    from retrieval.sources.folder import walk
 
     given = parse_metadata(metadata or [])
     if background:
@@ -93,7 +93,7 @@ def ingest(
 def _queue(
     paths: Sequence[Path], collection: str, *, metadata: dict[str, Any], prune: bool, json: bool
 ) -> None:
-    from retrieval.sources import walk
+    from retrieval.sources.folder import walk
     from service.cli import job_output
     from service.ingesting import read_folders
 

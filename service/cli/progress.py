@@ -39,6 +39,24 @@ def watched(events: Iterable[Event], sources: Sequence[Source | Unwalkable]) -> 
             yield event
 
 
+def counted(events: Iterable[Event], *, total: int) -> Iterator[Event]:
+    """Yield the events of a sync of `total` documents, drawing a bar if someone is watching."""
+    from retrieval.embedding import Embedded
+    from retrieval.ingest import Removed, Warned
+
+    documents = chunks = 0
+    with _bar() as bar:
+        task = bar.add_task("fetching", total=total, documents=0, of=total, chunks=0)
+        for event in events:
+            if isinstance(event, Embedded):
+                chunks += event.chunks
+                bar.update(task, chunks=chunks)
+            elif not isinstance(event, Warned | Removed):
+                documents += 1
+                bar.update(task, documents=documents, advance=1)
+            yield event
+
+
 def _bar() -> Progress:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 

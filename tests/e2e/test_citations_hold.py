@@ -17,7 +17,7 @@ from infra.settings import Loading, load_settings
 from retrieval.collections import Collection
 from retrieval.ingest import Summary
 from retrieval.reading import Reader
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 KINDS = ("markdown", "docx", "html", "eml", "csv", "xlsx", "pptx", "pdf", "epub")

@@ -12,7 +12,7 @@ from infra.contracts import Vectors
 from infra.settings import load_settings
 from retrieval.commit import Committed
 from retrieval.embedders.hashing import HashingEmbedder
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 CHECKPOINT_EVERY = 5

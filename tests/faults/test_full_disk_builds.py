@@ -13,7 +13,7 @@ from sqlalchemy import select
 from infra.database.schema import chunk
 from infra.settings import Settings, load_settings
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from retrieval.build_state import Build
 from retrieval.collections import Collection
 from retrieval.embedders.hashing import HashingEmbedder
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 WORKER = Path(__file__).parent / "builds_worker.py"

@@ -19,7 +19,7 @@ from retrieval.commit import Committed
 from retrieval.embedders.hashing import HashingEmbedder
 from retrieval.ingest import Removed, Summary
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 TOWER = "# The tower\n\nThe Tower of London stands on Kentish ragstone.\n"

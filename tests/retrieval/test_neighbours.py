@@ -16,7 +16,7 @@ from infra.settings import load_settings
 from retrieval.ingest import Summary
 from retrieval.neighbours import expand
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 WORDS = ("stone", "tower", "river", "brücke", "石垣", "bread", "oven", "naïve 🙂", "keep", "moat")

@@ -8,7 +8,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from retrieval.embedders._model_folder import ModelFolder
 from retrieval.embedders._onnx_export import quantize
 from retrieval.embedders._onnx_graph import UnknownArchitecture, describe
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from tiny_model import LAYERS, write_model
 
 pytest.importorskip("onnxruntime", reason="the extra `embed` is not installed")

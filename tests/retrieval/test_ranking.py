@@ -19,7 +19,7 @@ from infra.settings import Retrieval, load_settings
 from retrieval.collections import Collection
 from retrieval.ingest import Summary
 from retrieval.search import Retriever, SearchRequest, Stages
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 TOPICS = {

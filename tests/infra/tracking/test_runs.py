@@ -34,7 +34,8 @@ def test_run_records_what_it_was_told_and_where_it_ran(tracker: Tracker) -> None
     assert record.parameters == told
     assert record.tags == {"n": "3", "team": "nlp"}
     assert record.exit_reason is None
-    assert record.command[-len(sys.argv[1:]) or None :] == tuple(sys.argv[1:])
+    assert record.command[0] == sys.orig_argv[0]
+    assert len(record.command) == len(sys.orig_argv)
     assert record.environment["python"].endswith(sys.version.split()[0])
     assert record.environment["host"] == os.uname().nodename
     assert record.packages is not None
