@@ -58,6 +58,12 @@ class Retrieval(Section):
     """Passed to the embedder, such as `model` (hub id or path)."""
     index: str = "local"
     """A file of `retrieval/indexes/`, or a dotted path."""
+    index_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the index, such as `uri` of a Milvus cluster; its token comes from elsewhere."""
+    splitter: str | None = Field(default=None, pattern=r"\.")
+    """Dotted path of a splitter, such as LangChain's; by default Ragstone splits."""
+    splitter_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the splitter's class, such as `chunk_size`."""
     chunk_tokens: int = Field(default=200, ge=16, le=8192)
     """Length of a chunk, in the embedder's tokens; at most what it reads."""
     chunk_overlap_tokens: int = Field(default=32, ge=0)
@@ -105,6 +111,8 @@ class Loading(Section):
     """Address space that parsing may take on top of what its process takes by itself."""
     timeout_seconds: float = Field(default=120.0, gt=0)
     """Wall time for one document."""
+    loaders: dict[str, str] = Field(default_factory=dict)
+    """Dotted paths of loaders, such as LangChain's, by the ending of the names they read."""
 
 
 class SqlSource(Section):

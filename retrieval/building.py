@@ -16,12 +16,12 @@ from infra.database.schema import build_document, chunk, document, document_text
 from infra.errors import Conflict, NotFound, UnreadableDocument
 from retrieval import build_state
 from retrieval.build_state import Build
-from retrieval.chunking import split
 from retrieval.collections import Collection
 from retrieval.commit import Pieces, insert_pieces
 from retrieval.embedding import Embedded, Embedders, Known, embed, in_context
 from retrieval.prefetch import prefetch
 from retrieval.reading import Reader
+from retrieval.splitting import Splitter
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,15 @@ class Builder:
     """Brings builds to hold what their collection holds; safe to run in several processes."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, reader: Reader, embedders: Embedders
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        reader: Reader,
+        embedders: Embedders,
+        splitter: Splitter | None = None,
     ) -> None:
+        self._splitter = splitter or Splitter()
         self._database = database
         self._blobs = blobs
         self._reader = reader
@@ -129,7 +136,7 @@ class Builder:
 
     def _split(self, whole: Collection, into: Build, stored: _Stored) -> Sequence[Chunk]:
         content = self._read(stored)
-        return split(
+        return self._splitter.split(
             content,
             self._embedders.of(into.recipe, collection=whole.name).token_spans(content.text),
             max_tokens=into.recipe.chunk_tokens,

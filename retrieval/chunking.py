@@ -199,7 +199,7 @@ class _Packer:
         self._max_characters = max_tokens * MAX_CHARACTERS_PER_TOKEN
         self._overlap_tokens = overlap_tokens
         self._is_heading = [document.blocks[block].kind == "heading" for block in pieces.block]
-        self._paths = _paths(document)
+        self._paths = heading_paths(document)
 
     def cuts(self) -> Iterator[_Cut]:
         for start, end in self._merged(self._sections()):
@@ -324,7 +324,7 @@ class _Packer:
         return shared or first
 
 
-def _paths(document: Document) -> list[tuple[str, ...]]:
+def heading_paths(document: Document) -> list[tuple[str, ...]]:
     """The headings above each block, a heading's own included."""
     open_headings: list[tuple[int, str]] = []
     path: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ from infra.database.engine import Database
 from infra.database.schema import chunk, document
 from infra.errors import InvalidConfiguration, NotFound, UnreadableDocument
 from retrieval.build_state import Build, followed
-from retrieval.chunking import split
 from retrieval.collections import Collection
 from retrieval.commit import BuildsChanged, Committed, Pieces, Prepared, commit_document
 from retrieval.documents import Documents, check_metadata
@@ -28,6 +27,7 @@ from retrieval.prefetch import prefetch
 from retrieval.reading import Reader
 from retrieval.recipe import Recipe
 from retrieval.sources import Source, Unwalkable
+from retrieval.splitting import Splitter
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,9 @@ class _Split:
     def chunks(self) -> int:
         return sum(len(draft.chunks) for draft in self.drafts)
 
+    def texts(self, draft: _Draft) -> list[Text]:
+        return [in_context(piece, self.content.title) for piece in draft.chunks]
+
 
 @dataclass(frozen=True, slots=True)
 class _Window:
@@ -140,12 +143,19 @@ class Ingester:
     """Reads sources into collections; safe to run in several processes at once."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, reader: Reader, embedders: Embedders
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        reader: Reader,
+        embedders: Embedders,
+        splitter: Splitter | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._reader = reader
         self._embedders = embedders
+        self._splitter = splitter or Splitter()
         self._documents = Documents(database)
         self._files = Files(database, blobs)
 
@@ -165,6 +175,7 @@ class Ingester:
             StorageFailed: the disk is full or the database cannot be reached; run it again later.
         """
         self._embedders.of(into.recipe, collection=into.name)
+        self._splitter.require(into.recipe.splitter, collection=into.name)
         # Three stages side by side: while one window is embedded, the next documents are read and
         # the window before is written to the disk.
         loaded = prefetch((self._load(into, source) for source in sources), READ_AHEAD)
@@ -183,6 +194,7 @@ class Ingester:
     def process(self, into: Collection, file_id: str) -> Committed | None:
         """Read an attached file; None when it is gone, cancelled, or unreadable (`failed`)."""
         self._embedders.of(into.recipe, collection=into.name)
+        self._splitter.require(into.recipe.splitter, collection=into.name)
         try:
             attached = self._documents.get(into, file_id)
             path = self._files.path(file_id)
@@ -252,11 +264,12 @@ class Ingester:
         stored = blob or self._blobs.put_file(source.path)
         try:
             content = self._reader.read(self._blobs.path(stored.digest), filename=source.filename)
+            drafts = self._drafts(into, source.uri, content)
         except UnreadableDocument:
             if blob is None:
                 self._files.discard(stored.digest)
             raise
-        return _Split(source, stored, content, self._drafts(into, source.uri, content))
+        return _Split(source, stored, content, drafts)
 
     def _drafts(self, into: Collection, uri: str, content: Document) -> list[_Draft]:
         """Split a document for each build that a write goes to; the live one comes first."""
@@ -283,7 +296,7 @@ class Ingester:
         return drafts
 
     def _split(self, into: Collection, content: Document, recipe: Recipe) -> Sequence[Chunk]:
-        return split(
+        return self._splitter.split(
             content,
             self._embedders.of(recipe, collection=into.name).token_spans(content.text),
             max_tokens=recipe.chunk_tokens,
@@ -323,7 +336,7 @@ class Ingester:
     def _embed_window(self, window: list[_Split]) -> Iterator[_Window | Embedded]:
         vectors = yield from embed(
             [
-                (draft.build.recipe, _texts(item, draft), draft.known)
+                (draft.build.recipe, item.texts(draft), draft.known)
                 for item in window
                 for draft in item.drafts
             ],
@@ -349,8 +362,7 @@ class Ingester:
                         self._keep_bytes(connection, item)
                     return commit_document(connection, into, prepared, file_id=file_id)
             except BuildsChanged:
-                drafts = self._drafts(into, item.source.uri, item.content)
-                item = replace(item, drafts=drafts)
+                item = replace(item, drafts=self._drafts(into, item.source.uri, item.content))
                 prepared = self._embed_one(item)
 
     def _keep_bytes(self, connection: Connection, item: _Split) -> None:
@@ -362,10 +374,6 @@ class Ingester:
 def embedding_text(content: Document, piece: Chunk) -> str:
     """What is embedded of a chunk: its text under the headings (or the title) it stands below."""
     return joined(in_context(piece, content.title))
-
-
-def _texts(item: _Split, draft: _Draft) -> list[Text]:
-    return [in_context(piece, item.content.title) for piece in draft.chunks]
 
 
 def _prepared(item: _Split, vectors: Iterator[Vectors]) -> Prepared:

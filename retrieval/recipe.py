@@ -26,13 +26,19 @@ class Recipe:
     dimension: int
     chunk_tokens: int
     chunk_overlap_tokens: int
+    splitter: str = ""
+    """`Splitter.identity`; empty for Ragstone's own."""
     format: int = 1
     """Raised when loaders or the chunker change what they extract."""
     embedder_options: Mapping[str, Any] | None = field(default=None, compare=False)
     """What the embedder is opened with again; None before they were kept: as the settings say."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        # Left out where it says nothing, so that recipes from before it keep their digest.
+        if not self.splitter:
+            del values["splitter"]
+        return values
 
     @property
     def digest(self) -> str:
@@ -42,9 +48,9 @@ class Recipe:
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     @property
-    def chunking(self) -> tuple[int, int, int]:
+    def chunking(self) -> tuple[int, int, str, int]:
         """What decides, with the embedder's tokens, where chunks begin and end."""
-        return self.chunk_tokens, self.chunk_overlap_tokens, self.format
+        return self.chunk_tokens, self.chunk_overlap_tokens, self.splitter, self.format
 
 
 _DECIDING = frozenset(Recipe.__slots__) - {"embedder_options"}
@@ -57,6 +63,7 @@ def compose_recipe(
     options: Mapping[str, Any],
     chunk_tokens: int,
     overlap_tokens: int,
+    splitter: str = "",
 ) -> Recipe:
     """Return the recipe of a new build.
 
@@ -78,6 +85,7 @@ def compose_recipe(
         dimension=embedder.dimension,
         chunk_tokens=chunk_tokens,
         chunk_overlap_tokens=overlap_tokens,
+        splitter=splitter,
         embedder_options=without_secrets(options),
     )
 

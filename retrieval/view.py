@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from infra.database.schema import change, chunk, document, file
 from infra.errors import NotReady, StorageFailed
 from retrieval.collections import Collection
 from retrieval.filters import Filter, matches
-from retrieval.indexes import Change, SearchIndex, open_index
+from retrieval.indexes import Change, SearchIndex, open_index, remove_index
 
 logger = logging.getLogger(__name__)
 
@@ -156,10 +156,18 @@ class View:
 class Views:
     """Opens the view of a collection at its first use and keeps it; keeps it open."""
 
-    def __init__(self, database: Database, folder: Path, *, index: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        *,
+        index: str,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._database = database
         self._folder = folder
         self._index = index
+        self._options = dict(options or {})
         self._opening = threading.Lock()
         self._open: dict[int, View] = {}
 
@@ -184,6 +192,7 @@ class Views:
         """
         with self._opening:
             self._open.pop(collection.build_id, None)
+        remove_index(self._index, self.folder(collection), **self._options)
 
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES) -> None:
         """Checkpoint every open view that has moved enough; a full disk is logged, not fatal."""
@@ -201,7 +210,10 @@ class Views:
 
     def _open_index(self, collection: Collection) -> SearchIndex:
         return open_index(
-            self._index, self.folder(collection), dimension=collection.recipe.dimension
+            self._index,
+            self.folder(collection),
+            dimension=collection.recipe.dimension,
+            **self._options,
         )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from retrieval.reading import Reader
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
+    from retrieval.splitting import Splitter
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
@@ -140,6 +141,7 @@ class Components:
             self.database,
             self.settings.data_folder / "indexes",
             index=self.settings.retrieval.index,
+            options=self.settings.retrieval.index_options,
         )
 
     @cached_property
@@ -168,13 +170,32 @@ class Components:
     def ingester(self) -> Ingester:
         from retrieval.ingest import Ingester
 
-        return Ingester(self.database, self.blobs, reader=self.reader, embedders=self.embedders)
+        return Ingester(
+            self.database,
+            self.blobs,
+            reader=self.reader,
+            embedders=self.embedders,
+            splitter=self.splitter,
+        )
+
+    @cached_property
+    def splitter(self) -> Splitter:
+        from retrieval.splitting import Splitter
+
+        options = self.settings.retrieval
+        return Splitter(options.splitter or "", options.splitter_options)
 
     @cached_property
     def builder(self) -> Builder:
         from retrieval.building import Builder
 
-        return Builder(self.database, self.blobs, reader=self.reader, embedders=self.embedders)
+        return Builder(
+            self.database,
+            self.blobs,
+            reader=self.reader,
+            embedders=self.embedders,
+            splitter=self.splitter,
+        )
 
     @cached_property
     def builds(self) -> Builds:
@@ -274,6 +295,7 @@ class Components:
             overlap_tokens=(
                 options.chunk_overlap_tokens if overlap_tokens is None else overlap_tokens
             ),
+            splitter=self.splitter.identity,
         )
 
     def delete_collection(self, name: str) -> Collection:

@@ -2,11 +2,13 @@
 
 A plug-in is a file with `build(folder, *, dimension, **options) -> SearchIndex`. An index never
 holds the only copy of anything: `retrieval/view.py` feeds it the changes after its watermark, and
-after a crash or a corrupt checkpoint it is simply fed again.
+after a crash or a corrupt checkpoint it is simply fed again. One that keeps data outside its folder
+also has `remove(folder, **options)`.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +97,10 @@ def open_index(name: str, folder: Path, *, dimension: int, **options: Any) -> Se
     """Open the index at `folder` with plug-in `name`, from its last sound checkpoint."""
     build = load("retrieval.indexes", name)
     return cast("SearchIndex", build(folder, dimension=dimension, **options))
+
+
+def remove_index(name: str, folder: Path, **options: Any) -> None:
+    """Have a plug-in that keeps data outside `folder` remove them; it offers `remove` for that."""
+    module = importlib.import_module(load("retrieval.indexes", name).__module__)
+    if remove := getattr(module, "remove", None):
+        remove(folder, **options)

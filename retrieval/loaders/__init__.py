@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 from infra.contracts import Document
 from infra.errors import Unsupported
 from infra.plugins import available
+from retrieval.loaders._foreign import load as load_foreign
+from retrieval.loaders._foreign import loader_path
 from retrieval.media_types import detect
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ def load(path: Path, limits: Loading, *, filename: str | None = None) -> Documen
     Raises:
         UnreadableDocument: no loader reads it, or the loader refused.
     """
+    foreign = loader_path(filename or path.name, limits)
+    if foreign is not None:
+        return load_foreign(path, limits, loader=foreign)
     return loader_for(detect(path, filename=filename)).load(path, limits)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from service.cli.json_values import as_json
 from service.cli.output import print_table, say
 
 if TYPE_CHECKING:
@@ -101,21 +102,3 @@ def cell(value: object) -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def as_json(value: Any) -> Any:
-    """Return JSON values: times in ISO 8601, bytes in base 64, other numbers as text."""
-    import base64
-    from dataclasses import fields, is_dataclass
-
-    if is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [as_json(item) for item in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, bool | int | float | str | None):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

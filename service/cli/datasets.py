@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.dataset_output import as_json, cell, print_column, print_difference, summary
+from service.cli.dataset_output import cell, print_column, print_difference, summary
+from service.cli.json_values import as_json
 from service.cli.output import Json, note, print_json, print_table, say, waiting
 from service.cli.session import opened
 

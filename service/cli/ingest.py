@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -63,6 +63,12 @@ def ingest(
     background: Annotated[
         bool, typer.Option("--background", help="Leave it to a running service or worker.")
     ] = False,
+    on: Annotated[
+        Literal["here", "ray"], typer.Option(help="Where to work: this process, or a Ray cluster.")
+    ] = "here",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes on the Ray cluster, each with the model.")
+    ] = 2,
     json: Json = False,
 ) -> None:
     """Read files and folders into a collection.
@@ -81,6 +87,8 @@ def ingest(
         sources = list(walk(paths, metadata=given))
         into = find_or_create(parts, collection)
         folders = [path for path in paths if path.is_dir()] if prune else []
+        if on == "ray":
+            _on_ray(parts, into, sources, workers=workers)
         outcome = run(parts, into, sources, pruned_folders=folders)
     if json:
         print_json(outcome.as_dict())
@@ -88,6 +96,21 @@ def ingest(
         _print(outcome)
     if outcome.summary.skipped and not outcome.read:
         raise typer.Exit(1)
+
+
+def _on_ray(
+    parts: Components,
+    into: Collection,
+    sources: Sequence[Source | Unwalkable],
+    *,
+    workers: int,
+) -> None:
+    """Have a Ray cluster read the sources; what `run` finds unchanged afterwards is in."""
+    from service.ray_ingest import ingest_on_ray
+
+    with waiting(f"reading on {workers} Ray workers"):
+        summary = ingest_on_ray(parts.settings, into, sources, workers=workers)
+    note(f"Ray: {summary.added} added, {summary.updated} updated, {summary.chunks} chunks")
 
 
 def _queue(

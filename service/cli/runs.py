@@ -114,7 +114,7 @@ def compare(
     """Put runs side by side; what differs is marked with a star."""
     from infra.tracking.comparison import compare as put_side_by_side
     from infra.tracking.description import describe_comparison
-    from service.cli.run_tables import print_comparison
+    from service.cli.run_comparison import print_comparison
 
     with opened() as parts:
         records = [parts.runs.find(each) for each in runs]

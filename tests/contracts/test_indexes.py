@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,22 @@ from infra.errors import InvalidConfiguration, InvalidRequest
 from infra.plugins import available
 from retrieval.indexes import Change, Hits, SearchIndex, open_index
 
-NAMES = available("retrieval.indexes")
+FOUND = available("retrieval.indexes")
+# Milvus Lite takes minutes over this; the short form is `tests/retrieval/test_milvus_index.py`.
+SLOW = [pytest.param("milvus", marks=pytest.mark.slow)] if find_spec("milvus_lite") else []
+NAMES = ["exact", "local"]
+ALL = [*NAMES, *SLOW]
 DIMENSION = 16
 WORDS = ["stone", "tower", "river", "bridge", "castle", "wall", "gate", "king", "ravens", "crown"]
 
 Model = Mapping[int, Change]
 
 
-def test_both_indexes_are_found() -> None:
-    assert NAMES == ["exact", "local"]
+def test_all_indexes_are_found() -> None:
+    assert FOUND == ["exact", "local", "milvus"]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=ALL)
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SearchIndex]:
     opened = open_index(request.param, tmp_path / "index", dimension=DIMENSION)
     yield opened
@@ -101,7 +106,7 @@ def test_dense_agrees_with_brute_force_ties_included(index: SearchIndex, limit: 
         assert _pairs(index.dense(question, limit)) == expected[:limit]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_dense_agrees_with_brute_force_on_unit_vectors(name: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     vectors = generator.standard_normal((2_000, 384)).astype(np.float32)
@@ -302,7 +307,7 @@ def test_limit_below_one_answers_with_nothing(index: SearchIndex, limit: int) ->
     assert _ids(index.dense(_question(), limit)) == _ids(index.lexical("stone", limit)) == []
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=ALL)
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
     folder = tmp_path_factory.mktemp("filled")
     index = open_index(request.param, folder, dimension=DIMENSION)
@@ -401,7 +406,7 @@ def test_changes_applied_twice_count_once(index: SearchIndex) -> None:
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(1, 79), max_size=4))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_any_split_into_batches_gives_the_same_results(
     name: str, tmp_path_factory: pytest.TempPathFactory, seed: int, cuts: list[int]
 ) -> None:

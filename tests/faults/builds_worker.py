@@ -9,7 +9,7 @@ from pathlib import Path
 from infra.settings import load_settings
 from retrieval.building import Built
 from retrieval.commit import Committed
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 SIZES = (32, 48, 64)

@@ -23,7 +23,7 @@ from retrieval.commit import Committed
 from retrieval.embedders.hashing import HashingEmbedder
 from retrieval.recipe import Recipe
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service.wiring import Components
 
 DIMENSION = 64

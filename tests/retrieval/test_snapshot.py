@@ -15,7 +15,7 @@ from infra.errors import Conflict, InvalidConfiguration, InvalidRequest
 from infra.settings import Settings, load_settings
 from retrieval.collections import Collection
 from retrieval.search import SearchRequest
-from retrieval.sources import walk
+from retrieval.sources.folder import walk
 from service import snapshots
 from service.wiring import Components
 

@@ -1,0 +1,1 @@
+"""Adapters: other frameworks' interfaces over our collections, and their parts in our ingest."""
