@@ -118,7 +118,8 @@ def _prepare(world: World, operation: str) -> None:
         for room in ("packs", "blobs"):
             path = sorted((world.folder / "near").glob(f"{room}/sha256/??/*"))[0]
             path.chmod(0o600)
-            path.write_bytes(b"X" + path.read_bytes()[1:])
+            data = path.read_bytes()
+            path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
 
 
 OPERATIONS: dict[str, Callable[[World, ArtifactStore], None]] = {

@@ -174,7 +174,7 @@ def test_bucket_and_folder_sync_both_ways_and_mend_each_other(
     assert store.sync("dataset/d", other).objects == 3
     blob = next(local.storage.root.glob("blobs/sha256/??/*"))  # type: ignore[attr-defined]
     blob.chmod(0o600)
-    blob.write_bytes(b"X" + LARGE[1:])
+    blob.write_bytes(bytes([LARGE[0] ^ 1]) + LARGE[1:])
 
     assert local.repair("dataset/d", store.storage).sound
     assert other.verify("dataset/d").sound

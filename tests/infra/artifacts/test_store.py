@@ -161,7 +161,7 @@ def test_model_checkout_refuses_a_changed_byte(
     local.put(tree({"model.safetensors": LARGE}), "model/m")
     blob = next(local.storage.root.glob("blobs/sha256/??/*"))
     blob.chmod(0o600)
-    blob.write_bytes(b"X" + LARGE[1:])
+    blob.write_bytes(bytes([LARGE[0] ^ 1]) + LARGE[1:])
 
     with pytest.raises(StorageFailed, match="does not match its digest"):
         local.checkout("model/m", tmp_path / "out")
