@@ -48,21 +48,6 @@ def fetch(
     return found[:count]
 
 
-def read_vectors(
-    database: Database, chunk_ids: Sequence[int], *, dimension: int
-) -> NDArray[np.float32]:
-    """Return `(len(chunk_ids), dimension)` unit rows; zeros for a chunk deleted meanwhile."""
-    with database.read() as connection:
-        rows = connection.execute(
-            select(chunk.c.id, chunk.c.vector).where(chunk.c.id.in_(chunk_ids))
-        ).all()
-    known = {row.id: row.vector for row in rows}
-    nothing = bytes(2 * dimension)
-    joined = b"".join(known.get(number, nothing) for number in chunk_ids)
-    halves = np.frombuffer(joined, dtype="<f2").reshape(len(chunk_ids), dimension)
-    return halves.astype(np.float32)
-
-
 def _rows(database: Database, numbers: list[int]) -> Sequence[Any]:
     # Numbers are unique over all builds; naming the build too would make SQLite scan it.
     with database.read() as connection:

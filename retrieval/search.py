@@ -24,7 +24,7 @@ from retrieval.filters import Filter
 from retrieval.fusion import Fused
 from retrieval.indexes import Hits
 from retrieval.neighbours import expand
-from retrieval.passages import Found, fetch, read_vectors
+from retrieval.passages import Found, fetch
 from retrieval.rerankers import Reranker
 from retrieval.rerankers.none import NoReranker
 from retrieval.smoothing import smoothed
@@ -209,29 +209,9 @@ class Retriever:
             asked = replace(request, text=text)
             lists = self._candidate_lists(view, asked, vector, documents=documents, clock=clock)
             ranking = _fuse(lists, asked, depth=limit)
-            rankings.append(self._smoothed(ranking, asked, dimension=embedder.dimension))
+            rankings.append(_smoothed(ranking, asked, view=view))
             clock.lap("fuse")
         return rankings[0] if len(rankings) == 1 else fusion.mean(rankings, limit=limit)
-
-    def _smoothed(
-        self, fused: list[Fused], request: SearchRequest, *, dimension: int
-    ) -> list[Fused]:
-        if request.mode != "hybrid" or request.fusion != "convex" or not request.smoothing:
-            return fused
-        count = max(SMOOTHED, request.limit)
-        head, tail = fused[:count], fused[count:]
-        scores = smoothed(
-            np.array([item.score for item in head]),
-            read_vectors(
-                self._database,
-                [item.chunk_id for item in head],
-                dimension=dimension,
-            ),
-            share=request.smoothing,
-        )
-        order = np.argsort(-scores, kind="stable")
-        head = [replace(head[row], score=float(scores[row])) for row in order]
-        return [*head, *(replace(item, score=min(item.score, head[-1].score)) for item in tail)]
 
     def _candidate_lists(
         self,
@@ -309,6 +289,22 @@ def _fuse(lists: Mapping[str, Hits], request: SearchRequest, *, depth: int) -> l
     if len(lists) == 2 and request.dense_weight is not None:
         weights = {"dense": request.dense_weight, "lexical": 1 - request.dense_weight}
     return fusion.convex_combination(lists, limit=depth, weights=weights, depth=depth)
+
+
+def _smoothed(fused: list[Fused], request: SearchRequest, *, view: View) -> list[Fused]:
+    if request.mode != "hybrid" or request.fusion != "convex" or not request.smoothing:
+        return fused
+    count = max(SMOOTHED, request.limit)
+    head, tail = fused[:count], fused[count:]
+    vectors = view.index.vectors(np.array([item.chunk_id for item in head], dtype=np.int64))
+    scores = smoothed(
+        np.array([item.score for item in head]),
+        vectors.astype(np.float32),
+        share=request.smoothing,
+    )
+    order = np.argsort(-scores, kind="stable")
+    head = [replace(head[row], score=float(scores[row])) for row in order]
+    return [*head, *(replace(item, score=min(item.score, head[-1].score)) for item in tail)]
 
 
 def _read_together(passage: Passage) -> str:

@@ -84,6 +84,13 @@ class SearchIndex(Protocol):
         """The chunks with the largest BM25 score; any text will do, none is a syntax error."""
         ...
 
+    def vectors(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The vectors of distinct chunks, as they were applied: `(len(chunk_ids), dimension)`.
+
+        A chunk that is not held, deleted meanwhile for one, has a row of zeros.
+        """
+        ...
+
     def checkpoint(self) -> None:
         """Make what was applied durable, if the index keeps files; atomic and checksummed."""
         ...

@@ -138,6 +138,16 @@ class Dense:
             limit,
         )
 
+    def vectors(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return `(len(chunk_ids), dimension)` in the order asked; zeros for chunks not held."""
+        found = np.zeros((len(chunk_ids), self.dimension), dtype=np.float16)
+        order = np.argsort(chunk_ids)
+        wanted = chunk_ids[order]
+        for piece in self.pieces:
+            rows = piece.rows_of(wanted)
+            found[order[np.searchsorted(wanted, piece.chunk_ids[rows])]] = piece.vectors[rows]
+        return found
+
     def save(self, folder: Path) -> None:
         """Write `dense.faiss` and `positions.npy`."""
         pieces = self.compacted().pieces

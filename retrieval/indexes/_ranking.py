@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,3 +27,14 @@ def best(chunk_ids: NDArray[np.int64], scores: NDArray[np.float32], limit: int) 
 
 def nothing() -> Hits:
     return Hits(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+
+
+def rows_or_zeros(
+    held: Mapping[int, Any], chunk_ids: NDArray[np.int64], *, dimension: int
+) -> NDArray[np.float16]:
+    """Return `(len(chunk_ids), dimension)`: what is held of each, zeros for the others."""
+    found = np.zeros((len(chunk_ids), dimension), dtype=np.float16)
+    for row, number in enumerate(chunk_ids.tolist()):
+        if number in held:
+            found[row] = held[number]
+    return found

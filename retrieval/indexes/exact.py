@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from retrieval.indexes import Change, Hits
 from retrieval.indexes._analysis import MAX_TERMS, analyzer, body, query_terms, rarest
 from retrieval.indexes._batch import query_vector, reduce
-from retrieval.indexes._ranking import LEXICAL_DECIMALS, best, inner_products, nothing
+from retrieval.indexes._ranking import (
+    LEXICAL_DECIMALS,
+    best,
+    inner_products,
+    nothing,
+    rows_or_zeros,
+)
 
 _K1 = 1.2
 _B = 0.75
@@ -97,6 +103,12 @@ class ExactIndex:
         ids = np.fromiter(scores.keys(), dtype=np.int64, count=len(scores))
         values = np.fromiter(scores.values(), dtype=np.float32, count=len(scores))
         return best(ids, np.round(values, LEXICAL_DECIMALS), limit)
+
+    def vectors(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.float16]:
+        with self._lock:
+            wanted = chunk_ids.tolist()
+            held = {number: self._rows[number].vector for number in wanted if number in self._rows}
+        return rows_or_zeros(held, chunk_ids, dimension=self._dimension)
 
     def checkpoint(self) -> None:
         """Do nothing: there are no files."""

@@ -114,6 +114,9 @@ class LocalIndex:
             return nothing()
         return self._lexical.search(self._state.searcher, query, limit, documents=documents)
 
+    def vectors(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.float16]:
+        return self._state.dense.vectors(chunk_ids)
+
     def checkpoint(self) -> None:
         """Make what was applied durable, unless another process is at it or is further.
 

@@ -23,11 +23,16 @@ from retrieval.indexes import Change, Hits
 from retrieval.indexes._analysis import MAX_TERMS, analyzer, body, query_terms
 from retrieval.indexes._batch import query_vector, reduce
 from retrieval.indexes._milvus_hits import gone, ids_of, is_cut, scores_of, slices
-from retrieval.indexes._ranking import LEXICAL_DECIMALS, best, inner_products, nothing
+from retrieval.indexes._milvus_schema import WATERMARKS, create, create_watermarks, dimension_of
+from retrieval.indexes._ranking import (
+    LEXICAL_DECIMALS,
+    best,
+    inner_products,
+    nothing,
+    rows_or_zeros,
+)
 from retrieval.indexes._read_write_lock import ReadWriteLock
 
-WATERMARKS = "ragstone_watermarks"
-"""The Milvus collection that says how far each of the others has followed its change log."""
 MAX_RESULTS = 16_384
 """Of one search; Milvus gives no more."""
 ROWS_AT_ONCE = 1_000
@@ -185,6 +190,14 @@ class MilvusIndex:
             )
         return best(ids_of(hits), scores_of(hits), limit)
 
+    def vectors(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.float16]:
+        with self._lock.reading(), _reported("read vectors"):
+            rows = self._client.get(
+                self._name, ids=chunk_ids.tolist(), output_fields=["chunk_id", "vector"]
+            )
+        held = {row["chunk_id"]: row["vector"] for row in rows}
+        return rows_or_zeros(held, chunk_ids, dimension=self._dimension)
+
     def checkpoint(self) -> None:
         """Have Milvus seal what it holds in memory; its log has it already."""
         with _reported("flush the index"):
@@ -196,12 +209,18 @@ class MilvusIndex:
     def _open(self) -> int:
         client = self._client
         if not client.has_collection(WATERMARKS):
-            _create_watermarks(client)
+            create_watermarks(client)
         client.load_collection(WATERMARKS)
         if not client.has_collection(self._name):
             client.delete(WATERMARKS, ids=[self._name])  # of a collection that was dropped since
-            _create(client, self._name, dimension=self._dimension, options=self._options)
-        held = _dimension(client.describe_collection(self._name))
+            create(
+                client,
+                self._name,
+                dimension=self._dimension,
+                index_type=self._options.index_type,
+                index_params=self._options.index_params,
+            )
+        held = dimension_of(client.describe_collection(self._name))
         if held != self._dimension:
             raise InvalidConfiguration(
                 f"Milvus collection {self._name!r} holds vectors of {held!r} numbers, not"
@@ -297,53 +316,6 @@ class MilvusIndex:
         return {"metric_type": "IP", "params": dict(self._options.search_params)}
 
 
-def _create(client: Any, name: str, *, dimension: int, options: Options) -> None:
-    milvus = require("pymilvus", extra="milvus")
-    kind = milvus.DataType
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("chunk_id", kind.INT64, is_primary=True)
-    schema.add_field("document_id", kind.INT64)
-    # Words are opaque and split at spaces, which the standard tokenizer does everywhere.
-    words = {"tokenizer": "standard"}
-    schema.add_field(
-        "terms", kind.VARCHAR, max_length=65_535, enable_analyzer=True, analyzer_params=words
-    )
-    schema.add_field("vector", kind.FLOAT_VECTOR, dim=dimension)
-    schema.add_field("sparse", kind.SPARSE_FLOAT_VECTOR)
-    schema.add_function(
-        milvus.Function(
-            name="bm25",
-            function_type=milvus.FunctionType.BM25,
-            input_field_names=["terms"],
-            output_field_names=["sparse"],
-        )
-    )
-    indexes = client.prepare_index_params()
-    indexes.add_index(
-        "vector",
-        index_type=options.index_type,
-        metric_type="IP",
-        params={"params": dict(options.index_params)},
-    )
-    # Twice `params`: pymilvus unpacks the outer one, and Milvus Lite reads only the inner one.
-    bm25 = {"params": {"bm25_k1": 1.2, "bm25_b": 0.75}}
-    indexes.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=bm25)
-    client.create_collection(name, schema=schema, index_params=indexes, consistency_level="Strong")
-
-
-def _create_watermarks(client: Any) -> None:
-    kind = require("pymilvus", extra="milvus").DataType
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("name", kind.VARCHAR, max_length=255, is_primary=True)
-    schema.add_field("watermark", kind.INT64)
-    schema.add_field("nothing", kind.FLOAT_VECTOR, dim=2)  # Milvus takes no rows without a vector
-    indexes = client.prepare_index_params()
-    indexes.add_index("nothing", index_type="FLAT", metric_type="IP")
-    client.create_collection(
-        WATERMARKS, schema=schema, index_params=indexes, consistency_level="Strong"
-    )
-
-
 def _options(given: Mapping[str, Any]) -> Options:
     try:
         return Options(**given)
@@ -374,11 +346,6 @@ def _name(folder: Path, options: Options) -> str:
     """The folder's last names tell collection and build; Milvus takes letters and digits."""
     plain = "_".join([options.prefix, folder.parent.name, folder.name])
     return re.sub(r"\W", "_", plain, flags=re.ASCII)[-200:]
-
-
-def _dimension(description: Mapping[str, Any]) -> int:
-    [field_] = [each for each in description["fields"] if each["name"] == "vector"]
-    return int(field_["params"]["dim"])
 
 
 @contextmanager

@@ -191,6 +191,23 @@ def test_chunk_deleted_in_a_later_batch_is_not_returned(index: SearchIndex) -> N
     assert _ids(index.dense(_question(), 100)) == _ids(index.lexical("stone", 100)) == []
 
 
+def test_vectors_are_given_back_in_the_order_asked(index: SearchIndex) -> None:
+    changes = _upserts(60)
+    index.apply(changes[:40])
+    index.apply(changes[40:])
+    index.apply(_deletes([7, 50], after=60))
+    wanted = np.array([59, 7, 3, 1_000, 41, 50, 60], dtype=np.int64)
+
+    vectors = index.vectors(wanted)
+
+    model = _model([*changes, *_deletes([7, 50], after=60)])
+    nothing = np.zeros(DIMENSION, dtype=np.float16)
+    expected = [model[n].vector if n in model else nothing for n in wanted.tolist()]
+    assert vectors.dtype == np.float16
+    assert np.array_equal(vectors, np.stack([row for row in expected if row is not None]))
+    assert index.vectors(np.empty(0, dtype=np.int64)).shape == (0, DIMENSION)
+
+
 def test_upsert_replaces_text_vector_and_document(index: SearchIndex) -> None:
     first, second = np.eye(2, DIMENSION, dtype=np.float16)
     index.apply([Change(1, 9, 4, "granite", "", first), Change(2, 10, 4, "granite", "", first)])
