@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from infra.errors import Conflict, InvalidRequest, NotFound, NotReady
 from infra.jobs.attempt import Attempt, Interrupted
-from infra.jobs.definitions import Json, Registry, Resources, Retries
+from infra.jobs.definitions import Behaviour, Json, Registry, Resources, Retries
 from training.launchers import Handle, Launcher, Spec, Status, handle_for
 
 JOB = "launch"
@@ -42,7 +42,12 @@ def register(
     """
     retries = Retries(permanent=(*Retries().permanent, RunFailed))
 
-    @registry.job(JOB, resources=Resources(cpu=0.05), retries=retries)
+    @registry.job(
+        JOB,
+        resources=Resources(cpu=0.05),
+        retries=retries,
+        behaviour=Behaviour(detached=True),
+    )
     def launch(attempt: Attempt, *, launcher: str, spec: dict[str, Json]) -> dict[str, Json]:
         read = read_spec(spec)
         return watch(attempt, open_launcher(launcher), read, poll_seconds=poll_seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -192,7 +193,8 @@ class Collector:
             stat_cache.forget(connection, before=self._now - REMEMBERED)
         for path in left:
             if path.name not in active:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # another collector was here first
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _condemn(self, count: int) -> None:
         # Committed before anything moves: a writer that commits later sees it, and looks.
@@ -226,8 +228,9 @@ def _left_over(scratch: Path, cutoff: datetime) -> Iterator[Path]:
         return
     with os.scandir(scratch) as entries:
         for entry in entries:
-            if entry.stat(follow_symlinks=False).st_mtime < cutoff.timestamp():
-                yield Path(entry.path)
+            with suppress(FileNotFoundError):  # its writer is alive, and has put it in its place
+                if entry.stat(follow_symlinks=False).st_mtime < cutoff.timestamp():
+                    yield Path(entry.path)
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:

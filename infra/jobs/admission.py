@@ -57,6 +57,8 @@ class Claimant:
     limits: TenantLimits
     forgetful: frozenset[str] = frozenset()
     """Those of the names whose steps are not remembered."""
+    detached: frozenset[str] = frozenset()
+    """Those of the names whose programs live on without them."""
 
 
 def claim(database: Database, claimant: Claimant, *, now: datetime) -> list[Claim]:
@@ -155,6 +157,7 @@ def _assign(connection: Connection, row: Row[Any], *, claimant: Claimant, now: d
             fence=fence,
             worker_id=claimant.worker_id,
             has_steps=row.has_steps or row.name not in claimant.forgetful,
+            detached=row.detached or row.name in claimant.detached,
             started_at=row.started_at or now,
         )
     )

@@ -114,6 +114,9 @@ class Behaviour:
     join: bool = False
     """Starting it returns a job with the same arguments that waits already, if there is one: for
     work that takes up all there is to do."""
+    detached: bool = False
+    """Whether it starts programs that live on without it. Cancelled while no worker runs it, it is
+    run once more, interrupted from its beginning, to end them."""
     remote: bool = False
     """Whether it may be started over HTTP, where the arguments are a stranger's."""
 
@@ -203,6 +206,13 @@ class Registry:
         """The names of those whose steps are not remembered."""
         return frozenset(
             each.name for each in self._definitions.values() if not each.behaviour.steps
+        )
+
+    @property
+    def detached(self) -> frozenset[str]:
+        """The names of those whose programs live on without them."""
+        return frozenset(
+            each.name for each in self._definitions.values() if each.behaviour.detached
         )
 
     @property

@@ -190,18 +190,21 @@ def run(
     """Launch a program from a job, or find it again, and wait for its exit code.
 
     A job that is cancelled ends it. A worker that stops or dies does not: the job's next attempt
-    finds it.
+    finds it. Register the job as `detached`, so that there is a next attempt when it is cancelled
+    meanwhile.
 
     Raises:
         ProcessVanished: it is gone and nobody saw how it ended.
     """
-    program = launch(command, state=state)
     try:
+        attempt.check()
+        program = launch(command, state=state)
         while (code := program.exit_code()) is None:
             attempt.wait(poll_seconds)
     except Interrupted as interruption:
         if interruption.reason == "cancelled":
-            program.cancel(grace_seconds=grace_seconds)
+            with suppress(NotFound):  # it was cancelled before it launched anything
+                attach(state).cancel(grace_seconds=grace_seconds)
         raise
     return code
 

@@ -148,8 +148,13 @@ def _end(
     if values["state"] == "queued":
         connection.execute(
             update(job)
-            .where(job.c.id == claim.job_id, job.c.cancel_requested)
+            .where(job.c.id == claim.job_id, job.c.cancel_requested, ~job.c.detached)
             .values(state="cancelled", finished_at=now)
+        )
+        connection.execute(
+            update(job)
+            .where(job.c.id == claim.job_id, job.c.cancel_requested, job.c.detached)
+            .values(available_at=now)
         )
     connection.execute(
         update(job_attempt)

@@ -123,20 +123,21 @@ class Jobs:
     def cancel(self, job_id: str) -> Job:
         """End a job: at once if it waits, at its next step, sleep or report if it runs.
 
-        A job that is finished stays as it is.
+        One that has left programs running waits for a worker to end them. A job that is finished
+        stays as it is.
         """
         now = self.now()
         with self.database.write() as connection:
             waiting = connection.execute(
                 update(job)
-                .where(job.c.id == job_id, job.c.state == "queued")
+                .where(job.c.id == job_id, job.c.state == "queued", ~job.c.detached)
                 .values(state="cancelled", finished_at=now)
             )
             if not waiting.rowcount:
                 connection.execute(
                     update(job)
-                    .where(job.c.id == job_id, job.c.state == "running")
-                    .values(cancel_requested=True)
+                    .where(job.c.id == job_id, job.c.state.in_(("queued", "running")))
+                    .values(cancel_requested=True, available_at=now)
                 )
             cancelled = read_job(_find(connection, job_id))
         self.tell()

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 from infra.database.schema import Moment, Number, metadata
@@ -49,6 +50,8 @@ job = Table(
     Column("error", Text, nullable=True),
     # Whether DBOS holds records of its steps.
     Column("has_steps", Boolean, nullable=False, default=False),
+    # Whether it has run and may have left programs that only it can end.
+    Column("detached", Boolean, nullable=False, default=False, server_default=false()),
     # Of the jobs that share one, only one runs at a time.
     Column("lane", String(255), nullable=True, index=True),
     Column("created_at", Moment(), nullable=False),

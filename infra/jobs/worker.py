@@ -80,6 +80,7 @@ class Worker:
             capacity=capacity or Capacity(Resources.of_this_machine(), SLOTS),
             limits=limits or TenantLimits(),
             forgetful=jobs.registry.forgetful,
+            detached=jobs.registry.detached,
         )
         self._lazy = lazy
         self._workflows = Workflows(self._database, worker_id=self.id, body=self._run)
@@ -184,6 +185,8 @@ class Worker:
             remembers = taken.name not in self._claimant.forgetful
             steps = self._workflows if remembers else NoSteps()
             attempt = Attempt(self._database, taken, steps=steps, now=self._jobs.now)
+            if taken.cancel_requested:
+                attempt.interrupt("cancelled")
             self._running[taken.workflow_id] = self._dispatched[taken.workflow_id] = attempt
             if remembers:
                 self._survive(partial(self._dispatch, attempt))
@@ -217,7 +220,8 @@ class Worker:
         held = attempt.claim
         definition = self._jobs.registry.get(held.name)
         try:
-            attempt.check()
+            if not definition.behaviour.detached:
+                attempt.check()
             definition.check(held.arguments)
             value = definition.function(attempt, **held.arguments)
             result = plain(value, f"What job {held.name!r} returned")

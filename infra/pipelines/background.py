@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, select
 
 from infra.errors import NotFound
-from infra.jobs.attempt import Attempt
+from infra.jobs.attempt import Attempt, Interrupted
 from infra.jobs.definitions import Behaviour, Json, Options, Registry, Resources, Retries
 from infra.jobs.queue import Jobs
 from infra.jobs.tables import job
@@ -25,12 +25,18 @@ def define(registered: Registry, executor: Callable[[], Executor]) -> None:
     """Register the job that runs one step; the executor's `ended` has to queue what follows."""
 
     def step(attempt: Attempt, *, run: str, step: str) -> Json:
+        try:
+            attempt.check()
+        except Interrupted as interruption:
+            if interruption.reason == "cancelled":
+                executor().abandon(run, step)
+            raise
         done = executor().execute(run, step, attempt)
         if done.state == "failed":
             raise StepFailed(f"step {step!r} of run {run!r}: {done.error}")
         return {"state": done.state, "outputs": [each.reference for each in done.outputs.values()]}
 
-    registered.job(STEP, retries=RETRIES, behaviour=Behaviour(steps=False))(step)
+    registered.job(STEP, retries=RETRIES, behaviour=Behaviour(steps=False, detached=True))(step)
 
 
 def queue_ready(jobs: Jobs, runs: Runs, connection: Connection, *, run: Run) -> None:

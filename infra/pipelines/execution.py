@@ -39,6 +39,7 @@ from infra.security import new_id
 POLL_SECONDS = 0.05
 MAX_POLL_SECONDS = 1.0
 GRACE_SECONDS = 10.0
+ABANDONED_SECONDS = 1.0
 MAX_DELAY_SECONDS = 3600.0
 LOG_TAIL_CHARACTERS = 2_000
 LOST_TRIES = 2
@@ -88,6 +89,14 @@ class Executor:
                     self._end(held, control, state="cancelled", error="cancelled")
             raise
         return self.runs.get(run_id).steps[name]
+
+    def abandon(self, run_id: str, name: str) -> None:
+        """End the program that a process left running when it died, if there is one here."""
+        work = self.runs.get(run_id).steps[name].work
+        if work is not None:
+            place = Workplace(self.around.folder / run_id / name / work)
+            with suppress(RagstoneError, OSError):  # it may have ended, or run elsewhere
+                external.attach(place.state).cancel(grace_seconds=ABANDONED_SECONDS)
 
     def _run(self, run: Run, held: StepRecord, control: Control) -> None:
         step, pin = run.pipeline.steps[held.name], run.pins[held.name]

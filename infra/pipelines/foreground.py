@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from pathlib import Path
 
 from sqlalchemy import Connection
 
 from infra.errors import Conflict, RagstoneError
 from infra.jobs.attempt import Interrupted
 from infra.jobs.definitions import Resources
-from infra.jobs.external import attach
 from infra.pipelines.execution import Executor
 from infra.pipelines.records import Run, StepRecord
 from infra.pipelines.runs import Runs
@@ -150,20 +148,14 @@ def clear(executor: Executor, pipeline: str) -> None:
     runs = executor.runs.list(pipeline=pipeline, limit=4 * KEPT_RUNS)
     for run in runs:
         if run.is_abandoned:
-            for step in run.steps.values():
-                if step.work is not None:
-                    _end_program(executor.around.folder / run.id / step.name / step.work)
+            for name in run.steps:
+                executor.abandon(run.id, name)
             executor.runs.cancel(run.id, reason="its process died")
     finished = [run for run in runs if run.is_finished]
     for run in finished:
         shutil.rmtree(executor.around.folder / run.id / "project", ignore_errors=True)
     for run in finished[KEPT_RUNS:]:
         shutil.rmtree(executor.around.folder / run.id, ignore_errors=True)
-
-
-def _end_program(folder: Path) -> None:
-    with suppress(RagstoneError, OSError):  # it may have ended, or run elsewhere
-        attach(folder / "state").cancel(grace_seconds=1.0)
 
 
 def _needs(run: Run, name: str) -> Resources:

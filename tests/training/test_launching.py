@@ -166,3 +166,23 @@ def test_impossible_specification_is_given_up_at_once(
     assert "this machine has 1" in str(too_many.error)
     with pytest.raises(InvalidRequest):
         jobs.start("launch", {"launch": "local"}, options=Options())
+
+
+def test_job_cancelled_while_nobody_watches_ends_its_run(
+    jobs: Jobs,
+    start: Start,
+    start_worker: Callable[[], Worker],
+    launcher: Launcher,
+    tmp_path: Path,
+) -> None:
+    watcher = start_worker()
+    job = start("touch up; while :; do sleep 0.02; done")
+    until((tmp_path / "up").exists)
+    watcher.stop()
+    asked = jobs.cancel(job)
+    assert (asked.state, asked.cancel_requested) == ("queued", True)
+    handle = handle_for("local", f"{job}:0")
+    assert launcher.poll(handle).state == "running"
+    start_worker()
+    assert jobs.wait(job).state == "cancelled"
+    assert launcher.poll(handle).reason == "cancelled"

@@ -16,7 +16,7 @@ import pytest
 from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.jobs import external
 from infra.jobs.attempt import Attempt
-from infra.jobs.definitions import Registry
+from infra.jobs.definitions import Behaviour, Registry
 from infra.jobs.external import Command, External, ProcessVanished, attach, launch
 from infra.jobs.processes import session_members
 from infra.jobs.queue import Jobs
@@ -219,3 +219,30 @@ def test_cancelled_job_ends_its_program(
     jobs.cancel(job_id)
     assert jobs.wait(job_id).state == "cancelled"
     assert attach(tmp_path / "state").members() == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_job_cancelled_while_its_worker_was_gone_ends_its_program_and_starts_none(
+    jobs: Jobs,
+    registry: Registry,
+    start_worker: Callable[..., Worker],
+    tmp_path: Path,
+    eventually: Callable[[Callable[[], bool]], None],
+) -> None:
+    @registry.job("train", behaviour=Behaviour(detached=True))
+    def train(attempt: Attempt, *, state: str) -> int:
+        command = Command(["sleep", "600"], folder=tmp_path)
+        return external.run(attempt, command, state=tmp_path / state, grace_seconds=5)
+
+    worker = start_worker()
+    running = jobs.start("train", {"state": "one"}).id
+    eventually((tmp_path / "one" / "process").exists)
+    worker.stop()
+    never_run = jobs.start("train", {"state": "two"}).id
+    assert jobs.cancel(running).state == "queued"
+    assert jobs.cancel(never_run).state == "cancelled"
+    assert attach(tmp_path / "one").members()
+    start_worker()
+    assert jobs.wait(running).state == "cancelled"
+    assert attach(tmp_path / "one").members() == []
+    assert not (tmp_path / "two").exists()

@@ -10,6 +10,7 @@ import pytest
 
 from infra.jobs.admission import Capacity
 from infra.jobs.definitions import Registry, Resources
+from infra.jobs.external import attach
 from infra.jobs.queue import Jobs
 from infra.jobs.worker import Timing, Worker
 from infra.pipelines import background
@@ -116,6 +117,32 @@ def test_cancelled_run_ends_what_runs_and_what_waits(
     assert background.cancel(queue, bench.runs, run.id).state == "cancelled"
     job_id = str(bench.runs.get(run.id).steps["s"].job_id)
     assert queue.wait(job_id).state == "cancelled"
+
+
+@ONE_KIND
+def test_run_cancelled_while_no_worker_is_there_ends_its_programs_with_the_next(
+    either_bench: Any, queue: Jobs, work: Any
+) -> None:
+    bench = either_bench
+    mark = bench.root / "began"
+    bench.write(
+        "pipeline.yaml",
+        f"pipeline: slow\nsteps:\n  s: {{run: [sh, -c, 'touch {mark}; sleep 60']}}\n",
+    )
+    run = background.submit(queue, bench.runs, bench.start(mode="jobs").id)
+    worker = work()
+    deadline = time.monotonic() + 20
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.stop()
+    step = bench.runs.get(run.id).steps["s"]
+    program = attach(bench.around.folder / run.id / "s" / str(step.work) / "state")
+    assert background.cancel(queue, bench.runs, run.id).state == "cancelled"
+    assert program.members()
+    work()
+    assert queue.wait(str(step.job_id)).state == "cancelled"
+    assert program.members() == []
 
 
 @ONE_KIND
