@@ -137,6 +137,18 @@ class Answer:
     """Citations the engine gave that did not equal the stored text, and were dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whose documents may be seen: one tenant's, and of these what their lists allow.
+
+    Where an `Access | None` is asked for, None is the operator's, who sees everything.
+    """
+
+    tenant: str
+    principals: frozenset[str] = frozenset()
+    """Who asks, as the lists of documents name them: `key:ada`, `group:board`."""
+
+
 class Embedder(Protocol):
     """Turns texts into unit vectors; see `retrieval/embedders/__init__.py` for the contract."""
 

@@ -7,6 +7,9 @@ RagstoneError
  │   ├─ InvalidFilter
  │   └─ TooLarge
  ├─ Unauthenticated          no key, or a wrong one
+ ├─ Forbidden                the key does not open this
+ ├─ RateLimited              too much at once or in this minute; later it is possible
+ │   └─ BudgetExceeded       the money for it is spent
  ├─ NotFound                 collection, document, file, model
  ├─ Conflict                 the name is taken, or the state does not allow it
  ├─ UnreadableDocument       this one document cannot be read; the run goes on
@@ -62,6 +65,22 @@ class TooLarge(InvalidRequest):
 
 class Unauthenticated(RagstoneError):
     """No key was given, or it is unknown, revoked or expired."""
+
+
+class Forbidden(RagstoneError):
+    """The key is valid and does not open this."""
+
+
+class RateLimited(RagstoneError):
+    """Too much at once, or in this minute."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BudgetExceeded(RateLimited):
+    """The money that was set aside is spent, or would be."""
 
 
 class NotFound(RagstoneError):

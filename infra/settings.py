@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +19,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from infra.errors import InvalidConfiguration
+from infra.gateway_settings import Gateway, Guards, Telemetry
+from infra.section import Section
 
 PLACEHOLDERS = frozenset({"changeme", "changethis", "change-me", "change_me", "secret", "password"})
 ENVIRONMENT_PREFIX = "RAGSTONE_"
@@ -26,10 +28,7 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
-class Section(BaseModel):
-    """A group of settings; an unknown key is an error, not a silent default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+OPEN_GATEWAY_KEYS = ("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES")
 
 
 class Server(Section):
@@ -163,6 +162,9 @@ class Generation(Section):
     engine: str = "extractive"
     """A file of `service/engines/`, or a dotted path."""
     engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the engine."""
+    model: str | None = None
+    """A route of the gateway that writes answers; where it fails, `engine` answers."""
     max_tokens: int = Field(default=512, ge=1)
     """Of an answer, where the request does not say."""
 
@@ -232,6 +234,9 @@ class Settings(BaseSettings):
     loading: Loading = Loading()
     sources: Sources = Sources()
     generation: Generation = Generation()
+    gateway: Gateway = Gateway()
+    guards: Guards = Guards()
+    telemetry: Telemetry = Telemetry()
     artifacts: Artifacts = Artifacts()
     jobs: Jobs = Jobs()
     tracking: Tracking = Tracking()
@@ -317,7 +322,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _is_open(key: str) -> bool:
     """Whether what stands below a key is the operator's to name."""
-    return key.endswith(("OPTIONS", "SOURCES__SQL"))
+    return key.endswith(("OPTIONS", "SOURCES__SQL", *OPEN_GATEWAY_KEYS))
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.errors import InvalidConfiguration, RagstoneError, Unauthenticated
 from infra.settings import Server
+from service.callers import Caller
 from service.errors import describe, respond
 from service.keys import Keys
 
@@ -77,6 +78,7 @@ class Gate:
 
     async def _check(self, scope: Scope) -> None:
         path, headers = scope["path"], Headers(scope=scope)
+        scope.setdefault("state", {})["caller"] = Caller()
         if path in HEALTH:
             return
         if not self._is_required:
@@ -84,7 +86,7 @@ class Gate:
             if scope["method"] not in SAFE_METHODS:
                 _check_origin(headers)
         elif path != "/" and not path.startswith("/console/"):
-            await self._check_key(headers)
+            scope["state"]["caller"] = await self._check_key(headers)
 
     def _check_host(self, headers: Headers) -> None:
         """Keep a web page from reaching in through a name that its owner points at this machine."""
@@ -96,11 +98,12 @@ class Gate:
                 "add it to server.allowed_hosts or turn server.authentication on",
             )
 
-    async def _check_key(self, headers: Headers) -> None:
+    async def _check_key(self, headers: Headers) -> Caller:
         scheme, _, text = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not text.strip():
             raise Unauthenticated("No API key; send it as: Authorization: Bearer KEY")
-        await anyio.to_thread.run_sync(lambda: self._keys().check(text.strip()))
+        key = await anyio.to_thread.run_sync(lambda: self._keys().check(text.strip()))
+        return key.caller
 
 
 def _check_origin(headers: Headers) -> None:

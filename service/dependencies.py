@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from retrieval.collections import Collection
+from service.callers import Caller
 from service.limits import in_thread
 from service.questions import Questions
 from service.readiness import Readiness
@@ -28,9 +29,15 @@ async def _readiness(request: Request) -> Readiness:
     return readiness
 
 
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
 Parts = Annotated[Components, Depends(_components)]
 Asked = Annotated[Questions, Depends(_questions)]
 Ready = Annotated[Readiness, Depends(_readiness)]
+Asking = Annotated[Caller, Depends(_caller)]
 
 
 async def _vector_store(vector_store_id: str, components: Parts) -> Collection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +20,9 @@ STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.TooLarge: (413, "too_large"),
     errors.InvalidRequest: (400, "invalid_value"),
     errors.Unauthenticated: (401, "invalid_api_key"),
+    errors.Forbidden: (403, "forbidden"),
+    errors.BudgetExceeded: (429, "insufficient_quota"),
+    errors.RateLimited: (429, "rate_limit_exceeded"),
     errors.NotFound: (404, "not_found"),
     errors.Conflict: (409, "conflict"),
     errors.UnreadableDocument: (400, "unreadable_document"),
@@ -156,7 +160,10 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
     parameter = error.parameter if isinstance(error, errors.InvalidRequest) else None
     if isinstance(error, errors.NotFound):
         code = f"{error.kind}_not_found"
-    return Failure(status, code, error.message, parameter, _HEADERS.get(status, {}))
+    headers = dict(_HEADERS.get(status, {}))
+    if isinstance(error, errors.RateLimited):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+    return Failure(status, code, error.message, parameter, headers)
 
 
 def _describe_invalid(error: RequestValidationError) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -12,6 +13,7 @@ from infra.database.engine import Database
 from infra.database.schema import api_key
 from infra.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from infra.security import fingerprint, new_id, new_key
+from service.callers import SCOPES, Caller, Scope
 
 USE_NOTED_EVERY = timedelta(minutes=1)
 """`last_used_at` is for people who tidy up; writing it on every request would tax them all."""
@@ -25,9 +27,21 @@ class Key:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    caller: Caller
 
     def is_valid(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Opens:
+    """What a new key opens; None is everything."""
+
+    tenant: str | None = None
+    groups: tuple[str, ...] = ()
+    scopes: tuple[Scope, ...] | None = None
+    models: tuple[str, ...] | None = None
+    collections: tuple[str, ...] | None = None
 
 
 class Keys:
@@ -36,12 +50,15 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str, *, expires_in: timedelta | None = None) -> tuple[Key, str]:
+    def create(
+        self, name: str, *, expires_in: timedelta | None = None, opens: Opens | None = None
+    ) -> tuple[Key, str]:
         """Create a key; its text is returned here and never again.
 
         Raises:
             Conflict: the name is taken.
         """
+        opens = opens or Opens()
         if not name.strip() or len(name) > 255:
             raise InvalidRequest(f"{name!r} cannot name a key", parameter="name")
         now = datetime.now(UTC)
@@ -55,6 +72,11 @@ class Keys:
                         fingerprint=fingerprint(text),
                         created_at=now,
                         expires_at=now + expires_in if expires_in else None,
+                        tenant=opens.tenant,
+                        groups=list(opens.groups) or None,
+                        scopes=_listed(opens.scopes),
+                        models=_listed(opens.models),
+                        collections=_listed(opens.collections),
                     )
                 )
         except IntegrityError as error:
@@ -64,7 +86,7 @@ class Keys:
     def list(self) -> list[Key]:
         with self._database.read() as connection:
             rows = connection.execute(select(*_COLUMNS).order_by(api_key.c.created_at))
-            return [Key(*row) for row in rows]
+            return [_key(row) for row in rows]
 
     def get(self, name: str) -> Key:
         """Return the key of that name or id."""
@@ -95,7 +117,7 @@ class Keys:
             row = connection.execute(
                 select(*_COLUMNS).where(api_key.c.fingerprint == fingerprint(text))
             ).first()
-        key = Key(*row) if row else None
+        key = _key(row) if row else None
         if key is None or not key.is_valid(now):
             raise Unauthenticated("Incorrect API key; create one with `ragstone keys create NAME`")
         if key.last_used_at is None or now - key.last_used_at > USE_NOTED_EVERY:
@@ -113,4 +135,28 @@ _COLUMNS = (
     api_key.c.expires_at,
     api_key.c.revoked_at,
     api_key.c.last_used_at,
+    api_key.c.tenant,
+    api_key.c.groups,
+    api_key.c.scopes,
+    api_key.c.models,
+    api_key.c.collections,
 )
+
+
+def _key(row: Any) -> Key:
+    caller = Caller(
+        key_id=row.id,
+        name=row.name,
+        tenant=row.tenant,
+        groups=frozenset(row.groups or ()),
+        scopes=SCOPES if row.scopes is None else frozenset(row.scopes),
+        models=None if row.models is None else tuple(row.models),
+        collections=None if row.collections is None else tuple(row.collections),
+    )
+    return Key(
+        row.id, row.name, row.created_at, row.expires_at, row.revoked_at, row.last_used_at, caller
+    )
+
+
+def _listed(values: tuple[str, ...] | None) -> list[str] | None:
+    return None if values is None else list(values)

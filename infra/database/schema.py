@@ -276,4 +276,10 @@ api_key = Table(
     Column("expires_at", Moment(), nullable=True),
     Column("revoked_at", Moment(), nullable=True),
     Column("last_used_at", Moment(), nullable=True),
+    Column("tenant", String(255), nullable=True),
+    # Lists of texts. NULL is: no groups, every scope, every model, every collection.
+    Column("groups", JSON(none_as_null=True), nullable=True),
+    Column("scopes", JSON(none_as_null=True), nullable=True),
+    Column("models", JSON(none_as_null=True), nullable=True),
+    Column("collections", JSON(none_as_null=True), nullable=True),
 )

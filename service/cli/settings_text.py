@@ -11,8 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from infra import settings
+from infra import gateway_settings, settings
 from infra.settings import ENVIRONMENT_PREFIX, Settings
+
+MODULES = (settings, gateway_settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def _kind(info: FieldInfo) -> str:
     source = str(getattr(info.annotation, "__name__", "") or info.annotation)
     names = {
         "str": "text",
+        "bool": "`true` or `false`",
         "int": "whole number",
         "float": "number",
         "Path": "path",
@@ -149,7 +152,8 @@ def _bound(rule: Any) -> str:
 def _explanations() -> dict[tuple[str, str], str]:
     """Return the docstrings below the fields, by class and field; Python does not keep them."""
     found: dict[tuple[str, str], str] = {}
-    for node in ast.parse(inspect.getsource(settings)).body:
+    nodes = [node for module in MODULES for node in ast.parse(inspect.getsource(module)).body]
+    for node in nodes:
         if not isinstance(node, ast.ClassDef):
             continue
         for field, following in zip(node.body, node.body[1:], strict=False):

@@ -8,7 +8,7 @@ and it is the last, `max_tokens` holds, closing the stream stops the work, a fai
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -97,3 +97,58 @@ def open_engine(name: str, context: EngineContext) -> Engine:
 def count_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
     """Tokens of `texts` as the embedder counts them: the unit of usage without a model."""
     return sum(len(embedder.token_spans(text)) for text in texts)
+
+
+class Reply(Protocol):
+    """What a model server answers: a status, headers, and bytes as they come."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower case."""
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, in pieces of any length.
+
+        Raises:
+            EngineFailed: the connection broke, or nothing came for too long.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop the work, if it has not ended; the connection is given up."""
+        ...
+
+
+class ModelServer(Protocol):
+    """One replica that takes OpenAI's requests: another process, or a model in this one."""
+
+    @property
+    def address(self) -> str:
+        """What logs and metrics call it."""
+        ...
+
+    async def send(
+        self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_seconds: float
+    ) -> Reply:
+        """Send a request and return when the answer begins; cancelling it stops the work.
+
+        Args:
+            path: such as `/v1/chat/completions`.
+            body: JSON, as it goes out.
+            headers: beside the content type and the server's key.
+            timeout_seconds: until the answer begins.
+
+        Raises:
+            EngineFailed: it cannot be reached, or did not answer in time.
+        """
+        ...
+
+    async def probe(self) -> bool:
+        """Whether it is up, asked for its health."""
+        ...
+
+    async def close(self) -> None: ...

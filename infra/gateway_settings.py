@@ -1,0 +1,137 @@
+"""Settings of the gateway: model servers, routes to them, prices, guards, traces."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+
+from infra.section import Section
+
+
+class Upstream(Section):
+    """Servers that hold the same weights, or one model in this process."""
+
+    plugin: str = "openai_http"
+    """A file of `service/engines/` that takes OpenAI's requests, or a dotted path."""
+    urls: tuple[str, ...] = ()
+    """One for each replica, such as `http://127.0.0.1:8100`; without `/v1`."""
+    engine: str | None = None
+    """An engine that `ragstone engine start` runs, instead of `urls`."""
+    api_key: SecretStr | None = None
+    """Sent to the servers as a Bearer token."""
+    provider: str = "vllm"
+    """What traces and metrics call it: `vllm`, `openai`, ..."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the plug-in."""
+    max_running: int = Field(default=256, ge=1)
+    """Requests at one replica at a time; more wait here."""
+    max_waiting: int = Field(default=1024, ge=0)
+    """Requests that wait for a replica; more are refused."""
+    connect_seconds: float = Field(default=5.0, gt=0)
+    """Until a connection stands."""
+    first_byte_seconds: float = Field(default=120.0, gt=0)
+    """Until the answer begins."""
+    silence_seconds: float = Field(default=60.0, gt=0)
+    """Between two pieces of an answer."""
+    breaker_failures: int = Field(default=5, ge=1)
+    """Failures in a row after which a replica is left alone."""
+    breaker_seconds: float = Field(default=10.0, gt=0)
+    """How long it is left alone before one request tries it."""
+
+
+class Target(Section):
+    """One of the places a route leads to."""
+
+    upstream: str
+    """A name of `gateway.upstreams`."""
+    model: str | None = None
+    """What the server calls the model; by default the route's name."""
+    adapter: str | None = None
+    """An adapter's reference, such as `adapter/support@production`, served instead of the model."""
+    weight: float = Field(default=1.0, ge=0)
+    """Its share of the traffic, among the weights of the route."""
+    tag: str = "live"
+    """What metrics and interactions call it, such as `canary`."""
+
+
+class Route(Section):
+    """A model's name as clients know it, and where requests for it go."""
+
+    targets: tuple[Target, ...] = Field(min_length=1)
+    shadow: tuple[Target, ...] = ()
+    """Get a copy of each request; their answers are recorded, not returned."""
+    fallback: tuple[str, ...] = ()
+    """Routes that are tried in turn when this one fails before the first byte."""
+    retries: int = Field(default=1, ge=0, le=5)
+    """Further tries at other replicas, before the first byte."""
+    deadline_seconds: float = Field(default=300.0, gt=0)
+    """For the whole answer; a request may ask for less."""
+    kind: Literal["chat", "embeddings", "rerank"] = "chat"
+    """What the model does."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """What the model reads and writes in one request; longer requests are refused."""
+    cache: bool = True
+    """Answer identical deterministic requests (temperature 0, or a seed) from memory."""
+
+
+class Price(Section):
+    """What a model costs, in the currency of `gateway.currency`."""
+
+    input_per_million: float = Field(default=0.0, ge=0)
+    """For a million tokens of prompt."""
+    output_per_million: float = Field(default=0.0, ge=0)
+    """For a million tokens of answer."""
+
+
+class Gateway(Section):
+    """Where models are served, and what the requests to them may cost."""
+
+    upstreams: dict[str, Upstream] = Field(default_factory=dict)
+    """By name, the model servers."""
+    routes: dict[str, Route] = Field(default_factory=dict)
+    """By the name that clients use, where requests for a model go."""
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """By route, what tokens cost."""
+    currency: str = "USD"
+    """Of prices and budgets."""
+    retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
+    """Retries, as a share of the requests of the last ten seconds."""
+    cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Of answers kept in memory; 0 keeps none."""
+    cache_seconds: float = Field(default=300.0, gt=0)
+    """How long an answer is kept."""
+    idempotency_seconds: float = Field(default=3600.0, gt=0)
+    """How long an `Idempotency-Key` is remembered."""
+    stored_responses: int = Field(default=10_000, ge=0)
+    """Of `/v1/responses`, kept for later turns; the oldest go first."""
+
+
+class Guards(Section):
+    """What is looked at in questions, retrieved text, answers and logs."""
+
+    injection: Literal["off", "log", "on"] = "on"
+    """Screen questions and retrieved text for instructions that a model should not follow."""
+    injection_plugin: str = "heuristic"
+    """A file of `service/guards/`, or a dotted path."""
+    injection_threshold: float = Field(default=0.5, ge=0, le=1)
+    """Scores from here on are taken for an injection."""
+    personal_data: Literal["off", "log", "on"] = "off"
+    """Mask personal data: nowhere, in logs and stored interactions, or in answers too."""
+    link_hosts: tuple[str, ...] = ()
+    """Hosts that links and images of answers may lead to in the console; none by default."""
+
+
+class Telemetry(Section):
+    """Traces, and what is kept of every question and answer."""
+
+    otlp_endpoint: str | None = None
+    """Where traces are sent by OTLP over HTTP, such as `http://127.0.0.1:4318`; else nowhere."""
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The share of requests that are traced."""
+    content: bool = False
+    """Put prompts and answers into traces and stored interactions."""
+    interactions: bool = True
+    """Keep a record of every question, answer and completion in the database."""
+    keep_days: float = Field(default=30.0, gt=0)
+    """How long these are kept."""

@@ -1,0 +1,71 @@
+"""Who asks: what a key stands for, and what it opens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias
+
+from infra.contracts import Access
+from infra.errors import Forbidden, NotFound
+
+Scope: TypeAlias = Literal["ask", "models", "read", "write", "admin"]
+"""`ask`: answers and searches; `models`: completions, embeddings and the like; `read` and `write`:
+files, collections, artifacts, runs; `admin`: jobs, keys, budgets, routes."""
+SCOPES: frozenset[Scope] = frozenset({"ask", "models", "read", "write", "admin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request."""
+
+    key_id: str | None = None
+    """None where no key is asked for."""
+    name: str = "local"
+    tenant: str | None = None
+    """Confines the caller to this tenant's documents; None is the operator's, who sees all."""
+    groups: frozenset[str] = frozenset()
+    """Such as `group:board`; beside `key:NAME`, what lists of documents may name it by."""
+    scopes: frozenset[Scope] = SCOPES
+    models: tuple[str, ...] | None = None
+    """Patterns of the models it may use; None are all."""
+    collections: tuple[str, ...] | None = None
+    """Patterns of the collections it may see; None are all."""
+
+    @property
+    def access(self) -> Access | None:
+        """Which documents it may see; None are all."""
+        if self.tenant is None:
+            return None
+        return Access(self.tenant, self.groups | {f"key:{self.name}"})
+
+    def require(self, scope: Scope) -> None:
+        """Refuse what the key was not made for.
+
+        Raises:
+            Forbidden: names the scope that is missing.
+        """
+        if scope not in self.scopes:
+            raise Forbidden(f"The key {self.name!r} does not have the scope {scope!r}")
+
+    def require_model(self, model: str) -> None:
+        """Refuse a model that is not the key's, as if there were none of that name.
+
+        Raises:
+            NotFound: the key may not use the model.
+        """
+        if not _matches(model, self.models):
+            raise NotFound("model", model)
+
+    def require_collection(self, name: str) -> None:
+        """Refuse a collection that is not the key's, as if there were none of that name.
+
+        Raises:
+            NotFound: the key may not see the collection.
+        """
+        if not _matches(name, self.collections):
+            raise NotFound("collection", name)
+
+
+def _matches(name: str, patterns: tuple[str, ...] | None) -> bool:
+    return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)

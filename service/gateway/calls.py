@@ -1,0 +1,101 @@
+"""A call of a model: what is asked by whom, what it is charged to, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from infra.contracts import Usage
+from service.callers import Caller
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to a model, from any route or from an answer over a collection."""
+
+    request_id: str
+    caller: Caller
+    path: str
+    """Of OpenAI's API, such as `/v1/chat/completions`."""
+    model: str
+    """The route's name, as the caller wrote it."""
+    body: dict[str, Any]
+    """The request's JSON; `model` and what the gateway adds are replaced on the way out."""
+    deadline: float
+    """When it must have ended, on the monotonic clock, in seconds."""
+    user: str | None = None
+    """What keeps a caller at the same target: the `user` of the body, else the key."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """That are passed on, such as `traceparent`; lower case."""
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self.body.get("stream"))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a call ended; what metrics, traces and the interaction log are made of."""
+
+    call: Call
+    status: int
+    """As the caller saw it; 499 if the caller left."""
+    usage: Usage = field(default_factory=Usage)
+    cached_tokens: int = 0
+    """Of the prompt, as the server reports its prefix cache."""
+    upstream: str = ""
+    tag: str = ""
+    """Of the target: `live`, `canary`, `shadow`, ..."""
+    finish_reason: str | None = None
+    started: float = 0.0
+    """On the monotonic clock, in seconds, as the three that follow."""
+    first_byte: float | None = None
+    ended: float = 0.0
+    pieces: int = 0
+    """Events of a stream that were passed on."""
+    attempts: int = 1
+    source: Literal["upstream", "cache", "shared", "replayed"] = "upstream"
+    """`shared` with an identical call under way; `replayed` by its idempotency key."""
+    cost: float = 0.0
+    error: str | None = None
+    """The code of the error object, if it failed."""
+    text: str | None = None
+    """The answer, only where settings ask for content."""
+
+
+class Ticket(Protocol):
+    """What one admitted call holds of its key's limits and budget; settled or refunded once."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`x-ratelimit-*`, for the answer."""
+        ...
+
+    def settle(self, usage: Usage) -> float:
+        """Charge what was used, give the rest back, return the cost. Later calls do nothing."""
+        ...
+
+    def refund(self) -> None:
+        """Give everything back: nothing was used. Later calls do nothing."""
+        ...
+
+
+class Meter(Protocol):
+    """Limits and budgets; answers from memory."""
+
+    def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        """Reserve what a call may use at most.
+
+        Raises:
+            RateLimited: too many requests, tokens or calls at once.
+            BudgetExceeded: it might cost more than is left.
+            NotFound: the key may not use the model.
+        """
+        ...
+
+
+class Recorder(Protocol):
+    """Takes note of calls that ended; must not block."""
+
+    def record(self, outcome: Outcome) -> None: ...
