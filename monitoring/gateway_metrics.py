@@ -18,7 +18,7 @@ BETWEEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 MOST_NAMES = 100
 """Models, and tags, that have series of their own; further ones share `other`."""
 
-CacheResult: TypeAlias = Literal["hit", "miss", "shared", "replayed"]
+CacheResult: TypeAlias = Literal["cache", "shared", "replayed", "miss"]
 BreakerState: TypeAlias = Literal["closed", "half_open", "open"]
 _STATES: dict[BreakerState, int] = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -88,7 +88,8 @@ class GatewayMetrics:
         )
         self._cache = Counter(
             "ragstone_answer_cache_total",
-            "Cacheable calls: found, not found, shared with one under way, replayed by key.",
+            "Calls that memory might answer: cached, shared with one under way, replayed by "
+            "key, or not found.",
             ("result",),
             registry=registry,
         )

@@ -39,16 +39,19 @@ class MetricsRecorder:
         model, tag, metrics = outcome.call.model, outcome.tag, self._metrics
         upstream = outcome.upstream or outcome.source
         metrics.count_call(model, upstream=upstream, tag=tag, status=outcome.status)
-        metrics.count_retries(model, outcome.attempts - 1)
-        if outcome.status >= 400 and outcome.status != CLIENT_LEFT:
+        if outcome.source != "upstream":
+            metrics.count_cache(outcome.source)
             return
-        first = None if outcome.first_byte is None else outcome.first_byte - outcome.started
-        seconds = outcome.ended - outcome.started
-        if outcome.status == CLIENT_LEFT:
-            seconds = 0.0  # how long they waited says nothing of the model
-        else:
+        if outcome.call.was_looked_up:
+            metrics.count_cache("miss")
+        metrics.count_retries(model, outcome.attempts - 1)
+        if outcome.status < 400:  # how long others waited says nothing of the model
             metrics.observe_call(
-                model, tag=tag, seconds=seconds, first_byte=first, pieces=outcome.pieces
+                model,
+                tag=tag,
+                seconds=outcome.ended - outcome.started,
+                first_byte=_first_byte(outcome),
+                pieces=outcome.pieces,
             )
         metrics.count_use(
             model,
@@ -86,7 +89,6 @@ class InteractionRecorder:
         content = None
         if self._has_content:
             content = {"request": call.body, "answer": outcome.text}
-        first = None if outcome.first_byte is None else outcome.first_byte - outcome.started
         self._add(
             Interaction(
                 id=call.request_id,
@@ -104,11 +106,15 @@ class InteractionRecorder:
                 usage=outcome.usage,
                 cached_tokens=outcome.cached_tokens,
                 cost_nano=round(outcome.cost * NANO),
-                first_byte_seconds=first,
+                first_byte_seconds=_first_byte(outcome),
                 seconds=outcome.ended - outcome.started,
                 content=content,
             )
         )
+
+
+def _first_byte(outcome: Outcome) -> float | None:
+    return None if outcome.first_byte is None else outcome.first_byte - outcome.started
 
 
 def _kept(status: int) -> Kept:
