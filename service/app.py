@@ -30,6 +30,7 @@ from service.routes import (
     files,
     jobs,
     operations,
+    responses,
     runs,
     sources,
     store_files,
@@ -73,7 +74,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, files, vector_stores, store_files, *ours):
+    for routes in (chat, responses, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
+    from service.responses.store import ResponseStore
 
 
 class Components:
@@ -254,6 +255,16 @@ class Components:
             engine=self.engine,
             read_text=self.documents.read_text,
             settings=self.settings,
+        )
+
+    @cached_property
+    def responses(self) -> ResponseStore:
+        from service.responses.store import ResponseStore
+
+        return ResponseStore(
+            self.database,
+            most=self.settings.gateway.stored_responses,
+            most_bytes=self.settings.server.max_body_bytes,
         )
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
