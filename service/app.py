@@ -27,6 +27,7 @@ from service.routes import (
     builds,
     chat,
     console,
+    embeddings,
     files,
     jobs,
     operations,
@@ -74,7 +75,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, responses, files, vector_stores, store_files, *ours):
+    for routes in (chat, responses, embeddings, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.rerankers import Reranker
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
     from retrieval.splitting import Splitter
@@ -222,9 +223,15 @@ class Components:
         )
 
     @cached_property
+    def reranker(self) -> Reranker:
+        from retrieval.rerankers import open_reranker
+
+        options = self.settings.retrieval
+        return open_reranker(options.reranker, **options.reranker_options)
+
+    @cached_property
     def retriever(self) -> Retriever:
         from infra.plugins import load
-        from retrieval.rerankers import open_reranker
         from retrieval.search import Retriever, Stages
 
         options = self.settings.retrieval
@@ -234,7 +241,7 @@ class Components:
             embedders=self.embedders,
             settings=options,
             stages=Stages(
-                reranker=open_reranker(options.reranker, **options.reranker_options),
+                reranker=self.reranker,
                 variants=load("retrieval", options.variants) if options.variants else None,
             ),
         )

@@ -22,6 +22,7 @@ from service.responses.chat_stream import CallPiece, End, TextPiece, Used, read_
 from service.responses.turns import Message, as_chat_body, as_messages
 from service.schemas.chat import Annotation
 from service.schemas.responses import ResponsesBody
+from service.streaming import begun
 
 Complete: TypeAlias = Callable[[dict[str, Any]], Awaitable[GatewayReply]]
 """Sends the body of a chat completion to its model."""
@@ -98,7 +99,12 @@ async def write_with_model(
 async def write_from_documents(
     draft: Draft, query: str, events: AsyncGenerator[AnswerEvent, None], *, shows_results: bool
 ) -> AsyncGenerator[Event, None]:
-    """Yield the events of a response that answers from documents, with citations."""
+    """Yield the events of a response that answers from documents, with citations.
+
+    Raises:
+        RagstoneError: nothing could be found; later failures are events.
+    """
+    events = await begun(events)
     async with aclosing(events):
         for event in (*draft.assembly.begin(), *draft.assembly.search(query)):
             yield event
