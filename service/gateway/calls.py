@@ -28,6 +28,8 @@ class Call:
     """What keeps a caller at the same target: the `user` of the body, else the key."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """That are passed on, such as `traceparent`; lower case."""
+    target: str | None = None
+    """The tag of the one target that may answer, where the caller asked for it."""
 
     @property
     def is_stream(self) -> bool:
