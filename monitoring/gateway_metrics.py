@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from infra.contracts import Usage
@@ -23,16 +22,30 @@ BreakerState: TypeAlias = Literal["closed", "half_open", "open"]
 _STATES: dict[BreakerState, int] = {"closed": 0, "half_open": 1, "open": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaState:
+class ReplicaState(Protocol):
     """How one replica of a model server fares."""
 
-    upstream: str
-    replica: str
-    running: int
-    waiting: int
-    breaker: BreakerState
-    is_up: bool
+    @property
+    def upstream(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def state(self) -> BreakerState: ...
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def waiting(self) -> int:
+        """For any replica of the upstream."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """Since the start."""
+        ...
 
 
 class GatewayMetrics:
@@ -163,25 +176,34 @@ class _Replicas(Collector):
         return _families()
 
     def collect(self) -> Iterator[Metric]:
-        running, waiting, breaker, up = families = _families()
-        for state in self._read():
-            names = [state.upstream, state.replica]
-            running.add_metric(names, state.running)
-            waiting.add_metric(names, state.waiting)
-            breaker.add_metric(names, _STATES[state.breaker])
-            up.add_metric(names, state.is_up)
+        running, waiting, breaker, failures = families = _families()
+        queues: dict[str, int] = {}
+        for replica in self._read():
+            names = [replica.upstream, replica.address]
+            running.add_metric(names, replica.running)
+            breaker.add_metric(names, _STATES[replica.state])
+            failures.add_metric(names, replica.failures)
+            queues[replica.upstream] = replica.waiting
+        for upstream, count in queues.items():
+            waiting.add_metric([upstream], count)
         yield from families
 
 
-def _families() -> tuple[GaugeMetricFamily, ...]:
+def _families() -> tuple[
+    GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily
+]:
     labels = ("upstream", "replica")
     return (
         GaugeMetricFamily("ragstone_replica_running", "Calls at a replica.", labels=labels),
-        GaugeMetricFamily("ragstone_replica_waiting", "Calls waiting for it.", labels=labels),
+        GaugeMetricFamily(
+            "ragstone_upstream_waiting", "Calls that wait for any replica.", labels=("upstream",)
+        ),
         GaugeMetricFamily(
             "ragstone_replica_breaker_state",
             "0 closed: used; 1 half open: one call tries it; 2 open: left alone.",
             labels=labels,
         ),
-        GaugeMetricFamily("ragstone_replica_up", "1 if its last probe succeeded.", labels=labels),
+        CounterMetricFamily(
+            "ragstone_replica_failures", "Calls that failed at a replica.", labels=labels
+        ),
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.blobs import BlobStore
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from retrieval.batches import Batches
 from retrieval.collections import Collection, Collections
 from retrieval.documents import Documents
@@ -18,6 +18,7 @@ from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
 from service.keys import Keys
+from service.model_wiring import ModelParts
 
 if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
@@ -39,17 +40,20 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
-    from service.responses.store import ResponseStore
 
 
-class Components:
+class Components(ModelParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings] = load_settings
+    ) -> None:
+        """`reread` returns the settings as they are now, for what can be reloaded."""
         self.settings = settings
+        self.reread = reread
 
     @cached_property
     def database(self) -> Database:
@@ -264,16 +268,6 @@ class Components:
             settings=self.settings,
         )
 
-    @cached_property
-    def responses(self) -> ResponseStore:
-        from service.responses.store import ResponseStore
-
-        return ResponseStore(
-            self.database,
-            most=self.settings.gateway.stored_responses,
-            most_bytes=self.settings.server.max_body_bytes,
-        )
-
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Search, and note how long each step took."""
         result = self.retriever.search(collection, request)
@@ -334,6 +328,8 @@ class Components:
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
-        for part in ("tracker", "retriever", "reader", "database"):
-            if part in opened:
+        if "interactions" in opened:
+            self.interactions.stop()
+        for part in ("tracing", "tracker", "retriever", "reader", "database"):
+            if opened.get(part) is not None:
                 getattr(self, part).close()

@@ -14,11 +14,13 @@ from infra.contracts import Usage
 from infra.errors import InvalidRequest
 from infra.gateway_settings import Gateway
 from service.gateway.calls import Call, Meter, Outcome, Recorder, Source
-from service.gateway.replies import GatewayReply
-from service.gateway.sharing import SharedReply
+from service.gateway.relay import Answered
+from service.gateway.routing import Variant
+from service.gateway.sharing import SharedAnswer
 
-Run: TypeAlias = Callable[[Call], Awaitable[GatewayReply]]
+Run: TypeAlias = Callable[[Call], Awaitable[Answered]]
 IDEMPOTENCY = "idempotency-key"
+CACHE_HEADER = "x-ragstone-cache"
 MAX_KEY_CHARACTERS = 255
 LARGEST_SHARE = 16
 """An answer over a sixteenth of the cache is not kept: it would push out too many others."""
@@ -43,7 +45,7 @@ class RepeatedCalls:
         run: Run,
         *,
         settings: Gateway,
-        variant: Callable[[Call], str],
+        variant: Callable[[Call], Variant | None],
         meter: Meter,
         recorder: Recorder,
         clock: Callable[[], float] = time.monotonic,
@@ -53,7 +55,7 @@ class RepeatedCalls:
         Args:
             run: asks a model.
             settings: how much is kept, and for how long.
-            variant: what beside the request decides the answer; empty forbids to keep it.
+            variant: what beside the request decides the answer; None forbids to keep it.
             meter: calls answered from memory count as requests, and cost nothing.
             recorder: learns of them, too.
             clock: seconds from any fixed moment, never backwards.
@@ -68,9 +70,9 @@ class RepeatedCalls:
         self._named = _bounded(
             max(settings.cache_bytes, LEAST_BYTES), settings.idempotency_seconds, clock
         )
-        self._under_way: dict[bytes, SharedReply] = {}
+        self._under_way: dict[bytes, SharedAnswer] = {}
 
-    async def run(self, call: Call) -> GatewayReply:
+    async def run(self, call: Call) -> Answered:
         """Answer a call: from memory, together with an identical one, or by asking the model.
 
         Raises:
@@ -79,8 +81,8 @@ class RepeatedCalls:
         name = call.headers.get(IDEMPOTENCY)
         if name is not None:
             return await self._named_call(call, name)
-        variant = self._variant(call) if _is_deterministic(call) else ""
-        if not variant:
+        variant = self._variant(call) if _is_deterministic(call) else None
+        if variant is None:
             return await self._run(call)
         key = _fingerprint(call, variant)
         found = self._kept.get(key)
@@ -90,9 +92,9 @@ class RepeatedCalls:
         if found is not None and found.is_open:
             return await self._known(call, found, "shared")
         call.was_looked_up = True
-        return await self._ask(call, key, key, outlives=False).join()
+        return await self._ask(call, key, key, variant=variant).join()
 
-    async def _named_call(self, call: Call, name: str) -> GatewayReply:
+    async def _named_call(self, call: Call, name: str) -> Answered:
         if not 0 < len(name) <= MAX_KEY_CHARACTERS:
             raise InvalidRequest(
                 f"Idempotency-Key has {len(name)} characters; send 1 to {MAX_KEY_CHARACTERS}",
@@ -102,7 +104,7 @@ class RepeatedCalls:
         body = _digest(call.body)
         found = self._named.get(place) or self._under_way.get(place)
         if found is None or not found.is_open:
-            return await self._ask(call, place, body, outlives=True).join()
+            return await self._ask(call, place, body, variant=None).join()
         if found.request != body:
             raise InvalidRequest(
                 f"Idempotency-Key {name!r} was used for another request; choose a new one",
@@ -110,39 +112,50 @@ class RepeatedCalls:
             )
         return await self._known(call, found, "replayed")
 
-    async def _known(self, call: Call, found: SharedReply, how: Source) -> GatewayReply:
+    async def _known(self, call: Call, found: SharedAnswer, how: Source) -> Answered:
         started = self._clock()
         ticket = self._meter.admit(call, prompt_tokens=0, completion_tokens=0)
-        reply = await found.join()
-        ticket.settle(Usage())
+        try:
+            answered = await found.join({**ticket.headers, CACHE_HEADER: how})
+        finally:
+            ticket.settle(Usage())
         now = self._clock()
         self._recorder.record(
-            Outcome(call, reply.status, source=how, started=started, first_byte=now, ended=now)
+            Outcome(call, answered.status, source=how, started=started, first_byte=now, ended=now)
         )
-        headers = {**reply.headers, **ticket.headers, "x-ragstone-cache": how}
-        return GatewayReply(reply.status, headers, reply.pieces)
+        return answered
 
-    def _ask(self, call: Call, key: bytes, request: bytes, *, outlives: bool) -> SharedReply:
-        keep = self._named if outlives else self._kept
+    def _ask(
+        self, call: Call, key: bytes, request: bytes, *, variant: Variant | None
+    ) -> SharedAnswer:
+        """Ask the model; without a variant it is for a key, and goes on if the caller leaves."""
 
-        def finished(reply: SharedReply) -> None:
-            if self._under_way.get(key) is reply:
+        def finished(answer: SharedAnswer) -> None:
+            if self._under_way.get(key) is answer:
                 del self._under_way[key]
-            if reply.is_complete and self._is_worth_keeping(reply, outlives=outlives):
-                keep[key] = reply
+            if answer.is_complete and answer.size + OVERHEAD_BYTES <= self._largest:
+                if variant is None:
+                    # A client that asks again is told the same, also that it was wrong.
+                    if answer.status < 500 and answer.status not in {408, 429}:
+                        self._named[key] = answer
+                elif answer.status == 200 and _is_of(variant, answer.answered):
+                    self._keep(key, answer)
 
-        shared = SharedReply(
-            lambda: self._run(call), request=request, outlives=outlives, finished=finished
+        shared = SharedAnswer(
+            lambda: self._run(call), request=request, outlives=variant is None, finished=finished
         )
         self._under_way[key] = shared
         return shared
 
-    def _is_worth_keeping(self, reply: SharedReply, *, outlives: bool) -> bool:
-        if outlives:  # a client that asks again is told the same, also that it was wrong
-            is_final = reply.status < 500 and reply.status not in {408, 429}
-        else:
-            is_final = reply.status == 200 and self._kept.maxsize > reply.size + OVERHEAD_BYTES
-        return is_final and reply.size + OVERHEAD_BYTES <= self._largest
+    def _keep(self, key: bytes, answer: SharedAnswer) -> None:
+        if answer.size + OVERHEAD_BYTES <= self._kept.maxsize:
+            self._kept[key] = answer
+
+
+def _is_of(variant: Variant, answered: Answered | None) -> bool:
+    """Whether an answer comes from where it was looked for, and from no fallback."""
+    outcome = None if answered is None else answered.outcome
+    return outcome is None or (outcome.upstream, outcome.tag) == (variant.upstream, variant.tag)
 
 
 def _is_deterministic(call: Call) -> bool:
@@ -153,11 +166,12 @@ def _is_deterministic(call: Call) -> bool:
     return has_one_answer and not body.get("store")
 
 
-def _fingerprint(call: Call, variant: str) -> bytes:
+def _fingerprint(call: Call, variant: Variant) -> bytes:
     access = call.caller.access
     principals = [] if access is None else sorted(access.principals)
     asked = {name: part for name, part in call.body.items() if name not in WITHOUT_MEANING}
-    return _digest([call.caller.tenant, principals, call.path, call.model, variant, asked])
+    where = [variant.upstream, variant.model, variant.tag]
+    return _digest([call.caller.tenant, principals, call.path, call.model, where, asked])
 
 
 def _digest(value: Any) -> bytes:
@@ -166,7 +180,7 @@ def _digest(value: Any) -> bytes:
 
 def _bounded(
     most_bytes: int, seconds: float, clock: Callable[[], float]
-) -> TTLCache[bytes, SharedReply]:
+) -> TTLCache[bytes, SharedAnswer]:
     return TTLCache(
         most_bytes, seconds, timer=clock, getsizeof=lambda reply: reply.size + OVERHEAD_BYTES
     )

@@ -32,6 +32,8 @@ class Call:
     """That are passed on, such as `traceparent`; lower case."""
     was_looked_up: bool = False
     """An answer to it might have been in memory, and was not."""
+    target: str | None = None
+    """The tag of the one target that may answer, where the caller asked for it."""
 
     @property
     def is_stream(self) -> bool:

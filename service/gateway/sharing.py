@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from service.gateway.replies import GatewayReply
+from service.gateway.relay import Answered
 
-Produce: TypeAlias = Callable[[], Awaitable[GatewayReply]]
-Finished: TypeAlias = "Callable[[SharedReply], None]"
+Produce: TypeAlias = Callable[[], Awaitable[Answered]]
+Finished: TypeAlias = "Callable[[SharedAnswer], None]"
 PIECE_BYTES = 64
 """What a piece takes beside its bytes."""
 
 
-class SharedReply:
+class SharedAnswer:
     """An answer under way or at its end; whoever joins late reads it from the beginning.
 
     It is read by a task of its own, so no reader waits for a slower one. When the last reader
@@ -38,17 +37,15 @@ class SharedReply:
         self._outlives = outlives
         self._finished = finished
         self._readers = 0
-        self._pieces: list[bytes] = []
-        self._more = asyncio.Event()
+        self._answered: Answered | None = None
         self._error: BaseException | None = None
+        self._more = asyncio.Event()
+        self._begun = asyncio.Event()
+        self.pieces: list[bytes] = []
         self.size = 0
         """Bytes that it takes in memory, roughly."""
-        self.status = 0
-        """Of HTTP; 0 until the answer begins."""
-        self.headers: Mapping[str, str] = {}
         self.is_complete = False
         """True if it came to its own end, with nothing missing."""
-        self._has_begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._read())
 
     @property
@@ -56,57 +53,118 @@ class SharedReply:
         """False once it was stopped or broke: nobody may join any more."""
         return self._error is None
 
-    async def join(self) -> GatewayReply:
-        """Return the answer for one more reader, once it has begun."""
+    @property
+    def error(self) -> BaseException | None:
+        """Why it did not come to its end."""
+        return self._error
+
+    @property
+    def status(self) -> int:
+        """Of HTTP; 0 until the answer begins."""
+        return 0 if self._answered is None else self._answered.status
+
+    @property
+    def answered(self) -> Answered | None:
+        """What the first who asked was given."""
+        return self._answered
+
+    async def join(self, headers: Mapping[str, str] | None = None) -> Answered:
+        """Return the answer for one more reader, once it has begun; `headers` are that reader's."""
         self._readers += 1
         try:
-            await asyncio.shield(self._has_begun)
-        except BaseException:
-            self._leave()
+            await self._begun.wait()
+        except asyncio.CancelledError:
+            self.leave()
             raise
-        return GatewayReply(self.status, self.headers, self._replay())
+        if self._answered is None:
+            self.leave()
+            raise self._error or asyncio.CancelledError()
+        given = self._answered
+        own = dict(given.headers if headers is None else headers)
+        if given.stream is None:
+            self.leave()
+            return Answered(given.status, own, given.body, given.outcome)
+        return Answered(given.status, own, outcome=given.outcome, stream=_Reader(self))
+
+    async def wait_for_more(self) -> None:
+        """Return when something was added to the pieces, or the answer ended."""
+        await self._more.wait()
+
+    def leave(self) -> None:
+        """Count one reader less; the work of the last who leaves is stopped."""
+        self._readers -= 1
+        if self._readers == 0 and not self._outlives and not self._task.done():
+            self._error = self._error or asyncio.CancelledError()
+            self._task.cancel()
 
     async def _read(self) -> None:
+        answered: Answered | None = None
         try:
-            reply = await self._produce()
-            self.status, self.headers = reply.status, reply.headers
-            self._has_begun.set_result(None)
-            async with contextlib.aclosing(reply.pieces) as pieces:
-                async for piece in pieces:
-                    self._pieces.append(piece)
-                    self.size += len(piece) + PIECE_BYTES
-                    self._wake()
-            self.is_complete = True
+            answered = await self._produce()
+            self._answered = answered
+            self._begun.set()
+            async for piece in answered.stream or _Known(answered.body or b""):
+                self.pieces.append(piece)
+                self.size += len(piece) + PIECE_BYTES
+                self._wake()
+            self.is_complete = answered.outcome is None or answered.outcome.error is None
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - handed to the readers
             self._error = error
-            if not self._has_begun.done():
-                self._has_begun.set_exception(error)
-                self._has_begun.exception()  # nobody may be left to look at it
         finally:
+            if answered is not None:
+                await answered.close()
+            self.has_ended = True
+            self._begun.set()
             self._wake()
             self._finished(self)
 
-    async def _replay(self) -> AsyncGenerator[bytes, None]:
-        at = 0
-        try:
-            while True:
-                while at < len(self._pieces):
-                    yield self._pieces[at]
-                    at += 1
-                if self.is_complete:
-                    return
-                if self._error is not None:
-                    raise self._error
-                await self._more.wait()
-        finally:
-            self._leave()
+    has_ended = False
 
     def _wake(self) -> None:
         woken, self._more = self._more, asyncio.Event()
         woken.set()
 
-    def _leave(self) -> None:
-        self._readers -= 1
-        if self._readers == 0 and not self._outlives and not self._task.done():
-            self._error = self._error or asyncio.CancelledError()
-            self._task.cancel()
+
+class _Reader:
+    """Reads a shared answer from its beginning; not a generator, so that closing always counts."""
+
+    def __init__(self, shared: SharedAnswer) -> None:
+        self._shared = shared
+        self._at = 0
+        self._has_left = False
+
+    def __aiter__(self) -> _Reader:
+        return self
+
+    async def __anext__(self) -> bytes:
+        shared = self._shared
+        while self._at == len(shared.pieces):
+            if shared.has_ended:
+                await self.aclose()
+                if shared.error is not None:
+                    raise shared.error
+                raise StopAsyncIteration
+            await shared.wait_for_more()
+        self._at += 1
+        return shared.pieces[self._at - 1]
+
+    async def aclose(self) -> None:
+        """Leave."""
+        if not self._has_left:
+            self._has_left = True
+            self._shared.leave()
+
+
+class _Known:
+    """One piece, as a stream."""
+
+    def __init__(self, body: bytes) -> None:
+        self._rest = [body]
+
+    def __aiter__(self) -> _Known:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        return self._rest.pop()

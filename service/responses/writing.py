@@ -16,7 +16,7 @@ from infra.errors import EngineFailed, RagstoneError
 from infra.security import new_id
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.errors import describe
-from service.gateway.replies import GatewayReply
+from service.gateway.relay import Answered
 from service.responses.assembly import Assembly, Event
 from service.responses.chat_stream import CallPiece, End, TextPiece, Used, read_chat
 from service.responses.turns import Message, as_chat_body, as_messages
@@ -24,7 +24,7 @@ from service.schemas.chat import Annotation
 from service.schemas.responses import ResponsesBody
 from service.streaming import begun
 
-Complete: TypeAlias = Callable[[dict[str, Any]], Awaitable[GatewayReply]]
+Complete: TypeAlias = Callable[[dict[str, Any]], Awaitable[Answered]]
 """Sends the body of a chat completion to its model."""
 
 
@@ -87,7 +87,7 @@ async def write_with_model(
         RagstoneError, HTTPException: before the first event; later failures are events.
     """
     reply = await complete(as_chat_body(body, draft.messages))
-    async with aclosing(reply.pieces) as pieces:
+    async with aclosing(reply.pieces()) as pieces:
         if reply.status >= 400:
             raise await _refused(reply.status, pieces)
         for event in draft.assembly.begin():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,7 +14,7 @@ from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
-from service.gateway.calls import Call
+from service.gateway.relay import Answered
 from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
@@ -129,21 +128,8 @@ def _events(
 
 
 def _complete(components: Components, request: Request, caller: Caller) -> Complete:
-    async def complete(body: dict[str, Any]) -> Any:
-        caller.require_model(body["model"])
-        state = request.scope["state"]
-        headers = {"traceparent": state["traceparent"]} if "traceparent" in state else {}
-        call = Call(
-            request_id=state["request_id"],
-            caller=caller,
-            path="/v1/chat/completions",
-            model=body["model"],
-            body=body,
-            deadline=time.monotonic() + components.gateway.deadline_seconds(body["model"]),
-            user=body.get("user"),
-            headers=headers,
-        )
-        return await components.gateway.run(call)
+    async def complete(body: dict[str, Any]) -> Answered:
+        return await components.within.chat(body, caller=caller, state=request.scope["state"])
 
     return complete
 

@@ -16,9 +16,9 @@ from infra.contracts import Usage
 from infra.errors import EngineFailed, InvalidRequest
 from infra.gateway_settings import Gateway
 from service.callers import Caller
-from service.gateway.cache import RepeatedCalls
+from service.gateway.cache import RepeatedCalls, Variant
 from service.gateway.calls import Call, Outcome
-from service.gateway.replies import GatewayReply
+from service.gateway.relay import Answered
 
 
 @dataclass
@@ -62,10 +62,12 @@ class Model:
         self.gate = asyncio.Event()
         self.gate.set()
         self.breaks = False
+        self.upstream = "gpu"
 
-    async def run(self, call: Call) -> GatewayReply:
+    async def run(self, call: Call) -> Answered:
         self.asked += 1
-        return GatewayReply(self.status, {"content-type": "text/plain"}, self._pieces(call))
+        outcome = Outcome(call, self.status, upstream=self.upstream, tag="live")
+        return Answered(self.status, {}, outcome=outcome, stream=self._pieces(call))
 
     async def _pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
         number, is_at_end = self.asked, False
@@ -85,7 +87,7 @@ class Case:
         self.model = model or Model()
         self.meter, self.recorder = Meter(), Recorder()
         self.now = 0.0
-        self.variant = "one"
+        self.variant: Variant | None = Variant("gpu", "small", "live")
         self.calls = RepeatedCalls(
             self.model.run,
             settings=Gateway(**settings),
@@ -97,7 +99,7 @@ class Case:
 
     async def ask(self, call: Call) -> bytes:
         reply = await self.calls.run(call)
-        return b"".join([piece async for piece in reply.pieces])
+        return b"".join([piece async for piece in reply.pieces()])
 
 
 def asked(**body: Any) -> Call:
@@ -155,12 +157,11 @@ def test_the_work_goes_on_while_one_reader_is_left_and_stops_with_the_last() -> 
         case = Case()
         case.model.gate.clear()
         first, second = [await case.calls.run(asked()) for _ in range(2)]
-        readers = [asyncio.create_task(anext(reply.pieces)) for reply in (first, second)]  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
-        readers[0].cancel()
+        await first.close()
         await asyncio.sleep(0.01)
         assert case.model.stopped == 0
-        readers[1].cancel()
+        await second.close()
         await asyncio.sleep(0.01)
         assert (case.model.asked, case.model.stopped) == (1, 1)
 
@@ -171,16 +172,11 @@ def test_leaving_while_the_answer_is_written_stops_the_model() -> None:
     async def check() -> None:
         case = Case()
         reply = await case.calls.run(asked())
-        await anext(reply.pieces)
+        await anext(reply.pieces())
         case.model.gate.clear()
-        case.model.pieces = 10
         reply = await case.calls.run(asked(seed=1))
-        task = asyncio.create_task(anext(reply.pieces))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await reply.pieces.aclose()
+        await reply.close()
         await asyncio.sleep(0.01)
         assert case.model.stopped == 1
         case.model.gate.set()
@@ -233,12 +229,24 @@ def test_another_target_or_adapter_is_asked_itself() -> None:
     async def check() -> None:
         case = Case()
         await case.ask(asked())
-        case.variant = "two"
+        case.variant = Variant("gpu", "small@sha256:2", "live")
         await case.ask(asked())
-        case.variant = ""
+        case.variant = None
         await case.ask(asked())
         await case.ask(asked())
         assert case.model.asked == 4
+
+    asyncio.run(check())
+
+
+def test_an_answer_that_a_fallback_gave_is_not_kept() -> None:
+    async def check() -> None:
+        case = Case()
+        case.model.upstream = "last resort"
+        await case.ask(asked())
+        case.model.upstream = "gpu"
+        await case.ask(asked())
+        assert case.model.asked == 2
 
     asyncio.run(check())
 
@@ -291,8 +299,8 @@ def test_the_work_of_a_request_with_a_key_outlives_a_lost_connection() -> None:
     async def check() -> None:
         case = Case()
         reply = await case.calls.run(named("one"))
-        await anext(reply.pieces)
-        await reply.pieces.aclose()
+        await anext(reply.pieces())
+        await reply.close()
         assert await case.ask(named("one")) == b"acme:ada:1:0;acme:ada:1:1;acme:ada:1:2;"
         assert case.model.asked == 1
         assert case.model.stopped == 0
@@ -330,12 +338,12 @@ CALLS = st.builds(
 
 @given(st.lists(CALLS, min_size=2, max_size=30), st.booleans())
 def test_no_answer_ever_crosses_tenants_lists_or_models(calls: list[Call], at_once: bool) -> None:
-    async def answer(call: Call) -> GatewayReply:
+    async def answer(call: Call) -> Answered:
         async def pieces() -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(0)
             yield repr(_partition(call)).encode()
 
-        return GatewayReply(200, {}, pieces())
+        return Answered(200, {}, stream=pieces())
 
     async def check() -> None:
         case = Case()

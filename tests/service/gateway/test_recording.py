@@ -7,8 +7,9 @@ from prometheus_client import CollectorRegistry
 
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
-from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics, ReplicaState
+from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
 from service.gateway.recording import InteractionRecorder, MetricsRecorder
+from service.gateway.upstreams import ReplicaState
 
 
 @pytest.fixture
@@ -69,14 +70,15 @@ def test_models_beyond_a_bound_share_one_series(registry: CollectorRegistry) -> 
 
 
 def test_replicas_are_asked_when_the_metrics_are_scraped(registry: CollectorRegistry) -> None:
-    states = [ReplicaState("gpu", "10.0.0.1:8100", 3, 1, "open", is_up=False)]
+    states = [ReplicaState("gpu", "10.0.0.1:8100", "vllm", "open", 3, 1, 7)]
     GatewayMetrics(registry).watch_replicas(lambda: states)
     names = {"upstream": "gpu", "replica": "10.0.0.1:8100"}
     assert registry.get_sample_value("ragstone_replica_running", names) == 3
     assert registry.get_sample_value("ragstone_replica_breaker_state", names) == 2
-    states[0] = ReplicaState("gpu", "10.0.0.1:8100", 0, 0, "closed", is_up=True)
+    states[0] = ReplicaState("gpu", "10.0.0.1:8100", "vllm", "closed", 0, 0, 7)
     assert registry.get_sample_value("ragstone_replica_breaker_state", names) == 0
-    assert registry.get_sample_value("ragstone_replica_up", names) == 1
+    assert registry.get_sample_value("ragstone_replica_failures_total", names) == 7
+    assert registry.get_sample_value("ragstone_upstream_waiting", {"upstream": "gpu"}) == 0
 
 
 def test_a_call_becomes_an_interaction_without_its_text() -> None:
