@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
+    from service.supervision.engines import Engines
 
 
 class Components(ModelParts):
@@ -256,6 +257,13 @@ class Components(ModelParts):
 
         options = self.settings.generation
         return open_engine(options.engine, EngineContext(self.embedder, options.engine_options))
+
+    @cached_property
+    def engines(self) -> Engines:
+        """The model servers of this machine."""
+        from service.supervision.engines import Engines
+
+        return Engines(self.settings.data_folder / "engines", self.settings.engines)
 
     @cached_property
     def answering(self) -> Answering:

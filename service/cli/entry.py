@@ -16,6 +16,7 @@ from service.cli import (
     datasets,
     demo,
     doctor,
+    engine,
     expectations,
     ingest,
     init,
@@ -103,6 +104,7 @@ app.command("search")(search.search)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
+app.add_typer(engine.app, name="engine")
 app.command("launch")(launch.launch)
 app.add_typer(collections.app, name="collections")
 app.add_typer(artifacts.app, name="artifacts")
