@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, insert, select, update
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5
 """How often a batch is written: what a crash can lose."""
+TIDY_SECONDS = 3600.0
+"""Between two looks for what is too old."""
 BATCH = 500
 CAPACITY = 50_000
 """Interactions that wait for a slow database; past them the newest are counted and dropped."""
@@ -65,10 +68,20 @@ class Interactions:
         *,
         flush_seconds: float = FLUSH_SECONDS,
         capacity: int = CAPACITY,
+        keep: timedelta | None = None,
     ) -> None:
+        """Take where they are kept.
+
+        Args:
+            database: at the current schema.
+            flush_seconds: between two writes.
+            capacity: of what waits to be written.
+            keep: how long they are kept; None is for ever.
+        """
         self._database = database
         self._flush_seconds = flush_seconds
         self._capacity = capacity
+        self._keep = keep
         self._waiting: deque[Interaction] = deque()
         self._wake = threading.Event()
         self._is_stopping = False
@@ -114,10 +127,14 @@ class Interactions:
                     raise
 
     def _run(self) -> None:
+        tidied = -TIDY_SECONDS
         while not self._is_stopping:
             self._wake.wait(self._flush_seconds)
             try:
                 self.flush()
+                if time.monotonic() - tidied > TIDY_SECONDS:
+                    tidied = time.monotonic()
+                    self.expire(datetime.now(UTC))
             except StorageFailed as error:
                 logger.warning("interactions wait for the database: %s", error.message)
 
@@ -179,6 +196,10 @@ class Interactions:
             )
             connection.execute(delete(quoted).where(quoted.c.file_id.in_(file_ids)))
         return int(done.rowcount)
+
+    def expire(self, now: datetime) -> int:
+        """Remove those that are older than they are to be kept; returns how many."""
+        return 0 if self._keep is None else self.delete(Query(until=now - self._keep))
 
     def delete(self, query: Query) -> int:
         """Remove interactions; returns how many."""

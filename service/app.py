@@ -31,6 +31,7 @@ from service.routes import (
     console,
     embeddings,
     files,
+    interactions,
     jobs,
     operations,
     responses,
@@ -82,7 +83,18 @@ def create_app(components: Components) -> FastAPI:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
+    ours = (
+        answers,
+        aliases,
+        artifacts,
+        builds,
+        interactions,
+        jobs,
+        runs,
+        sources,
+        operations,
+        console,
+    )
     for routes in (chat, responses, embeddings, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,8 @@ class ModelParts:
     def interactions(self) -> Interactions:
         from monitoring.interactions import Interactions
 
-        return Interactions(self.database)
+        keep = timedelta(days=self.settings.telemetry.keep_days)
+        return Interactions(self.database, keep=keep)
 
     @cached_property
     def tracing(self) -> Tracing | None:

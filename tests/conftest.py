@@ -67,6 +67,20 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> VllmServer:
 
 
 @pytest.fixture
+def vllm_alone(vllm_server: VllmServer) -> Iterator[VllmServer]:
+    """The real vLLM, with nobody else's requests."""
+    with vllm_server.turn(alone=True):
+        yield vllm_server
+
+
+@pytest.fixture
+def vllm_beside(vllm_server: VllmServer) -> Iterator[VllmServer]:
+    """The real vLLM, unless a test has it for itself."""
+    with vllm_server.turn(alone=False):
+        yield vllm_server
+
+
+@pytest.fixture
 def postgresql_url(postgresql_server: str) -> Iterator[str]:
     """The URL of an empty database of its own."""
     name = f"test_{uuid.uuid4().hex}"

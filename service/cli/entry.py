@@ -20,6 +20,7 @@ from service.cli import (
     expectations,
     ingest,
     init,
+    interactions,
     jobs,
     keys,
     launch,
@@ -113,5 +114,6 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
+app.add_typer(interactions.app, name="interactions")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

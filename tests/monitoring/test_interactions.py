@@ -122,3 +122,11 @@ def test_what_the_database_refuses_is_kept_in_order(tmp_path: Any) -> None:
     log.flush()
     assert [item.id for item in log.find(Query())] == ["answer-2", "answer-1", "answer-0"]
     database.close()
+
+
+def test_what_is_too_old_goes(database: Database) -> None:
+    log = Interactions(database, keep=timedelta(days=1))
+    log.add(made(0))
+    log.add(made(60))
+    assert log.expire(NOON + timedelta(days=1, minutes=30)) == 1
+    assert [item.id for item in log.find(Query())] == ["answer-60"]
