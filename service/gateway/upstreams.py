@@ -31,12 +31,14 @@ class ReplicaState:
     """What metrics show of one replica."""
 
     upstream: str
-    address: str
-    provider: str
-    state: State
+    replica: str
+    """Its address."""
     running: int
     waiting: int
     """For any replica of the upstream."""
+    breaker: State
+    is_up: bool
+    """Not left alone for its failures."""
     failures: int
     """Since the start."""
 
@@ -100,10 +102,10 @@ class Upstream:
             ReplicaState(
                 self.name,
                 replica.server.address,
-                self.settings.provider,
-                replica.breaker.state,
                 replica.running,
                 self.waiting,
+                replica.breaker.state,
+                replica.breaker.state != "open",
                 replica.failures,
             )
             for replica in self.replicas
