@@ -28,8 +28,10 @@ from service.routes import (
     artifacts,
     builds,
     chat,
+    completions,
     console,
     files,
+    gateway,
     jobs,
     operations,
     runs,
@@ -78,7 +80,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, files, vector_stores, store_files, *ours):
+    for routes in (chat, completions, gateway, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
 
