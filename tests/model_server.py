@@ -40,6 +40,7 @@ class Misbehaving:
         self.port = 0
         self.name = "tiny"
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -70,7 +71,7 @@ class Misbehaving:
                 leaving.cancel()
                 with suppress(asyncio.CancelledError):
                     await leaving
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -231,14 +232,13 @@ def serving(*, behaviour: Behaviour = well, name: str = "tiny") -> Iterator[Misb
     server = Misbehaving()
     server.behaviour, server.name = behaviour, name
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_run(server, ready)), name=name)
-    thread.start()
+    server.thread = threading.Thread(target=lambda: asyncio.run(_run(server, ready)), name=name)
+    server.thread.start()
     ready.wait(10)
     try:
         yield server
     finally:
         stop(server)
-        thread.join()
 
 
 def stop(server: Misbehaving) -> None:
@@ -246,6 +246,8 @@ def stop(server: Misbehaving) -> None:
     loop, server.loop = server.loop, None
     if loop is not None:
         loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+    if server.thread is not None:
+        server.thread.join()
 
 
 async def _run(server: Misbehaving, ready: threading.Event) -> None:

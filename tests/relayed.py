@@ -96,7 +96,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def gateway(*servers: Misbehaving, route: dict[str, Any] | None = None, **options: Any) -> Gateway:
     """Settings with one route `m` to one upstream `u` of these servers."""
-    quick = {"first_byte_seconds": 0.5, "silence_seconds": 0.5, "connect_seconds": 0.5}
+    quick = {"first_byte_seconds": 10, "silence_seconds": 10, "connect_seconds": 5}
     upstream = {"urls": [server.url for server in servers], **quick, **options}
     targets = [{"upstream": "u", "model": "tiny"}]
     return Gateway.model_validate(
