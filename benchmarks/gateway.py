@@ -34,8 +34,6 @@ QUICK_SOAK_REQUESTS = 500
 SOAK_PARTS = 20
 WARM_REQUESTS = 400
 PEER = "litellm"
-EVENTS = CHUNKS + 1
-"""Of a stream whose usage was asked for."""
 
 REQUESTS_BAR = Bar(20, at_least=True)
 STREAMS_BAR = Bar(50, at_least=True)
@@ -227,7 +225,7 @@ def _load(
         rate=rate,
         seconds=seconds,
         requests=requests,
-        events=EVENTS if stream else None,
+        events=CHUNKS if stream else None,
     )
 
 

@@ -29,10 +29,12 @@ class ReplicaState(Protocol):
     def upstream(self) -> str: ...
 
     @property
-    def address(self) -> str: ...
+    def replica(self) -> str:
+        """Its address."""
+        ...
 
     @property
-    def state(self) -> BreakerState: ...
+    def breaker(self) -> BreakerState: ...
 
     @property
     def running(self) -> int: ...
@@ -178,12 +180,12 @@ class _Replicas(Collector):
     def collect(self) -> Iterator[Metric]:
         running, waiting, breaker, failures = families = _families()
         queues: dict[str, int] = {}
-        for replica in self._read():
-            names = [replica.upstream, replica.address]
-            running.add_metric(names, replica.running)
-            breaker.add_metric(names, _STATES[replica.state])
-            failures.add_metric(names, replica.failures)
-            queues[replica.upstream] = replica.waiting
+        for state in self._read():
+            names = [state.upstream, state.replica]
+            running.add_metric(names, state.running)
+            breaker.add_metric(names, _STATES[state.breaker])
+            failures.add_metric(names, state.failures)
+            queues[state.upstream] = state.waiting
         for upstream, count in queues.items():
             waiting.add_metric([upstream], count)
         yield from families

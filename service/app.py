@@ -28,9 +28,11 @@ from service.routes import (
     artifacts,
     builds,
     chat,
+    completions,
     console,
     embeddings,
     files,
+    gateway,
     interactions,
     jobs,
     operations,
@@ -83,19 +85,10 @@ def create_app(components: Components) -> FastAPI:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (
-        answers,
-        aliases,
-        artifacts,
-        builds,
-        interactions,
-        jobs,
-        runs,
-        sources,
-        operations,
-        console,
-    )
-    for routes in (chat, responses, embeddings, files, vector_stores, store_files, *ours):
+    models = (chat, completions, responses, embeddings, gateway, interactions)
+    documents = (answers, files, vector_stores, store_files, builds, sources)
+    ours = (aliases, artifacts, jobs, runs, operations, console)
+    for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
     return app
 

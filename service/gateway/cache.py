@@ -14,11 +14,11 @@ from infra.contracts import Usage
 from infra.errors import InvalidRequest
 from infra.gateway_settings import Gateway
 from service.gateway.calls import Call, Meter, Outcome, Recorder, Source
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 from service.gateway.routing import Variant
 from service.gateway.sharing import SharedAnswer
 
-Run: TypeAlias = Callable[[Call], Awaitable[Answered]]
+Run: TypeAlias = Callable[[Call], Awaitable[GatewayReply]]
 IDEMPOTENCY = "idempotency-key"
 CACHE_HEADER = "x-ragstone-cache"
 MAX_KEY_CHARACTERS = 255
@@ -56,7 +56,7 @@ class RepeatedCalls:
             run: asks a model.
             settings: how much is kept, and for how long.
             variant: what beside the request decides the answer; None forbids to keep it.
-            meter: calls answered from memory count as requests, and cost nothing.
+            meter: calls reply from memory count as requests, and cost nothing.
             recorder: learns of them, too.
             clock: seconds from any fixed moment, never backwards.
         """
@@ -72,7 +72,7 @@ class RepeatedCalls:
         )
         self._under_way: dict[bytes, SharedAnswer] = {}
 
-    async def run(self, call: Call) -> Answered:
+    async def run(self, call: Call) -> GatewayReply:
         """Answer a call: from memory, together with an identical one, or by asking the model.
 
         Raises:
@@ -94,7 +94,7 @@ class RepeatedCalls:
         call.was_looked_up = True
         return await self._ask(call, key, key, variant=variant).join()
 
-    async def _named_call(self, call: Call, name: str) -> Answered:
+    async def _named_call(self, call: Call, name: str) -> GatewayReply:
         if not 0 < len(name) <= MAX_KEY_CHARACTERS:
             raise InvalidRequest(
                 f"Idempotency-Key has {len(name)} characters; send 1 to {MAX_KEY_CHARACTERS}",
@@ -112,18 +112,19 @@ class RepeatedCalls:
             )
         return await self._known(call, found, "replayed")
 
-    async def _known(self, call: Call, found: SharedAnswer, how: Source) -> Answered:
+    async def _known(self, call: Call, found: SharedAnswer, how: Source) -> GatewayReply:
         started = self._clock()
-        ticket = self._meter.admit(call, prompt_tokens=0, completion_tokens=0)
+        none = {"prompt_tokens": 0, "completion_tokens": 0}
+        ticket = self._meter.try_admit(call, **none) or await self._meter.admit(call, **none)
         try:
-            answered = await found.join({**ticket.headers, CACHE_HEADER: how})
+            reply = await found.join({**ticket.headers, CACHE_HEADER: how})
         finally:
             ticket.settle(Usage())
         now = self._clock()
         self._recorder.record(
-            Outcome(call, answered.status, source=how, started=started, first_byte=now, ended=now)
+            Outcome(call, reply.status, source=how, started=started, first_byte=now, ended=now)
         )
-        return answered
+        return reply
 
     def _ask(
         self, call: Call, key: bytes, request: bytes, *, variant: Variant | None
@@ -138,7 +139,7 @@ class RepeatedCalls:
                     # A client that asks again is told the same, also that it was wrong.
                     if answer.status < 500 and answer.status not in {408, 429}:
                         self._named[key] = answer
-                elif answer.status == 200 and _is_of(variant, answer.answered):
+                elif answer.status == 200 and _is_of(variant, answer.reply):
                     self._keep(key, answer)
 
         shared = SharedAnswer(
@@ -152,9 +153,9 @@ class RepeatedCalls:
             self._kept[key] = answer
 
 
-def _is_of(variant: Variant, answered: Answered | None) -> bool:
+def _is_of(variant: Variant, reply: GatewayReply | None) -> bool:
     """Whether an answer comes from where it was looked for, and from no fallback."""
-    outcome = None if answered is None else answered.outcome
+    outcome = None if reply is None else reply.outcome
     return outcome is None or (outcome.upstream, outcome.tag) == (variant.upstream, variant.tag)
 
 

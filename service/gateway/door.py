@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,29 +18,24 @@ from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
 from service.gateway.calls import Call
-from service.gateway.relay import Answered, Pieces
 from service.gateway.reloading import Tables
+from service.gateway.replies import GatewayReply
 from service.gateway.routing import Route
 from service.gateway.sending import TIMEOUT_HEADER
 
 OTHER_MODELS = ("rag/", "local/")
-"""What begins so is no model of the gateway but a collection, or a model of this process."""
+"""What begins so is no route of the gateway but a collection, or a model of this process."""
 TARGET_HEADER = "x-ragstone-target"
 PASSED_ON = frozenset({b"traceparent", b"tracestate", b"idempotency-key"})
 SLOW_READER_SECONDS = 5.0
 """Past the deadline, for the caller to take what is already there."""
-_WHOLE = (b"content-type", b"application/json")
-_STREAM = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
+_STREAM = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 
 
 class Runs(Protocol):
     """A relay, or what stands around one: a cache, say."""
 
-    def __call__(self, call: Call) -> Awaitable[Answered]: ...
+    def __call__(self, call: Call) -> Awaitable[GatewayReply]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,7 @@ class Door:
             model=route.name,
             body=body,
             deadline=time.monotonic() + seconds,
-            user=body.get("user") or caller.key_id,
+            user=body.get("user") or caller.key_id or scope["state"]["request_id"],
             headers={name: value for name, value in given.items() if name in _PASSED},
             target=tag,
         )
@@ -147,33 +142,31 @@ class Door:
     async def _relay(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         left = call.deadline - time.monotonic() + SLOW_READER_SECONDS
         try:
-            answered = await self._run(call)
+            reply = await self._run(call)
         except (RagstoneError, HTTPException) as error:
             await respond(call.path, describe(error))(scope, receive, send)
             return
-        if answered.stream is None:
-            await _send_whole(answered, send)
-            return
         try:
             async with asyncio.timeout(left):
-                await _send_stream(answered, answered.stream, send)
+                await _send(reply, send)
         except TimeoutError as error:  # the caller does not read; the connection ends here
             raise EngineTimedOut("The caller did not take the answer in time") from error
         finally:
-            await answered.close()
+            await reply.pieces.aclose()
 
 
-async def _send_whole(answered: Answered, send: Send) -> None:
-    body = answered.body or b""
-    headers = [_WHOLE, (b"content-length", b"%d" % len(body)), *_encoded(answered.headers)]
-    await send({"type": "http.response.start", "status": answered.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_stream(answered: Answered, stream: Pieces, send: Send) -> None:
-    headers = [*_STREAM, *_encoded(answered.headers)]
-    await send({"type": "http.response.start", "status": answered.status, "headers": headers})
-    async for piece in stream:
+async def _send(reply: GatewayReply, send: Send) -> None:
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
+    ]
+    if reply.is_whole:
+        body = b"".join([piece async for piece in reply.pieces])
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    headers += _STREAM
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    async for piece in reply.pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
@@ -265,7 +258,3 @@ def _seconds(given: str | None, limit: float) -> float:
     if not seconds > 0:
         raise InvalidRequest(f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a number above 0")
     return min(seconds, limit)
-
-
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

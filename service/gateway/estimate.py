@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
-BYTES_PER_TOKEN = 3
-"""English prose has 4 to 5 bytes a token and code about 3, so this errs towards too many."""
+BYTES_PER_TOKEN = 4
+"""Of English prose, about; for what nobody counted."""
 LONGEST_TOKEN_BYTES = 12
-"""On average over a long text, no tokenizer in use does better; it gives the fewest tokens."""
+"""On average over a long text no tokenizer in use does better; it gives the fewest tokens."""
 TURN_TOKENS = 8
 """For the marks around a message."""
 ANSWER_TOKENS = 4096
@@ -17,18 +17,23 @@ PREFIX_CHARACTERS = 1024
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:
-    """Return about how many tokens the prompt of an OpenAI request has, rather too many."""
+    """Return the most tokens that the prompt of an OpenAI request can have: one for each byte."""
     turns = body.get("messages")
     size = sum(map(_size, (turns, body.get("prompt"), body.get("input"), body.get("tools")))) + sum(
         map(_size, (body.get("query"), body.get("documents"), body.get("response_format")))
     )
     marks = TURN_TOKENS * len(turns) if isinstance(turns, list) else 0
-    return size // BYTES_PER_TOKEN + marks + 1
+    return size + marks + 1
 
 
-def fewest_tokens(tokens: int) -> int:
-    """Return how few tokens a prompt may really have that was told to have `tokens`."""
-    return tokens * BYTES_PER_TOKEN // LONGEST_TOKEN_BYTES
+def fewest_tokens(most: int) -> int:
+    """Return how few tokens a prompt may have that can have `most`."""
+    return most // LONGEST_TOKEN_BYTES
+
+
+def likely_tokens(most: int) -> int:
+    """Return about how many tokens a prompt has that can have `most`."""
+    return most // BYTES_PER_TOKEN
 
 
 def completion_tokens(body: dict[str, Any], *, prompt: int, context: int | None) -> int:
@@ -52,14 +57,14 @@ def prefix(body: dict[str, Any]) -> int:
 
 
 def _size(value: Any) -> int:
-    """Count the bytes of every string below; a number counts as one token."""
+    """Count the bytes of every string below; a number, being a token's, counts as one."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode())
     if isinstance(value, dict):
         return sum(map(_size, value.values())) + sum(map(len, value))
     if isinstance(value, list):
         return sum(map(_size, value))
-    return BYTES_PER_TOKEN
+    return 1
 
 
 def _start(value: Any) -> str:

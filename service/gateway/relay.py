@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 
 from infra.contracts import Usage
 from infra.errors import (
@@ -15,10 +14,12 @@ from infra.errors import (
     InvalidRequest,
     RagstoneError,
 )
+from service.engines import Reply
 from service.errors import describe
 from service.gateway import estimate
 from service.gateway.calls import Call, Meter, Outcome, Recorder, Ticket
 from service.gateway.reloading import Tables
+from service.gateway.replies import GatewayReply, whole
 from service.gateway.routing import Route, Target
 from service.gateway.sending import Begun, Sender, send_aside
 from service.gateway.stream import LEFT, Stream
@@ -27,46 +28,6 @@ logger = logging.getLogger(__name__)
 
 MAX_SHADOWS = 32
 """Copies under way at a time; those beyond are left out."""
-
-
-class Pieces(Protocol):
-    """The body of a stream: read to its end, or closed."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def __anext__(self) -> bytes: ...
-
-    async def aclose(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Answered:
-    """The answer to a call: whole in `body`, or a stream; the latter must be read or closed."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes | None = None
-    outcome: Outcome | None = None
-    stream: Pieces | None = field(default=None, repr=False)
-
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body, whole or as it arrives; closing this stops the server's work.
-
-        A server that breaks off midway ends the stream with an event that holds the error.
-        """
-        if self.stream is None:
-            yield self.body or b""
-            return
-        try:
-            async for piece in self.stream:
-                yield piece
-        finally:
-            await self.stream.aclose()
-
-    async def close(self) -> None:
-        """Stop the work, if it has not ended."""
-        if self.stream is not None:
-            await self.stream.aclose()
 
 
 class Relay:
@@ -79,10 +40,11 @@ class Relay:
         self._sender = Sender()
         self._shadows: set[asyncio.Task[None]] = set()
 
-    async def run(self, call: Call) -> Answered:
+    async def run(self, call: Call) -> GatewayReply:
         """Answer a call; returns when a stream's first events are here, or the whole answer.
 
-        Cancelling this, or closing the stream, stops the work at the server.
+        Cancelling this, or closing the pieces, stops the work at the server. A server that breaks
+        off midway ends the stream with an event that holds the error.
 
         Raises:
             NotFound: no such model, or not for this caller.
@@ -91,17 +53,22 @@ class Relay:
             Overloaded: every place is taken.
             EngineFailed: no server answered; EngineTimedOut: not in time.
         """
-        outcome = Outcome(call, status=200, started=time.monotonic())
+        outcome = Outcome(call, status=200, started=time.monotonic(), attempts=0)
         ticket: Ticket | None = None
+        prompt = 0
         try:
             table = self._tables.current
             route = table.find(call.model)
             prompt = estimate.prompt_tokens(call.body)
             completion = _completion_tokens(call, route, prompt)
-            ticket = self._meter.admit(call, prompt_tokens=prompt, completion_tokens=completion)
-            if route.shadow:
-                self._send_shadows(call, route)
+            ticket = self._meter.try_admit(call, prompt_tokens=prompt, completion_tokens=completion)
             async with asyncio.timeout(call.deadline - time.monotonic()):
+                if ticket is None:
+                    ticket = await self._meter.admit(
+                        call, prompt_tokens=prompt, completion_tokens=completion
+                    )
+                if route.shadow:
+                    self._send_shadows(call, route)
                 begun = await self._sender.begin(call, table, outcome)
         except TimeoutError as error:
             late = EngineTimedOut("The deadline passed before an answer began")
@@ -111,36 +78,42 @@ class Relay:
             self._fail(outcome, error, ticket)
             raise
         except asyncio.CancelledError:
-            # What the server did until now is not known; at least it was given the prompt.
             outcome.status = LEFT
-            outcome.usage = Usage(prompt if outcome.attempts and ticket else 0, 0)
+            if outcome.attempts:  # the server read the prompt at least
+                outcome.usage = Usage(estimate.likely_tokens(prompt), 0)
             self._settle(outcome, ticket)
             raise
-        return self._relay(begun, outcome, ticket, prompt)
+        return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
-    complete = run
+    async def complete(self, call: Call) -> Reply:
+        """Answer a call from within; the same as `run`, in the form of a server's reply."""
+        return _Inner(await self.run(call))
 
-    def _relay(self, begun: Begun, outcome: Outcome, ticket: Ticket, prompt: int) -> Answered:
+    def _relay(self, begun: Begun, outcome: Outcome, ticket: Ticket, prompt: int) -> GatewayReply:
+        """Return what has begun; `prompt` is about how many tokens the prompt has."""
         headers = {**ticket.headers, "x-ragstone-target": begun.target.tag}
         if begun.whole is None:
             stream = Stream(
                 begun, outcome, prompt=prompt, end=lambda ended: self._settle(ended, ticket)
             )
-            return Answered(200, headers, outcome=outcome, stream=stream)
+            headers["content-type"] = "text/event-stream; charset=utf-8"
+            return GatewayReply(200, headers, stream, outcome)
         begun.end()
-        whole = begun.whole
-        outcome.status = whole.status
+        answer = begun.whole
+        outcome.status = answer.status
         outcome.first_byte = time.monotonic()
-        outcome.finish_reason = whole.finish_reason
-        outcome.cached_tokens = whole.cached_tokens
-        if whole.status == 200:
-            outcome.usage = whole.usage or Usage(prompt, 0)
+        outcome.finish_reason = answer.finish_reason
+        outcome.cached_tokens = answer.cached_tokens
+        if answer.status == 200:
+            outcome.usage = answer.usage or Usage(prompt, 0)
             self._settle(outcome, ticket)
         else:
             outcome.error = "invalid_request"
             ticket.refund()
             self._end(outcome)
-        return Answered(whole.status, headers, whole.body, outcome)
+        headers["content-type"] = "application/json"
+        headers["content-length"] = str(len(answer.body))
+        return GatewayReply(answer.status, headers, whole(answer.body), outcome)
 
     def _fail(self, outcome: Outcome, error: RagstoneError, ticket: Ticket | None) -> None:
         failure = describe(error)
@@ -188,13 +161,35 @@ class Relay:
         await asyncio.gather(*self._shadows, return_exceptions=True)
 
 
+class _Inner:
+    """A reply as a server gives it."""
+
+    def __init__(self, reply: GatewayReply) -> None:
+        self._reply = reply
+        self.status = reply.status
+        self.headers = reply.headers
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        async with aclosing(self._reply.pieces) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def close(self) -> None:
+        await self._reply.pieces.aclose()
+
+
 class Unmetered:
     """Lets every caller use the models that are its own, without limit or price."""
 
-    def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
         del prompt_tokens, completion_tokens
         call.caller.require_model(call.model)
         return _Free()
+
+    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        return self.try_admit(
+            call, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+        )
 
 
 class _Free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -96,6 +97,8 @@ class Table:
         """
         self.settings = settings
         self.upstreams = upstreams
+        self.made_at = int(time.time())
+        """In seconds since 1970."""
         self.routes = {
             name: Route(name, route, upstreams) for name, route in settings.routes.items()
         }

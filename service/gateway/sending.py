@@ -16,17 +16,17 @@ import orjson
 
 from infra.errors import EngineFailed, EngineTimedOut, InvalidRequest, Overloaded
 from service.engines import Reply
-from service.gateway import estimate, replies
+from service.gateway import answers, estimate
+from service.gateway.answers import Refused, Whole
 from service.gateway.calls import Call, Outcome
 from service.gateway.events import Events
-from service.gateway.replies import Refused, Whole
 from service.gateway.routing import Route, Table, Target
 from service.gateway.upstreams import Replica
 
 logger = logging.getLogger(__name__)
 
 BUDGET_SECONDS = 10
-FREE_RETRIES = 5
+FREE_RETRIES = 10
 """In that time, also where hardly anything is asked."""
 PAUSE_SECONDS = 0.05
 """Before a replica is tried again, doubled each time; half of it by chance."""
@@ -100,7 +100,6 @@ class Sender:
         """
         self._budget.note_request()
         route = table.find(call.model)
-        outcome.attempts = 0
         problem: EngineFailed | Overloaded | None = None
         # Whoever asks for a target by its tag wants that one or none.
         names = () if call.target is not None else route.settings.fallback
@@ -225,11 +224,11 @@ async def _begin(begun: Begun, call: Call) -> None:
     )
     try:
         if reply.status != 200:
-            begun.whole = await replies.refuse(reply, begun.replica.server.address)
+            begun.whole = await answers.refuse(reply, begun.replica.server.address)
         elif call.is_stream:
             await _begin_stream(begun, reply, call, patience=patience)
         else:
-            begun.whole = await replies.read_whole(reply)
+            begun.whole = await answers.read_whole(reply)
     except BaseException:
         await reply.close()
         raise

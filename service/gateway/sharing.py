@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 
-Produce: TypeAlias = Callable[[], Awaitable[Answered]]
+Produce: TypeAlias = Callable[[], Awaitable[GatewayReply]]
 Finished: TypeAlias = "Callable[[SharedAnswer], None]"
 PIECE_BYTES = 64
 """What a piece takes beside its bytes."""
@@ -37,7 +37,7 @@ class SharedAnswer:
         self._outlives = outlives
         self._finished = finished
         self._readers = 0
-        self._answered: Answered | None = None
+        self._reply: GatewayReply | None = None
         self._error: BaseException | None = None
         self._more = asyncio.Event()
         self._begun = asyncio.Event()
@@ -61,14 +61,14 @@ class SharedAnswer:
     @property
     def status(self) -> int:
         """Of HTTP; 0 until the answer begins."""
-        return 0 if self._answered is None else self._answered.status
+        return 0 if self._reply is None else self._reply.status
 
     @property
-    def answered(self) -> Answered | None:
+    def reply(self) -> GatewayReply | None:
         """What the first who asked was given."""
-        return self._answered
+        return self._reply
 
-    async def join(self, headers: Mapping[str, str] | None = None) -> Answered:
+    async def join(self, headers: Mapping[str, str] | None = None) -> GatewayReply:
         """Return the answer for one more reader, once it has begun; `headers` are that reader's."""
         self._readers += 1
         try:
@@ -76,15 +76,15 @@ class SharedAnswer:
         except asyncio.CancelledError:
             self.leave()
             raise
-        if self._answered is None:
+        if self._reply is None:
             self.leave()
             raise self._error or asyncio.CancelledError()
-        given = self._answered
+        given = self._reply
         own = dict(given.headers if headers is None else headers)
-        if given.stream is None:
-            self.leave()
-            return Answered(given.status, own, given.body, given.outcome)
-        return Answered(given.status, own, outcome=given.outcome, stream=_Reader(self))
+        for name in ("content-type", "content-length"):
+            if name in given.headers:
+                own[name] = given.headers[name]
+        return GatewayReply(given.status, own, _Reader(self), given.outcome)
 
     async def wait_for_more(self) -> None:
         """Return when something was added to the pieces, or the answer ended."""
@@ -98,21 +98,21 @@ class SharedAnswer:
             self._task.cancel()
 
     async def _read(self) -> None:
-        answered: Answered | None = None
+        reply: GatewayReply | None = None
         try:
-            answered = await self._produce()
-            self._answered = answered
+            reply = await self._produce()
+            self._reply = reply
             self._begun.set()
-            async for piece in answered.stream or _Known(answered.body or b""):
+            async for piece in reply.pieces:
                 self.pieces.append(piece)
                 self.size += len(piece) + PIECE_BYTES
                 self._wake()
-            self.is_complete = answered.outcome is None or answered.outcome.error is None
+            self.is_complete = reply.outcome is None or reply.outcome.error is None
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - handed to the readers
             self._error = error
         finally:
-            if answered is not None:
-                await answered.close()
+            if reply is not None:
+                await reply.pieces.aclose()
             self.has_ended = True
             self._begun.set()
             self._wake()
@@ -153,18 +153,3 @@ class _Reader:
         if not self._has_left:
             self._has_left = True
             self._shared.leave()
-
-
-class _Known:
-    """One piece, as a stream."""
-
-    def __init__(self, body: bytes) -> None:
-        self._rest = [body]
-
-    def __aiter__(self) -> _Known:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._rest:
-            raise StopAsyncIteration
-        return self._rest.pop()

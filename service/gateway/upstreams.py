@@ -31,12 +31,14 @@ class ReplicaState:
     """What metrics show of one replica."""
 
     upstream: str
-    address: str
-    provider: str
-    state: State
+    replica: str
+    """Its address."""
     running: int
     waiting: int
     """For any replica of the upstream."""
+    breaker: State
+    is_up: bool
+    """Not left alone for its failures."""
     failures: int
     """Since the start."""
 
@@ -100,10 +102,10 @@ class Upstream:
             ReplicaState(
                 self.name,
                 replica.server.address,
-                self.settings.provider,
-                replica.breaker.state,
                 replica.running,
                 self.waiting,
+                replica.breaker.state,
+                replica.breaker.state != "open",
                 replica.failures,
             )
             for replica in self.replicas
@@ -177,10 +179,12 @@ class Upstream:
     async def close(self, *, patience_seconds: float = 0.0) -> None:
         """Close the servers once nothing runs at them, or patience ends."""
         until = time.monotonic() + patience_seconds
-        while (self.running or self.waiting) and time.monotonic() < until:
-            await asyncio.sleep(0.05)
-        for replica in self.replicas:
-            await replica.server.close()
+        try:
+            while (self.running or self.waiting) and time.monotonic() < until:
+                await asyncio.sleep(0.05)
+        finally:
+            for replica in self.replicas:
+                await replica.server.close()
 
     def _occupy(self, prefix: int, without: Collection[Replica]) -> Replica | None:
         free = [

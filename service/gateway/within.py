@@ -8,7 +8,7 @@ from typing import Any
 
 from service.callers import Caller
 from service.gateway.calls import Call
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 from service.gateway.routing import Table
 
 CHAT = "/v1/chat/completions"
@@ -18,7 +18,7 @@ class Within:
     """Makes calls: limits, budgets, routes and records are those of calls from outside."""
 
     def __init__(
-        self, table: Callable[[], Table], run: Callable[[Call], Awaitable[Answered]]
+        self, table: Callable[[], Table], run: Callable[[Call], Awaitable[GatewayReply]]
     ) -> None:
         """`table` has the routes in force, `run` answers a call."""
         self._table = table
@@ -26,7 +26,7 @@ class Within:
 
     async def chat(
         self, body: dict[str, Any], *, caller: Caller, state: Mapping[str, Any]
-    ) -> Answered:
+    ) -> GatewayReply:
         """Answer the body of a chat completion for `caller`.
 
         Args:

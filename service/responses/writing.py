@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from infra.errors import EngineFailed, RagstoneError
 from infra.security import new_id
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.errors import describe
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 from service.responses.assembly import Assembly, Event
 from service.responses.chat_stream import CallPiece, End, TextPiece, Used, read_chat
 from service.responses.turns import Message, as_chat_body, as_messages
@@ -24,7 +24,7 @@ from service.schemas.chat import Annotation
 from service.schemas.responses import ResponsesBody
 from service.streaming import begun
 
-Complete: TypeAlias = Callable[[dict[str, Any]], Awaitable[Answered]]
+Complete: TypeAlias = Callable[[dict[str, Any]], Awaitable[GatewayReply]]
 """Sends the body of a chat completion to its model."""
 
 
@@ -87,7 +87,7 @@ async def write_with_model(
         RagstoneError, HTTPException: before the first event; later failures are events.
     """
     reply = await complete(as_chat_body(body, draft.messages))
-    async with aclosing(reply.pieces()) as pieces:
+    async with aclosing(reply.pieces) as pieces:
         if reply.status >= 400:
             raise await _refused(reply.status, pieces)
         for event in draft.assembly.begin():
@@ -127,7 +127,7 @@ async def _guarded(
 
 
 async def _from_chat(
-    assembly: Assembly, pieces: AsyncGenerator[bytes, None]
+    assembly: Assembly, pieces: AsyncIterator[bytes]
 ) -> AsyncGenerator[Event, None]:
     finish_reason, usage, cached = None, Usage(), 0
     async for piece in read_chat(pieces):
@@ -202,7 +202,7 @@ def _result(passage: Passage) -> dict[str, Any]:
     }
 
 
-async def _refused(status: int, pieces: AsyncGenerator[bytes, None]) -> Exception:
+async def _refused(status: int, pieces: AsyncIterator[bytes]) -> Exception:
     """What the model server says of a request that is wrong is the caller's to know."""
     content = b"".join([piece async for piece in pieces])
     try:

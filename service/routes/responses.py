@@ -14,7 +14,7 @@ from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
@@ -128,7 +128,7 @@ def _events(
 
 
 def _complete(components: Components, request: Request, caller: Caller) -> Complete:
-    async def complete(body: dict[str, Any]) -> Answered:
+    async def complete(body: dict[str, Any]) -> GatewayReply:
         return await components.within.chat(body, caller=caller, state=request.scope["state"])
 
     return complete

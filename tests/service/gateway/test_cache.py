@@ -18,7 +18,7 @@ from infra.gateway_settings import Gateway
 from service.callers import Caller
 from service.gateway.cache import RepeatedCalls, Variant
 from service.gateway.calls import Call, Outcome
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 
 
 @dataclass
@@ -37,7 +37,11 @@ class Meter:
     def __init__(self) -> None:
         self.admitted = 0
 
-    def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> None:
+        """Have it waited for, as where a budget is looked up."""
+        assert (prompt_tokens, completion_tokens) == (0, 0), call.model
+
+    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
         assert (prompt_tokens, completion_tokens) == (0, 0), call.model
         self.admitted += 1
         return Ticket()
@@ -64,10 +68,10 @@ class Model:
         self.breaks = False
         self.upstream = "gpu"
 
-    async def run(self, call: Call) -> Answered:
+    async def run(self, call: Call) -> GatewayReply:
         self.asked += 1
         outcome = Outcome(call, self.status, upstream=self.upstream, tag="live")
-        return Answered(self.status, {}, outcome=outcome, stream=self._pieces(call))
+        return GatewayReply(self.status, {}, outcome=outcome, pieces=self._pieces(call))
 
     async def _pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
         number, is_at_end = self.asked, False
@@ -99,7 +103,7 @@ class Case:
 
     async def ask(self, call: Call) -> bytes:
         reply = await self.calls.run(call)
-        return b"".join([piece async for piece in reply.pieces()])
+        return b"".join([piece async for piece in reply.pieces])
 
 
 def asked(**body: Any) -> Call:
@@ -158,10 +162,10 @@ def test_the_work_goes_on_while_one_reader_is_left_and_stops_with_the_last() -> 
         case.model.gate.clear()
         first, second = [await case.calls.run(asked()) for _ in range(2)]
         await asyncio.sleep(0.01)
-        await first.close()
+        await first.pieces.aclose()
         await asyncio.sleep(0.01)
         assert case.model.stopped == 0
-        await second.close()
+        await second.pieces.aclose()
         await asyncio.sleep(0.01)
         assert (case.model.asked, case.model.stopped) == (1, 1)
 
@@ -172,11 +176,11 @@ def test_leaving_while_the_answer_is_written_stops_the_model() -> None:
     async def check() -> None:
         case = Case()
         reply = await case.calls.run(asked())
-        await anext(reply.pieces())
+        await anext(aiter(reply.pieces))
         case.model.gate.clear()
         reply = await case.calls.run(asked(seed=1))
         await asyncio.sleep(0.01)
-        await reply.close()
+        await reply.pieces.aclose()
         await asyncio.sleep(0.01)
         assert case.model.stopped == 1
         case.model.gate.set()
@@ -299,8 +303,8 @@ def test_the_work_of_a_request_with_a_key_outlives_a_lost_connection() -> None:
     async def check() -> None:
         case = Case()
         reply = await case.calls.run(named("one"))
-        await anext(reply.pieces())
-        await reply.close()
+        await anext(aiter(reply.pieces))
+        await reply.pieces.aclose()
         assert await case.ask(named("one")) == b"acme:ada:1:0;acme:ada:1:1;acme:ada:1:2;"
         assert case.model.asked == 1
         assert case.model.stopped == 0
@@ -338,12 +342,12 @@ CALLS = st.builds(
 
 @given(st.lists(CALLS, min_size=2, max_size=30), st.booleans())
 def test_no_answer_ever_crosses_tenants_lists_or_models(calls: list[Call], at_once: bool) -> None:
-    async def answer(call: Call) -> Answered:
+    async def answer(call: Call) -> GatewayReply:
         async def pieces() -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(0)
             yield repr(_partition(call)).encode()
 
-        return Answered(200, {}, stream=pieces())
+        return GatewayReply(200, {}, pieces=pieces())
 
     async def check() -> None:
         case = Case()

@@ -70,12 +70,12 @@ def test_models_beyond_a_bound_share_one_series(registry: CollectorRegistry) -> 
 
 
 def test_replicas_are_asked_when_the_metrics_are_scraped(registry: CollectorRegistry) -> None:
-    states = [ReplicaState("gpu", "10.0.0.1:8100", "vllm", "open", 3, 1, 7)]
+    states = [ReplicaState("gpu", "10.0.0.1:8100", 3, 1, "open", is_up=False, failures=7)]
     GatewayMetrics(registry).watch_replicas(lambda: states)
     names = {"upstream": "gpu", "replica": "10.0.0.1:8100"}
     assert registry.get_sample_value("ragstone_replica_running", names) == 3
     assert registry.get_sample_value("ragstone_replica_breaker_state", names) == 2
-    states[0] = ReplicaState("gpu", "10.0.0.1:8100", "vllm", "closed", 0, 0, 7)
+    states[0] = ReplicaState("gpu", "10.0.0.1:8100", 0, 0, "closed", is_up=True, failures=7)
     assert registry.get_sample_value("ragstone_replica_breaker_state", names) == 0
     assert registry.get_sample_value("ragstone_replica_failures_total", names) == 7
     assert registry.get_sample_value("ragstone_upstream_waiting", {"upstream": "gpu"}) == 0

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from infra.errors import EngineFailed
-from service.gateway.relay import Answered
+from service.gateway.replies import GatewayReply
 from service.responses.turns import as_chat_body, as_messages, output_messages
 from service.responses.writing import begin, write_with_model
 from service.schemas.responses import ResponsesBody
@@ -49,9 +49,9 @@ class Model:
         self.status = status
         self.bodies: list[dict[str, Any]] = []
 
-    async def complete(self, body: dict[str, Any]) -> Answered:
+    async def complete(self, body: dict[str, Any]) -> GatewayReply:
         self.bodies.append(body)
-        return Answered(self.status, {}, stream=self._pieces())
+        return GatewayReply(self.status, {}, pieces=self._pieces())
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         for each in self.chunks:
