@@ -29,6 +29,7 @@ from service.routes import (
     console,
     files,
     jobs,
+    keys,
     operations,
     runs,
     sources,
@@ -69,10 +70,10 @@ def create_app(components: Components) -> FastAPI:
     app.state.questions = Questions(components, admission)
     # The last one added stands outermost.
     app.add_middleware(BodyLimits, server=server)
-    app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
+    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, keys, operations, console)
     for routes in (chat, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
@@ -106,6 +107,7 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
+    components.keyring.start()
     for part in (
         "embedder",
         "ingester",

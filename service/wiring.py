@@ -17,6 +17,7 @@ from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
+from service.keyring import Keyring
 from service.keys import Keys
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ class Components:
     @cached_property
     def keys(self) -> Keys:
         return Keys(self.database)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """All keys in memory; follows the database once it is started."""
+        return Keyring(self.database)
 
     @cached_property
     def views(self) -> Views:
@@ -313,6 +319,8 @@ class Components:
         opened = self.__dict__
         if "worker" in opened:
             self.worker.stop()
+        if "keyring" in opened:
+            self.keyring.stop()
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
