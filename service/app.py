@@ -108,6 +108,7 @@ def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
     components.keyring.start()
+    components.clerk.start()
     for part in (
         "embedder",
         "ingester",
@@ -117,6 +118,7 @@ def _open(components: Components) -> Follower:
         "batches",
         "jobs",
         "worker",
+        "meter",
     ):
         getattr(components, part)
     return Follower(

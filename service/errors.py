@@ -162,7 +162,8 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
         code = f"{error.kind}_not_found"
     headers = dict(_HEADERS.get(status, {}))
     if isinstance(error, errors.RateLimited):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers |= error.headers
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     return Failure(status, code, error.message, parameter, headers)
 
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
+    from service.gateway.budgets import Budgets
+    from service.gateway.clerk import Clerk
+    from service.gateway.metering import Metering
 
 
 class Components:
@@ -140,6 +143,25 @@ class Components:
     def keyring(self) -> Keyring:
         """All keys in memory; follows the database once it is started."""
         return Keyring(self.database)
+
+    @cached_property
+    def clerk(self) -> Clerk:
+        """Keeps this process's part of the budgets, once it is started."""
+        from service.gateway.clerk import Clerk
+
+        return Clerk(self.database, self.settings.data_folder / "money")
+
+    @cached_property
+    def meter(self) -> Metering:
+        from service.gateway.metering import Metering
+
+        return Metering(self.settings.gateway, self.clerk)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        from service.gateway.budgets import Budgets
+
+        return Budgets(self.database)
 
     @cached_property
     def views(self) -> Views:
@@ -319,8 +341,9 @@ class Components:
         opened = self.__dict__
         if "worker" in opened:
             self.worker.stop()
-        if "keyring" in opened:
-            self.keyring.stop()
+        for part in ("keyring", "clerk"):
+            if part in opened:
+                getattr(self, part).stop()
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()

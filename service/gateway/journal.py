@@ -1,0 +1,346 @@
+"""What a process has spent since it last told the database: a file that outlives the process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import orjson
+
+from infra.errors import StorageFailed
+
+SEGMENT_BYTES = 16 * 2**20
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+AccountId: TypeAlias = tuple[str, str]
+"""A budget's id, and the day, month or whole that is meant."""
+UsageId: TypeAlias = tuple[str, str, str, str]
+"""Day, key, model, tenant."""
+
+
+@dataclass(slots=True)
+class Count:
+    """What calls of one key and model used in a day."""
+
+    requests: int = 0
+    interrupted: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: int = 0
+
+    def add(self, other: Count) -> None:
+        self.requests += other.requests
+        self.interrupted += other.interrupted
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.cost += other.cost
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file of a journal."""
+
+    path: Path
+    open: int = 0
+    """Reservations in it that have not ended."""
+    last: int = 0
+    """The highest sequence that must be reported before it can go."""
+
+
+class Journal:
+    """Appends what is reserved and what becomes of it, a line each, to files of this process.
+
+    A line that was written survives the death of the process, whatever kills it; what a power cut
+    takes is settled by `heirs`. The lock file is held as long as the process lives, so that an heir
+    knows. Not for several threads at once.
+    """
+
+    def __init__(
+        self, folder: Path, spender_id: str, *, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.folder = folder
+        self.spender_id = spender_id
+        self.sequence = 0
+        self._segment_bytes = segment_bytes
+        self._segments: list[Segment] = []
+        self._unwritten: list[bytes] = []
+        self._number = 0
+        self._file = -1
+        self._size = 0
+        self._is_dirty = False
+        with _disk_errors():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(folder, spender_id)
+            self._begin_segment()
+
+    def reserve(self, accounts: tuple[AccountId, ...], amount: int, *, usage: UsageId) -> Entry:
+        """Note that a call may cost up to `amount`.
+
+        Raises:
+            StorageFailed: it cannot be written, so the call must not be made.
+        """
+        self.flush()
+        number = self.next_sequence()
+        with _disk_errors():
+            if self._size >= self._segment_bytes:
+                self._begin_segment()
+            self._write(_line(["R", number, amount, accounts, usage]))
+        segment = self._segments[-1]
+        segment.open += 1
+        segment.last = number
+        return Entry(number, segment)
+
+    def settle(
+        self,
+        entry: Entry | None,
+        accounts: tuple[AccountId, ...],
+        *,
+        usage: UsageId,
+        count: Count,
+    ) -> None:
+        """Note what a call cost; it never fails: what the disk does not take is kept and retried.
+
+        Until it is written the reservation stands in the file, which errs on the safe side.
+        """
+        number = entry.number if entry else 0
+        counted = (count.requests, count.prompt_tokens, count.completion_tokens, count.cost)
+        line = _line(["S", self.next_sequence(), number, accounts, usage, counted])
+        self._end(entry, line)
+
+    def refund(self, entry: Entry) -> None:
+        """Note that a call cost nothing and is not to be counted."""
+        self._end(entry, _line(["F", self.next_sequence(), entry.number]))
+
+    def next_sequence(self) -> int:
+        self.sequence += 1
+        return self.sequence
+
+    def flush(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            StorageFailed: it still cannot.
+        """
+        with _disk_errors():
+            while self._unwritten:
+                self._write(self._unwritten[0])
+                del self._unwritten[0]
+
+    @property
+    def is_written(self) -> bool:
+        """True if the file has all that happened."""
+        return not self._unwritten
+
+    def duplicate(self) -> int | None:
+        """Return another descriptor of the file if there is something to `fsync`, to be closed."""
+        if not self._is_dirty:
+            return None
+        self._is_dirty = False
+        return os.dup(self._file)
+
+    def trim(self, reported: int) -> None:
+        """Remove the segments of which everything has ended and is reported, but the last."""
+        while len(self._segments) > 1:
+            first = self._segments[0]
+            if first.open or first.last > reported:
+                return
+            first.path.unlink(missing_ok=True)
+            del self._segments[0]
+
+    def close(self) -> None:
+        """Let go of the files; an heir, or `remove`, sees to what they say."""
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _end(self, entry: Entry | None, line: bytes) -> None:
+        try:
+            self.flush()
+            with _disk_errors():
+                self._write(line)
+        except StorageFailed:
+            self._unwritten.append(line)
+        if entry is not None:
+            entry.segment.open -= 1
+            entry.segment.last = self.sequence
+        self._segments[-1].last = self.sequence
+
+    def _write(self, line: bytes) -> None:
+        written = os.write(self._file, line)
+        if written != len(line):  # the disk is full: half a line must not stay
+            os.ftruncate(self._file, self._size)
+            raise _full()
+        self._size += written
+        self._is_dirty = True
+
+    def _begin_segment(self) -> None:
+        path = self.folder / f"{self.spender_id}.{self._number + 1:06d}.journal"
+        opened = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
+        header = _line(["H", 1, boot_id()])
+        try:
+            if os.write(opened, header) != len(header):
+                raise _full()
+            if self._file >= 0:
+                os.fsync(self._file)
+        except OSError:
+            os.close(opened)
+            path.unlink()
+            raise
+        if self._file >= 0:
+            os.close(self._file)
+        self._number += 1
+        self._file, self._size = opened, len(header)
+        self._segments.append(Segment(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A reservation's place in the journal."""
+
+    number: int
+    segment: Segment
+
+
+@dataclass(slots=True)
+class Told:
+    """What the journal of a dead process says."""
+
+    spent: dict[AccountId, int] = field(default_factory=dict)
+    usage: dict[UsageId, Count] = field(default_factory=dict)
+    interrupted: int = 0
+    is_certain: bool = True
+    """False if the machine was started anew since, or a line is damaged: there may be more."""
+
+
+def read(folder: Path, spender_id: str, *, reported: int) -> Told:
+    """Add up what a dead process has not reported.
+
+    A call that had not ended is charged at the most it could cost: the model may have answered.
+    """
+    told = Told()
+    unended: dict[int, list[Any]] = {}
+    for record in _records(segments(folder, spender_id), told):
+        kind, number = record[0], record[1]
+        if kind == "H":
+            told.is_certain = told.is_certain and record[2] == boot_id()
+        elif kind == "R":
+            unended[number] = record
+        else:
+            unended.pop(record[2], None)
+            if kind == "S" and number > reported:
+                requests, prompt, completion, cost = record[5]
+                _add(told, record[3], record[4], Count(requests, 0, prompt, completion, cost))
+    for _, _, amount, accounts, usage in unended.values():
+        told.interrupted += 1
+        _add(told, accounts, usage, Count(requests=1, interrupted=1, cost=amount))
+    return told
+
+
+def segments(folder: Path, spender_id: str) -> list[Path]:
+    """Return the files of a process, the oldest first."""
+    return sorted(folder.glob(f"{spender_id}.*.journal"))
+
+
+def spenders(folder: Path) -> set[str]:
+    """Return the processes that have files in a folder."""
+    return {path.name.partition(".")[0] for path in folder.glob("*.lock")}
+
+
+@contextmanager
+def inheriting(folder: Path, spender_id: str) -> Iterator[bool]:
+    """Hold the lock of a process for the block; yields False if it lives, or has another heir."""
+    try:
+        lock = os.open(_lock_path(folder, spender_id), os.O_RDWR)
+    except FileNotFoundError:  # another heir was faster
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(lock)
+
+
+def remove(folder: Path, spender_id: str) -> None:
+    """Remove what a process wrote, once it is accounted for; the lock goes last."""
+    for path in segments(folder, spender_id):
+        path.unlink(missing_ok=True)
+    _lock_path(folder, spender_id).unlink(missing_ok=True)
+
+
+def boot_id() -> str:
+    """Return what changes when the machine is started anew; empty where nothing tells."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _records(paths: list[Path], told: Told) -> Iterator[list[Any]]:
+    for path in paths:
+        lines = path.read_bytes().split(b"\n")
+        for line in lines[:-1]:
+            record = _parse(line)
+            if record is None:
+                told.is_certain = False
+            else:
+                yield record
+        # What stands behind the last line's end was being written: it had not taken effect.
+
+
+def _line(record: list[Any]) -> bytes:
+    content = orjson.dumps(record)
+    return b"%08x %b\n" % (zlib.crc32(content), content)
+
+
+def _parse(line: bytes) -> list[Any] | None:
+    checksum, _, content = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(content):
+        return None
+    record: list[Any] = orjson.loads(content)
+    return record
+
+
+def _add(told: Told, accounts: list[list[str]], usage: list[str], count: Count) -> None:
+    for budget_id, span in accounts:
+        told.spent[budget_id, span] = told.spent.get((budget_id, span), 0) + count.cost
+    day, key, model, tenant = usage
+    told.usage.setdefault((day, key, model, tenant), Count()).add(count)
+
+
+def _lock(folder: Path, spender_id: str) -> int:
+    """Take the lock before it has the name that heirs look for."""
+    path = _lock_path(folder, spender_id)
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    new.rename(path)
+    return descriptor
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _lock_path(folder: Path, spender_id: str) -> Path:
+    return folder / f"{spender_id}.lock"
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"What calls cost cannot be noted: {error.strerror or error}; "
+            "no call is charged until it can"
+        ) from error
