@@ -74,10 +74,12 @@ class Journal:
         self._file = -1
         self._size = 0
         self._is_dirty = False
-        with _disk_errors():
+        try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(folder, spender_id)
             self._begin_segment()
+        except OSError as error:
+            raise _not_noted(error) from error
 
     def reserve(self, accounts: tuple[AccountId, ...], amount: int, *, usage: UsageId) -> Entry:
         """Note that a call may cost up to `amount`.
@@ -85,12 +87,16 @@ class Journal:
         Raises:
             StorageFailed: it cannot be written, so the call must not be made.
         """
-        self.flush()
+        if self._unwritten:
+            self.flush()
         number = self.next_sequence()
-        with _disk_errors():
+        line = _line(["R", number, amount, accounts, usage])
+        try:
             if self._size >= self._segment_bytes:
                 self._begin_segment()
-            self._write(_line(["R", number, amount, accounts, usage]))
+            self._write(line)
+        except OSError as error:
+            raise _not_noted(error) from error
         segment = self._segments[-1]
         segment.open += 1
         segment.last = number
@@ -127,10 +133,12 @@ class Journal:
         Raises:
             StorageFailed: it still cannot.
         """
-        with _disk_errors():
+        try:
             while self._unwritten:
                 self._write(self._unwritten[0])
                 del self._unwritten[0]
+        except OSError as error:
+            raise _not_noted(error) from error
 
     @property
     def is_written(self) -> bool:
@@ -159,12 +167,13 @@ class Journal:
         os.close(self._lock)
 
     def _end(self, entry: Entry | None, line: bytes) -> None:
-        try:
-            self.flush()
-            with _disk_errors():
-                self._write(line)
-        except StorageFailed:
+        if self._unwritten:  # lines keep their order
             self._unwritten.append(line)
+        else:
+            try:
+                self._write(line)
+            except OSError:
+                self._unwritten.append(line)
         if entry is not None:
             entry.segment.open -= 1
             entry.segment.last = self.sequence
@@ -335,12 +344,7 @@ def _lock_path(folder: Path, spender_id: str) -> Path:
     return folder / f"{spender_id}.lock"
 
 
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(
-            f"What calls cost cannot be noted: {error.strerror or error}; "
-            "no call is charged until it can"
-        ) from error
+def _not_noted(error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"What calls cost cannot be noted: {error.strerror or error}; none is made until it can"
+    )

@@ -156,8 +156,7 @@ class Ledger:
             entry = self._journal.reserve(ids, amount, usage=usage)
             for account in accounts:
                 account.reserved += amount
-                if amount > account.largest:
-                    account.largest = amount
+                account.largest = max(account.largest, amount)
                 if account.free < account.low:
                     self._active.add(account.id)
                     self.wake.set()
@@ -169,7 +168,10 @@ class Ledger:
             self._journal.settle(
                 reservation.entry, reservation.ids, usage=reservation.usage, count=count
             )
-            self._usage.setdefault(reservation.usage, Count()).add(count)
+            known = self._usage.get(reservation.usage)
+            if known is None:
+                known = self._usage[reservation.usage] = Count()
+            known.add(count)
             for account in reservation.accounts:
                 account.reserved -= reservation.amount
                 account.spent += count.cost

@@ -39,7 +39,7 @@ class Metering:
         settings: Gateway,
         clerk: Clerk,
         *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        time_of_day: Callable[[], float] = time.time,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
@@ -50,7 +50,7 @@ class Metering:
         self._merged: dict[Limits, Limits] = {}
         self._clerk = clerk
         self._ledger = clerk.ledger
-        self._clock = clock
+        self._time = time_of_day
         self._now_ns = monotonic_ns
         self._wait_seconds = wait_seconds
         self._rates = Rates(monotonic_ns)
@@ -98,7 +98,7 @@ class Metering:
         need = self._prices.cost(model, prompt_tokens, completion_tokens)
         charges = self._charges(caller)
         for charge in charges:
-            if need and self._ledger.is_exhausted(charge.account, need):
+            if charge.account.exhausted and self._ledger.is_exhausted(charge.account, need):
                 raise self._exceeded(charge, need)
         usage: UsageId = (self._day(), caller.key_id or "", model, caller.tenant or "")
         accounts = tuple([charge.account for charge in charges])
@@ -164,7 +164,7 @@ class Metering:
             self._planned_for = (book, day)
             self._plans.clear()
         plan = self._plans.get((caller.key_id, caller.tenant))
-        if plan is None or any(charge.account.is_closed for charge in plan):
+        if plan is None or _is_stale(plan):
             now = self._clock()
             plan = tuple(
                 _Charge(each, self._ledger.account((each.id, span_of(each.period, now))))
@@ -177,13 +177,16 @@ class Metering:
 
     def _day(self) -> str:
         """Return the day in UTC; worked out once a day."""
-        now = self._clock().timestamp()
+        now = self._time()
         day, first, last = self._today
         if not first <= now < last:
             first = now // 86_400 * 86_400
             day = datetime.fromtimestamp(first, UTC).strftime("%Y-%m-%d")
             self._today = (day, first, first + 86_400)
         return day
+
+    def _clock(self) -> datetime:
+        return datetime.fromtimestamp(self._time(), UTC)
 
     def _exceeded(self, charge: _Charge, need: int) -> BudgetExceeded:
         return BudgetExceeded(
@@ -237,6 +240,13 @@ class MeteredTicket:
         if self._is_open:
             self._is_open = False
             self._metering.refund(self)
+
+
+def _is_stale(plan: tuple[_Charge, ...]) -> bool:
+    for charge in plan:  # noqa: SIM110 - a generator would cost as much as the rest
+        if charge.account.is_closed:
+            return True
+    return False
 
 
 def _limits(quota: Quota) -> Limits:
