@@ -24,6 +24,7 @@ from service.routes import (
     aliases,
     answers,
     artifacts,
+    budgets,
     builds,
     chat,
     console,
@@ -73,8 +74,8 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, keys, operations, console)
-    for routes in (chat, files, vector_stores, store_files, *ours):
+    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, keys, budgets)
+    for routes in (chat, files, vector_stores, store_files, *ours, operations, console):
         app.include_router(routes.router)
     return app
 

@@ -12,6 +12,7 @@ from infra.errors import RagstoneError
 from service.cli import (
     artifacts,
     ask,
+    budgets,
     collections,
     datasets,
     demo,
@@ -27,6 +28,7 @@ from service.cli import (
     search,
     serve,
     sync,
+    usage,
     worker,
 )
 from service.cli.output import note, printable
@@ -112,4 +114,6 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(budgets.app, name="budgets")
+app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)

@@ -13,16 +13,15 @@ from infra.database.engine import Database
 from infra.database.money import budget, budget_account, revision
 from infra.errors import InvalidRequest, NotFound
 from infra.security import new_id
+from service.gateway.counts import AccountId
 from service.gateway.escrow import MONEY_LOCK
-from service.gateway.journal import AccountId
 from service.gateway.prices import MAX_UNITS, NANOS, format_amount
+from service.gateway.spans import PERIODS, Period, span_of, spans
 from service.gateway.usage import KEEP_DAYS
 from service.keys import next_revision
 
 Holder: TypeAlias = Literal["key", "tenant", "all"]
-Period: TypeAlias = Literal["total", "day", "month"]
 HOLDERS: tuple[Holder, ...] = get_args(Holder)
-PERIODS: tuple[Period, ...] = get_args(Period)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,27 +190,19 @@ class Budgets:
         return standings
 
 
-def span_of(period: Period, now: datetime) -> str:
-    """Return what a moment's account is called: its day or month in UTC, or `total`."""
-    moment = now.astimezone(UTC)
-    return {"total": "total", "day": f"{moment:%Y-%m-%d}", "month": f"{moment:%Y-%m}"}[period]
+def subject_of(*, key: str | None, tenant: str | None) -> tuple[Holder, str]:
+    """Return whose a budget is, of a key's id and a tenant's name.
 
-
-def spans(now: datetime) -> frozenset[str]:
-    """Return the spans of time that a moment lies in."""
-    return frozenset(span_of(period, now) for period in PERIODS)
-
-
-def seconds_left(period: Period, now: datetime) -> float:
-    """Return how long until the budget is new; for one that never is, an hour, to ask again."""
-    moment = now.astimezone(UTC)
-    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    if period == "total":
-        return 3600.0
-    if period == "day":
-        return (midnight + timedelta(days=1) - moment).total_seconds()
-    first = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return (first - moment).total_seconds()
+    Raises:
+        InvalidRequest: it would be of both.
+    """
+    if key is not None and tenant is not None:
+        raise InvalidRequest(
+            "A budget is of a key or of a tenant; set one for each", parameter="key"
+        )
+    if key is not None:
+        return "key", key
+    return ("all", "") if tenant is None else ("tenant", tenant)
 
 
 def _check(holder: str, subject: str, period: str, amount: int) -> None:

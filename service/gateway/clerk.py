@@ -12,11 +12,12 @@ from pathlib import Path
 from infra.database.engine import Database
 from infra.errors import StorageFailed
 from infra.security import new_id
-from service.gateway import budgets, heirs, journal, usage
+from service.gateway import heirs, journal_reading, spans, usage
+from service.gateway.accounts import Request
 from service.gateway.budgets import Book, Budgets
 from service.gateway.escrow import Escrow, News, Superseded
 from service.gateway.journal import Journal
-from service.gateway.ledger import Ledger, Request
+from service.gateway.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Clerk:
         self.ledger.wake.set()
         if not self._thread.is_alive():
             self._journal.close()
-            journal.remove(self._folder, self._escrow.spender_id)
+            journal_reading.remove(self._folder, self._escrow.spender_id)
             return
         self._thread.join()
         try:
@@ -126,7 +127,7 @@ class Clerk:
         if self._unknown is not None:
             self._resolve(self._unknown)
         living = self._living(news.beats)
-        current = budgets.spans(self._clock())
+        current = spans.spans(self._clock())
         self._unknown = request = self.ledger.prepare(
             recalled=news.recalled,
             is_over=lambda each: is_sweeping and self.book.is_over(each, current),

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, up
 from infra.database.engine import Database
 from infra.database.money import allowance, budget, budget_account, revision, spender
 from infra.errors import Conflict
-from service.gateway.journal import AccountId
-from service.gateway.ledger import Request, Standing, Want
+from service.gateway.accounts import Request, Standing, Want
+from service.gateway.counts import AccountId
 from service.gateway.usage import record_usage
 
 MONEY_LOCK = 0x7261_676D

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, delete, select, update
 from infra.database.engine import Database
 from infra.database.money import allowance, budget, budget_account, spender
 from infra.errors import StorageFailed
-from service.gateway import journal
+from service.gateway import journal_reading
+from service.gateway.counts import AccountId
 from service.gateway.escrow import MONEY_LOCK
-from service.gateway.journal import AccountId
 from service.gateway.usage import record_usage
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ def inherit(database: Database, folder: Path, *, own: str) -> int:
     missing: then all that they had borrowed counts as spent.
     """
     found = 0
-    for spender_id in sorted(journal.spenders(folder) - {own}):
-        with journal.inheriting(folder, spender_id) as is_heir:
+    for spender_id in sorted(journal_reading.spenders(folder) - {own}):
+        with journal_reading.inheriting(folder, spender_id) as is_heir:
             if is_heir:
                 settle(database, folder, spender_id)
                 found += 1
@@ -41,7 +41,7 @@ def settle(database: Database, folder: Path, spender_id: str) -> None:
         reported = reported_by(connection, spender_id)
         if reported is not None:
             try:
-                told = journal.read(folder, spender_id, reported=reported)
+                told = journal_reading.read(folder, spender_id, reported=reported)
             except OSError as error:
                 raise StorageFailed(f"A journal of {spender_id!r} cannot be read") from error
             record_usage(connection, told.usage)
@@ -53,7 +53,7 @@ def settle(database: Database, folder: Path, spender_id: str) -> None:
                     told.interrupted,
                     "" if told.is_certain else "; all it had borrowed counts as spent",
                 )
-    journal.remove(folder, spender_id)
+    journal_reading.remove(folder, spender_id)
 
 
 def strike_off(

@@ -10,13 +10,14 @@ from infra.contracts import Usage
 from infra.errors import BudgetExceeded, NotFound, RateLimited, StorageFailed
 from infra.gateway_settings import Gateway, Quota
 from service.callers import NO_LIMITS, Caller, Limits
-from service.gateway.budgets import Book, Budget, seconds_left, span_of
+from service.gateway.accounts import Account, Reservation
+from service.gateway.budgets import Book, Budget
 from service.gateway.calls import Call
 from service.gateway.clerk import Clerk
-from service.gateway.journal import Count, UsageId
-from service.gateway.ledger import Account, Reservation
+from service.gateway.counts import Count, UsageId
 from service.gateway.prices import NANOS, Prices, format_amount
 from service.gateway.rates import Gate, Pass, Rates
+from service.gateway.spans import seconds_left, span_of
 
 WAIT_SECONDS = 5.0
 """For money that other processes hold, or that calls under way may not use."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from infra.database.engine import Database
 from infra.database.money import usage
-from service.gateway.journal import Count, UsageId
+from service.gateway.counts import Count, UsageId
 
 Column: TypeAlias = Literal["day", "key", "model", "tenant"]
 COLUMNS: tuple[Column, ...] = ("day", "key", "model", "tenant")
