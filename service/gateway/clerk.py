@@ -12,7 +12,7 @@ from pathlib import Path
 from infra.database.engine import Database
 from infra.errors import StorageFailed
 from infra.security import new_id
-from service.gateway import heirs, journal_reading, spans, usage
+from service.gateway import heirs, spans, usage
 from service.gateway.accounts import Request
 from service.gateway.budgets import Book, Budgets
 from service.gateway.escrow import Escrow, News, Superseded
@@ -69,28 +69,28 @@ class Clerk:
         self._thread = threading.Thread(target=self._run, name="money", daemon=True)
 
     def start(self) -> None:
-        """Take over from the dead, register, and go to work.
+        """Register and go to work in a thread.
 
         Raises:
             StorageFailed: the database cannot be reached.
         """
+        self.register()
+        self._thread.start()
+
+    def register(self) -> None:
+        """Enter this process among those that spend, and take over from the dead."""
         self._escrow.register()
         heirs.inherit(self._database, self._folder, own=self._escrow.spender_id)
         self.book = self._budgets.book()
-        self._thread.start()
 
     def stop(self) -> None:
         """Report everything and give back what is left; calls under way count as cut off."""
         self._stopping.set()
         self.ledger.wake.set()
-        if not self._thread.is_alive():
-            self._journal.close()
-            journal_reading.remove(self._folder, self._escrow.spender_id)
-            return
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._journal.close()
         try:
-            self.turn()
-            self._journal.close()
             heirs.settle(self._database, self._folder, self._escrow.spender_id)
         except (StorageFailed, Superseded) as error:
             logger.warning("what was borrowed is settled at the next start: %s", error)

@@ -41,7 +41,8 @@ class Prices:
         return -(-(prompt_tokens * price[0] + completion_tokens * price[1]) // MILLION)
 
     def _warn(self, model: str) -> None:
-        if model not in self._warned and len(self._warned) < MAX_WARNED:
+        # Where nothing has a price, nothing was forgotten.
+        if self._prices and model not in self._warned and len(self._warned) < MAX_WARNED:
             self._warned.add(model)
             logger.warning(
                 "the model %r has no price in gateway.prices: it is taken to cost nothing", model
