@@ -114,11 +114,10 @@ class Budgets:
                 connection.execute(insert(budget).values(amount=amount, **values))
             else:
                 connection.execute(update(budget).where(*this).values(amount=amount))
-                connection.execute(
-                    update(budget_account)
-                    .where(budget_account.c.budget_id == row.id)
-                    .values(recalls=budget_account.c.recalls + 1)
-                )
+                if amount < row.amount:
+                    of = budget_account.c.budget_id == row.id
+                    recall = update(budget_account).where(of)
+                    connection.execute(recall.values(recalls=budget_account.c.recalls + 1))
             next_revision(connection, "budgets")
             return _budget(connection.execute(select(budget).where(*this)).one())
 
