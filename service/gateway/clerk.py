@@ -85,6 +85,8 @@ class Clerk:
 
     def stop(self) -> None:
         """Report everything and give back what is left; calls under way count as cut off."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self.ledger.wake.set()
         if self._thread.is_alive():
@@ -105,7 +107,7 @@ class Clerk:
         news = self._escrow.look()
         if news.budgets != self.book.revision:
             self.book = self._budgets.book()
-        is_due = now - self._reported_at >= REPORT_SECONDS or self._stopping.is_set()
+        is_due = now - self._reported_at >= REPORT_SECONDS
         is_sweeping = now - self._swept_at >= SWEEP_SECONDS
         has_business = self.ledger.has_news or is_sweeping
         if news.recalled or self.ledger.waiting or (is_due and has_business):

@@ -57,11 +57,11 @@ def parse_amount(text: str, *, parameter: str = "amount") -> int:
     """
     try:
         amount = Decimal(text)
-        nanos = amount * NANOS
-        is_amount = amount.is_finite() and 0 <= amount <= MAX_UNITS and nanos == int(nanos)
-    except (InvalidOperation, ValueError, OverflowError):
-        is_amount = False
-    if not is_amount:
+    except InvalidOperation:
+        amount = Decimal(-1)
+    is_amount = amount.is_finite() and 0 <= amount <= MAX_UNITS
+    nanos = amount * NANOS if is_amount else Decimal(0)
+    if not is_amount or nanos != int(nanos):
         raise InvalidRequest(
             f"{text[:80]!r} is no amount of money; a number such as 12.50 is, "
             f"from 0 to {MAX_UNITS:,} with at most 9 decimals",
