@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypedDict, cast
 
 from sqlalchemy import Connection, insert, or_, select, update
@@ -241,9 +243,10 @@ def caller_of(row: Any) -> Caller:
     return Caller(
         key_id=row.id,
         name=row.name,
-        tenant=row.tenant,
+        # Many keys have the same of both: kept once, they leave room for more keys.
+        tenant=None if row.tenant is None else sys.intern(row.tenant),
         groups=frozenset(row.groups or ()),
-        scopes=SCOPES if row.scopes is None else frozenset(row.scopes),
+        scopes=SCOPES if row.scopes is None else _scopes(*row.scopes),
         models=None if row.models is None else tuple(row.models),
         collections=None if row.collections is None else tuple(row.collections),
         limits=NO_LIMITS if limits == (None, None, None) else Limits(*limits),
@@ -264,6 +267,11 @@ def lifetime(days: float | None) -> timedelta | None:
             parameter="expires_in_days",
         )
     return timedelta(days=days)
+
+
+@lru_cache(maxsize=256)
+def _scopes(*scopes: Scope) -> frozenset[Scope]:
+    return frozenset(scopes)
 
 
 def _as_changes(opens: Opens) -> Changes:

@@ -124,6 +124,7 @@ class Clerk:
             self._pruned_at = now
             usage.prune(self._database)
             self._budgets.prune()
+            heirs.write_off(self._database)
 
     def _exchange(self, news: News, *, is_sweeping: bool) -> None:
         if self._unknown is not None:

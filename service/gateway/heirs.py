@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, select, update
@@ -17,6 +18,9 @@ from service.gateway.escrow import MONEY_LOCK
 from service.gateway.usage import record_usage
 
 logger = logging.getLogger(__name__)
+
+SILENT_DAYS = 30
+"""After which a process of another machine will not come back for its journal."""
 
 
 def inherit(database: Database, folder: Path, *, own: str) -> int:
@@ -54,6 +58,17 @@ def settle(database: Database, folder: Path, spender_id: str) -> None:
                     "" if told.is_certain else "; all it had borrowed counts as spent",
                 )
     journal_reading.remove(folder, spender_id)
+
+
+def write_off(database: Database, *, now: datetime | None = None) -> int:
+    """Charge all that was borrowed by processes of which nothing was heard for `SILENT_DAYS`."""
+    long_ago = (now or datetime.now(UTC)) - timedelta(days=SILENT_DAYS)
+    with database.write(lock=MONEY_LOCK) as connection:
+        silent = connection.scalars(select(spender.c.id).where(spender.c.seen_at < long_ago)).all()
+        for spender_id in silent:
+            strike_off(connection, spender_id, spent={}, everything=True)
+            logger.warning("%s is not coming back: all it had borrowed is spent", spender_id)
+    return len(silent)
 
 
 def strike_off(

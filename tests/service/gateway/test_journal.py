@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,29 @@ def test_the_living_are_not_inherited(database: Database, tmp_path: Path) -> Non
     alive.close()
     assert heirs.inherit(database, folder, own="spender_2") == 1
     assert list(folder.iterdir()) == []
+
+
+def test_what_a_process_elsewhere_had_borrowed_is_written_off_in_the_end(
+    database: Database, tmp_path: Path
+) -> None:
+    budgets = Budgets(database)
+    budget = budgets.put("all", "", period="total", amount=100 * NANOS)
+    gone, here = Clerk(database, tmp_path / "gone"), Clerk(database, tmp_path / "here")
+    for clerk in (gone, here):
+        clerk.register()
+        account = clerk.ledger.account((budget.id, "total"))
+        account.low = 1
+        clerk.ledger._active.add(account.id)
+        clerk.turn()
+    gone._journal.close()
+    held = budgets.get(budget.id).held
+    here.stop()
+    left = budgets.get(budget.id).held
+    assert 0 < left < held
+    assert heirs.write_off(database) == 0
+    later = datetime.now(UTC) + timedelta(days=31)
+    assert heirs.write_off(database, now=later) == 1
+    assert (budgets.get(budget.id).spent, budgets.get(budget.id).held) == (left, 0)
 
 
 def test_after_a_restart_of_the_machine_all_that_was_borrowed_counts_as_spent(
