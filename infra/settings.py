@@ -29,7 +29,10 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
-OPEN_GATEWAY_KEYS = ("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES")
+OPEN_GATEWAY_KEYS = (
+    *("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES"),
+    *("GATEWAY__TENANT_LIMITS", "GATEWAY__MODEL_LIMITS"),
+)
 
 
 class Server(Section):

@@ -26,6 +26,7 @@ from service.routes import (
     aliases,
     answers,
     artifacts,
+    budgets,
     builds,
     chat,
     completions,
@@ -35,6 +36,7 @@ from service.routes import (
     gateway,
     interactions,
     jobs,
+    keys,
     operations,
     responses,
     runs,
@@ -80,14 +82,14 @@ def create_app(components: Components) -> FastAPI:
         Door, tables=lambda: components.routes, run=lambda call: components.gateway.run(call)
     )
     app.add_middleware(BodyLimits, server=server)
-    app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
     if components.tracing is not None:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     models = (chat, completions, responses, embeddings, gateway, interactions)
     documents = (answers, files, vector_stores, store_files, builds, sources)
-    ours = (aliases, artifacts, jobs, runs, operations, console)
+    ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
     return app
@@ -128,6 +130,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
+    components.keyring.start()
+    components.clerk.start()
     for part in (
         "embedder",
         "ingester",
@@ -138,6 +142,7 @@ def _open(components: Components) -> Follower:
         "jobs",
         "worker",
         "gateway",
+        "meter",
     ):
         getattr(components, part)
     return Follower(

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 from infra.database.engine import Database
 from infra.settings import Settings
 from monitoring.metrics import Metrics
+from service.keyring import Keyring
 
 if TYPE_CHECKING:
     from monitoring.interactions import Interactions
+    from service.gateway.budgets import Budgets
     from service.gateway.cache import RepeatedCalls
-    from service.gateway.calls import Meter, Recorder
+    from service.gateway.calls import Recorder
+    from service.gateway.clerk import Clerk
+    from service.gateway.metering import Metering
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
     from service.gateway.within import Within
@@ -42,10 +46,28 @@ class ModelParts:
         return Tables(self.settings.gateway)
 
     @cached_property
-    def meter(self) -> Meter:
-        from service.gateway.relay import Unmetered
+    def keyring(self) -> Keyring:
+        """All keys in memory; follows the database once it is started."""
+        return Keyring(self.database)
 
-        return Unmetered()
+    @cached_property
+    def clerk(self) -> Clerk:
+        """Keeps this process's part of the budgets, once it is started."""
+        from service.gateway.clerk import Clerk
+
+        return Clerk(self.database, self.settings.data_folder / "money")
+
+    @cached_property
+    def meter(self) -> Metering:
+        from service.gateway.metering import Metering
+
+        return Metering(self.settings.gateway, self.clerk)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        from service.gateway.budgets import Budgets
+
+        return Budgets(self.database)
 
     @cached_property
     def relay(self) -> Relay:
