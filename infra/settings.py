@@ -275,8 +275,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments before environment before file; no `.env` is picked up by surprise."""
         del dotenv_settings, file_secret_settings
-        path = Path(os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG", "ragstone.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+
+def settings_file() -> Path:
+    """The file that settings are read from; it need not be there."""
+    return Path(os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG", "ragstone.toml"))
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -12,11 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 import anyio.to_thread
 from fastapi import FastAPI
 
+from infra.settings import settings_file
 from service import errors, ingesting, work
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
 from service.exchange import Exchange
 from service.following import Follower
+from service.gateway.door import Door
 from service.limits import Admission
 from service.questions import Questions
 from service.readiness import Readiness
@@ -68,6 +70,9 @@ def create_app(components: Components) -> FastAPI:
     app.state.stopping = threading.Event()
     app.state.questions = Questions(components, admission)
     # The last one added stands outermost.
+    app.add_middleware(
+        Door, tables=lambda: components.routes, run=lambda call: components.gateway.run(call)
+    )
     app.add_middleware(BodyLimits, server=server)
     app.add_middleware(Gate, server=server, keys=lambda: components.keys)
     app.add_middleware(Exchange, metrics=components.metrics)
@@ -92,6 +97,9 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
+    await components.routes.start(
+        read=lambda: components.reread().gateway, file=settings_file().absolute()
+    )
     logger.info("ready to listen on %s", components.settings.server.host)
     try:
         yield
@@ -99,6 +107,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         # A file at hand is read to its end, what was answered stays; the rest is for next time.
         await anyio.to_thread.run_sync(partial(components.worker.stop, grace_seconds=WORK_SECONDS))
         await anyio.to_thread.run_sync(follower.stop)
+        await components.gateway.close()
+        await components.routes.close()
         await components.engine.close()
         await anyio.to_thread.run_sync(components.close)
 
@@ -115,6 +125,7 @@ def _open(components: Components) -> Follower:
         "batches",
         "jobs",
         "worker",
+        "gateway",
     ):
         getattr(components, part)
     return Follower(

@@ -48,13 +48,17 @@ class Caller:
         if scope not in self.scopes:
             raise Forbidden(f"The key {self.name!r} does not have the scope {scope!r}")
 
+    def may_use(self, model: str) -> bool:
+        """Whether the model is the key's."""
+        return _matches(model, self.models)
+
     def require_model(self, model: str) -> None:
         """Refuse a model that is not the key's, as if there were none of that name.
 
         Raises:
             NotFound: the key may not use the model.
         """
-        if not _matches(model, self.models):
+        if not self.may_use(model):
             raise NotFound("model", model)
 
     def require_collection(self, name: str) -> None:

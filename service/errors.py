@@ -31,6 +31,8 @@ STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.SourceFailed: (502, "source_failed"),
     errors.StorageFailed: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
+    errors.Overloaded: (503, "overloaded"),
+    errors.EngineTimedOut: (504, "engine_timeout"),
     errors.EngineFailed: (502, "engine_failed"),
     errors.CorruptIndex: (500, "corrupt_index"),
     errors.MissingDependency: (500, "missing_dependency"),
@@ -162,7 +164,7 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
     if isinstance(error, errors.NotFound):
         code = f"{error.kind}_not_found"
     headers = dict(_HEADERS.get(status, {}))
-    if isinstance(error, errors.RateLimited):
+    if isinstance(error, errors.RateLimited | errors.Overloaded):
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     return Failure(status, code, error.message, parameter, headers)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.blobs import BlobStore
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from retrieval.batches import Batches
 from retrieval.collections import Collection, Collections
 from retrieval.documents import Documents
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
+    from service.gateway.relay import Relay
+    from service.gateway.reloading import Tables
 
 
 class Components:
@@ -46,8 +48,12 @@ class Components:
     A command pays only for what it touches: listing collections opens no model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings] = load_settings
+    ) -> None:
+        """`reread` returns the settings as they are now, for what can be reloaded."""
         self.settings = settings
+        self.reread = reread
 
     @cached_property
     def database(self) -> Database:
@@ -255,6 +261,20 @@ class Components:
             read_text=self.documents.read_text,
             settings=self.settings,
         )
+
+    @cached_property
+    def routes(self) -> Tables:
+        """Of the gateway, with the servers they lead to."""
+        from service.gateway.reloading import Tables
+
+        return Tables(self.settings.gateway)
+
+    @cached_property
+    def gateway(self) -> Relay:
+        """Answers calls of models, from HTTP and from within."""
+        from service.gateway.relay import Relay, Unmetered, Unrecorded
+
+        return Relay(self.routes, meter=Unmetered(), recorder=Unrecorded())
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Search, and note how long each step took."""

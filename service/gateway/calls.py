@@ -28,6 +28,8 @@ class Call:
     """What keeps a caller at the same target: the `user` of the body, else the key."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """That are passed on, such as `traceparent`; lower case."""
+    target: str | None = None
+    """The tag of the one target that may answer, where the caller asked for it."""
 
     @property
     def is_stream(self) -> bool:
@@ -82,16 +84,28 @@ class Ticket(Protocol):
 
 
 class Meter(Protocol):
-    """Limits and budgets; answers from memory."""
+    """Limits and budgets; answers from memory, but for the moment when money must be borrowed."""
 
-    def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
-        """Reserve what a call may use at most.
+    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket | None:
+        """Reserve what a call may use at most; None if only `admit` can tell.
+
+        Args:
+            call: who asks which model.
+            prompt_tokens: at least what the prompt will be counted as; the bytes of its text are
+                never less than that.
+            completion_tokens: the most that may be answered, over all choices.
 
         Raises:
             RateLimited: too many requests, tokens or calls at once.
             BudgetExceeded: it might cost more than is left.
             NotFound: the key may not use the model.
+            TooLarge: it asks for more tokens than the key has in a minute.
+            StorageFailed: what it costs cannot be written down.
         """
+        ...
+
+    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        """Do the same, waiting a moment where money must be borrowed from the database."""
         ...
 
 
