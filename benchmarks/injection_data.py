@@ -81,7 +81,7 @@ def passages_to_test(data: Path) -> dict[str, Texts]:
 
 
 def documents(data: Path, *, part: int) -> Iterator[str]:
-    """Yield paragraphs of every second document: encyclopedia in four languages, science, our manual."""
+    """Yield every second paragraph: of an encyclopedia, of science, of our own manual."""
     texts = [row["text"] for row in read_rows(data / "qa" / "squad_v2" / "corpus.jsonl.gz")]
     science = read_rows(data / "retrieval" / "scifact" / "corpus.jsonl.gz")[:600]
     texts += [row["text"] for row in science]

@@ -22,6 +22,7 @@ from service.gateway.door import Door
 from service.limits import Admission
 from service.questions import Questions
 from service.readiness import Readiness
+from service.redaction import mask_logs
 from service.routes import (
     aliases,
     answers,
@@ -29,6 +30,7 @@ from service.routes import (
     builds,
     chat,
     console,
+    conversations,
     files,
     jobs,
     operations,
@@ -78,7 +80,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, files, vector_stores, store_files, *ours):
+    for routes in (chat, conversations, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
 
@@ -116,6 +118,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
+    if components.settings.guards.personal_data != "off":
+        mask_logs()
     for part in (
         "embedder",
         "ingester",
@@ -126,6 +130,7 @@ def _open(components: Components) -> Follower:
         "jobs",
         "worker",
         "gateway",
+        "generators",
     ):
         getattr(components, part)
     return Follower(

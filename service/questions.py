@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from infra.contracts import Answer
 from infra.errors import EngineFailed, InvalidRequest, TooLarge
+from infra.expectations.recognizers import mask
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
-from service.answering import AnswerEvent, Finished
-from service.engines import Turn
+from service.answering import AnswerEvent, Answering, Finished
+from service.callers import Caller
+from service.conversations import Said
+from service.engines import Turn, Unsupported
 from service.limits import Admission, in_thread
+from service.redaction import redacted
 from service.wiring import Components
 
 
@@ -32,6 +37,13 @@ class Question:
     """How to search, where the settings are not to decide; its text, limit and filter are not."""
     parameter: str = "question"
     """What the caller knows the text as, for error messages."""
+    caller: Caller = Caller()
+    """In whose name a model is asked."""
+    generator: str | None = None
+    """The model or engine that is to answer, where the settings are not to decide."""
+    unsupported: Unsupported = "mark"
+    conversation: str | None = None
+    """Whose messages come before `history`, and which question and answer are added to."""
 
 
 class Questions:
@@ -54,26 +66,52 @@ class Questions:
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
+            said = await in_thread(lambda: self._said(question))
             answering = self._components.answering
             if question.template is not None:
                 answering = answering.searching(question.template)
+            answering = self._with_generator(answering, question)
             events = answering.stream(
                 question.text,
                 collection,
                 filter=question.filter,
                 limit=question.limit,
-                history=question.history,
+                history=(*said, *question.history),
                 max_tokens=question.max_tokens,
             )
+            if self._components.settings.guards.personal_data == "on":
+                events = redacted(events)
             try:
                 async with aclosing(events):
                     async for event in events:
                         if isinstance(event, Finished):
                             self._count(event.answer)
+                            await in_thread(partial(self._remember, question, event.answer))
                         yield event
             except EngineFailed:
                 self._components.metrics.count_answer(self._components.engine.name, "failed")
                 raise
+
+    def _with_generator(self, answering: Answering, question: Question) -> Answering:
+        chosen = self._components.generators.choose(question.generator, question.caller)
+        return answering.using(
+            chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
+        )
+
+    def _said(self, question: Question) -> tuple[Turn, ...]:
+        if question.conversation is None:
+            return ()
+        return self._components.conversations.history(question.caller, question.conversation)
+
+    def _remember(self, question: Question, answer: Answer) -> None:
+        """Add question and answer to the conversation; what masks answers masks them there too."""
+        if question.conversation is None:
+            return
+        texts = [question.text, answer.text]
+        if self._components.settings.guards.personal_data != "off":
+            texts = [mask(text) for text in texts]
+        said = [Said.of("user", texts[0]), Said.of("assistant", texts[1])]
+        self._components.conversations.append(question.caller, question.conversation, said)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""

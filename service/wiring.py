@@ -37,9 +37,13 @@ if TYPE_CHECKING:
     from retrieval.splitting import Splitter
     from retrieval.sync import Syncer
     from service.answering import Answering
+    from service.conversations import Conversations
     from service.engines import Engine
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
+    from service.generating import Generators
+    from service.prompts import Prompts
+    from service.screening import Screening
 
 
 class Components:
@@ -275,6 +279,46 @@ class Components:
         from service.gateway.relay import Relay, Unmetered, Unrecorded
 
         return Relay(self.routes, meter=Unmetered(), recorder=Unrecorded())
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        from service.prompts import Prompts
+
+        return Prompts(lambda: self.artifacts)
+
+    @cached_property
+    def screening(self) -> Screening:
+        from service.guards import open_screen
+        from service.screening import Screening
+
+        guards = self.settings.guards
+        return Screening(
+            None if guards.injection == "off" else open_screen(guards.injection_plugin),
+            mode=guards.injection,
+            threshold=guards.injection_threshold,
+            count=self.metrics.count_screened,
+        )
+
+    @cached_property
+    def generators(self) -> Generators:
+        from service.generating import Generators
+
+        generators = Generators(
+            self.settings,
+            engine=lambda: self.engine,
+            routes=lambda: self.routes,
+            send=lambda call: self.gateway.complete(call),
+            prompts=self.prompts,
+            screening=self.screening,
+        )
+        generators.check()
+        return generators
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        from service.conversations import Conversations
+
+        return Conversations(self.database, self.settings.conversations)
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Search, and note how long each step took."""

@@ -76,7 +76,7 @@ class ServedChat:
         reply = await self._send("/v1/chat/completions", body)
         try:
             if reply.status != 200:
-                raise EngineFailed(await _refusal(reply, self._server.address))
+                raise EngineFailed(await refusal(reply, self._server.address))
             async for piece in reply.pieces():
                 yield piece
         finally:
@@ -182,7 +182,8 @@ async def _whole(reply: Reply, most: int) -> bytes:
     return b"".join(parts)[:most]
 
 
-async def _refusal(reply: Reply, address: str) -> str:
+async def refusal(reply: Reply, address: str) -> str:
+    """Return in words why a model server did not answer."""
     said = await _whole(reply, MAX_ERROR_BYTES)
     try:
         reason = _said(_json(said))

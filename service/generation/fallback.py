@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
-from infra.errors import EngineFailed
+from infra.errors import EngineFailed, Overloaded, RagstoneError
 from service.engines import Delta, Engine, Prompt
 
 
@@ -18,7 +18,7 @@ class Fallback:
         self,
         engines: Sequence[Engine],
         *,
-        note: Callable[[str, EngineFailed], None],
+        note: Callable[[str, RagstoneError], None],
     ) -> None:
         """Take the engines, best first, and what to tell of one that failed."""
         self._engines = engines
@@ -43,7 +43,7 @@ class Fallback:
                         has_begun = True
                         yield _signed(delta, engine.name)
                 return
-            except EngineFailed as error:
+            except (EngineFailed, Overloaded) as error:
                 if has_begun or engine is self._engines[-1]:
                     raise
                 self._note(engine.name, error)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from anyio import to_thread
 
-from infra.errors import EngineFailed
+from infra.errors import EngineFailed, Overloaded
 from service.engines import Turn
 from service.generation import sources
 from service.generation.chat import ChatModel, read
@@ -52,7 +52,7 @@ class Rewriter:
             ):
                 async for piece in pieces:
                     text += piece.text
-        except EngineFailed as error:
+        except (EngineFailed, Overloaded) as error:
             logger.warning("the question is searched for as it is: %s", error.message)
             return None
         return self._usable(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -16,7 +17,7 @@ from infra.security import new_id
 from retrieval.collections import Collection
 from service.answering import AnswerEvent, Finished, Text
 from service.bodies import StrictRoute
-from service.dependencies import Asked, Parts
+from service.dependencies import Asked, Asking, Parts
 from service.errors import as_object, describe
 from service.routes.answers import STREAM
 from service.schemas.answers import UsageOut
@@ -66,9 +67,9 @@ def get_model(model: str, components: Parts) -> Model:
 
 
 @router.post("/chat/completions", response_model=Completion, responses=STREAM)
-async def complete(body: ChatBody, asked: Asked) -> Completion | Response:
+async def complete(body: ChatBody, asked: Asked, caller: Asking) -> Completion | Response:
     """Answer the last user message; annotations and citations stand on the message."""
-    question = body.as_question()
+    question = replace(body.as_question(), caller=caller)
     reply = _Reply(body.model, new_id("chatcmpl-"), int(time.time()))
     try:
         if body.stream:

@@ -3,6 +3,7 @@
 from alembic import context
 
 import infra.artifacts.tables  # noqa: F401 - registers its tables
+import infra.database.conversation_tables  # noqa: F401 - registers its tables
 import infra.expectations.tables  # noqa: F401 - registers its tables
 import infra.jobs.tables  # noqa: F401 - registers its tables
 import infra.pipelines.tables  # noqa: F401 - registers its tables
