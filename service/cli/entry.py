@@ -23,6 +23,7 @@ from service.cli import (
     keys,
     launch,
     pipeline,
+    prompts,
     runs,
     search,
     serve,
@@ -111,5 +112,6 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
