@@ -18,6 +18,7 @@ from service.generation.engine import Generative
 from service.generation.fallback import Fallback
 from service.generation.rewriting import Rewriter
 from service.generation.routed import RoutedChat, Send
+from service.generation.sources import new_secret
 from service.prompts import Prompts
 from service.screening import Screening
 
@@ -61,6 +62,7 @@ class Generators:
         self._send = send
         self._prompts = prompts
         self._screening = screening
+        self._secret = new_secret()
 
     def choose(self, wanted: str | None, caller: Caller) -> Chosen:
         """Return who answers: what was asked for, or what the settings say.
@@ -123,6 +125,7 @@ class Generators:
             self.model(route, caller),
             template=lambda: self._prompts.current("answer"),
             screening=self._screening,
+            secret=self._secret,
         )
 
     def _by(self, route: Route, caller: Caller) -> Chosen:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
 from infra.contracts import Answer
-from infra.errors import EngineFailed, InvalidRequest, TooLarge
+from infra.errors import EngineFailed, InvalidRequest, NotFound, TooLarge
 from infra.expectations.recognizers import mask
 from retrieval.collections import Collection
 from retrieval.filters import Filter
@@ -21,6 +22,8 @@ from service.engines import Turn, Unsupported
 from service.limits import Admission, in_thread
 from service.redaction import redacted
 from service.wiring import Components
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,10 @@ class Questions:
         if self._components.settings.guards.personal_data != "off":
             texts = [mask(text) for text in texts]
         said = [Said.of("user", texts[0]), Said.of("assistant", texts[1])]
-        self._components.conversations.append(question.caller, question.conversation, said)
+        try:
+            self._components.conversations.append(question.caller, question.conversation, said)
+        except (NotFound, TooLarge) as error:  # it was deleted meanwhile, or holds less than this
+            logger.info("an answer is not kept in its conversation: %s", error.message)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""

@@ -123,7 +123,7 @@ def _messages(
         Prompt(question, found),
         passages=[found[at] for at in kept],
         plan=Plan(len(kept), 0, len(template.examples)),
-        nonce=sources.new_nonce(),
+        nonce=sources.nonce(sources.new_secret(), question, found),
     )
 
 

@@ -22,6 +22,8 @@ from service.screening import Screening
 NOTHING_FOUND = "No passage was found that could answer the question."
 DECLINED = "The model found no answer in the {count} passages it was shown."
 NOTHING_LEFT = "No sentence of the model's answer was carried by the passages it was shown."
+EXAMPLE = "example"
+"""In place of a nonce in examples, which are ours and the same in every prompt."""
 ALL_SCREENED = "Every passage that was found seems to hold instructions, and was not used."
 
 
@@ -46,7 +48,7 @@ class Generative:
         *,
         template: Callable[[], Template],
         screening: Screening,
-        nonce: Callable[[], str] = sources.new_nonce,
+        secret: bytes,
     ) -> None:
         """Take the parts.
 
@@ -54,12 +56,12 @@ class Generative:
             model: completes chats.
             template: the one in force; asked for every answer, in a thread.
             screening: keeps instructions out.
-            nonce: what fences are called.
+            secret: what the words in the fences are made with.
         """
         self._model = model
         self._template = template
         self._screening = screening
-        self._nonce = nonce
+        self._secret = secret
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class Generative:
         )
 
     async def _fit(self, prompt: Prompt, passages: Sequence[Passage], template: Template) -> Fitted:
-        nonce = self._nonce()
+        nonce = sources.nonce(self._secret, prompt.question, passages)
 
         def compose(plan: Plan) -> list[dict[str, str]]:
             return messages_of(template, prompt, passages=passages, plan=plan, nonce=nonce)
@@ -202,7 +204,7 @@ def messages_of(
     messages = [{"role": "system", "content": fill(template.system, told).strip()}]
     for example in template.examples[: plan.examples]:
         shown = [_as_passage(text) for text in example.sources]
-        asked = _user(template, shown, question=example.question, nonce=nonce)
+        asked = _user(template, shown, question=example.question, nonce=EXAMPLE)
         messages += [asked, {"role": "assistant", "content": example.answer}]
     messages += _turns(prompt.history, plan.turns)
     last = _user(template, passages[: plan.passages], question=prompt.question, nonce=nonce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -29,9 +30,20 @@ _CONTROL = re.compile(
 _NUMBERED = re.compile(r"\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,9})\]|【([^】\n]{1,40})】")
 
 
-def new_nonce() -> str:
-    """Return what this request's fences are called, unknown to whoever wrote the documents."""
-    return secrets.token_hex(6)
+def new_secret() -> bytes:
+    """Return what nonces are made with; one for each process is enough."""
+    return secrets.token_bytes(16)
+
+
+def nonce(secret: bytes, question: str, passages: Sequence[Passage]) -> str:
+    """Return the word in the fences of a request, unknown to whoever wrote the documents.
+
+    The same request gets the same word, so that what was computed for it can be used again.
+    """
+    digest = hashlib.blake2b(key=secret, digest_size=6)
+    for text in (question, *(passage.text for passage in passages)):
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
 
 
 def fence(number: int, nonce: str, *, ends: bool = False) -> str:

@@ -52,7 +52,7 @@ def engine(chat: ScriptedChat, **screening: Any) -> Generative:
         chat,
         template=lambda: shipped("answer"),
         screening=Screening(Alarm(), **screening),
-        nonce=lambda: "00ff00ff00ff",
+        secret=b"secret",
     )
 
 

@@ -71,6 +71,11 @@ def test_harmless_text_stays_as_it_is(text: str) -> None:
     assert sources.as_data(text) == text
 
 
-def test_fences_of_two_requests_differ() -> None:
-    assert sources.new_nonce() != sources.new_nonce()
-    assert FENCE.fullmatch(sources.fence(1, sources.new_nonce()))
+def test_fences_differ_between_requests_and_processes_and_not_within_one() -> None:
+    secret, found = sources.new_secret(), [passage("The bridge.")]
+    word = sources.nonce(secret, "How long?", found)
+    assert FENCE.fullmatch(sources.fence(1, word))
+    assert word == sources.nonce(secret, "How long?", found)
+    assert word != sources.nonce(secret, "How wide?", found)
+    assert word != sources.nonce(secret, "How long?", [passage("The tower.")])
+    assert word != sources.nonce(sources.new_secret(), "How long?", found)
