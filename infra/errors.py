@@ -5,7 +5,8 @@ RagstoneError
  ├─ MissingDependency        an optional package is not installed; the message is the install line
  ├─ InvalidRequest           the caller asked for something impossible
  │   ├─ InvalidFilter
- │   └─ TooLarge
+ │   ├─ TooLarge
+ │   └─ Screened            a question that seems to instruct the model
  ├─ Unauthenticated          no key, or a wrong one
  ├─ Forbidden                the key does not open this
  ├─ RateLimited              too much at once or in this minute; later it is possible
@@ -63,6 +64,10 @@ class InvalidFilter(InvalidRequest):
 
 class TooLarge(InvalidRequest):
     """The request exceeds a stated limit."""
+
+
+class Screened(InvalidRequest):
+    """The question seems to tell the model what to do, and the guards are on."""
 
 
 class Unauthenticated(RagstoneError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
 from infra.section import Section
+
+HOST = r"^(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]{1,5})?$"
+"""A host, with a port if need be; `*.` before it stands for every host below."""
 
 
 class Upstream(Section):
@@ -135,7 +138,7 @@ class Guards(Section):
     """Scores from here on are taken for an injection."""
     personal_data: Literal["off", "log", "on"] = "off"
     """Mask personal data: nowhere, in logs and stored interactions, or in answers too."""
-    link_hosts: tuple[str, ...] = ()
+    link_hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ()
     """Hosts that links and images of answers may lead to in the console; none by default."""
 
 

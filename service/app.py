@@ -22,6 +22,7 @@ from service.gateway.door import Door
 from service.limits import Admission
 from service.questions import Questions
 from service.readiness import Readiness
+from service.redaction import mask_logs
 from service.routes import (
     aliases,
     answers,
@@ -31,6 +32,7 @@ from service.routes import (
     chat,
     completions,
     console,
+    conversations,
     embeddings,
     files,
     gateway,
@@ -87,7 +89,7 @@ def create_app(components: Components) -> FastAPI:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    models = (chat, completions, responses, embeddings, gateway, interactions)
+    models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
     documents = (answers, files, vector_stores, store_files, builds, sources)
     ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     for routes in (*models, *documents, *ours):
@@ -132,6 +134,8 @@ def _open(components: Components) -> Follower:
     check_before_start(components.settings.server, lambda: components.keys)
     components.keyring.start()
     components.clerk.start()
+    if components.settings.guards.personal_data != "off":
+        mask_logs()
     for part in (
         "embedder",
         "ingester",
@@ -143,6 +147,7 @@ def _open(components: Components) -> Follower:
         "worker",
         "gateway",
         "meter",
+        "generators",
     ):
         getattr(components, part)
     return Follower(

@@ -18,6 +18,7 @@ from infra import errors, telemetry
 STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.InvalidFilter: (400, "invalid_filter"),
     errors.TooLarge: (413, "too_large"),
+    errors.Screened: (400, "content_filter"),
     errors.InvalidRequest: (400, "invalid_value"),
     errors.Unauthenticated: (401, "invalid_api_key"),
     errors.Forbidden: (403, "forbidden"),

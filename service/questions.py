@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
-from infra import telemetry
-from infra.contracts import Answer, Usage
-from infra.errors import EngineFailed, InvalidRequest, TooLarge
+from infra.contracts import Answer
+from infra.errors import EngineFailed, InvalidRequest, NotFound, TooLarge
+from infra.expectations.recognizers import mask
+from infra.settings import Retrieval
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
-from service.answering import AnswerEvent, Finished, Text
+from service.answering import AnswerEvent, Finished
+from service.billing import Bill, open_bill
 from service.callers import Caller
-from service.engines import Turn
-from service.gateway.calls import Call, Ticket
+from service.conversations import Said
+from service.engines import Turn, Unsupported
+from service.generating import Chosen
 from service.limits import Admission, Result, in_thread
+from service.redaction import redacted
 from service.wiring import Components
+
+logger = logging.getLogger(__name__)
 
 TEMPLATE_TOKENS = 512
 """Of a prompt, beside the question, what was said before and the passages; rather too many."""
 TOKENS_PER_CHUNK_TOKEN = 2
 """A model counts a passage otherwise than the embedder; rather too many, too."""
-ANSWER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,12 @@ class Question:
     parameter: str = "question"
     """What the caller knows the text as, for error messages."""
     caller: Caller = Caller()
+    """In whose name a model is asked."""
+    generator: str | None = None
+    """The model or engine that is to answer, where the settings are not to decide."""
+    unsupported: Unsupported = "mark"
+    conversation: str | None = None
+    """Whose messages come before `history`, and which question and answer are added to."""
 
 
 class Questions:
@@ -66,30 +78,70 @@ class Questions:
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
+            said = await in_thread(lambda: self._said(question))
             answering = self._components.answering
             if question.template is not None:
                 answering = answering.searching(question.template)
+            chosen = self._components.generators.choose(question.generator, question.caller)
+            answering = answering.using(
+                chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
+            )
             events = answering.stream(
                 question.text,
                 collection,
                 filter=question.filter,
                 limit=question.limit,
-                history=question.history,
+                history=(*said, *question.history),
                 max_tokens=question.max_tokens,
             )
-            bill = await self._open_bill(question)
+            bill = await self._open_bill(question, chosen)
+            if self._components.settings.guards.personal_data == "on":
+                events = redacted(events)
             try:
                 async with aclosing(events):
                     async for event in events:
                         bill.note(event)
                         if isinstance(event, Finished):
                             self._count(event.answer)
+                            self._components.answer_records.record(event.answer, question.caller)
+                            await in_thread(partial(self._remember, question, event.answer))
                         yield event
             except EngineFailed:
                 self._components.metrics.count_answer(self._components.engine.name, "failed")
                 raise
             finally:
                 bill.close()
+
+    async def _open_bill(self, question: Question, chosen: Chosen) -> Bill:
+        """Reserve what an answer costs at most; the gateway does it for its models itself."""
+        if chosen.is_billed_by_gateway:
+            return Bill(None, 0)
+        settings = self._components.settings
+        return await open_bill(
+            self._components.meter,
+            caller=question.caller,
+            engine=settings.generation.engine,
+            prompt_tokens=most_prompt_tokens(question, settings.retrieval),
+            completion_tokens=question.max_tokens or settings.generation.max_tokens,
+        )
+
+    def _said(self, question: Question) -> tuple[Turn, ...]:
+        if question.conversation is None:
+            return ()
+        return self._components.conversations.history(question.caller, question.conversation)
+
+    def _remember(self, question: Question, answer: Answer) -> None:
+        """Add question and answer to the conversation; what masks answers masks them there too."""
+        if question.conversation is None:
+            return
+        texts = [question.text, answer.text]
+        if self._components.settings.guards.personal_data != "off":
+            texts = [mask(text) for text in texts]
+        said = [Said.of("user", texts[0]), Said.of("assistant", texts[1])]
+        try:
+            self._components.conversations.append(question.caller, question.conversation, said)
+        except (NotFound, TooLarge) as error:  # it was deleted meanwhile, or holds less than this
+            logger.info("an answer is not kept in its conversation: %s", error.message)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""
@@ -101,40 +153,6 @@ class Questions:
         """Run what blocks, in turn with questions and searches."""
         async with self._admission.admit():
             return await in_thread(work)
-
-    async def _open_bill(self, question: Question) -> _Bill:
-        """Reserve the most that an answer may cost.
-
-        Raises:
-            RateLimited: too many requests, tokens or calls at once.
-            BudgetExceeded: it might cost more than is left.
-        """
-        options = self._components.settings.generation
-        call = Call(
-            request_id=telemetry.request_id.get() or "",
-            # What it may ask is a matter of collections; the model that answers is the service's.
-            caller=replace(question.caller, models=None),
-            path="/v1/answers",
-            model=options.model or options.engine,
-            body={},
-            deadline=time.monotonic() + ANSWER_SECONDS,
-        )
-        prompt = self._most_prompt_tokens(question)
-        completion = question.max_tokens or options.max_tokens
-        meter = self._components.meter
-        ticket = meter.try_admit(call, prompt_tokens=prompt, completion_tokens=completion)
-        if ticket is None:
-            ticket = await meter.admit(call, prompt_tokens=prompt, completion_tokens=completion)
-        return _Bill(ticket, prompt)
-
-    def _most_prompt_tokens(self, question: Question) -> int:
-        """Return what a model will hardly count more than: of text its bytes."""
-        options = self._components.settings.retrieval
-        texts = [question.text, *(turn.content for turn in question.history)]
-        said = sum(len(text.encode("utf-8", "replace")) for text in texts)
-        passages = options.passages if question.limit is None else question.limit
-        chunks = passages * (1 + 2 * options.neighbours)
-        return said + TEMPLATE_TOKENS + chunks * options.chunk_tokens * TOKENS_PER_CHUNK_TOKEN
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._components.collections.get(name)
@@ -172,23 +190,10 @@ class Questions:
         )
 
 
-class _Bill:
-    """What one answer is charged: what it used, or, cut off, what was written of it."""
-
-    def __init__(self, ticket: Ticket, prompt_tokens: int) -> None:
-        self._ticket = ticket
-        self._prompt_tokens = prompt_tokens
-        self._written_bytes = 0
-
-    def note(self, event: AnswerEvent) -> None:
-        """Look at an event on its way to the caller."""
-        if isinstance(event, Text):
-            self._written_bytes += len(event.text.encode("utf-8", "replace"))
-        elif isinstance(event, Finished):
-            self._ticket.settle(event.answer.usage)
-
-    def close(self) -> None:
-        """End it; an answer that nothing was written of costs nothing."""
-        if self._written_bytes:
-            self._ticket.settle(Usage(self._prompt_tokens, self._written_bytes))
-        self._ticket.refund()
+def most_prompt_tokens(question: Question, options: Retrieval) -> int:
+    """Return what a model will hardly count more than: of text its bytes."""
+    texts = [question.text, *(turn.content for turn in question.history)]
+    said = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    passages = options.passages if question.limit is None else question.limit
+    chunks = passages * (1 + 2 * options.neighbours)
+    return said + TEMPLATE_TOKENS + chunks * options.chunk_tokens * TOKENS_PER_CHUNK_TOKEN

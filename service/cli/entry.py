@@ -26,6 +26,7 @@ from service.cli import (
     keys,
     launch,
     pipeline,
+    prompts,
     runs,
     search,
     serve,
@@ -117,6 +118,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(interactions.app, name="interactions")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budgets.app, name="budgets")
 app.command("usage")(usage.usage)

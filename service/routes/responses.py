@@ -120,6 +120,7 @@ def _events(
         question = replace(
             question,
             collection=search.vector_store_ids[0],
+            generator=None if body.model.startswith(MODEL_PREFIX) else body.model,
             filter=parse_filter(search.filters),
             limit=search.max_num_results,
             template=SearchRequest("", min_score=options.score_threshold if options else None),
