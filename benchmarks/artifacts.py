@@ -44,18 +44,21 @@ class _Set:
     checkout_bar: Bar | None = None
 
 
-FULL = (
-    # A tenth of 20 GB in 2,500 files, so that our copies, the peer's and the bound's fit one disk.
-    _Set("2 GB in 250 files", 250, 8_000_000),
-    _Set(
-        "100,000 files of 3 kB",
-        100_000,
-        3_000,
-        again_bar=Bar(3.0, at_least=False),
-        checkout_bar=Bar(10.0, at_least=False),
-    ),
+LARGE_FILES = 2_500
+LARGE_FILE_BYTES = 8_000_000
+DISK_COPIES = 8
+"""So many times the large set must fit the free disk: ours, the peer's, the bound's, and room."""
+MEMORY_COPIES = 3
+"""And so many times the memory, for everybody is to read it from there."""
+SMALL = _Set(
+    "100,000 files of 3 kB",
+    100_000,
+    3_000,
+    again_bar=Bar(3.0, at_least=False),
+    checkout_bar=Bar(10.0, at_least=False),
 )
-QUICK = (_Set("100 MB in 25 files", 25, 4_000_000), _Set("2,000 files of 3 kB", 2_000, 3_000))
+QUICK_SMALL = _Set("2,000 files of 3 kB", 2_000, 3_000)
+QUICK_FILES = 10
 BOUND_BAR = Bar(70.0, at_least=True)
 PEER_BAR = Bar(8.0, at_least=True)
 MEMORY_BAR = Bar(300.0, at_least=False)
@@ -64,7 +67,7 @@ MEMORY_BAR = Bar(300.0, at_least=False)
 def run(options: Options) -> list[Row]:
     """Measure each set: ours in a process of its own, DVC in its environment, then the bound."""
     rows: list[Row] = []
-    for number, files in enumerate(QUICK if options.quick else FULL):
+    for number, files in enumerate(_sets(options)):
         folder = options.folder / f"set{number}"
         source = folder / "source"
         options.say(f"writing {files.label}")
@@ -80,6 +83,21 @@ def run(options: Options) -> list[Row]:
         rows += _bound_rows(files, ours, disk, hashing, bars=not options.quick)
         _make_room(folder, files)
     return rows
+
+
+def _sets(options: Options) -> tuple[_Set, ...]:
+    """20 GB of large files where disk and memory allow it, less where not; and the small ones."""
+    if options.quick:
+        return (_large(QUICK_FILES), QUICK_SMALL)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    room = min(shutil.disk_usage(options.folder).free / DISK_COPIES, memory / MEMORY_COPIES)
+    fitting = int(room / LARGE_FILE_BYTES) // 100 * 100
+    return (_large(max(100, min(LARGE_FILES, fitting))), SMALL)
+
+
+def _large(files: int) -> _Set:
+    size = f"{files * LARGE_FILE_BYTES / 1e9:g} GB in {files:,} files"
+    return _Set(size, files, LARGE_FILE_BYTES)
 
 
 def _rows(
