@@ -34,7 +34,7 @@ WAIT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
+class FileSet:
     """Files of random bytes, all of one size."""
 
     label: str
@@ -50,14 +50,14 @@ DISK_COPIES = 8
 """So many times the large set must fit the free disk: ours, the peer's, the bound's, and room."""
 MEMORY_COPIES = 3
 """And so many times the memory, for everybody is to read it from there."""
-SMALL = _Set(
+SMALL = FileSet(
     "100,000 files of 3 kB",
     100_000,
     3_000,
     again_bar=Bar(3.0, at_least=False),
     checkout_bar=Bar(10.0, at_least=False),
 )
-QUICK_SMALL = _Set("2,000 files of 3 kB", 2_000, 3_000)
+QUICK_SMALL = FileSet("2,000 files of 3 kB", 2_000, 3_000)
 QUICK_FILES = 10
 BOUND_BAR = Bar(70.0, at_least=True)
 PEER_BAR = Bar(8.0, at_least=True)
@@ -67,7 +67,7 @@ MEMORY_BAR = Bar(300.0, at_least=False)
 def run(options: Options) -> list[Row]:
     """Measure each set: ours in a process of its own, DVC in its environment, then the bound."""
     rows: list[Row] = []
-    for number, files in enumerate(_sets(options)):
+    for number, files in enumerate(sets(options)):
         folder = options.folder / f"set{number}"
         source = folder / "source"
         options.say(f"writing {files.label}")
@@ -85,7 +85,7 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def _sets(options: Options) -> tuple[_Set, ...]:
+def sets(options: Options) -> tuple[FileSet, ...]:
     """20 GB of large files where disk and memory allow it, less where not; and the small ones."""
     if options.quick:
         return (_large(QUICK_FILES), QUICK_SMALL)
@@ -95,13 +95,13 @@ def _sets(options: Options) -> tuple[_Set, ...]:
     return (_large(max(100, min(LARGE_FILES, fitting))), SMALL)
 
 
-def _large(files: int) -> _Set:
+def _large(files: int) -> FileSet:
     size = f"{files * LARGE_FILE_BYTES / 1e9:g} GB in {files:,} files"
-    return _Set(size, files, LARGE_FILE_BYTES)
+    return FileSet(size, files, LARGE_FILE_BYTES)
 
 
 def _rows(
-    files: _Set, ours: Sequence[dict[str, float]], peers: Sequence[dict[str, float]], **how: Any
+    files: FileSet, ours: Sequence[dict[str, float]], peers: Sequence[dict[str, float]], **how: Any
 ) -> list[Row]:
     note, bars = how["note"], how["bars"]
 
@@ -140,7 +140,7 @@ def _rows(
 
 
 def _bound_rows(
-    files: _Set, ours: Sequence[dict[str, float]], disk: float, hashing: float, *, bars: bool
+    files: FileSet, ours: Sequence[dict[str, float]], disk: float, hashing: float, *, bars: bool
 ) -> list[Row]:
     bound = max(disk, hashing)
     shares = Spread(tuple(100 * bound / one["add"] for one in ours))
@@ -155,7 +155,7 @@ def _bound_rows(
     ]
 
 
-def _write(files: _Set, source: Path) -> None:
+def _write(files: FileSet, source: Path) -> None:
     chance = random.Random(7)
     for number in range(files.files):
         folder = source / f"{number // FOLDER_FILES:04d}"
@@ -181,7 +181,7 @@ def _ours(source: Path, folder: Path, options: Options) -> dict[str, float]:
 
 
 def _peer(
-    files: _Set, source: Path, folder: Path, *, options: Options
+    files: FileSet, source: Path, folder: Path, *, options: Options
 ) -> tuple[list[dict[str, float]], str]:
     python = processes.find(PEER, options) if options.peers else None
     if python is None:
@@ -200,13 +200,13 @@ def _peer(
     return rounds, ""
 
 
-def _make_room(folder: Path, files: _Set) -> None:
+def _make_room(folder: Path, files: FileSet) -> None:
     """Remove large files only: after a mass removal, file systems are slow to make new files."""
     if files.bytes >= LARGE_BYTES:
         shutil.rmtree(folder)
 
 
-def _disk_seconds(files: _Set, source: Path, folder: Path) -> float:
+def _disk_seconds(files: FileSet, source: Path, folder: Path) -> float:
     """The time to read every byte and write it once, durably, without hashing.
 
     One archive is the fastest way for small files; of large ones, it or copies by many threads.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import corpus, environments, ingest, search, start
+from benchmarks import artifacts, corpus, environments, ingest, search, start
 from benchmarks.options import Options
 from benchmarks.table import Row
 
@@ -76,3 +78,42 @@ def test_start_waits_for_a_ready_server_and_a_search(options: Options) -> None:
     assert searched is not None
     assert 0 < ready.median < searched.median
     assert rows["ragstone --help"].ratio is not None
+
+
+def test_artifacts_are_added_checked_out_and_verified_beside_the_bound(options: Options) -> None:
+    rows = by_metric(artifacts.run(options))
+    sets = {metric.partition(":")[0] for metric in rows}
+    assert sets == {"0.08 GB in 10 files", "2,000 files of 3 kB"}
+    for each in sets:
+        add, again, checkout, verify, memory, share = (
+            rows[f"{each}: {what}"].ours
+            for what in (
+                "cold add",
+                "unchanged re-add",
+                "hard-link checkout",
+                "verify",
+                "peak memory",
+                "share of the bound min(disk, hash)",
+            )
+        )
+        assert add is not None
+        assert again is not None
+        assert 0 < again.median < add.median, "what did not change is not read again"
+        assert checkout is not None
+        assert checkout.median > 0
+        assert verify is not None
+        assert verify.median > 0
+        assert memory is not None
+        assert memory.median > 10
+        assert share is not None
+        assert share.median > 0
+        assert rows[f"{each}: cold add"].note == environments.NOT_INSTALLED
+
+
+def test_large_files_fit_the_disk_and_the_memory(options: Options) -> None:
+    large, small = artifacts.sets(replace(options, quick=False))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 100 <= large.files <= 2_500
+    assert large.files == 100 or large.files * large.bytes <= memory / 3
+    assert f"{large.files:,} files" in large.label
+    assert small.files * small.bytes == 300_000_000
