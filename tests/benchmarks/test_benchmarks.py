@@ -46,6 +46,14 @@ def test_ingest_measures_us_and_says_which_peers_are_missing(options: Options) -
     assert all(row.peer is None for row in rows)
 
 
+def test_a_part_of_the_corpus_is_a_part_of_each_kind_of_text(options: Options) -> None:
+    whole = corpus.write(options.folder / "whole", data=options.data, quick=False)
+    part = corpus.write(options.folder / "part", data=options.data, quick=False, part=0.25)
+    assert {file.name for file in part.files} < {file.name for file in whole.files}
+    assert len(part.files) / len(whole.files) == pytest.approx(0.25, abs=0.02)
+    assert part.characters / whole.characters == pytest.approx(0.25, abs=0.08)
+
+
 def test_ingest_embeds_exactly_the_chunks_it_counts(options: Options) -> None:
     text = corpus.write(options.folder / "corpus", data=options.data, quick=True)
     result, texts = ingest.ingest_ours(text.files, options.folder / "data", options)
