@@ -28,7 +28,7 @@ RagstoneError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class RagstoneError(Exception):
@@ -84,6 +84,8 @@ class RateLimited(RagstoneError):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.headers: Mapping[str, str] = {}
+        """The limits as they stand, for the answer."""
 
 
 class BudgetExceeded(RateLimited):

@@ -18,6 +18,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway, Guards, Telemetry
 from infra.section import Section
@@ -28,7 +29,10 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
-OPEN_GATEWAY_KEYS = ("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES")
+OPEN_GATEWAY_KEYS = (
+    *("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES"),
+    *("GATEWAY__TENANT_LIMITS", "GATEWAY__MODEL_LIMITS"),
+)
 
 
 class Server(Section):
@@ -250,6 +254,8 @@ class Settings(BaseSettings):
     sources: Sources = Sources()
     generation: Generation = Generation()
     gateway: Gateway = Gateway()
+    engines: dict[EngineName, EngineProcess] = Field(default_factory=dict)
+    """By name, the model servers that `ragstone engine` runs on this machine."""
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
     conversations: Conversations = Conversations()
@@ -342,7 +348,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _is_open(key: str) -> bool:
     """Whether what stands below a key is the operator's to name."""
-    return key.endswith(("OPTIONS", "SOURCES__SQL", *OPEN_GATEWAY_KEYS))
+    return key.endswith(("OPTIONS", "SOURCES__SQL", "ENGINES", *OPEN_GATEWAY_KEYS))
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

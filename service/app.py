@@ -27,18 +27,26 @@ from service.routes import (
     aliases,
     answers,
     artifacts,
+    budgets,
     builds,
     chat,
+    completions,
     console,
     conversations,
+    embeddings,
     files,
+    gateway,
+    interactions,
     jobs,
+    keys,
     operations,
+    responses,
     runs,
     sources,
     store_files,
     vector_stores,
 )
+from service.tracing import Traced
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
@@ -76,11 +84,15 @@ def create_app(components: Components) -> FastAPI:
         Door, tables=lambda: components.routes, run=lambda call: components.gateway.run(call)
     )
     app.add_middleware(BodyLimits, server=server)
-    app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
+    if components.tracing is not None:
+        app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, conversations, files, vector_stores, store_files, *ours):
+    models = (chat, completions, conversations, responses, embeddings, gateway, interactions)
+    documents = (answers, files, vector_stores, store_files, builds, sources)
+    ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
+    for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
     return app
 
@@ -99,6 +111,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
+    components.metrics.gateway.watch_replicas(lambda: components.routes.current.snapshot())
+    components.interactions.start()
     await components.routes.start(
         read=lambda: components.reread().gateway, file=settings_file().absolute()
     )
@@ -109,7 +123,7 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         # A file at hand is read to its end, what was answered stays; the rest is for next time.
         await anyio.to_thread.run_sync(partial(components.worker.stop, grace_seconds=WORK_SECONDS))
         await anyio.to_thread.run_sync(follower.stop)
-        await components.gateway.close()
+        await components.relay.close()
         await components.routes.close()
         await components.engine.close()
         await anyio.to_thread.run_sync(components.close)
@@ -120,6 +134,8 @@ def _open(components: Components) -> Follower:
     check_before_start(components.settings.server, lambda: components.keys)
     if components.settings.guards.personal_data != "off":
         mask_logs()
+    components.keyring.start()
+    components.clerk.start()
     for part in (
         "embedder",
         "ingester",
@@ -131,6 +147,7 @@ def _open(components: Components) -> Follower:
         "worker",
         "gateway",
         "generators",
+        "meter",
     ):
         getattr(components, part)
     return Follower(

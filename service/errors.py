@@ -164,8 +164,10 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
     if isinstance(error, errors.NotFound):
         code = f"{error.kind}_not_found"
     headers = dict(_HEADERS.get(status, {}))
+    if isinstance(error, errors.RateLimited):
+        headers |= error.headers
     if isinstance(error, errors.RateLimited | errors.Overloaded):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     return Failure(status, code, error.message, parameter, headers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
 from infra.settings import Settings
@@ -31,6 +31,8 @@ class Chosen:
 
     engine: Engine
     rewrite: Rewrite | None = None
+    is_metered: bool = False
+    """Whether the gateway charges what it costs."""
 
 
 class Generators:
@@ -67,7 +69,7 @@ class Generators:
     def choose(self, wanted: str | None, caller: Caller) -> Chosen:
         """Return who answers: what was asked for, or what the settings say.
 
-        A key that may not use the model of the settings has its questions answered by the engine.
+        The model of the settings is the service's: whoever may ask has it answer.
 
         Raises:
             NotFound: there is no such model, or it is not the caller's.
@@ -78,10 +80,10 @@ class Generators:
             return Chosen(self._engine())
         if wanted is not None:
             return self._by(self._route(wanted, caller), caller)
-        if settings.model is None or not caller.may_use(settings.model):
+        if settings.model is None:
             return Chosen(self._engine())
         route = self._routes().current.find(settings.model)
-        return self._by(route, caller)
+        return self._by(route, replace(caller, models=None))
 
     def check(self) -> None:
         """Refuse settings that name a model there is not.
@@ -132,13 +134,13 @@ class Generators:
         writer = self.generative(route, caller)
         engine = Fallback([writer, self._engine()], note=_note)
         if not self._settings.generation.rewrite_questions:
-            return Chosen(engine)
+            return Chosen(engine, is_metered=True)
         rewriter = Rewriter(
             self.model(route, caller),
             template=lambda: self._prompts.current("rewrite"),
             max_characters=self._settings.server.max_question_characters,
         )
-        return Chosen(engine, rewriter)
+        return Chosen(engine, rewriter, is_metered=True)
 
     def _route(self, name: str, caller: Caller) -> Route:
         table = self._routes().current

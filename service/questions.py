@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from infra.contracts import Answer
+from infra import telemetry
+from infra.contracts import Answer, Usage
 from infra.errors import EngineFailed, InvalidRequest, NotFound, TooLarge
 from infra.expectations.recognizers import mask
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
-from service.answering import AnswerEvent, Answering, Finished
+from service.answering import AnswerEvent, Finished, Text
 from service.callers import Caller
 from service.conversations import Said
 from service.engines import Turn, Unsupported
-from service.limits import Admission, in_thread
+from service.gateway.calls import Call, Ticket
+from service.generating import Chosen
+from service.limits import Admission, Result, in_thread
 from service.redaction import redacted
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
+
+TEMPLATE_TOKENS = 512
+"""Of a prompt, beside the question, what was said before and the passages; rather too many."""
+TOKENS_PER_CHUNK_TOKEN = 2
+"""A model counts a passage otherwise than the embedder; rather too many, too."""
+ANSWER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class Questions:
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the answer's events; closing it stops the engine and gives the place back."""
+        question.caller.require("ask")
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
@@ -73,7 +84,10 @@ class Questions:
             answering = self._components.answering
             if question.template is not None:
                 answering = answering.searching(question.template)
-            answering = self._with_generator(answering, question)
+            chosen = self._components.generators.choose(question.generator, question.caller)
+            answering = answering.using(
+                chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
+            )
             events = answering.stream(
                 question.text,
                 collection,
@@ -84,9 +98,11 @@ class Questions:
             )
             if self._components.settings.guards.personal_data == "on":
                 events = redacted(events)
+            bill = await self._open_bill(question, chosen)
             try:
                 async with aclosing(events):
                     async for event in events:
+                        bill.note(event)
                         if isinstance(event, Finished):
                             self._count(event.answer)
                             await in_thread(partial(self._remember, question, event.answer))
@@ -94,12 +110,8 @@ class Questions:
             except EngineFailed:
                 self._components.metrics.count_answer(self._components.engine.name, "failed")
                 raise
-
-    def _with_generator(self, answering: Answering, question: Question) -> Answering:
-        chosen = self._components.generators.choose(question.generator, question.caller)
-        return answering.using(
-            chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
-        )
+            finally:
+                bill.close()
 
     def _said(self, question: Question) -> tuple[Turn, ...]:
         if question.conversation is None:
@@ -124,6 +136,47 @@ class Questions:
         self._check_length(request.text, "query")
         async with self._admission.admit():
             return await in_thread(lambda: self._search(collection, request))
+
+    async def work(self, work: Callable[[], Result]) -> Result:
+        """Run what blocks, in turn with questions and searches."""
+        async with self._admission.admit():
+            return await in_thread(work)
+
+    async def _open_bill(self, question: Question, chosen: Chosen) -> _Bill:
+        """Reserve the most that an answer may cost; what a gateway's model costs, that reserves.
+
+        Raises:
+            RateLimited: too many requests, tokens or calls at once.
+            BudgetExceeded: it might cost more than is left.
+        """
+        if chosen.is_metered:
+            return _Bill(None, 0)
+        options = self._components.settings.generation
+        call = Call(
+            request_id=telemetry.request_id.get() or "",
+            # What it may ask is a matter of collections; the model that answers is the service's.
+            caller=replace(question.caller, models=None),
+            path="/v1/answers",
+            model=options.engine,
+            body={},
+            deadline=time.monotonic() + ANSWER_SECONDS,
+        )
+        prompt = self._most_prompt_tokens(question)
+        completion = question.max_tokens or options.max_tokens
+        meter = self._components.meter
+        ticket = meter.try_admit(call, prompt_tokens=prompt, completion_tokens=completion)
+        if ticket is None:
+            ticket = await meter.admit(call, prompt_tokens=prompt, completion_tokens=completion)
+        return _Bill(ticket, prompt)
+
+    def _most_prompt_tokens(self, question: Question) -> int:
+        """Return what a model will hardly count more than: of text its bytes."""
+        options = self._components.settings.retrieval
+        texts = [question.text, *(turn.content for turn in question.history)]
+        said = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        passages = options.passages if question.limit is None else question.limit
+        chunks = passages * (1 + 2 * options.neighbours)
+        return said + TEMPLATE_TOKENS + chunks * options.chunk_tokens * TOKENS_PER_CHUNK_TOKEN
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._components.collections.get(name)
@@ -159,3 +212,27 @@ class Questions:
         self._components.metrics.count_answer(
             answer.engine, "answered" if answer.answerable else "abstained"
         )
+
+
+class _Bill:
+    """What one answer is charged: what it used, or, cut off, what was written of it."""
+
+    def __init__(self, ticket: Ticket | None, prompt_tokens: int) -> None:
+        self._ticket = ticket
+        self._prompt_tokens = prompt_tokens
+        self._written_bytes = 0
+
+    def note(self, event: AnswerEvent) -> None:
+        """Look at an event on its way to the caller."""
+        if isinstance(event, Text):
+            self._written_bytes += len(event.text.encode("utf-8", "replace"))
+        elif isinstance(event, Finished) and self._ticket is not None:
+            self._ticket.settle(event.answer.usage)
+
+    def close(self) -> None:
+        """End it; an answer that nothing was written of costs nothing."""
+        if self._ticket is None:
+            return
+        if self._written_bytes:
+            self._ticket.settle(Usage(self._prompt_tokens, self._written_bytes))
+        self._ticket.refund()

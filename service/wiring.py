@@ -17,6 +17,7 @@ from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
+from service.answer_wiring import WritingParts
 from service.keys import Keys
 
 if TYPE_CHECKING:
@@ -32,21 +33,17 @@ if TYPE_CHECKING:
     from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.rerankers import Reranker
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
     from retrieval.splitting import Splitter
     from retrieval.sync import Syncer
     from service.answering import Answering
-    from service.conversations import Conversations
     from service.engines import Engine
-    from service.gateway.relay import Relay
-    from service.gateway.reloading import Tables
-    from service.generating import Generators
-    from service.prompts import Prompts
-    from service.screening import Screening
+    from service.supervision.engines import Engines
 
 
-class Components:
+class Components(WritingParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
@@ -231,9 +228,15 @@ class Components:
         )
 
     @cached_property
+    def reranker(self) -> Reranker:
+        from retrieval.rerankers import open_reranker
+
+        options = self.settings.retrieval
+        return open_reranker(options.reranker, **options.reranker_options)
+
+    @cached_property
     def retriever(self) -> Retriever:
         from infra.plugins import load
-        from retrieval.rerankers import open_reranker
         from retrieval.search import Retriever, Stages
 
         options = self.settings.retrieval
@@ -243,7 +246,7 @@ class Components:
             embedders=self.embedders,
             settings=options,
             stages=Stages(
-                reranker=open_reranker(options.reranker, **options.reranker_options),
+                reranker=self.reranker,
                 variants=load("retrieval", options.variants) if options.variants else None,
             ),
         )
@@ -256,6 +259,13 @@ class Components:
         return open_engine(options.engine, EngineContext(self.embedder, options.engine_options))
 
     @cached_property
+    def engines(self) -> Engines:
+        """The model servers of this machine."""
+        from service.supervision.engines import Engines
+
+        return Engines(self.settings.data_folder / "engines", self.settings.engines)
+
+    @cached_property
     def answering(self) -> Answering:
         from service.answering import Answering
 
@@ -265,60 +275,6 @@ class Components:
             read_text=self.documents.read_text,
             settings=self.settings,
         )
-
-    @cached_property
-    def routes(self) -> Tables:
-        """Of the gateway, with the servers they lead to."""
-        from service.gateway.reloading import Tables
-
-        return Tables(self.settings.gateway)
-
-    @cached_property
-    def gateway(self) -> Relay:
-        """Answers calls of models, from HTTP and from within."""
-        from service.gateway.relay import Relay, Unmetered, Unrecorded
-
-        return Relay(self.routes, meter=Unmetered(), recorder=Unrecorded())
-
-    @cached_property
-    def prompts(self) -> Prompts:
-        from service.prompts import Prompts
-
-        return Prompts(lambda: self.artifacts)
-
-    @cached_property
-    def screening(self) -> Screening:
-        from service.guards import open_screen
-        from service.screening import Screening
-
-        guards = self.settings.guards
-        return Screening(
-            None if guards.injection == "off" else open_screen(guards.injection_plugin),
-            mode=guards.injection,
-            threshold=guards.injection_threshold,
-            count=self.metrics.count_screened,
-        )
-
-    @cached_property
-    def generators(self) -> Generators:
-        from service.generating import Generators
-
-        generators = Generators(
-            self.settings,
-            engine=lambda: self.engine,
-            routes=lambda: self.routes,
-            send=lambda call: self.gateway.complete(call),
-            prompts=self.prompts,
-            screening=self.screening,
-        )
-        generators.check()
-        return generators
-
-    @cached_property
-    def conversations(self) -> Conversations:
-        from service.conversations import Conversations
-
-        return Conversations(self.database, self.settings.conversations)
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Search, and note how long each step took."""
@@ -377,9 +333,14 @@ class Components:
         opened = self.__dict__
         if "worker" in opened:
             self.worker.stop()
+        for part in ("keyring", "clerk"):
+            if part in opened:
+                getattr(self, part).stop()
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
-        for part in ("tracker", "retriever", "reader", "database"):
-            if part in opened:
+        if "interactions" in opened:
+            self.interactions.stop()
+        for part in ("tracing", "tracker", "retriever", "reader", "database"):
+            if opened.get(part) is not None:
                 getattr(self, part).close()

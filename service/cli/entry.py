@@ -12,13 +12,16 @@ from infra.errors import RagstoneError
 from service.cli import (
     artifacts,
     ask,
+    budgets,
     collections,
     datasets,
     demo,
     doctor,
+    engine,
     expectations,
     ingest,
     init,
+    interactions,
     jobs,
     keys,
     launch,
@@ -28,6 +31,7 @@ from service.cli import (
     search,
     serve,
     sync,
+    usage,
     worker,
 )
 from service.cli.output import note, printable
@@ -104,6 +108,7 @@ app.command("search")(search.search)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
+app.add_typer(engine.app, name="engine")
 app.command("launch")(launch.launch)
 app.add_typer(collections.app, name="collections")
 app.add_typer(artifacts.app, name="artifacts")
@@ -113,5 +118,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(interactions.app, name="interactions")
 app.add_typer(keys.app, name="keys")
+app.add_typer(budgets.app, name="budgets")
+app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)

@@ -85,6 +85,8 @@ class OpenAIServer:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            # Connections close in the loop's next turn, which may be its last.
+            await asyncio.sleep(0)
 
     def _opened(self) -> aiohttp.ClientSession:
         """Open at the first use: a session belongs to the event loop that makes it."""

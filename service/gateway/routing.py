@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,6 +24,16 @@ class Target:
     """As the server calls it."""
     tag: str
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Where a call would go: what beside its body decides the answer."""
+
+    upstream: str
+    model: str
+    """As the server calls it."""
+    tag: str
 
 
 class Route:
@@ -58,6 +69,14 @@ class Route:
         others = (item for item in self.targets if item is not first and item.weight > 0)
         return (first, *sorted(others, key=lambda item: -item.weight))
 
+    def variant(self, user: str | None, *, tag: str | None = None) -> Variant | None:
+        """Return where a call would go; None where chance decides, or answers are not kept."""
+        is_by_chance = user is None and tag is None and len(self.targets) > 1
+        if is_by_chance or not self.settings.cache:
+            return None
+        target = self.order(user, tag=tag)[0]
+        return Variant(target.upstream.name, target.model, target.tag)
+
     def _draw(self, user: str | None) -> Target:
         point = self._total * (random.random() if user is None else _share(self.name, user))
         for target in self.targets:
@@ -78,6 +97,8 @@ class Table:
         """
         self.settings = settings
         self.upstreams = upstreams
+        self.made_at = int(time.time())
+        """In seconds since 1970."""
         self.routes = {
             name: Route(name, route, upstreams) for name, route in settings.routes.items()
         }

@@ -26,7 +26,7 @@ from service.gateway.upstreams import Replica
 logger = logging.getLogger(__name__)
 
 BUDGET_SECONDS = 10
-FREE_RETRIES = 5
+FREE_RETRIES = 10
 """In that time, also where hardly anything is asked."""
 PAUSE_SECONDS = 0.05
 """Before a replica is tried again, doubled each time; half of it by chance."""

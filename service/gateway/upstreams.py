@@ -179,10 +179,12 @@ class Upstream:
     async def close(self, *, patience_seconds: float = 0.0) -> None:
         """Close the servers once nothing runs at them, or patience ends."""
         until = time.monotonic() + patience_seconds
-        while (self.running or self.waiting) and time.monotonic() < until:
-            await asyncio.sleep(0.05)
-        for replica in self.replicas:
-            await replica.server.close()
+        try:
+            while (self.running or self.waiting) and time.monotonic() < until:
+                await asyncio.sleep(0.05)
+        finally:
+            for replica in self.replicas:
+                await replica.server.close()
 
     def _occupy(self, prefix: int, without: Collection[Replica]) -> Replica | None:
         free = [
