@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from infra import telemetry
 from infra.errors import EngineFailed
 from infra.security import new_id
 from service.callers import Caller
@@ -43,7 +42,8 @@ class RoutedChat:
     async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield the event stream of a chat completion; closing it stops the work."""
         call = Call(
-            request_id=telemetry.request_id.get() or new_id("req-"),
+            # Its own, not the caller's: one question may take two calls, and each is recorded.
+            request_id=new_id("req-"),
             caller=self._caller,
             path="/v1/chat/completions",
             model=self.name,
