@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import orjson
 
 from service.gateway.counts import AccountId, Count, UsageId
 from service.gateway.journal import boot_id, lock_path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -68,6 +71,10 @@ def inheriting(folder: Path, spender_id: str) -> Iterator[bool]:
     try:
         lock = os.open(lock_path(folder, spender_id), os.O_RDWR)
     except FileNotFoundError:  # another heir was faster
+        yield False
+        return
+    except OSError as error:
+        logger.warning("the journal of %s is left alone: %s", spender_id, error)
         yield False
         return
     try:
