@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from infra.database.engine import Database
 from infra.database.money import allowance, budget, budget_account, spender
@@ -99,7 +99,7 @@ def strike_off(
         if everything:
             charged = max(charged, lent)
         this = (budget_account.c.budget_id == account_id[0], budget_account.c.span == account_id[1])
-        connection.execute(
+        done = connection.execute(
             update(budget_account)
             .where(*this)
             .values(
@@ -107,6 +107,13 @@ def strike_off(
                 lent=budget_account.c.lent - lent,
             )
         )
+        if not done.rowcount:  # it was charged more than foreseen, having borrowed nothing
+            budget_id, span = account_id
+            connection.execute(
+                insert(budget_account).values(
+                    budget_id=budget_id, span=span, spent=charged, lent=0, recalls=0
+                )
+            )
     connection.execute(delete(allowance).where(mine))
     connection.execute(delete(spender).where(spender.c.id == spender_id))
 

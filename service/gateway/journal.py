@@ -117,11 +117,6 @@ class Journal:
         except OSError as error:
             raise _not_noted(error) from error
 
-    @property
-    def is_written(self) -> bool:
-        """True if the file has all that happened."""
-        return not self._unwritten
-
     def duplicate(self) -> int | None:
         """Return another descriptor of the file if there is something to `fsync`, to be closed."""
         if not self._is_dirty:
