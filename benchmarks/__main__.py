@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each measurement")
     parser.add_argument("--embedder", default="onnx")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--url", help="gateway: a real model server instead of the null backend")
+    parser.add_argument("--model", help="gateway: what that server calls its model")
+    parser.add_argument("--requests", type=int, help="gateway: requests of the soak")
     parser.add_argument("--no-peers", action="store_true", help="measure ourselves alone")
     parser.add_argument(
         "--install-peers", action="store_true", help="make the peers' environments in .venvs/"
@@ -97,6 +100,9 @@ def _options(parsed: argparse.Namespace, folder: Path, console: Console) -> Opti
         embedder=parsed.embedder,
         data=data if data.is_dir() else None,
         threads=parsed.threads,
+        url=parsed.url,
+        model=parsed.model,
+        requests=parsed.requests,
         say=lambda line: console.print(f"[dim]{line}[/dim]"),
     )
 

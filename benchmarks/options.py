@@ -33,5 +33,11 @@ class Options:
     """The folder of real datasets; None where there is none."""
     threads: int = 2
     """For the numeric libraries, ours and the peers' alike."""
+    url: str | None = None
+    """Of a real model server, for the benchmarks that can use one."""
+    model: str | None = None
+    """That it serves."""
+    requests: int | None = None
+    """Of a soak; by default as many as its bar asks for."""
     say: Callable[[str], None] = _keep_quiet
     """Receives a line when a step starts."""

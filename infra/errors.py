@@ -19,7 +19,9 @@ RagstoneError
  ├─ StorageFailed            disk full, database locked or unreachable
  ├─ CorruptIndex             a checkpoint does not match its checksums; the view rebuilds itself
  ├─ NotReady                 still starting, or a view lags behind the write it was asked to show
+ ├─ Overloaded               every place at the model's servers is taken; later it is possible
  └─ EngineFailed             the generation engine did not answer
+     └─ EngineTimedOut       not within the time that it had
 """
 
 from __future__ import annotations
@@ -164,5 +166,17 @@ class NotReady(RagstoneError):
     """Still starting, or behind the write that was asked for."""
 
 
+class Overloaded(RagstoneError):
+    """Every place at the model's servers is taken, and as many wait as may."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class EngineFailed(RagstoneError):
     """The generation engine did not answer."""
+
+
+class EngineTimedOut(EngineFailed):
+    """The engine did not answer within the time that it had."""

@@ -82,13 +82,17 @@ class Caller:
         if self.tenant is not None:
             raise Forbidden(f"The key {self.name!r} is confined to the tenant {self.tenant!r}")
 
+    def may_use(self, model: str) -> bool:
+        """Whether the model is the key's."""
+        return _matches(model, self.models)
+
     def require_model(self, model: str) -> None:
         """Refuse a model that is not the key's, as if there were none of that name.
 
         Raises:
             NotFound: the key may not use the model.
         """
-        if not _matches(model, self.models):
+        if not self.may_use(model):
             raise NotFound("model", model)
 
     def require_collection(self, name: str) -> None:

@@ -30,6 +30,8 @@ STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.SourceFailed: (502, "source_failed"),
     errors.StorageFailed: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
+    errors.Overloaded: (503, "overloaded"),
+    errors.EngineTimedOut: (504, "engine_timeout"),
     errors.EngineFailed: (502, "engine_failed"),
     errors.CorruptIndex: (500, "corrupt_index"),
     errors.MissingDependency: (500, "missing_dependency"),
@@ -163,6 +165,7 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
     headers = dict(_HEADERS.get(status, {}))
     if isinstance(error, errors.RateLimited):
         headers |= error.headers
+    if isinstance(error, errors.RateLimited | errors.Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     return Failure(status, code, error.message, parameter, headers)
 

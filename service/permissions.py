@@ -50,7 +50,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/keys": _any("admin"),
     "/v1/budgets": _any("admin"),
     "/v1/usage": _any("admin"),
-    "/v1/routes": _any("admin"),
+    "/v1/gateway": _any("admin"),
     "/v1/interactions": _any("admin"),
     "/metrics": _any("read", "admin"),
     "/openapi.json": _any(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from service.answering import AnswerEvent, Finished, Text
 from service.callers import Caller
 from service.engines import Turn
 from service.gateway.calls import Call, Ticket
-from service.limits import Admission, in_thread
+from service.limits import Admission, Result, in_thread
 from service.wiring import Components
 
 TEMPLATE_TOKENS = 512
@@ -96,6 +96,11 @@ class Questions:
         self._check_length(request.text, "query")
         async with self._admission.admit():
             return await in_thread(lambda: self._search(collection, request))
+
+    async def work(self, work: Callable[[], Result]) -> Result:
+        """Run what blocks, in turn with questions and searches."""
+        async with self._admission.admit():
+            return await in_thread(work)
 
     async def _open_bill(self, question: Question) -> _Bill:
         """Reserve the most that an answer may cost.

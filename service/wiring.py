@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.blobs import BlobStore
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from retrieval.batches import Batches
 from retrieval.collections import Collection, Collections
 from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
-from service.keyring import Keyring
 from service.keys import Keys
+from service.model_wiring import ModelParts
 
 if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
@@ -33,25 +33,28 @@ if TYPE_CHECKING:
     from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.rerankers import Reranker
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
     from retrieval.splitting import Splitter
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
-    from service.gateway.budgets import Budgets
-    from service.gateway.clerk import Clerk
-    from service.gateway.metering import Metering
+    from service.supervision.engines import Engines
 
 
-class Components:
+class Components(ModelParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings] = load_settings
+    ) -> None:
+        """`reread` returns the settings as they are now, for what can be reloaded."""
         self.settings = settings
+        self.reread = reread
 
     @cached_property
     def database(self) -> Database:
@@ -140,30 +143,6 @@ class Components:
         return Keys(self.database)
 
     @cached_property
-    def keyring(self) -> Keyring:
-        """All keys in memory; follows the database once it is started."""
-        return Keyring(self.database)
-
-    @cached_property
-    def clerk(self) -> Clerk:
-        """Keeps this process's part of the budgets, once it is started."""
-        from service.gateway.clerk import Clerk
-
-        return Clerk(self.database, self.settings.data_folder / "money")
-
-    @cached_property
-    def meter(self) -> Metering:
-        from service.gateway.metering import Metering
-
-        return Metering(self.settings.gateway, self.clerk)
-
-    @cached_property
-    def budgets(self) -> Budgets:
-        from service.gateway.budgets import Budgets
-
-        return Budgets(self.database)
-
-    @cached_property
     def views(self) -> Views:
         return Views(
             self.database,
@@ -249,9 +228,15 @@ class Components:
         )
 
     @cached_property
+    def reranker(self) -> Reranker:
+        from retrieval.rerankers import open_reranker
+
+        options = self.settings.retrieval
+        return open_reranker(options.reranker, **options.reranker_options)
+
+    @cached_property
     def retriever(self) -> Retriever:
         from infra.plugins import load
-        from retrieval.rerankers import open_reranker
         from retrieval.search import Retriever, Stages
 
         options = self.settings.retrieval
@@ -261,7 +246,7 @@ class Components:
             embedders=self.embedders,
             settings=options,
             stages=Stages(
-                reranker=open_reranker(options.reranker, **options.reranker_options),
+                reranker=self.reranker,
                 variants=load("retrieval", options.variants) if options.variants else None,
             ),
         )
@@ -272,6 +257,13 @@ class Components:
 
         options = self.settings.generation
         return open_engine(options.engine, EngineContext(self.embedder, options.engine_options))
+
+    @cached_property
+    def engines(self) -> Engines:
+        """The model servers of this machine."""
+        from service.supervision.engines import Engines
+
+        return Engines(self.settings.data_folder / "engines", self.settings.engines)
 
     @cached_property
     def answering(self) -> Answering:
@@ -347,6 +339,8 @@ class Components:
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
-        for part in ("tracker", "retriever", "reader", "database"):
-            if part in opened:
+        if "interactions" in opened:
+            self.interactions.stop()
+        for part in ("tracing", "tracker", "retriever", "reader", "database"):
+            if opened.get(part) is not None:
                 getattr(self, part).close()

@@ -1,9 +1,14 @@
 """Generation engines: plug-ins that turn a question and its passages into a stream of text.
 
-A plug-in is a file with `build(context) -> Engine`. The laws, run over each by
-`tests/contracts/test_engines.py`: the deltas joined are the answer, exactly one has a finish reason
-and it is the last, `max_tokens` holds, closing the stream stops the work, a failure is
-`EngineFailed`.
+A plug-in is a file with `build(context) -> Engine`, with `build_server(context) -> ModelServer`, or
+with both.
+
+The laws of an engine, run over each by `tests/contracts/test_engines.py`: the deltas joined are the
+answer, exactly one has a finish reason and it is the last, `max_tokens` holds, closing the stream
+stops the work, a failure is `EngineFailed`.
+
+Those of a model server, run by `tests/contracts/test_model_servers.py`: the pieces joined are the
+body, closing a reply or cancelling what waits for it stops the work, a failure is `EngineFailed`.
 """
 
 from __future__ import annotations
@@ -152,3 +157,23 @@ class ModelServer(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """What the gateway hands to a plug-in that serves models."""
+
+    url: str
+    """Of one replica, without `/v1`; empty where the model runs in this process."""
+    api_key: str | None = None
+    connect_seconds: float = 5.0
+    """Until a connection stands."""
+    silence_seconds: float = 60.0
+    """Longest wait between two pieces of an answer."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def open_server(name: str, context: ServerContext) -> ModelServer:
+    """Build one replica with plug-in `name`."""
+    build = load("service.engines", name, function="build_server")
+    return cast("ModelServer", build(context))
