@@ -14,6 +14,7 @@ import orjson
 
 from infra.errors import StorageFailed
 from service.gateway.counts import AccountId, Count, UsageId
+from service.gateway.journal_files import lock_path
 
 SEGMENT_BYTES = 16 * 2**20
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -212,10 +213,6 @@ def _lock(folder: Path, spender_id: str) -> int:
 
 def _full() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def lock_path(folder: Path, spender_id: str) -> Path:
-    return folder / f"{spender_id}.lock"
 
 
 def _not_noted(error: OSError) -> StorageFailed:
