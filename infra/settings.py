@@ -18,6 +18,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway, Guards, Telemetry
 from infra.section import Section
@@ -235,6 +236,8 @@ class Settings(BaseSettings):
     sources: Sources = Sources()
     generation: Generation = Generation()
     gateway: Gateway = Gateway()
+    engines: dict[EngineName, EngineProcess] = Field(default_factory=dict)
+    """By name, the model servers that `ragstone engine` runs on this machine."""
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
     artifacts: Artifacts = Artifacts()
@@ -326,7 +329,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _is_open(key: str) -> bool:
     """Whether what stands below a key is the operator's to name."""
-    return key.endswith(("OPTIONS", "SOURCES__SQL", *OPEN_GATEWAY_KEYS))
+    return key.endswith(("OPTIONS", "SOURCES__SQL", "ENGINES", *OPEN_GATEWAY_KEYS))
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -30,15 +30,19 @@ from service.routes import (
     chat,
     completions,
     console,
+    embeddings,
     files,
     gateway,
+    interactions,
     jobs,
     operations,
+    responses,
     runs,
     sources,
     store_files,
     vector_stores,
 )
+from service.tracing import Traced
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
@@ -77,10 +81,14 @@ def create_app(components: Components) -> FastAPI:
     )
     app.add_middleware(BodyLimits, server=server)
     app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    if components.tracing is not None:
+        app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, completions, gateway, files, vector_stores, store_files, *ours):
+    models = (chat, completions, responses, embeddings, gateway, interactions)
+    documents = (answers, files, vector_stores, store_files, builds, sources)
+    ours = (aliases, artifacts, jobs, runs, operations, console)
+    for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
     return app
 
@@ -99,6 +107,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
+    components.metrics.gateway.watch_replicas(lambda: components.routes.current.snapshot())
+    components.interactions.start()
     await components.routes.start(
         read=lambda: components.reread().gateway, file=settings_file().absolute()
     )
@@ -109,7 +119,7 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         # A file at hand is read to its end, what was answered stays; the rest is for next time.
         await anyio.to_thread.run_sync(partial(components.worker.stop, grace_seconds=WORK_SECONDS))
         await anyio.to_thread.run_sync(follower.stop)
-        await components.gateway.close()
+        await components.relay.close()
         await components.routes.close()
         await components.engine.close()
         await anyio.to_thread.run_sync(components.close)

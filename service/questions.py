@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResu
 from retrieval.view import require_sequence
 from service.answering import AnswerEvent, Finished
 from service.engines import Turn
-from service.limits import Admission, in_thread
+from service.limits import Admission, Result, in_thread
 from service.wiring import Components
 
 
@@ -80,6 +80,11 @@ class Questions:
         self._check_length(request.text, "query")
         async with self._admission.admit():
             return await in_thread(lambda: self._search(collection, request))
+
+    async def work(self, work: Callable[[], Result]) -> Result:
+        """Run what blocks, in turn with questions and searches."""
+        async with self._admission.admit():
+            return await in_thread(work)
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._components.collections.get(name)

@@ -18,6 +18,7 @@ from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
 from service.keys import Keys
+from service.model_wiring import ModelParts
 
 if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
     from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.rerankers import Reranker
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
     from retrieval.splitting import Splitter
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
-    from service.gateway.relay import Relay
-    from service.gateway.reloading import Tables
+    from service.supervision.engines import Engines
 
 
-class Components:
+class Components(ModelParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
@@ -227,9 +228,15 @@ class Components:
         )
 
     @cached_property
+    def reranker(self) -> Reranker:
+        from retrieval.rerankers import open_reranker
+
+        options = self.settings.retrieval
+        return open_reranker(options.reranker, **options.reranker_options)
+
+    @cached_property
     def retriever(self) -> Retriever:
         from infra.plugins import load
-        from retrieval.rerankers import open_reranker
         from retrieval.search import Retriever, Stages
 
         options = self.settings.retrieval
@@ -239,7 +246,7 @@ class Components:
             embedders=self.embedders,
             settings=options,
             stages=Stages(
-                reranker=open_reranker(options.reranker, **options.reranker_options),
+                reranker=self.reranker,
                 variants=load("retrieval", options.variants) if options.variants else None,
             ),
         )
@@ -252,6 +259,13 @@ class Components:
         return open_engine(options.engine, EngineContext(self.embedder, options.engine_options))
 
     @cached_property
+    def engines(self) -> Engines:
+        """The model servers of this machine."""
+        from service.supervision.engines import Engines
+
+        return Engines(self.settings.data_folder / "engines", self.settings.engines)
+
+    @cached_property
     def answering(self) -> Answering:
         from service.answering import Answering
 
@@ -261,20 +275,6 @@ class Components:
             read_text=self.documents.read_text,
             settings=self.settings,
         )
-
-    @cached_property
-    def routes(self) -> Tables:
-        """Of the gateway, with the servers they lead to."""
-        from service.gateway.reloading import Tables
-
-        return Tables(self.settings.gateway)
-
-    @cached_property
-    def gateway(self) -> Relay:
-        """Answers calls of models, from HTTP and from within."""
-        from service.gateway.relay import Relay, Unmetered, Unrecorded
-
-        return Relay(self.routes, meter=Unmetered(), recorder=Unrecorded())
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Search, and note how long each step took."""
@@ -336,6 +336,8 @@ class Components:
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
-        for part in ("tracker", "retriever", "reader", "database"):
-            if part in opened:
+        if "interactions" in opened:
+            self.interactions.stop()
+        for part in ("tracing", "tracker", "retriever", "reader", "database"):
+            if opened.get(part) is not None:
                 getattr(self, part).close()

@@ -16,6 +16,8 @@ from infra.database.migrate import upgrade
 from infra.settings import Settings, load_settings
 from postgresql import Unavailable, running_server
 from service.wiring import Components
+from vllm_server import Unavailable as NoVllm
+from vllm_server import VllmServer, shared_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,6 +47,37 @@ def postgresql_server() -> Iterator[str]:
             yield url
     except Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> VllmServer:
+    """The one real vLLM of the run, with a tiny random model; skipped where it is not installed.
+
+    Tests of any file and process share it: leave no adapters behind, and expect other requests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    side_by_side = "PYTEST_XDIST_WORKER" in os.environ
+    try:
+        return shared_server(
+            (base.parent if side_by_side else base) / "vllm",
+            owner=os.getppid() if side_by_side else os.getpid(),
+        )
+    except NoVllm as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def vllm_alone(vllm_server: VllmServer) -> Iterator[VllmServer]:
+    """The real vLLM, with nobody else's requests."""
+    with vllm_server.turn(alone=True):
+        yield vllm_server
+
+
+@pytest.fixture
+def vllm_beside(vllm_server: VllmServer) -> Iterator[VllmServer]:
+    """The real vLLM, unless a test has it for itself."""
+    with vllm_server.turn(alone=False):
+        yield vllm_server
 
 
 @pytest.fixture

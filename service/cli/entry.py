@@ -16,9 +16,11 @@ from service.cli import (
     datasets,
     demo,
     doctor,
+    engine,
     expectations,
     ingest,
     init,
+    interactions,
     jobs,
     keys,
     launch,
@@ -103,6 +105,7 @@ app.command("search")(search.search)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
+app.add_typer(engine.app, name="engine")
 app.command("launch")(launch.launch)
 app.add_typer(collections.app, name="collections")
 app.add_typer(artifacts.app, name="artifacts")
@@ -111,5 +114,6 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
+app.add_typer(interactions.app, name="interactions")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)

@@ -6,15 +6,16 @@ import ast
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
-from infra import gateway_settings, settings
+from infra import engine_settings, gateway_settings, settings
 from infra.settings import ENVIRONMENT_PREFIX, Settings
 
-MODULES = (settings, gateway_settings)
+MODULES = (settings, gateway_settings, engine_settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,19 @@ def every_setting() -> list[Setting]:
     return top + [setting for section in sections for setting in section]
 
 
+def named_settings() -> list[Setting]:
+    """Return the settings of what an operator names, such as `[engines.NAME]`."""
+    explanations = _explanations()
+    groups = {"": Settings, **{name: info.annotation for name, info in _sections(Settings)}}
+    return [
+        setting
+        for group, model in groups.items()
+        for name, info in model.model_fields.items()
+        if (named := _named_section(info)) is not None
+        for setting in _fields(named, f"{group}.{name}.NAME".lstrip("."), explanations)
+    ]
+
+
 def write_toml(chosen: Mapping[str, Any]) -> str:
     """Return a `ragstone.toml` that sets what is chosen and shows the rest, commented out."""
     lines = [
@@ -77,12 +91,12 @@ def write_reference() -> str:
     """Return the tables of the settings page, in Markdown."""
     lines: list[str] = []
     section = None
-    for setting in every_setting():
+    for setting in [*every_setting(), *named_settings()]:
         if setting.section != section:
             section = setting.section
             lines += ["", f"## {f'[{section}]' if section else 'Outside every section'}", ""]
             lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        default = "none" if setting.default is None else f"`{to_toml(setting.default)}`"
+        default = _default(setting.default)
         meaning = " ".join(setting.explanation.split())
         lines.append(f"| `{setting.name}` | {setting.kind} | {default} | {meaning} |")
     return "\n".join(lines).strip() + "\n"
@@ -115,6 +129,23 @@ def _fields(
         default = info.get_default(call_default_factory=True)
         text = explanations.get((model.__name__, name), "")
         yield Setting(section, name, _kind(info), default, text)
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    return "none" if value is None else f"`{to_toml(value)}`"
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    return ((name, info) for name, info in model.model_fields.items() if _is_section(info))
+
+
+def _named_section(info: FieldInfo) -> Any:
+    """Return what a table of sections holds by name, or None."""
+    inner = get_args(info.annotation)[-1:] if get_origin(info.annotation) is dict else ()
+    is_section = inner and isinstance(inner[0], type) and issubclass(inner[0], BaseModel)
+    return inner[0] if is_section else None
 
 
 def _is_section(info: FieldInfo) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from infra.contracts import Usage
 from service.callers import Caller
+
+Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class Call:
     """What keeps a caller at the same target: the `user` of the body, else the key."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """That are passed on, such as `traceparent`; lower case."""
+    was_looked_up: bool = False
+    """An answer to it might have been in memory, and was not."""
     target: str | None = None
     """The tag of the one target that may answer, where the caller asked for it."""
 
@@ -57,7 +61,7 @@ class Outcome:
     pieces: int = 0
     """Events of a stream that were passed on."""
     attempts: int = 1
-    source: Literal["upstream", "cache", "shared", "replayed"] = "upstream"
+    source: Source = "upstream"
     """`shared` with an identical call under way; `replayed` by its idempotency key."""
     cost: float = 0.0
     error: str | None = None

@@ -159,7 +159,7 @@ async def _send(reply: GatewayReply, send: Send) -> None:
     headers = [
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
     ]
-    if "content-length" in reply.headers:
+    if reply.is_whole:
         body = b"".join([piece async for piece in reply.pieces])
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

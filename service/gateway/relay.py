@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import cast
 
 from infra.contracts import Usage
 from infra.errors import (
@@ -90,19 +89,6 @@ class Relay:
         """Answer a call from within; the same as `run`, in the form of a server's reply."""
         return _Inner(await self.run(call))
 
-    def variant(self, call: Call) -> str:
-        """Name the target that the call would meet first; empty if its answers are not kept.
-
-        Raises:
-            NotFound: no such model.
-            InvalidRequest: no target has the tag that was asked for.
-        """
-        route = self._tables.current.find(call.model)
-        if not route.settings.cache:
-            return ""
-        target = route.order(call.user, tag=call.target)[0]
-        return f"{target.tag} {target.upstream.name} {target.model}"
-
     def _relay(self, begun: Begun, outcome: Outcome, ticket: Ticket, prompt: int) -> GatewayReply:
         """Return what has begun; `prompt` is about how many tokens the prompt has."""
         headers = {**ticket.headers, "x-ragstone-target": begun.target.tag}
@@ -111,7 +97,7 @@ class Relay:
                 begun, outcome, prompt=prompt, end=lambda ended: self._settle(ended, ticket)
             )
             headers["content-type"] = "text/event-stream; charset=utf-8"
-            return GatewayReply(200, headers, cast("AsyncGenerator[bytes, None]", stream))
+            return GatewayReply(200, headers, stream, outcome)
         begun.end()
         answer = begun.whole
         outcome.status = answer.status
@@ -127,7 +113,7 @@ class Relay:
             self._end(outcome)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(answer.body))
-        return GatewayReply(answer.status, headers, whole(answer.body))
+        return GatewayReply(answer.status, headers, whole(answer.body), outcome)
 
     def _fail(self, outcome: Outcome, error: RagstoneError, ticket: Ticket | None) -> None:
         failure = describe(error)

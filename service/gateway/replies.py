@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
+
+from service.gateway.calls import Outcome
+
+
+class Pieces(Protocol):
+    """A body: read to its end, or closed, which stops the work that makes it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +25,15 @@ class GatewayReply:
 
     status: int
     headers: Mapping[str, str]
-    """Lower case, `content-type` among them."""
-    pieces: AsyncGenerator[bytes, None]
+    """Lower case, `content-type` among them; `content-length` only where the body is known."""
+    pieces: Pieces
+    outcome: Outcome | None = None
+    """What is known of the call so far; complete once the pieces have ended."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body is there already; else it is a stream."""
+        return "content-length" in self.headers
 
 
 async def whole(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -26,6 +26,16 @@ class Target:
     weight: float
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Where a call would go: what beside its body decides the answer."""
+
+    upstream: str
+    model: str
+    """As the server calls it."""
+    tag: str
+
+
 class Route:
     """A name that clients know, and where requests for it may go."""
 
@@ -58,6 +68,14 @@ class Route:
         first = self._draw(user)
         others = (item for item in self.targets if item is not first and item.weight > 0)
         return (first, *sorted(others, key=lambda item: -item.weight))
+
+    def variant(self, user: str | None, *, tag: str | None = None) -> Variant | None:
+        """Return where a call would go; None where chance decides, or answers are not kept."""
+        is_by_chance = user is None and tag is None and len(self.targets) > 1
+        if is_by_chance or not self.settings.cache:
+            return None
+        target = self.order(user, tag=tag)[0]
+        return Variant(target.upstream.name, target.model, target.tag)
 
     def _draw(self, user: str | None) -> Target:
         point = self._total * (random.random() if user is None else _share(self.name, user))

@@ -23,7 +23,7 @@ from service.cli.settings_text import every_setting, to_toml, write_toml
 HELP_SECONDS = 0.3
 VERBS = (
     *("demo", "init", "ingest", "search", "ask", "serve", "worker", "collections"),
-    *("artifacts", "jobs", "keys", "doctor"),
+    *("engine", "artifacts", "jobs", "keys", "doctor"),
 )
 
 

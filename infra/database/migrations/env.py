@@ -3,6 +3,8 @@
 from alembic import context
 
 import infra.artifacts.tables  # noqa: F401 - registers its tables
+import infra.database.interaction_tables  # noqa: F401 - registers its tables
+import infra.database.response_tables  # noqa: F401 - registers its tables
 import infra.expectations.tables  # noqa: F401 - registers its tables
 import infra.jobs.tables  # noqa: F401 - registers its tables
 import infra.pipelines.tables  # noqa: F401 - registers its tables

@@ -1,0 +1,296 @@
+"""Keeps LoRA adapters loaded where they are routed to, and moves traffic when an alias moves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from infra.artifacts.store import ArtifactStore
+from infra.errors import EngineFailed, NotReady, RagstoneError
+from service.gateway.adapter_files import NAME_DIGITS, Adapter, Base, check, fetch
+from service.gateway.adapter_hosts import AdapterHost, Unreachable
+
+logger = logging.getLogger(__name__)
+
+VERSIONED = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*@[0-9a-f]{{{NAME_DIGITS}}}")
+"""Names that versions are served under; what is called otherwise is not ours to unload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The replicas of one upstream, and the adapters that routes lead to there."""
+
+    references: frozenset[str]
+    hosts: Sequence[AdapterHost]
+    base: Base = field(default_factory=lambda: Base(frozenset()))
+    """What is known of the model beside what the replicas say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to look, and how long to wait."""
+
+    watch_seconds: float = 1.0
+    """Between two looks at aliases and replicas."""
+    grace_seconds: float = 10.0
+    """A version that was replaced stays loaded at least so long: other processes may use it."""
+    drain_seconds: float = 600.0
+    """After which it goes even if requests are under way; these are not broken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStatus:
+    """An adapter at an upstream."""
+
+    upstream: str
+    reference: str
+    replicas: Mapping[str, str | None]
+    """By address, the name it is served under there."""
+    problem: str | None
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to use one version at one replica until it is given back."""
+
+    name: str
+    """What the request has to ask for as its model."""
+    _address: str
+    _counts: Counter[tuple[str, str]]
+    _is_held: bool = True
+
+    def release(self) -> None:
+        """Give it back; later calls do nothing."""
+        if self._is_held:
+            self._is_held = False
+            self._counts[self._address, self.name] -= 1
+
+
+class Adapters:
+    """Loads each version under a name of its own, so that a name never changes its meaning.
+
+    Used from one event loop. `served_name` and `lease` answer from memory.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        folder: Path,
+        *,
+        places: Callable[[], Mapping[str, Place]],
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`places` tells, by upstream, what is wanted where; it is asked at every look."""
+        self._store = store
+        self._folder = folder
+        self._places = places
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._serving: dict[tuple[str, str], str] = {}
+        """By address and reference, the name in force."""
+        self._loaded: defaultdict[str, set[str]] = defaultdict(set)
+        """By address, the names that were confirmed there."""
+        self._leaving: dict[tuple[str, str], float] = {}
+        """By address and name, since when nothing new goes there."""
+        self._known: set[str] = set()
+        """Addresses that were looked at before."""
+        self._leases: Counter[tuple[str, str]] = Counter()
+        self._problems: dict[tuple[str, str], RagstoneError] = {}
+        self._fetched: dict[str, Adapter] = {}
+        self._round = asyncio.Lock()
+        self._due = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def served_name(self, reference: str, address: str) -> str | None:
+        """Return what a replica serves a reference as; None if it does not, or not now."""
+        return self._serving.get((address, reference))
+
+    def lease(self, reference: str, address: str) -> Lease | None:
+        """Return the name for one request, which is not unloaded until the lease is released."""
+        name = self.served_name(reference, address)
+        if name is None:
+            return None
+        self._leases[address, name] += 1
+        return Lease(name, address, self._leases)
+
+    def problem(self, reference: str, upstream: str) -> RagstoneError:
+        """Return why no replica of an upstream serves a reference: `NotFound`, ..."""
+        known = self._problems.get((upstream, reference))
+        return known or NotReady(f"{reference!r} is being loaded; try again in a moment")
+
+    def lost(self, address: str) -> None:
+        """Note that a replica said that it does not know a name: it must have started anew."""
+        self._forget(address)
+        self._due.set()
+
+    def status(self) -> list[AdapterStatus]:
+        """Return every adapter that is wanted, and where it is served."""
+        return [
+            AdapterStatus(
+                upstream,
+                reference,
+                {host.address: self.served_name(reference, host.address) for host in place.hosts},
+                problem.message if (problem := self._problems.get((upstream, reference))) else None,
+            )
+            for upstream, place in self._places().items()
+            for reference in sorted(place.references)
+        ]
+
+    def start(self) -> None:
+        """Look again and again, from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def close(self) -> None:
+        """Stop looking; what is loaded stays so."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def refresh(self) -> None:
+        """Bring every replica to where it should be; failures are kept as problems."""
+        async with self._round:
+            places = self._places()
+            for upstream, place in places.items():
+                present = await self._look(place)
+                for reference in sorted(place.references):
+                    await self._bring(upstream, reference, place, present)
+            self._drop_unwanted(places)
+            await self._let_go(places)
+
+    async def _watch(self) -> None:
+        while True:
+            self._due.clear()
+            await self.refresh()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.watch_seconds):
+                    await self._due.wait()
+
+    async def _look(self, place: Place) -> dict[AdapterHost, Base]:
+        """Ask the replicas what they have; return those that answer, with what they serve."""
+        answers = await asyncio.gather(
+            *(host.models() for host in place.hosts), return_exceptions=True
+        )
+        present = {}
+        for host, answer in zip(place.hosts, answers, strict=True):
+            if isinstance(answer, Unreachable):
+                self._forget(host.address)
+            elif isinstance(answer, EngineFailed):
+                logger.warning("%s", answer.message)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                self._reconcile(host.address, answer.adapters)
+                self._take_over(host.address, answer.adapters)
+                present[host] = replace(place.base, names=place.base.names | answer.base)
+        return present
+
+    def _reconcile(self, address: str, adapters: frozenset[str]) -> None:
+        """Believe the replica: what it does not list is not served there."""
+        gone = self._loaded[address] - adapters
+        if gone:
+            logger.warning("%s has lost %s", address, ", ".join(sorted(gone)))
+        self._loaded[address] -= gone
+        for key, name in list(self._serving.items()):
+            if key[0] == address and name in gone:
+                del self._serving[key]
+
+    def _take_over(self, address: str, adapters: frozenset[str]) -> None:
+        """Let go, in time, of what a process before this one loaded and nobody uses."""
+        if address not in self._known:
+            self._known.add(address)
+            for name in filter(VERSIONED.fullmatch, adapters - self._loaded[address]):
+                self._leaving.setdefault((address, name), self._clock())
+
+    def _forget(self, address: str) -> None:
+        self._reconcile(address, frozenset())
+
+    async def _bring(
+        self, upstream: str, reference: str, place: Place, present: Mapping[AdapterHost, Base]
+    ) -> None:
+        """Have what a reference means served by all replicas that answer, or leave it as it is."""
+        try:
+            adapter = await asyncio.to_thread(self._fetch, reference)
+            for base in present.values():
+                check(adapter, base)
+            await _all(self._load(host, adapter) for host in present)
+        except RagstoneError as error:
+            if str(self._problems.get((upstream, reference))) != str(error):
+                logger.error("%r is not served as it should be: %s", reference, error.message)
+            self._problems[upstream, reference] = error
+            return
+        self._problems.pop((upstream, reference), None)
+        self._flip(reference, adapter.name, place)
+
+    def _fetch(self, reference: str) -> Adapter:
+        digest = self._store.find(reference).digest
+        known = self._fetched.get(digest)
+        if known is None or not known.folder.is_dir():
+            known = self._fetched[digest] = fetch(self._store, reference, self._folder)
+        return known
+
+    async def _load(self, host: AdapterHost, adapter: Adapter) -> None:
+        if adapter.name in self._loaded[host.address]:
+            return
+        await host.load(adapter.name, adapter.folder)
+        if adapter.name not in (await host.models()).adapters:
+            raise EngineFailed(f"{host.address} loaded {adapter.name!r} and does not list it")
+        await host.try_out(adapter.name)
+        self._loaded[host.address].add(adapter.name)
+        logger.info("%s has loaded %s", host.address, adapter.name)
+
+    def _flip(self, reference: str, name: str, place: Place) -> None:
+        """Send what comes from now on to a version, at all replicas in the same moment."""
+        for host in place.hosts:
+            key = (host.address, reference)
+            before = self._serving.get(key)
+            if name in self._loaded[host.address]:
+                self._serving[key] = name
+            elif before is not None:
+                del self._serving[key]
+            if before is not None and before != name:
+                self._leaving[host.address, before] = self._clock()
+            self._leaving.pop((host.address, name), None)
+
+    def _drop_unwanted(self, places: Mapping[str, Place]) -> None:
+        """Stop serving what no route leads to any more."""
+        wanted = {
+            (host.address, reference)
+            for place in places.values()
+            for host in place.hosts
+            for reference in place.references
+        }
+        for key in self._serving.keys() - wanted:
+            self._leaving[key[0], self._serving.pop(key)] = self._clock()
+
+    async def _let_go(self, places: Mapping[str, Place]) -> None:
+        """Unload versions that nothing is sent to, once what was sent has been answered."""
+        hosts = {host.address: host for place in places.values() for host in place.hosts}
+        in_force = {(address, name) for (address, _), name in self._serving.items()}
+        for (address, name), since in list(self._leaving.items()):
+            host, waited = hosts.get(address), self._clock() - since
+            is_busy = self._leases[address, name] > 0 and waited < self._pace.drain_seconds
+            if host is not None and (is_busy or waited < self._pace.grace_seconds):
+                continue
+            del self._leaving[address, name]
+            if host is None or (address, name) in in_force:
+                continue
+            self._loaded[address].discard(name)
+            with suppress(EngineFailed):  # it is gone then, with all that it had
+                await host.unload(name)
+                logger.info("%s has unloaded %s", address, name)
+
+
+async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Wait for all of them to end, then raise what the first that failed did."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

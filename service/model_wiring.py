@@ -1,0 +1,114 @@
+"""The parts through which models are asked: gateway, limits, records, stored responses."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from infra.database.engine import Database
+from infra.settings import Settings
+from monitoring.metrics import Metrics
+
+if TYPE_CHECKING:
+    from monitoring.interactions import Interactions
+    from service.gateway.cache import RepeatedCalls
+    from service.gateway.calls import Meter, Recorder
+    from service.gateway.relay import Relay
+    from service.gateway.reloading import Tables
+    from service.gateway.within import Within
+    from service.responses.store import ResponseStore
+    from service.tracing import Tracing
+
+
+class ModelParts:
+    """Half of the parts of a process; `service.wiring.Components` has the others."""
+
+    settings: Settings
+
+    if TYPE_CHECKING:
+
+        @cached_property
+        def database(self) -> Database: ...
+
+        @cached_property
+        def metrics(self) -> Metrics: ...
+
+    @cached_property
+    def routes(self) -> Tables:
+        """Of the gateway, with the servers they lead to."""
+        from service.gateway.reloading import Tables
+
+        return Tables(self.settings.gateway)
+
+    @cached_property
+    def meter(self) -> Meter:
+        from service.gateway.relay import Unmetered
+
+        return Unmetered()
+
+    @cached_property
+    def relay(self) -> Relay:
+        """Asks models."""
+        from service.gateway.relay import Relay
+
+        return Relay(self.routes, meter=self.meter, recorder=self.recorder)
+
+    @cached_property
+    def gateway(self) -> RepeatedCalls:
+        """Answers calls of models, from HTTP and from within: from memory, or by asking."""
+        from service.gateway.cache import RepeatedCalls
+
+        return RepeatedCalls(
+            self.relay.run,
+            settings=self.settings.gateway,
+            variant=lambda call: self.routes.current.find(call.model).variant(
+                call.user, tag=call.target
+            ),
+            meter=self.meter,
+            recorder=self.recorder,
+        )
+
+    @cached_property
+    def within(self) -> Within:
+        """Asks models from within, on behalf of a request."""
+        from service.gateway.within import Within
+
+        return Within(lambda: self.routes.current, self.gateway.run)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Takes note of every call of a model."""
+        from service.gateway.recording import InteractionRecorder, MetricsRecorder, Recorders
+
+        recorders: list[Recorder] = [MetricsRecorder(self.metrics.gateway)]
+        options = self.settings.telemetry
+        if options.interactions:
+            add = self.interactions.add
+            recorders.append(InteractionRecorder(add, has_content=options.content))
+        if self.tracing is not None:
+            recorders.append(self.tracing)
+        return Recorders(recorders)
+
+    @cached_property
+    def interactions(self) -> Interactions:
+        from monitoring.interactions import Interactions
+
+        keep = timedelta(days=self.settings.telemetry.keep_days)
+        return Interactions(self.database, keep=keep)
+
+    @cached_property
+    def tracing(self) -> Tracing | None:
+        from service.tracing import open_tracing
+
+        return open_tracing(self.settings)
+
+    @cached_property
+    def responses(self) -> ResponseStore:
+        from service.responses.store import ResponseStore
+
+        return ResponseStore(
+            self.database,
+            most=self.settings.gateway.stored_responses,
+            most_bytes=self.settings.server.max_body_bytes,
+        )

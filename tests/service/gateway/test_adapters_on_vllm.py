@@ -1,0 +1,248 @@
+"""Real vLLM: aliases flip under load, and an engine that is killed comes back with its adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from infra.artifacts.store import ArtifactStore, open_store
+from infra.database.engine import Database
+from infra.database.migrate import upgrade
+from infra.engine_settings import EngineProcess
+from infra.errors import NotFound
+from service.gateway.adapter_hosts import HttpHost
+from service.gateway.adapters import Adapters, Pace, Place
+from service.supervision.engines import Address, Engines, replica_urls
+from service.supervision.state import read_plan, read_state
+from tiny_llm import write_adapter
+from vllm_server import ENVIRONMENT, PYTHON, VllmServer, make_model
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
+REFERENCE = "adapter/support@production"
+CLIENTS = 8
+TOKENS = 6
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ArtifactStore]:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    upgrade(database)
+    yield open_store(tmp_path / "store", database)
+    database.close()
+
+
+@pytest.fixture
+def publish(store: ArtifactStore, tmp_path: Path) -> Callable[[Path, str], str]:
+    def publish_(base: Path, sign: str) -> str:
+        """Store an adapter that says `sign`, and return the name that it is served under."""
+        folder = write_adapter(tmp_path / f"says-{sign}", base, sign)
+        found = store.put(folder, "adapter/support")
+        store.tag(str(found), sign.lower())
+        return f"support@{found.digest.rpartition(':')[2][:16]}"
+
+    return publish_
+
+
+@dataclass
+class Load:
+    """Clients that ask without pause, and what they were told."""
+
+    adapters: Adapters
+    where: Callable[[], Address | None]
+    says: Mapping[str, str]
+    """By served name, the sign."""
+    answered: Counter[str] = field(default_factory=Counter)
+    wrong: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with aiohttp.ClientSession() as session:
+            clients = [asyncio.create_task(self._ask(session)) for _ in range(CLIENTS)]
+            try:
+                yield
+            finally:
+                self.stopping.set()
+                await asyncio.gather(*clients)
+
+    async def _ask(self, session: aiohttp.ClientSession) -> None:
+        while not self.stopping.is_set():
+            address = self.where()
+            lease = self.adapters.lease(REFERENCE, address.url) if address else None
+            if lease is None or address is None:
+                await asyncio.sleep(0.02)
+                continue
+            try:
+                await self._ask_once(session, address, lease.name)
+            finally:
+                lease.release()
+
+    async def _ask_once(self, session: aiohttp.ClientSession, address: Address, name: str) -> None:
+        body = {"model": name, "prompt": "Who built it?", "max_tokens": TOKENS, "temperature": 1}
+        headers = {"Authorization": f"Bearer {address.key}"}
+        try:
+            async with session.post(
+                f"{address.url}/v1/completions", json=body, headers=headers
+            ) as response:
+                told = await response.json()
+                if response.status != 200:
+                    self.failed.append(f"{response.status} {told}")
+                    return
+        except (aiohttp.ClientError, OSError) as error:
+            self.failed.append(repr(error))
+            return
+        text = told["choices"][0]["text"]
+        if text != self.says[name] * TOKENS:
+            self.wrong.append((name, text))
+        self.answered[name] += 1
+
+
+@pytest.mark.parametrize("flips", [20, pytest.param(1000, marks=pytest.mark.slow)])
+async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
+    vllm_server: VllmServer,
+    store: ArtifactStore,
+    publish: Callable[[Path, str], str],
+    tmp_path: Path,
+    flips: int,
+) -> None:
+    names = {sign: publish(Path(vllm_server.folder), sign) for sign in "AB"}
+    store.tag("adapter/support@a", "production")
+    host = HttpHost(vllm_server.url, key=vllm_server.key)
+    places = {"tiny": Place(frozenset({REFERENCE}), [host])}
+    adapters = Adapters(store, tmp_path / "out", places=lambda: places, pace=Pace(0.1, 0.0))
+    await adapters.refresh()
+    address = Address(vllm_server.url, vllm_server.key, "")
+    load = Load(adapters, lambda: address, {name: sign for sign, name in names.items()})
+    async with load.running():
+        for flip in range(flips):
+            sign = "BA"[flip % 2]
+            store.tag(f"adapter/support@{sign.lower()}", "production")
+            await adapters.refresh()
+            assert adapters.served_name(REFERENCE, vllm_server.url) == names[sign]
+            await asyncio.sleep(0.05)
+    places["tiny"] = Place(frozenset(), [host])
+    await adapters.refresh()
+    left = (await host.models()).adapters
+    await host.close()
+    assert load.failed == []
+    assert load.wrong == []
+    assert min(load.answered.values()) >= flips
+    assert set(load.answered) == set(names.values())
+    assert not left & set(names.values())
+
+
+@pytest.fixture(scope="module")
+def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A supervised engine of this module's own, which its tests may break."""
+    if not PYTHON.exists():
+        pytest.skip("no vLLM here; `make vllm` installs it")
+    folder = tmp_path_factory.mktemp("supervised")
+    settings = EngineProcess(
+        model=str(make_model(folder / "model")),
+        python=str(PYTHON),
+        dtype="float32",
+        lora=True,
+        max_model_len=512,
+        flags=("--enforce-eager", "--max-num-seqs", "16"),
+        environment=ENVIRONMENT,
+        start_seconds=300,
+    )
+    engines = Engines(folder / "engines", {"tiny": settings})
+    engines.start("tiny")
+    yield folder
+    with suppress(NotFound):
+        engines.stop("tiny", drain=False)
+
+
+async def test_engine_that_is_killed_comes_back_with_its_adapters(
+    engine_folder: Path, store: ArtifactStore, publish: Callable[[Path, str], str], tmp_path: Path
+) -> None:
+    name = publish(engine_folder / "model", "A")
+    store.tag("adapter/support@a", "production")
+    hosts: dict[str, HttpHost] = {}
+
+    def where() -> Address | None:
+        return next(iter(replica_urls(engine_folder / "engines", "tiny")), None)
+
+    def places() -> dict[str, Place]:
+        found = replica_urls(engine_folder / "engines", "tiny")
+        for address in found:
+            hosts.setdefault(address.url, HttpHost(address.url, key=address.key))
+        return {"tiny": Place(frozenset({REFERENCE}), [hosts[each.url] for each in found])}
+
+    adapters = Adapters(store, tmp_path / "out", places=places, pace=Pace(0.2, 0.0))
+    adapters.start()
+    load = Load(adapters, where, {name: "A"})
+    async with asyncio.timeout(300), load.running():
+        while load.answered[name] < 20:
+            await asyncio.sleep(0.05)
+        replica = read_state(engine_folder / "engines" / "tiny").replicas[0]
+        assert replica.pid is not None
+        os.kill(replica.pid, signal.SIGKILL)
+        while read_state(engine_folder / "engines" / "tiny").replicas[0].restarts == 0:
+            await asyncio.sleep(0.05)
+        broken, before = len(load.failed), load.answered[name]
+        while load.answered[name] < before + 20:
+            await asyncio.sleep(0.05)
+    await adapters.close()
+    for host in hosts.values():
+        await host.close()
+    assert load.wrong == []
+    assert len(load.failed) == broken, "the engine was asked for an adapter that it had lost"
+
+
+def test_engine_answers_nobody_without_its_key(engine_folder: Path) -> None:
+    address = replica_urls(engine_folder / "engines", "tiny")[0]
+    for path in ("/v1/models", "/metrics", "/adapters", "/invocations", "/tokenize", "/version"):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(address.url + path, timeout=30)
+        with refusal.value:
+            assert refusal.value.code == 401, path
+    with urllib.request.urlopen(f"{address.url}/health", timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_engine_listens_on_loopback_alone(engine_folder: Path) -> None:
+    replica = read_state(engine_folder / "engines" / "tiny").replicas[0]
+    assert replica.pid is not None
+    first = psutil.Process(replica.pid)
+    listening = [
+        connection.laddr.ip
+        for process in (first, *first.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert all(ipaddress.ip_address(address).is_loopback for address in listening), listening
+
+
+def test_engine_is_drained_and_leaves_nothing_behind(engine_folder: Path) -> None:
+    plan = read_plan(engine_folder / "engines" / "tiny")
+    engines = Engines(engine_folder / "engines", {"tiny": plan.engine})
+    replica = engines.status("tiny").replicas[0]
+    assert replica.load is not None
+    first = psutil.Process(replica.state.pid)
+    processes = [first, *first.children(recursive=True)]
+    assert len(processes) >= 2
+    engines.stop("tiny")
+    gone, alive = psutil.wait_procs(processes, timeout=10)
+    assert (len(gone), alive) == (len(processes), [])

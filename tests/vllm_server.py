@@ -1,0 +1,195 @@
+"""Starts one real vLLM on the CPU for all tests of a run, whichever process they run in."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tiny_llm import write_llm
+
+ROOT = Path(__file__).parent.parent
+PYTHON = ROOT / ".venvs" / "vllm" / "bin" / "python"
+MODEL = "tiny"
+KEY = "key-of-the-tests"
+START_SECONDS = 300.0
+FLAGS = {
+    "--enforce-eager": None,
+    "--dtype": "float32",
+    "--max-model-len": "2048",
+    "--max-num-seqs": "64",
+    "--enable-lora": None,
+    "--max-lora-rank": "8",
+    "--max-loras": "4",
+    "--enable-auto-tool-choice": None,
+    "--tool-call-parser": "hermes",
+    "--enable-prompt-tokens-details": None,
+    # Random weights would write white space for ever.
+    "--structured-outputs-config": '{"backend": "xgrammar", "disable_any_whitespace": true}',
+}
+ENVIRONMENT = {
+    "TORCHDYNAMO_DISABLE": "1",  # the first request for logprobs would compile for 25 seconds
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+# Ends the server when its owner is gone, however that ended; nobody has to remember to.
+WATCH = r"""
+owner=$1; pid=$2; shift 2
+( setsid "$@" & child=$!; echo "$child" > "$pid"
+  while kill -0 "$owner" 2> /dev/null && kill -0 "$child" 2> /dev/null; do sleep 0.5; done
+  kill "$child" 2> /dev/null; sleep 5; kill -9 -- "-$child" 2> /dev/null ) &
+"""
+
+
+class Unavailable(Exception):
+    """There is no vLLM here; the message says how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VllmServer:
+    """A server that answers."""
+
+    url: str
+    folder: str
+    """Of the model's files."""
+    pid: int
+    model: str = MODEL
+    key: str = KEY
+
+    def gauge(self, name: str) -> float:
+        """Return the sum of a series of `/metrics`, such as `vllm:num_requests_running`."""
+        found = re.findall(
+            rf"^{re.escape(name)}(?:\{{.*\}})? (\S+)$",
+            self.call("/metrics").decode(),
+            flags=re.MULTILINE,
+        )
+        if not found:
+            raise KeyError(name)
+        return sum(map(float, found))
+
+    @contextmanager
+    def turn(self, *, alone: bool) -> Iterator[None]:
+        """Use it beside others, or alone: then wait for them to be done, and they wait."""
+        with (Path(self.folder).parent / "turn").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+
+    def running(self) -> float:
+        """Return how many requests it works on."""
+        return self.gauge("vllm:num_requests_running")
+
+    def waiting(self) -> float:
+        """Return how many requests wait in its queue."""
+        return self.gauge("vllm:num_requests_waiting")
+
+    def seconds_until(
+        self, condition: Callable[[VllmServer], bool], *, limit_seconds: float = 30.0
+    ) -> float:
+        """Return how long it takes until `condition(server)` holds, looked at every 5 ms."""
+        started = time.monotonic()
+        while not condition(self):
+            if time.monotonic() - started > limit_seconds:
+                raise TimeoutError(f"It does not hold after {limit_seconds} seconds")
+            time.sleep(0.005)
+        return time.monotonic() - started
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Return what a request is answered with, parsed where it is JSON."""
+        answer = self.call(path, json.dumps(body).encode())
+        return json.loads(answer) if answer.startswith(b"{") else answer.decode()
+
+    def call(self, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, body, headers)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return bytes(answer.read())
+
+
+def shared_server(folder: Path, *, owner: int) -> VllmServer:
+    """Return the server of a test run, started by whoever asks first.
+
+    Args:
+        folder: that all processes of the run share.
+        owner: the process that the server ends with.
+    """
+    if not PYTHON.exists():
+        raise Unavailable("no vLLM here; `make vllm` installs it")
+    folder.mkdir(exist_ok=True)
+    known = folder / "server.json"
+    with (folder / "lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if known.exists():
+            return VllmServer(**json.loads(known.read_text(encoding="utf-8")))
+        server = _start(folder, owner)
+        known.write_text(json.dumps(asdict(server)), encoding="utf-8")
+    return server
+
+
+def make_model(folder: Path) -> Path:
+    """Write the model that the server holds."""
+    return write_llm(folder, text=(ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start(folder: Path, owner: int) -> VllmServer:
+    model, port = make_model(folder / "model"), free_port()
+    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(model), "--served-model-name", MODEL]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += [part for flag in FLAGS.items() for part in flag if part is not None]
+    pid, log = folder / "pid", folder / "output.log"
+    with log.open("wb") as output:
+        subprocess.run(
+            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *command],
+            env={**os.environ, **ENVIRONMENT, "VLLM_API_KEY": KEY},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=True,
+        )
+    server = VllmServer(f"http://127.0.0.1:{port}", str(model), _read_number(pid))
+    _wait(server, log)
+    return server
+
+
+def _read_number(path: Path) -> int:
+    deadline = time.monotonic() + 10
+    while not (path.exists() and path.read_text(encoding="ascii").strip()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(str(path))
+        time.sleep(0.01)
+    return int(path.read_text(encoding="ascii"))
+
+
+def _wait(server: VllmServer, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            server.call("/health")
+            return
+        except (urllib.error.URLError, ConnectionError):
+            if time.monotonic() > deadline or not Path(f"/proc/{server.pid}").exists():
+                tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+                raise RuntimeError(f"vLLM did not start:\n{tail}") from None
+            time.sleep(0.2)
