@@ -15,6 +15,9 @@ from monitoring.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+UNANSWERED = 500
+LEFT = 499
+"""The client closed the connection before the answer began."""
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
 
@@ -35,7 +38,7 @@ class Exchange:
         # logged after this function has been left.
         telemetry.request_id.set(number)
         start = time.perf_counter()
-        status = 500
+        status = UNANSWERED
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -53,6 +56,8 @@ class Exchange:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
+            if status == UNANSWERED and scope["state"].get("has_left"):
+                status = LEFT
             self._record(scope, status, time.perf_counter() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

@@ -147,6 +147,11 @@ def deep(levels: int) -> bytes:
             "application/json",
             400,
         ),
+        (
+            b'{"model": "small", "messages": [{"role": "user", "content": "\\u0000"}]}',
+            "application/json",
+            400,
+        ),
         (deep(200), "application/json", 400),
         (deep(100_000), "application/json", 400),
         (json.dumps(BODY).encode(), "text/plain", 415),
@@ -193,6 +198,7 @@ def test_a_caller_that_leaves_stops_the_work_within_200_ms(
     assert until(lambda: backend.running == 0) < 0.2
     assert backend.cut_off == 1
     assert replica(gateway)["running"] == 0
+    until(lambda: " 499 in " in gateway.log.read_text("utf-8"))
 
 
 def test_a_caller_that_leaves_the_queue_is_not_served(gateway: Any, backend: Misbehaving) -> None:
