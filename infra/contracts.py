@@ -136,6 +136,13 @@ class Answer:
     finish_reason: Literal["stop", "length"] = "stop"
     unverified: int = 0
     """Citations the engine gave that did not equal the stored text, and were dropped."""
+    prompt_version: str | None = None
+    """The digest of the prompt template, where a model wrote the answer."""
+    unsupported: tuple[tuple[int, int], ...] = ()
+    """Stretches of the text that no passage carries."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What the model was not shown: `passages`, `turns` of the conversation and `examples` for want
+    of room, `screened` passages because they seem to hold instructions."""
 
 
 @dataclass(frozen=True, slots=True)

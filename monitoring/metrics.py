@@ -68,6 +68,12 @@ class Metrics:
             "Chunks committed with their vectors.",
             registry=registry,
         )
+        self._screened = Counter(
+            "ragstone_screened_total",
+            "Questions and passages that seem to instruct the model.",
+            ("kind",),
+            registry=registry,
+        )
         self._gauges = {
             name: Gauge(f"ragstone_{name}", text, registry=registry)
             for name, text in _GAUGES.items()
@@ -93,6 +99,9 @@ class Metrics:
         self, engine: str, outcome: Literal["answered", "abstained", "failed"]
     ) -> None:
         self._answers.labels(engine, outcome).inc()
+
+    def count_screened(self, kind: Literal["question", "passage"], number: int) -> None:
+        self._screened.labels(kind).inc(number)
 
     def count_document(
         self, outcome: Literal["completed", "failed", "removed"], *, chunks: int = 0

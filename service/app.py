@@ -22,19 +22,23 @@ from service.gateway.door import Door
 from service.limits import Admission
 from service.questions import Questions
 from service.readiness import Readiness
+from service.redaction import mask_logs
 from service.routes import (
     aliases,
     answers,
     artifacts,
+    budgets,
     builds,
     chat,
     completions,
     console,
+    conversations,
     embeddings,
     files,
     gateway,
     interactions,
     jobs,
+    keys,
     operations,
     responses,
     runs,
@@ -80,14 +84,14 @@ def create_app(components: Components) -> FastAPI:
         Door, tables=lambda: components.routes, run=lambda call: components.gateway.run(call)
     )
     app.add_middleware(BodyLimits, server=server)
-    app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
     if components.tracing is not None:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    models = (chat, completions, responses, embeddings, gateway, interactions)
+    models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
     documents = (answers, files, vector_stores, store_files, builds, sources)
-    ours = (aliases, artifacts, jobs, runs, operations, console)
+    ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
     return app
@@ -128,6 +132,10 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
+    components.keyring.start()
+    components.clerk.start()
+    if components.settings.guards.personal_data != "off":
+        mask_logs()
     for part in (
         "embedder",
         "ingester",
@@ -138,6 +146,8 @@ def _open(components: Components) -> Follower:
         "jobs",
         "worker",
         "gateway",
+        "meter",
+        "generators",
     ):
         getattr(components, part)
     return Follower(

@@ -18,6 +18,7 @@ from infra import errors, telemetry
 STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.InvalidFilter: (400, "invalid_filter"),
     errors.TooLarge: (413, "too_large"),
+    errors.Screened: (400, "content_filter"),
     errors.InvalidRequest: (400, "invalid_value"),
     errors.Unauthenticated: (401, "invalid_api_key"),
     errors.Forbidden: (403, "forbidden"),
@@ -163,8 +164,10 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
     if isinstance(error, errors.NotFound):
         code = f"{error.kind}_not_found"
     headers = dict(_HEADERS.get(status, {}))
+    if isinstance(error, errors.RateLimited):
+        headers |= error.headers
     if isinstance(error, errors.RateLimited | errors.Overloaded):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     return Failure(status, code, error.message, parameter, headers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,8 @@ REQUESTED = {
     "presence_penalty": "gen_ai.request.presence_penalty",
     "stream": "gen_ai.request.stream",
 }
+_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""Of the request at hand."""
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
 SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
 SUPPORT = "citation_support"
@@ -124,7 +127,7 @@ class Tracing:
         now, monotonic = time.time_ns(), time.monotonic()
         span = self._tracer.start_span(
             f"{names['gen_ai.operation.name']} {outcome.call.model}",
-            context=_parent(outcome.call.headers.get("traceparent")),
+            context=_parent(outcome.call.headers.get("traceparent") or _current.get()),
             kind=SpanKind.CLIENT,
             start_time=now - _nano(monotonic - outcome.started),
             attributes={**names, **_request(outcome), **_response(outcome)},
@@ -135,11 +138,11 @@ class Tracing:
             span.set_attribute("gen_ai.output.messages", outcome.text)
         span.end(now - _nano(monotonic - outcome.ended))
 
-    def record_answer(self, answer: Answer, *, traceparent: str | None = None) -> None:
+    def record_answer(self, answer: Answer) -> None:
         """Make spans of an answer and of the retrieval in it, with its support as an evaluation."""
         end = time.time_ns()
         start = end - _nano(answer.timings_ms.get("total", 0.0) / 1e3)
-        context = _parent(traceparent)
+        context = _parent(_current.get())
         self._record_retrieval(answer, start, context)
         span = self._tracer.start_span(
             f"invoke_workflow rag/{answer.collection}",
@@ -225,7 +228,9 @@ class Traced:
             return
         given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
         span = self._tracing.begin(scope["method"], scope["path"], given.decode("latin-1"))
-        scope.setdefault("state", {})["traceparent"] = _traceparent(span)
+        parent = _traceparent(span)
+        scope.setdefault("state", {})["traceparent"] = parent
+        _current.set(parent)  # never reset: each request is a task with a context of its own
         status = 500
 
         async def send_noted(message: Message) -> None:

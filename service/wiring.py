@@ -333,6 +333,9 @@ class Components(ModelParts):
         opened = self.__dict__
         if "worker" in opened:
             self.worker.stop()
+        for part in ("keyring", "clerk"):
+            if part in opened:
+                getattr(self, part).stop()
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()

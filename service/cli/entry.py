@@ -12,6 +12,7 @@ from infra.errors import RagstoneError
 from service.cli import (
     artifacts,
     ask,
+    budgets,
     collections,
     datasets,
     demo,
@@ -25,10 +26,12 @@ from service.cli import (
     keys,
     launch,
     pipeline,
+    prompts,
     runs,
     search,
     serve,
     sync,
+    usage,
     worker,
 )
 from service.cli.output import note, printable
@@ -115,5 +118,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(interactions.app, name="interactions")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
+app.add_typer(budgets.app, name="budgets")
+app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from infra.contracts import Embedder, Passage, Usage
 from infra.plugins import load
+
+Unsupported: TypeAlias = Literal["mark", "remove", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Prompt:
     passages: tuple[Passage, ...]
     history: tuple[Turn, ...] = ()
     max_tokens: int = 512
+    unsupported: Unsupported = "mark"
+    """What becomes of sentences that no source carries, where the engine writes its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,22 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """What an engine says of a whole answer beside its text."""
+
+    engine: str | None = None
+    """Which one wrote it, where that is not the engine that was asked."""
+    prompt_version: str | None = None
+    """The digest of the prompt template."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What the model was not shown: see `Answer.left_out`."""
+    unsupported: tuple[tuple[int, int], ...] = ()
+    """Stretches of the answer that no source carries."""
+    unknown: int = 0
+    """Markers of sources that are not there, taken out of the text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """The next piece of an answer; the last one carries the finish reason and the usage."""
 
@@ -67,6 +87,8 @@ class Delta:
     """False on the last delta when the passages do not answer the question."""
     reason: str | None = None
     """Why not."""
+    notes: Notes = Notes()
+    """On the last delta."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,11 @@ class Within:
             state: of the request that it is for: its id, and where it stands in a trace.
 
         Raises:
+            Forbidden: the caller's key is not for models.
             NotFound: no such model, or not for this caller.
             RagstoneError: as the relay's `run`.
         """
+        caller.require("models")
         route = self._table().find(body["model"])
         caller.require_model(route.name)
         parent = state.get("traceparent")

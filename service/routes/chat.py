@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -73,12 +74,12 @@ def get_model(model: str, components: Parts, caller: Asking) -> Model:
 
 
 @router.post("/chat/completions", response_model=Completion, responses=STREAM)
-async def complete(body: ChatBody, asked: Asked) -> Completion | Response:
+async def complete(body: ChatBody, asked: Asked, caller: Asking) -> Completion | Response:
     """Answer the last user message; annotations and citations stand on the message.
 
     A request for a model of the gateway is passed on to its server, with whatever that takes.
     """
-    question = body.as_question()
+    question = replace(body.as_question(), caller=caller)
     reply = _Reply(body.model, new_id("chatcmpl-"), int(time.time()))
     try:
         if body.stream:

@@ -121,7 +121,14 @@ def test_an_answer_has_its_retrieval_and_the_support_of_its_citations(kept: Kept
         usage=Usage(5, 1),
         timings_ms={"embed": 2.0, "search": 3.0, "total": 40.0},
     )
-    kept.tracing.record_answer(answer, traceparent=GIVEN)
+
+    async def answered(request: Request) -> PlainTextResponse:
+        kept.tracing.record_answer(answer)
+        return PlainTextResponse("yes")
+
+    app = Starlette(routes=[Route("/ask", answered)])
+    app.add_middleware(Traced, tracing=kept.tracing)
+    TestClient(app).get("/ask", headers={"traceparent": GIVEN})
     spans = kept.spans()
     retrieval, whole = spans["retrieval handbook"], spans["invoke_workflow rag/handbook"]
     assert retrieval.end_time - retrieval.start_time == 5_000_000
