@@ -24,6 +24,9 @@ class Target:
     """As the server calls it."""
     tag: str
     weight: float
+    first_byte_seconds: float
+    """As long as a server may take to begin: well before the route's deadline, so that one that
+    hangs is known to hang, and another can answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,18 @@ class Route:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.targets = tuple(_target(name, item, upstreams) for item in settings.targets)
-        self.shadow = tuple(_target(name, item, upstreams) for item in settings.shadow)
+        self.targets, self.shadow = (
+            tuple(
+                _target(
+                    name,
+                    item,
+                    upstreams[item.upstream],
+                    deadline_seconds=settings.deadline_seconds,
+                )
+                for item in items
+            )
+            for items in (settings.targets, settings.shadow)
+        )
         self._total = sum(target.weight for target in self.targets)
 
     def order(self, user: str | None, *, tag: str | None = None) -> tuple[Target, ...]:
@@ -90,11 +103,7 @@ class Table:
     """All routes and the upstreams they lead to; replaced as a whole, never changed."""
 
     def __init__(self, settings: Gateway, upstreams: Mapping[str, Upstream]) -> None:
-        """Connect the routes of `settings`.
-
-        Raises:
-            InvalidConfiguration: a route names what there is not, or could reach nothing.
-        """
+        """Connect the routes of `settings`, which were checked, with their upstreams."""
         self.settings = settings
         self.upstreams = upstreams
         self.made_at = int(time.time())
@@ -102,8 +111,6 @@ class Table:
         self.routes = {
             name: Route(name, route, upstreams) for name, route in settings.routes.items()
         }
-        for name, route in settings.routes.items():
-            _check(name, route, settings)
 
     def find(self, model: str) -> Route:
         """Return the route of this name.
@@ -121,20 +128,25 @@ class Table:
         return states(list(self.upstreams.values()))
 
 
-def _target(route: str, settings: TargetSettings, upstreams: Mapping[str, Upstream]) -> Target:
-    upstream = upstreams.get(settings.upstream)
-    if upstream is None:
-        raise InvalidConfiguration(
-            f"gateway.routes.{route} leads to the upstream {settings.upstream!r}, which is not "
-            f"there; there are {', '.join(upstreams) or 'none'}"
-        )
-    model = settings.adapter or settings.model or route
-    return Target(upstream, model, settings.tag, settings.weight)
+def check(settings: Gateway) -> None:
+    """Refuse routes that name what there is not, or could reach nothing.
+
+    Raises:
+        InvalidConfiguration: names the route and what is wrong with it.
+    """
+    for name, route in settings.routes.items():
+        for target in (*route.targets, *route.shadow):
+            if target.upstream not in settings.upstreams:
+                raise InvalidConfiguration(
+                    f"gateway.routes.{name} leads to the upstream {target.upstream!r}, which is "
+                    f"not there; there are {', '.join(settings.upstreams) or 'none'}"
+                )
+        if not any(target.weight > 0 for target in route.targets):
+            raise InvalidConfiguration(f"gateway.routes.{name}: no target has a weight above 0")
+        _check_fallback(name, route, settings)
 
 
-def _check(name: str, route: RouteSettings, settings: Gateway) -> None:
-    if not any(target.weight > 0 for target in route.targets):
-        raise InvalidConfiguration(f"gateway.routes.{name}: no target has a weight above 0")
+def _check_fallback(name: str, route: RouteSettings, settings: Gateway) -> None:
     for other in route.fallback:
         if other not in settings.routes:
             raise InvalidConfiguration(
@@ -145,6 +157,14 @@ def _check(name: str, route: RouteSettings, settings: Gateway) -> None:
                 f"gateway.routes.{name} falls back to {other!r}, which does something else: "
                 f"{settings.routes[other].kind!r}, not {route.kind!r}"
             )
+
+
+def _target(
+    route: str, settings: TargetSettings, upstream: Upstream, *, deadline_seconds: float
+) -> Target:
+    model = settings.adapter or settings.model or route
+    patience = min(upstream.settings.first_byte_seconds, deadline_seconds / 2)
+    return Target(upstream, model, settings.tag, settings.weight, patience)
 
 
 def _share(route: str, user: str) -> float:
