@@ -48,6 +48,7 @@ class Weights:
             )
         self._tuned: Any = None
         self._keys: dict[str, str] = {}
+        self._spare: str | None = None
         self._numbers = itertools.count()
 
     @property
@@ -105,12 +106,24 @@ class Weights:
             raise InvalidRequest(f"The adapter {name!r} cannot be loaded: {error}") from error
         self._tuned.eval()
         self._keys[name] = key
+        if self._spare is not None:
+            self._drop(self._spare)
+            self._spare = None
 
     def unload(self, name: str) -> None:
-        """Free an adapter that no row uses."""
-        if name not in self._keys:
+        """Free an adapter that no row uses; the last one when the next is loaded."""
+        key = self._keys.pop(name, None)
+        if key is None:
             return
-        self._tuned.delete_adapter(self._keys.pop(name))
+        if self._keys:
+            self._drop(key)
+        else:
+            self._spare = key
+
+    def _drop(self, key: str) -> None:
+        # peft keeps one adapter active, which rows that name theirs do not care about.
+        self._tuned.set_adapter(next(iter(self._keys.values())), inference_mode=True)
+        self._tuned.delete_adapter(key)
 
     def _plain(self, **inputs: Any) -> Any:
         if self._tuned is None:

@@ -148,6 +148,8 @@ class Worker:
     def _order(self, order: Callable[[], None]) -> Future[None]:
         done: Future[None] = Future()
         with self._changed:
+            if self._is_closing:
+                raise EngineFailed("The model has been closed")
             self._orders.append((order, done))
             self._changed.notify()
         return done
@@ -155,11 +157,15 @@ class Worker:
     def _work(self) -> None:
         try:
             weights = self._load()
+            self.loaded.set_result(weights)
+            self._run(weights)
         except RagstoneError as error:
             logger.error("%s", error.message)
             self.loaded.set_exception(error)
-            return
-        self.loaded.set_result(weights)
+        finally:  # also if it is by a fault of ours: nobody is to wait for an answer
+            self._end()
+
+    def _run(self, weights: Weights) -> None:
         batch = self._new_batch(weights)
         while self._wait():
             self._follow_orders()
@@ -169,7 +175,18 @@ class Worker:
                 logger.exception("a step of the model failed")
                 self._fail(EngineFailed(f"The model failed: {error}"))
                 batch = self._new_batch(weights)
-        self._fail(EngineFailed("The model has been closed"))
+
+    def _end(self) -> None:
+        gone = EngineFailed("The model has been closed")
+        with self._changed:
+            self._is_closing = True
+            orders = [done for _, done in self._orders]
+        if not self.loaded.done():
+            self.loaded.set_exception(EngineFailed("The model cannot be loaded; the log says why"))
+        for done in orders:
+            if not done.done():
+                done.set_exception(gone)
+        self._fail(gone)
 
     def _new_batch(self, weights: Weights) -> Batch:
         return Batch(weights.forward, device=weights.device, padding=weights.padding)
@@ -186,10 +203,12 @@ class Worker:
             order, done = self._orders.popleft()
             try:
                 order()
+                done.set_result(None)
             except RagstoneError as error:
                 done.set_exception(error)
-            else:
-                done.set_result(None)
+            finally:
+                if not done.done():
+                    done.set_exception(EngineFailed("The adapter failed; the log says why"))
 
     def _advance(self, batch: Batch, weights: Weights) -> None:
         """Let go of what has ended, take in what waits, append one token to every answer."""
