@@ -92,6 +92,7 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
+    components.adapters.start()
     logger.info("ready to listen on %s", components.settings.server.host)
     try:
         yield
@@ -99,6 +100,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         # A file at hand is read to its end, what was answered stays; the rest is for next time.
         await anyio.to_thread.run_sync(partial(components.worker.stop, grace_seconds=WORK_SECONDS))
         await anyio.to_thread.run_sync(follower.stop)
+        await components.adapters.close()
+        await components.adapter_places.close()
         await components.engine.close()
         await anyio.to_thread.run_sync(components.close)
 
@@ -115,6 +118,7 @@ def _open(components: Components) -> Follower:
         "batches",
         "jobs",
         "worker",
+        "adapters",
     ):
         getattr(components, part)
     return Follower(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import aiohttp
 import orjson
@@ -64,6 +64,7 @@ class AdapterHost(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
 class Holder(Protocol):
     """A `ModelServer` in this process that takes adapters."""
 
