@@ -7,8 +7,8 @@ from typing import Any
 
 WINDOW_TOKENS = 6
 """Decoded again before each new one: what a token looks like depends on those before it."""
-CHARACTER_TOKENS = 4
-"""A character has at most as many bytes, and a token at least one."""
+HELD_TOKENS = 3
+"""What can be missing its end: a character has at most 4 bytes, and a token at least one."""
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -28,22 +28,27 @@ class Unfolding:
     def push(self, token: int) -> str:
         """Return the text that can be told now that this token has come."""
         self._tokens.append(token)
-        new = self._decode()
-        if new.endswith(UNFINISHED) and len(self._tokens) - self._told < CHARACTER_TOKENS:
-            return ""  # the rest of the character is still to come
-        self._told = len(self._tokens)
-        return self._release(new)
+        if not self._decode(len(self._tokens)).endswith(UNFINISHED):
+            return self._release(self._take(len(self._tokens)))
+        # The rest of the character may be still to come.
+        return self._release(self._take(max(self._told, len(self._tokens) - HELD_TOKENS)))
 
     def finish(self) -> str:
         """Return what was held back: no stop has come of it."""
-        rest = "" if self.is_stopped else self._held + self._decode()
-        self._held, self._told = "", len(self._tokens)
+        rest = "" if self.is_stopped else self._held + self._take(len(self._tokens))
+        self._held = ""
         return self._cut(rest)
 
-    def _decode(self) -> str:
+    def _take(self, end: int) -> str:
+        new = self._decode(end)
+        self._told = end
+        return new
+
+    def _decode(self, end: int) -> str:
+        """Return the text of the tokens from the last that were told to `end`."""
         start = max(0, self._told - WINDOW_TOKENS)
         before = self._text(self._tokens[start : self._told])
-        return self._text(self._tokens[start:])[len(before) :]
+        return self._text(self._tokens[start:end])[len(before) :]
 
     def _text(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)

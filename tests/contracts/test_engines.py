@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Literal, cast
@@ -19,7 +20,11 @@ from infra.plugins import available
 from retrieval.embedders import open_embedder
 from service.engines import Delta, Engine, EngineContext, Prompt, Turn, count_tokens, open_engine
 
-NAMES = available("service.engines")
+NAMES = [
+    name
+    for name in available("service.engines")
+    if hasattr(importlib.import_module(f"service.engines.{name}"), "build")
+]
 TEXTS = (
     "The White Tower was begun in 1078. Its ragstone came by river from Maidstone in Kent. "
     "William the Conqueror ordered the building.",

@@ -27,6 +27,7 @@ from vllm_server import VllmServer, make_model
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 WORDS = ["When?", "Who built the tower, and of what?", "a", "Ravens " * 30, "名前は何ですか"]
 
 
@@ -108,7 +109,9 @@ async def test_greedy_text_is_that_of_transformers(model: Path) -> None:
     written = network.generate(**prompt, max_new_tokens=20, do_sample=False)[0]
     expected = tokenizer.decode(written[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     async with opened(model) as server:
-        assert await told(server, "Who built it?", max_tokens=20, temperature=0) == expected
+        text = await told(server, "Who built it?", max_tokens=20, temperature=0)
+    # What a random model writes is not always UTF-8, and then depends on where it is cut.
+    assert text.replace(UNFINISHED, "") == expected.replace(UNFINISHED, "")
 
 
 async def test_greedy_text_and_logprobs_are_those_of_vllm(
@@ -122,7 +125,7 @@ async def test_greedy_text_and_logprobs_are_those_of_vllm(
     async with opened(model) as server:
         _, answer = await ask(server, **body)
     ours = answer["choices"][0]
-    assert ours["text"] == theirs["text"]
+    assert ours["text"].replace(UNFINISHED, "") == theirs["text"].replace(UNFINISHED, "")
     assert ours["logprobs"]["token_logprobs"] == pytest.approx(
         theirs["logprobs"]["token_logprobs"], abs=1e-3
     )
@@ -215,10 +218,11 @@ async def test_bias_and_penalties_change_what_is_said(model: Path) -> None:
     async with opened(model) as server:
         body = {"max_tokens": 8, "temperature": 0, "ignore_eos": True}
         assert await told(server, "Who?", logit_bias={str(token): 100}, **body) == "Z" * 8
-        varied = await told(
-            server, "Who?", logit_bias={str(token): 30}, frequency_penalty=2, **body
-        )
-        assert varied != "Z" * 8
+        longer = {**body, "max_tokens": 40, "logit_bias": {str(token): 30}}
+        assert await told(server, "Who?", **longer) == "Z" * 40
+        varied = await told(server, "Who?", frequency_penalty=2, **longer)
+        assert varied.startswith("ZZ")
+        assert varied != "Z" * 40
 
 
 @pytest.mark.parametrize(
