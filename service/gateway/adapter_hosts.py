@@ -128,12 +128,17 @@ class HttpHost:
         return self._url
 
     async def models(self) -> Models:
-        cards = orjson.loads(await self._ask("/v1/models", seconds=LOOK_SECONDS))["data"]
-        own = [card for card in cards if not card.get("parent")]
-        return Models(
-            base=frozenset(str(card[key]) for card in own for key in ("id", "root") if card[key]),
-            adapters=frozenset(str(card["id"]) for card in cards if card.get("parent")),
-        )
+        answer = await self._ask("/v1/models", seconds=LOOK_SECONDS)
+        try:
+            cards = orjson.loads(answer)["data"]
+            own = [card for card in cards if not card.get("parent")]
+            named = [card.get(key) for card in own for key in ("id", "root")]
+            adapters = [card["id"] for card in cards if card.get("parent")]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EngineFailed(
+                f"{self._url} answered '/v1/models' with {answer[:200]!r}, which is no list of them"
+            ) from error
+        return Models(frozenset(map(str, filter(None, named))), frozenset(map(str, adapters)))
 
     async def load(self, name: str, folder: Path) -> None:
         if name in (await self.models()).adapters:

@@ -70,7 +70,10 @@ class Lease:
         """Give it back; later calls do nothing."""
         if self._is_held:
             self._is_held = False
-            self._counts[self._address, self.name] -= 1
+            key = (self._address, self.name)
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
 
 class Adapters:
