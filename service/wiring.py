@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
+    from service.gateway.adapter_places import Places
+    from service.gateway.adapters import Adapters
     from service.supervision.engines import Engines
 
 
@@ -264,6 +266,22 @@ class Components(WritingParts):
         from service.supervision.engines import Engines
 
         return Engines(self.settings.data_folder / "engines", self.settings.engines)
+
+    @cached_property
+    def adapter_places(self) -> Places:
+        """Which adapters the routes want where."""
+        from service.gateway.adapter_places import Places
+
+        return Places(lambda: self.settings.gateway, engines=self.engines)
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """LoRA adapters, kept loaded where routes lead to them."""
+        from service.gateway.adapters import Adapters
+
+        return Adapters(
+            self.artifacts, self.settings.data_folder / "adapters", places=self.adapter_places
+        )
 
     @cached_property
     def answering(self) -> Answering:
