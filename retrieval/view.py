@@ -6,20 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from infra.database.engine import Database
-from infra.database.schema import change, chunk, document, file
+from infra.database.schema import change, chunk, document
 from infra.errors import NotReady, StorageFailed
 from retrieval.collections import Collection
-from retrieval.filters import Filter, matches
 from retrieval.indexes import Change, SearchIndex, open_index, remove_index
+from retrieval.selection import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +25,6 @@ BATCH_CHANGES = 5_000
 """Applied at once: large enough to rebuild fast, small enough to bound memory (about 10 MB)."""
 CHECKPOINT_CHANGES = 1_000
 """Replaying fewer at the next start takes less than a second; a checkpoint is not worth it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Attributes:
-    """Metadata of all documents, as of a point in the change log."""
-
-    sequence: int
-    by_document: dict[int, dict[str, Any]]
 
 
 class View:
@@ -47,7 +37,7 @@ class View:
         self._applying = threading.Lock()
         self._advanced = threading.Condition()
         self._checkpointed = index.watermark
-        self._attributes = _Attributes(-1, {})
+        self.selection = Selection(database, collection)
 
     def latest_sequence(self) -> int:
         """Return the sequence of the build's last committed change; 0 for none."""
@@ -86,14 +76,6 @@ class View:
                     self._advanced.wait(timeout=min(remaining, 0.05))
         return True
 
-    def documents_matching(self, chosen: Filter) -> NDArray[np.int64]:
-        """Return the sorted numbers of the documents whose metadata match."""
-        attributes = self._current_attributes()
-        numbers = [
-            number for number, values in attributes.by_document.items() if matches(chosen, values)
-        ]
-        return np.array(sorted(numbers), dtype=np.int64)
-
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES) -> None:
         """Make the index durable if it has moved by `at_least` changes since the last time."""
         if self.index.watermark - self._checkpointed >= at_least:
@@ -103,33 +85,6 @@ class View:
     def close(self) -> None:
         with self._applying:
             self.index.close()
-
-    def _current_attributes(self) -> _Attributes:
-        latest = self.latest_sequence()
-        if self._attributes.sequence != latest:
-            with self._database.read() as connection:
-                rows = connection.execute(
-                    select(
-                        document.c.id,
-                        document.c.metadata,
-                        document.c.source,
-                        document.c.title,
-                        file.c.filename,
-                    )
-                    .join(file, file.c.id == document.c.file_id)
-                    .where(document.c.collection_id == self._collection.id)
-                )
-                by_document = {
-                    row.id: {
-                        "source": row.source,
-                        "title": row.title,
-                        "filename": row.filename,
-                        **row.metadata,
-                    }
-                    for row in rows
-                }
-            self._attributes = _Attributes(latest, by_document)
-        return self._attributes
 
     def _read(self, after: int) -> Sequence[Change]:
         with self._database.read() as connection:

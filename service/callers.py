@@ -48,6 +48,19 @@ class Caller:
         if scope not in self.scopes:
             raise Forbidden(f"The key {self.name!r} does not have the scope {scope!r}")
 
+    def require_operator(self) -> None:
+        """Refuse a tenant's key: who may make keys and budgets could open every tenant.
+
+        Raises:
+            Forbidden: the key is confined to a tenant.
+        """
+        if self.tenant is not None:
+            raise Forbidden(f"The key {self.name!r} is confined to the tenant {self.tenant!r}")
+
+    def may_see(self, collection: str) -> bool:
+        """Tell whether a collection's name is among those that the key was made for."""
+        return _matches(collection, self.collections)
+
     def require_model(self, model: str) -> None:
         """Refuse a model that is not the key's, as if there were none of that name.
 
@@ -63,7 +76,7 @@ class Caller:
         Raises:
             NotFound: the key may not see the collection.
         """
-        if not _matches(name, self.collections):
+        if not self.may_see(name):
             raise NotFound("collection", name)
 
 

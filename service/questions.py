@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.contracts import Answer
 from infra.errors import EngineFailed, InvalidRequest, TooLarge
@@ -13,8 +13,10 @@ from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
 from service.answering import AnswerEvent, Finished
+from service.callers import Caller
 from service.engines import Turn
 from service.limits import Admission, in_thread
+from service.seen import Seen
 from service.wiring import Components
 
 
@@ -37,9 +39,16 @@ class Question:
 class Questions:
     """What every route that asks goes through."""
 
-    def __init__(self, components: Components, admission: Admission) -> None:
+    def __init__(
+        self, components: Components, admission: Admission, *, seen: Seen | None = None
+    ) -> None:
         self._components = components
         self._admission = admission
+        self._seen = seen or Seen(components, Caller())
+
+    def asked_by(self, seen: Seen) -> Questions:
+        """Return the same for one caller, who finds what it may see and nothing else."""
+        return Questions(self._components, self._admission, seen=seen)
 
     async def answer(self, question: Question) -> Answer:
         """Return the whole answer."""
@@ -54,9 +63,9 @@ class Questions:
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
-            answering = self._components.answering
-            if question.template is not None:
-                answering = answering.searching(question.template)
+            template = question.template or SearchRequest("")
+            template = replace(template, access=self._seen.access)
+            answering = self._components.answering.searching(template)
             events = answering.stream(
                 question.text,
                 collection,
@@ -82,13 +91,17 @@ class Questions:
             return await in_thread(lambda: self._search(collection, request))
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
-        collection = self._components.collections.get(name)
+        collection = self._seen.collections.get(name)
+        request = replace(request, access=self._seen.access)
+        if request.access is not None:  # see _prepare
+            request = replace(request, min_sequence=0)
         self._check_sequence(collection, request.min_sequence)
         return self._components.search(collection, request)
 
     def _prepare(self, question: Question) -> Collection:
-        collection = self._components.collections.get(question.collection)
-        if question.min_sequence:
+        collection = self._seen.collections.get(question.collection)
+        # Sequences count what everybody writes, so a tenant is told none and may wait for none.
+        if question.min_sequence and self._seen.access is None:
             self._check_sequence(collection, question.min_sequence)
             view = self._components.views.get(collection)
             require_sequence(view, question.min_sequence, timeout_seconds=SEQUENCE_TIMEOUT_SECONDS)

@@ -64,12 +64,15 @@ def create(
     overlap_tokens: Annotated[
         int | None, typer.Option(min=0, help="Tokens that neighbours share; else the setting.")
     ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Holds this tenant's documents only, and is its own.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Create an empty collection, to be built with the embedder of the settings."""
     with opened() as parts:
         recipe = parts.recipe(chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
-        row = _row(parts, parts.collections.create(name, recipe))
+        row = _row(parts, parts.collections.create(name, recipe, tenant=tenant))
     if json:
         print_json(row)
     else:
@@ -133,6 +136,7 @@ def _row(parts: Components, item: Collection) -> dict[str, Any]:
         "chunks": counts.chunks,
         "bytes": counts.bytes,
         "attributes": item.attributes,
+        "tenant": item.tenant,
         "created_at": item.created_at,
         "last_active_at": item.last_active_at,
         "recipe": item.recipe.as_dict(),

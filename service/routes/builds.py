@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from service import building, snapshots
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Parts
 from service.schemas.builds import (
     BuildList,
     BuildOut,
@@ -28,6 +28,7 @@ router = APIRouter(
     tags=["builds"],
     route_class=StrictRoute,
     responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 
 

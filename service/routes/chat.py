@@ -16,7 +16,7 @@ from infra.security import new_id
 from retrieval.collections import Collection
 from service.answering import AnswerEvent, Finished, Text
 from service.bodies import StrictRoute
-from service.dependencies import Asked, Parts
+from service.dependencies import Asked, Own
 from service.errors import as_object, describe
 from service.routes.answers import STREAM
 from service.schemas.answers import UsageOut
@@ -45,12 +45,12 @@ class ModelList(BaseModel):
 
 
 @router.get("/models")
-def list_models(components: Parts) -> ModelList:
+def list_models(seen: Own) -> ModelList:
     """List the collections as models."""
     models: list[Model] = []
     after = None
     while True:
-        page = components.collections.list(limit=PAGE, after=after, descending=False)
+        page = seen.collections.list(limit=PAGE, after=after, descending=False)
         models += [Model.of(collection) for collection in page.items]
         if not page.has_more:
             return ModelList(data=models)
@@ -58,11 +58,11 @@ def list_models(components: Parts) -> ModelList:
 
 
 @router.get("/models/{model:path}")
-def get_model(model: str, components: Parts) -> Model:
+def get_model(model: str, seen: Own) -> Model:
     """Return one model; its id holds a slash."""
     if not model.startswith(MODEL_PREFIX):
         raise NotFound("model", model)
-    return Model.of(_collection(components.collections.get, model))
+    return Model.of(_collection(seen.collections.get, model))
 
 
 @router.post("/chat/completions", response_model=Completion, responses=STREAM)

@@ -10,15 +10,19 @@ from infra.jobs.schedules import Schedule
 from retrieval.source_definitions import Definition, refuse_secrets
 from service import syncing
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Parts
 from service.remote_sources import check_remote
 from service.schemas.jobs import JobOut
-from service.schemas.shared import OPENAI_ERRORS, Deleted
+from service.schemas.shared import OPENAI_ERRORS, Deleted, readers_of
 from service.schemas.sources import CreateSource, RunSource, SourceList, SourceOut
 from service.wiring import Components
 
 router = APIRouter(
-    prefix="/v1/sources", tags=["sources"], route_class=StrictRoute, responses=OPENAI_ERRORS
+    prefix="/v1/sources",
+    tags=["sources"],
+    route_class=StrictRoute,
+    responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 Name = Annotated[str, Path(max_length=100)]
 
@@ -44,6 +48,7 @@ def create(body: CreateSource, components: Parts) -> SourceOut:
         identity=origin.identity,
         options=body.options,
         metadata=body.metadata,
+        readers=readers_of(body.tenant, body.allow),
     )
     if cron:
         components.jobs.schedules.put(

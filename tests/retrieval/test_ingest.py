@@ -323,7 +323,7 @@ def test_attributes_changed_while_an_upload_is_read_are_kept(
 
     class Meddling(CountingEmbedder):
         def embed(self, texts: Sequence[str], *, kind: Literal["query", "document"]) -> Vectors:
-            components.documents.update_metadata(collection, stored.id, {"team": "guides"})
+            components.documents.update(collection, stored.id, metadata={"team": "guides"})
             return super().embed(texts, kind=kind)
 
     components.__dict__["embedder"] = Meddling()
