@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, case, func, select, update
 
 from infra.contracts import PUBLIC, Access, Readers
 from infra.database.engine import Database
 from infra.database.schema import chunk, collection, document, document_text, file
-from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.errors import InvalidRequest, NotFound
 from retrieval import access
 from retrieval.access import confine, readable, require_own, settle
 from retrieval.collections import Collection
 from retrieval.commit import PIECE_CHARACTERS, delete_row, insert_attached, log_document, touch
-from retrieval.files import doom, visible
+from retrieval.files import visible
 from retrieval.paging import Page, fetch_page
 
 MAX_METADATA_KEYS = 64
@@ -248,29 +248,17 @@ class Documents:
         with self._database.write(lock=within.id) as connection:
             return delete_row(connection, self._own(connection, within, file_id).id)
 
-    def delete_file(self, file_id: str) -> None:
-        """Remove a file and every document made from it, in whatever collection.
+    def require_own(self, connection: Connection, within: Collection, file_id: str) -> int:
+        """Return the number of a document that the caller may remove.
 
         Raises:
-            NotFound: no such file.
+            NotFound: the collection holds no such file that the caller may read.
+            Forbidden: it is not the caller's tenant's.
         """
-        for number, collection_id in self.uses(file_id):
-            with self._database.write(lock=collection_id) as connection:
-                delete_row(connection, number)
-        with self._database.write() as connection:
-            still_used = connection.execute(
-                select(func.count()).where(document.c.file_id == file_id)
-            ).scalar_one()
-            if still_used:
-                raise Conflict(f"File {file_id!r} was attached again meanwhile; delete it again")
-            gone = connection.execute(
-                delete(file).where(file.c.id == file_id).returning(file.c.digest)
-            ).first()
-            if gone is not None:
-                doom(connection, gone.digest)
+        return int(self._own(connection, within, file_id).id)
 
-    def uses(self, file_id: str) -> Sequence[tuple[int, int]]:
-        """Return (document number, collection number) of what was made from a file.
+    def uses(self, file_id: str) -> Sequence[tuple[int, str, str]]:
+        """Return (number, collection's public id and name) of each document made from a file.
 
         Raises:
             NotFound: no such file that the caller may see.
@@ -284,13 +272,13 @@ class Documents:
                 raise NotFound("file", file_id)
             require_own(self._access, known.tenant, f"File {file_id!r}")
             found = connection.execute(
-                select(document.c.id, document.c.collection_id, document.c.tenant).where(
-                    document.c.file_id == file_id
-                )
+                select(document.c.id, document.c.tenant, collection.c.public_id, collection.c.name)
+                .join(collection, collection.c.id == document.c.collection_id)
+                .where(document.c.file_id == file_id)
             ).all()
         for row in found:
             require_own(self._access, row.tenant, f"File {file_id!r}")
-        return [(row.id, row.collection_id) for row in found]
+        return [(row.id, row.public_id, row.name) for row in found]
 
     def read_text(self, file_id: str, version: int, start: int, end: int) -> str | None:
         """Return the stored text at `[start, end)`, or None when that version is gone."""

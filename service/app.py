@@ -27,6 +27,7 @@ from service.routes import (
     builds,
     chat,
     console,
+    erasures,
     files,
     jobs,
     operations,
@@ -72,7 +73,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Gate, server=server, keys=lambda: components.keys)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
+    ours = (answers, aliases, artifacts, builds, erasures, jobs, runs, sources, operations, console)
     for routes in (chat, files, vector_stores, store_files, *ours):
         app.include_router(routes.router)
     return app
@@ -129,6 +130,7 @@ def _begin_work(components: Components) -> None:
     if components.settings.jobs.in_process:
         components.worker.start()
     ingesting.take_up(components)
+    components.erasure.finish()
 
 
 def _version() -> str:

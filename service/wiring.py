@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from monitoring.metrics import Metrics
     from retrieval.building import Builder
     from retrieval.builds import Builds, Verdict
+    from retrieval.compaction import Compactor
     from retrieval.embedding import Embedders
+    from retrieval.erasure import Eraser, Erasure
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.receipts import Asked
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
     from retrieval.splitting import Splitter
@@ -46,8 +49,12 @@ class Components:
     A command pays only for what it touches: listing collections opens no model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, on_step: Callable[[str], object] = lambda _: None
+    ) -> None:
+        """Take the settings, and who is told of each step of an erasure or compaction."""
         self.settings = settings
+        self.on_step = on_step
 
     @cached_property
     def database(self) -> Database:
@@ -204,6 +211,30 @@ class Components:
         return Builds(self.database, self.views, self.builder)
 
     @cached_property
+    def erasers(self) -> Mapping[str, Eraser]:
+        """Whatever keeps words of documents elsewhere, by the name that receipts count it under."""
+        return {}
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        from retrieval.erasure import Erasure
+
+        return Erasure(self.database, self.files, erasers=self.erasers, on_step=self.on_step)
+
+    @cached_property
+    def compactor(self) -> Compactor:
+        from retrieval.compaction import Compactor
+
+        return Compactor(
+            self.database,
+            views=self.views,
+            builds=self.builds,
+            files=self.files,
+            erasure=self.erasure,
+            on_step=self.on_step,
+        )
+
+    @cached_property
     def sources(self) -> Definitions:
         from retrieval.source_definitions import Definitions
 
@@ -298,14 +329,19 @@ class Components:
             splitter=self.splitter.identity,
         )
 
-    def delete_collection(self, name: str) -> Collection:
+    def delete_collection(self, name: str, *, asked: Asked | None = None) -> Collection:
         """Remove a collection: rows, vectors, index files, and the bytes nothing else refers to."""
-        builds = self.builds.list(self.collections.get(name))
+        from retrieval.receipts import Asked
+
+        whole = self.collections.get(name)
+        builds = self.builds.list(whole)
+        self.erasure.begin_collection(whole, asked=asked or Asked("local", with_files=False))
+        self.on_step("noted")
         gone = self.collections.delete(name)
         for build in builds:
-            self.views.forget(build.of(gone))
+            self.views.remove(build.of(gone))
         shutil.rmtree(self.views.folder(gone).parent, ignore_errors=True)
-        self.files.sweep()
+        self.erasure.finish(collection=gone.public_id)
         return gone
 
     def close(self) -> None:

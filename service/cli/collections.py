@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import builds, documents
+from service.cli import builds, documents, erasures
 from service.cli.output import Json, Yes, note, print_json, print_table, say
 from service.cli.session import opened
 
@@ -97,12 +97,15 @@ def rename(
 @app.command("delete")
 def delete(name: Name, yes: Yes = False, json: Json = False) -> None:
     """Delete a collection with its documents, chunks, vectors and index; uploaded files stay."""
+    from retrieval.receipts import Asked
+    from service.erasing import TERMINAL
+
     with opened() as parts:
         row = _row(parts, parts.collections.get(name))
         if not yes:
             question = f"Delete {row['name']!r} with {row['documents']} documents?"
             typer.confirm(question, abort=True, err=True)
-        parts.delete_collection(row["id"])
+        parts.delete_collection(row["id"], asked=Asked(TERMINAL, with_files=False))
     if json:
         print_json({"id": row["id"], "name": row["name"], "deleted": True})
     else:
@@ -110,6 +113,7 @@ def delete(name: Name, yes: Yes = False, json: Json = False) -> None:
 
 
 builds.add_to(app)
+erasures.add_to(app)
 
 
 def every_collection(parts: Components) -> list[Collection]:

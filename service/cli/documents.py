@@ -69,15 +69,21 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete documents: their text, chunks and vectors; their bytes unless they were uploaded."""
+    from retrieval.receipts import Asked
+    from service.erasing import TERMINAL
+
     with opened() as parts:
         within = parts.collections.get(collection)
-        chosen = [_find(parts, within, name) for name in names]
+        chosen = [find(parts, within, name) for name in names]
         if not yes:
             listed = ", ".join(place(item.source) for item in chosen)
             typer.confirm(f"Delete {listed} from {within.name!r}?", abort=True, err=True)
-        for item in chosen:
-            parts.documents.delete(within, item.file_id)
-        parts.files.sweep()
+        parts.erasure.erase(
+            parts.documents,
+            within,
+            [item.file_id for item in chosen],
+            asked=Asked(TERMINAL, with_files=False),
+        )
         view = parts.views.get(within)
         view.refresh()
         view.checkpoint(at_least=1)  # the old one still holds the text
@@ -107,7 +113,7 @@ def share(
 
     with opened() as parts:
         within = parts.collections.get(collection)
-        chosen = [_find(parts, within, name) for name in names]
+        chosen = [find(parts, within, name) for name in names]
         readers = Readers(tenant, tuple(allow or ()))
         shared = [parts.documents.update(within, item.file_id, readers=readers) for item in chosen]
     if json:
@@ -119,7 +125,7 @@ def share(
             )
 
 
-def _find(parts: Components, within: Collection, name: str) -> StoredDocument:
+def find(parts: Components, within: Collection, name: str) -> StoredDocument:
     """Return the document of an id, a source or a path."""
     from infra.errors import NotFound
 

@@ -9,6 +9,7 @@ from starlette.responses import FileResponse
 
 from infra.artifacts.blobs import PIECE
 from infra.errors import InvalidRequest
+from service import erasing
 from service.bodies import StrictRoute
 from service.dependencies import Own, Parts
 from service.limits import in_thread
@@ -80,8 +81,8 @@ def read(file_id: str, seen: Own) -> FileResponse:
 
 
 @router.delete("/{file_id}")
-def delete(file_id: str, components: Parts) -> Deleted:
+def delete(file_id: str, components: Parts, seen: Own) -> Deleted:
     """Remove a file, its bytes and every document that was made from it."""
-    components.documents.delete_file(file_id)
-    components.files.sweep()
+    asked = erasing.asked(seen.caller, with_files=True)
+    components.erasure.erase_file(seen.documents, file_id, asked=asked)
     return Deleted(id=file_id, object="file")

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from infra.errors import InvalidRequest
-from service import ingesting
+from service import erasing, ingesting
 from service.bodies import StrictRoute
 from service.dependencies import Own, Parts, Store
-from service.routes.vector_stores import SEQUENCE, set_sequence
+from service.routes.vector_stores import set_sequence
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted
 from service.schemas.store_files import (
     AttachFile,
@@ -99,11 +99,11 @@ def update(
 
 
 @router.delete("/files/{file_id}")
-def detach(file_id: str, store: Store, components: Parts, response: Response) -> Deleted:
+def detach(file_id: str, store: Store, components: Parts, seen: Own, response: Response) -> Deleted:
     """Remove a file from a store; the uploaded file itself stays."""
-    sequence = components.documents.delete(store, file_id)
-    components.files.sweep()
-    response.headers[SEQUENCE] = str(sequence)
+    asked = erasing.asked(seen.caller, with_files=False)
+    components.erasure.erase(seen.documents, store, [file_id], asked=asked)
+    set_sequence(store, components, seen, response)
     return Deleted(id=file_id, object="vector_store.file.deleted")
 
 

@@ -11,7 +11,7 @@ from infra.contracts import Passage
 from infra.security import new_id
 from retrieval.collections import Collection
 from retrieval.search import SearchRequest
-from service import ingesting
+from service import erasing, ingesting
 from service.bodies import StrictRoute
 from service.dependencies import Asked, Own, Parts, Store
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
@@ -104,9 +104,11 @@ def update(
 
 
 @router.delete("/{vector_store_id}")
-def delete(store: Store, components: Parts) -> Deleted:
+def delete(store: Store, components: Parts, seen: Own) -> Deleted:
     """Remove a vector store with everything derived from its files; uploaded files stay."""
-    components.delete_collection(store.public_id)
+    seen.require_own(store)
+    asked = erasing.asked(seen.caller, with_files=False)
+    components.delete_collection(store.public_id, asked=asked)
     return Deleted(id=store.public_id, object="vector_store.deleted")
 
 

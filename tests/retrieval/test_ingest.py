@@ -18,6 +18,7 @@ from retrieval.collections import Collection
 from retrieval.commit import Committed
 from retrieval.embedders.hashing import HashingEmbedder
 from retrieval.ingest import Removed, Summary
+from retrieval.receipts import Asked
 from retrieval.search import SearchRequest
 from retrieval.sources.folder import walk
 from service.wiring import Components
@@ -336,7 +337,7 @@ def test_upload_removed_while_it_is_read_leaves_nothing(
 ) -> None:
     stored = components.files.add("tower.md", [TOWER.encode()], purpose="assistants")
     components.documents.attach(collection, stored.id)
-    components.documents.delete_file(stored.id)
+    components.erasure.erase_file(components.documents, stored.id, asked=Asked("test"))
     assert components.ingester.process(collection, stored.id) is None
     assert components.collections.statistics(collection.id).documents == 0
     assert components.files.sweep() == 1
