@@ -68,8 +68,13 @@ class View:
 
     def refresh(self) -> int:
         """Apply every committed change the index has not seen; returns the watermark."""
-        with self._applying:
-            self._fill(self.index)
+        try:
+            self._follow()
+        except StorageFailed:
+            # Another process may have compacted the index and removed the files of this one.
+            if not self.renew():
+                raise
+            self._follow()
         return self.index.watermark
 
     def renew(self, *, at_least: int | None = None) -> bool:
@@ -137,6 +142,10 @@ class View:
     def close(self) -> None:
         with self._applying:
             self.index.close()
+
+    def _follow(self) -> None:
+        with self._applying:
+            self._fill(self.index)
 
     def _fill(self, index: SearchIndex) -> None:
         while batch := self._read(index.watermark):
