@@ -20,6 +20,7 @@ from retrieval.access import check as check_readers
 from retrieval.access import readable, require_own
 from retrieval.files import doom_unreferenced
 from retrieval.paging import Page, fetch_page
+from retrieval.quotes import doom_quotes
 from retrieval.recipe import Recipe
 
 NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,255}")
@@ -198,17 +199,14 @@ class Collections:
         """
         current = self._own(name)
         with self._database.write(lock=current.id) as connection:
-            ingested = (
-                connection.execute(
-                    select(file.c.id)
-                    .join(document, document.c.file_id == file.c.id)
-                    .where(document.c.collection_id == current.id, file.c.purpose == "ingest")
-                )
-                .scalars()
-                .all()
-            )
+            rows = connection.execute(
+                select(file.c.id, file.c.purpose)
+                .join(document, document.c.file_id == file.c.id)
+                .where(document.c.collection_id == current.id)
+            ).all()
             connection.execute(delete(collection).where(collection.c.id == current.id))
-            doom_unreferenced(connection, ingested)
+            doom_unreferenced(connection, [row.id for row in rows if row.purpose == "ingest"])
+            doom_quotes(connection, [row.id for row in rows])
         return current
 
     def statistics(self, collection_id: int) -> Statistics:

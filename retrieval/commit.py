@@ -28,6 +28,7 @@ from retrieval import access
 from retrieval.build_state import Build, followed
 from retrieval.collections import Collection
 from retrieval.files import doom, doom_unreferenced, insert_file
+from retrieval.quotes import doom_quotes
 
 PIECE_CHARACTERS = 8192
 """Of `document_text`: a span is read without reading the book."""
@@ -218,6 +219,7 @@ def delete_row(connection: Connection, number: int) -> int:
         return 0
     sequence = remove_contents(connection, number)
     connection.execute(delete(document).where(document.c.id == number))
+    doom_quotes(connection, [row.file_id])
     if row.purpose == "ingest":
         doom_unreferenced(connection, [row.file_id])
     touch(connection, row.collection_id)

@@ -2,15 +2,13 @@
 
 note -> remove documents -> remove bytes -> have other stores erase -> note that it is done
 
-A store elsewhere that keeps words of documents, such as logged answers, comes in as an `Eraser`.
 What is left in index files and in the database's own files goes with a compaction.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -22,21 +20,9 @@ from retrieval.commit import delete_row
 from retrieval.documents import Documents
 from retrieval.files import Files, doom_unreferenced
 from retrieval.filters import Filter
+from retrieval.quotes import Quotes
 from retrieval.receipts import Asked, ErasedDocument, Receipt, Receipts, describe
 from retrieval.view import View
-
-BATCH = 500
-"""Documents that an eraser is told of at once."""
-
-
-class Eraser(Protocol):
-    """Removes whatever a store quotes of documents, given by public id; returns how many entries.
-
-    It is called after the documents are gone, may be called twice for the same ones, and must have
-    written what it still holds in memory before it looks.
-    """
-
-    def __call__(self, document_ids: Sequence[str], /) -> int: ...
 
 
 class Erasure:
@@ -47,7 +33,7 @@ class Erasure:
         database: Database,
         files: Files,
         *,
-        erasers: Mapping[str, Eraser] | None = None,
+        quotes: Quotes,
         on_step: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Take the parts.
@@ -55,12 +41,12 @@ class Erasure:
         Args:
             database: where documents and receipts are.
             files: the bytes as they came.
-            erasers: by the name that a receipt counts them under.
+            quotes: what other stores keep of documents.
             on_step: told of each step when it is done.
         """
         self._database = database
         self._files = files
-        self._erasers = dict(erasers or {})
+        self._quotes = quotes
         self._on_step = on_step
         self.receipts = Receipts(database)
 
@@ -147,19 +133,14 @@ class Erasure:
 
     def erase_quotes(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """Have the other stores erase again: an answer may have been under way meanwhile."""
-        ids = [each.id for receipt in receipts for each in receipt.documents]
-        counts: Counter[str] = Counter()
-        for start in range(0, len(ids), BATCH):
-            for name, eraser in self._erasers.items():
-                counts[name] += eraser(ids[start : start + BATCH])
-        return dict(counts)
+        return self._quotes.erase([each.id for receipt in receipts for each in receipt.documents])
 
     def _carry_out(self, receipt: Receipt) -> Receipt:
         with_files = bool(receipt.removed.get("with_files", True))
         for each in receipt.documents:
             self._remove(each, with_file=with_files)
             self._on_step("document")
-        files = self._files.sweep()
+        files = self._files.sweep_bytes()
         self._on_step("bytes")
         quotes = self.erase_quotes([receipt])
         self._on_step("quotes")

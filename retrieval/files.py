@@ -29,6 +29,7 @@ from infra.errors import InvalidRequest, NotFound, StorageFailed
 from infra.security import new_id
 from retrieval.access import readable
 from retrieval.paging import Page, fetch_page
+from retrieval.quotes import Quotes
 
 BLOBS_LOCK = 0x626C_6F62  # "blob": shared by those who refer to a blob, held alone to remove one
 
@@ -50,15 +51,21 @@ class Files:
     """Stores uploaded files and hands out their bytes."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, access: Access | None = None
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        access: Access | None = None,
+        quotes: Quotes | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._access = access
+        self._quotes = quotes or Quotes(database)
 
     def seen_by(self, access: Access | None) -> Files:
         """Return the files as a caller sees them; what it adds is its tenant's."""
-        return Files(self._database, self._blobs, access=access)
+        return Files(self._database, self._blobs, access=access, quotes=self._quotes)
 
     def add(
         self, filename: str, pieces: Iterable[bytes], *, purpose: str, max_bytes: int | None = None
@@ -129,6 +136,12 @@ class Files:
             doom(connection, digest)
 
     def sweep(self) -> int:
+        """Remove the bytes and quotes that deletions left behind; returns how many blobs went."""
+        removed = self.sweep_bytes()
+        self._quotes.sweep()
+        return removed
+
+    def sweep_bytes(self) -> int:
         """Remove the bytes that deletions left behind; returns how many blobs went."""
         removed = 0
         with self._database.read() as connection:

@@ -151,6 +151,7 @@ class Ingester:
         reader: Reader,
         embedders: Embedders,
         splitter: Splitter | None = None,
+        files: Files | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -158,7 +159,7 @@ class Ingester:
         self._embedders = embedders
         self._splitter = splitter or Splitter()
         self._documents = Documents(database)
-        self._files = Files(database, blobs)
+        self._files = files or Files(database, blobs)
 
     def ingest(
         self,

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import anyio.to_thread
 from fastapi import FastAPI
 
+from infra.errors import RagstoneError
 from service import errors, ingesting, work
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
@@ -130,7 +131,10 @@ def _begin_work(components: Components) -> None:
     if components.settings.jobs.in_process:
         components.worker.start()
     ingesting.take_up(components)
-    components.erasure.finish()
+    try:
+        components.erasure.finish()
+    except RagstoneError as error:  # it is tried again with the next erasure or compaction
+        logger.error("an erasure that was cut short could not be finished: %s", error)
 
 
 def _version() -> str:

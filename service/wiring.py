@@ -15,6 +15,7 @@ from retrieval.batches import Batches
 from retrieval.collections import Collection, Collections
 from retrieval.documents import Documents
 from retrieval.files import Files
+from retrieval.quotes import Quotes
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
 from service.keys import Keys
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from retrieval.builds import Builds, Verdict
     from retrieval.compaction import Compactor
     from retrieval.embedding import Embedders
-    from retrieval.erasure import Eraser, Erasure
+    from retrieval.erasure import Erasure
     from retrieval.ingest import Ingester
+    from retrieval.quotes import Eraser
     from retrieval.reading import Reader
     from retrieval.receipts import Asked
     from retrieval.search import Retriever, SearchRequest, SearchResult
@@ -79,7 +81,7 @@ class Components:
 
     @cached_property
     def files(self) -> Files:
-        return Files(self.database, self.blobs)
+        return Files(self.database, self.blobs, quotes=self.quotes)
 
     @cached_property
     def batches(self) -> Batches:
@@ -183,6 +185,7 @@ class Components:
             reader=self.reader,
             embedders=self.embedders,
             splitter=self.splitter,
+            files=self.files,
         )
 
     @cached_property
@@ -216,10 +219,14 @@ class Components:
         return {}
 
     @cached_property
+    def quotes(self) -> Quotes:
+        return Quotes(self.database, self.erasers)
+
+    @cached_property
     def erasure(self) -> Erasure:
         from retrieval.erasure import Erasure
 
-        return Erasure(self.database, self.files, erasers=self.erasers, on_step=self.on_step)
+        return Erasure(self.database, self.files, quotes=self.quotes, on_step=self.on_step)
 
     @cached_property
     def compactor(self) -> Compactor:

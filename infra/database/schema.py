@@ -269,6 +269,10 @@ erasure = Table(
     sqlite_autoincrement=True,
 )
 
+# Documents that are gone and that other stores may still quote: written with the deletion, emptied
+# once those stores have erased, so that a crash in between forgets nothing.
+doomed_quote = Table("doomed_quote", metadata, Column("document", String(64), primary_key=True))
+
 # Where the documents of a collection are kept in step with; no secret stands here.
 source = Table(
     "source",

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from service import erasing
 from service.bodies import StrictRoute
-from service.dependencies import Asking, Operator, Parts
+from service.dependencies import Asking, Operator, Own, Parts
 from service.schemas.erasures import Erase, ReceiptList, ReceiptOut
 from service.schemas.jobs import JobOut
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, parse_filter
@@ -23,9 +23,11 @@ router = APIRouter(
 
 
 @router.post("/collections/{collection_id}/erase")
-def erase(collection_id: str, body: Erase, components: Parts, caller: Asking) -> ReceiptOut:
+def erase(
+    collection_id: str, body: Erase, components: Parts, seen: Own, caller: Asking
+) -> ReceiptOut:
     """Remove documents with their files; a compaction then empties the files of the service."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     chosen = erasing.choose(
         components,
         whole,
@@ -40,9 +42,9 @@ def erase(collection_id: str, body: Erase, components: Parts, caller: Asking) ->
 
 
 @router.post("/collections/{collection_id}/compact")
-def compact(collection_id: str, components: Parts) -> JobOut:
+def compact(collection_id: str, components: Parts, seen: Own) -> JobOut:
     """Write index and database anew without what was deleted, as a job."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     return JobOut.of(erasing.queue_compaction(components, whole))
 
 

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 from infra.contracts import Access, Readers
+from infra.database.compaction import compact
 from infra.errors import Conflict, InvalidFilter, InvalidRequest, NotFound, StorageFailed
 from infra.settings import Settings
 from retrieval.collections import Collection
 from retrieval.compaction import Compactor
 from retrieval.erasure import Erasure
+from retrieval.files import Files
 from retrieval.filters import parse
+from retrieval.quotes import Quotes
 from retrieval.receipts import Asked, Receipts
 from retrieval.search import SearchRequest
 from retrieval.sources import Source
@@ -108,7 +111,11 @@ def test_other_stores_are_told_and_told_again(components: Components, walls: Col
         quoted.append(list(document_ids))
         return 3 if len(quoted) == 1 else 0
 
-    erasure = Erasure(components.database, components.files, erasers={"answers": forget})
+    erasure = Erasure(
+        components.database,
+        components.files,
+        quotes=Quotes(components.database, {"answers": forget}),
+    )
     chosen = ids(components, walls)[:2]
     receipt = erasure.erase(components.documents, walls, chosen, asked=Asked("ada"))
     assert receipt.removed["answers"] == 3
@@ -132,7 +139,11 @@ def test_eraser_that_fails_leaves_an_erasure_to_be_finished(
             raise StorageFailed("the store of answers cannot be reached")
         return len(document_ids)
 
-    erasure = Erasure(components.database, components.files, erasers={"answers": forget})
+    erasure = Erasure(
+        components.database,
+        components.files,
+        quotes=Quotes(components.database, {"answers": forget}),
+    )
     chosen = ids(components, walls)[:1]
     with pytest.raises(StorageFailed):
         erasure.erase(components.documents, walls, chosen, asked=Asked("ada"))
@@ -221,8 +232,6 @@ def test_locked_database_leaves_all_as_it_was(components: Components, walls: Col
     path = components.settings.database_location.removeprefix("sqlite:///")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    from infra.database.compaction import compact
-
     with pytest.raises(StorageFailed, match="locked"):
         compact(components.database, wait_seconds=0.2)
     other.execute("ROLLBACK")
@@ -309,3 +318,24 @@ def test_uploaded_file_stays_when_it_is_only_detached(components: Components) ->
     erase()
     with pytest.raises(NotFound):
         components.files.get(stored.id)
+
+
+def test_whichever_way_a_document_goes_other_stores_erase(
+    components: Components, walls: Collection
+) -> None:
+    told: list[str] = []
+
+    def forget(document_ids: Sequence[str]) -> int:
+        told.extend(document_ids)
+        return len(document_ids)
+
+    quotes = Quotes(components.database, {"answers": forget})
+    first, second, *rest = ids(components, walls)
+    components.documents.delete(walls, first)  # as a sync or a pruning ingest does
+    Files(components.database, components.blobs, quotes=quotes).sweep()
+    assert told == [first]
+    components.documents.delete(walls, second)
+    components.collections.delete("walls")
+    assert quotes.sweep() == {"answers": 4}
+    assert sorted(told) == sorted([first, second, *rest])
+    assert quotes.sweep() == {"answers": 0}

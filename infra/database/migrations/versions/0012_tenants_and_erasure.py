@@ -26,6 +26,10 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['document_id'], ['document.id'], name=op.f('fk_document_reader_document_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('document_id', 'principal', name=op.f('pk_document_reader'))
     )
+    op.create_table('doomed_quote',
+    sa.Column('document', sa.String(length=64), nullable=False),
+    sa.PrimaryKeyConstraint('document', name=op.f('pk_doomed_quote'))
+    )
     op.create_table('erasure',
     sa.Column('number', Number, sa.Identity(), nullable=False),
     sa.Column('id', sa.String(length=64), nullable=False),
@@ -49,6 +53,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table('erasure')
+    op.drop_table('doomed_quote')
     op.drop_table('document_reader')
     op.drop_index(op.f('ix_document_collection_id_tenant'), table_name='document')
     op.drop_column('build', 'compactions')
