@@ -105,36 +105,14 @@ def commit_document(
     ).first()
     if file_id is not None and row is None:
         raise NotFound("document", file_id)
-    values = _values(prepared)
     if row is not None and row.status == "completed" and row.digest == prepared.blob.digest:
         return None
     if row is None:
-        file_id = new_id("file-")
-        settled = access.settle(into, prepared.readers)
-        insert_file(
-            connection,
-            file_id,
-            filename=prepared.filename,
-            purpose="ingest",
-            blob=prepared.blob,
-            tenant=settled.tenant,
-        )
-        number, version = _insert(connection, into, file_id, {"source": prepared.uri, **values}), 1
-        access.write(connection, number, settled)
+        file_id, number, version = _add(connection, into, prepared)
     else:
-        if prepared.readers is not None:
-            require_same_tenant(prepared.uri, row.tenant, prepared.readers)
-            access.write(connection, row.id, access.settle(into, prepared.readers))
         number, version = row.id, row.version + 1
-        if file_id is not None:  # its attributes may have been changed while it was read
-            values["metadata"] = {**prepared.metadata, **row.metadata}
-        if file_id is None:
-            _replace_bytes(connection, row, prepared)
+        _replace(connection, into, prepared, row=row, is_upload=file_id is not None)
         file_id = row.file_id
-        connection.execute(
-            update(document).where(document.c.id == number).values(version=version, **values)
-        )
-        remove_contents(connection, number)
     _insert_text(connection, number, prepared.content.text)
     sequences = [
         insert_pieces(connection, each, number, version=version, pieces=pieces[each.id])
@@ -144,6 +122,42 @@ def commit_document(
     touch(connection, into.id)
     chunks = len(pieces[builds[0].id].chunks)
     return Committed(prepared.uri, file_id, version, chunks, sequences[0])
+
+
+def _add(connection: Connection, into: Collection, prepared: Prepared) -> tuple[str, int, int]:
+    """Add a document; returns its public id, its number, and version 1."""
+    file_id = new_id("file-")
+    settled = access.settle(into, prepared.readers)
+    insert_file(
+        connection,
+        file_id,
+        filename=prepared.filename,
+        purpose="ingest",
+        blob=prepared.blob,
+        tenant=settled.tenant,
+    )
+    values = {"source": prepared.uri, **_values(prepared)}
+    number = _insert(connection, into, file_id, values)
+    access.write(connection, number, settled)
+    return file_id, number, 1
+
+
+def _replace(
+    connection: Connection, into: Collection, prepared: Prepared, *, row: Row[Any], is_upload: bool
+) -> None:
+    """Make a document the next version of itself, without contents yet."""
+    values = _values(prepared)
+    if prepared.readers is not None:
+        require_same_tenant(prepared.uri, row.tenant, prepared.readers)
+        access.write(connection, row.id, access.settle(into, prepared.readers))
+    if is_upload:  # its attributes may have been changed while it was read
+        values["metadata"] = {**prepared.metadata, **row.metadata}
+    else:
+        _replace_bytes(connection, row, prepared)
+    connection.execute(
+        update(document).where(document.c.id == row.id).values(version=row.version + 1, **values)
+    )
+    remove_contents(connection, row.id)
 
 
 def insert_pieces(

@@ -26,7 +26,7 @@ from retrieval.quotes import Quotes
 from retrieval.receipts import Asked, Receipts
 from retrieval.search import SearchRequest
 from retrieval.sources import Source
-from service import erasing, snapshots
+from service import erased_snapshots, erasing, snapshots
 from service.wiring import Components
 
 ROOT = Path(__file__).parents[2]
@@ -199,15 +199,15 @@ def test_snapshots_that_hold_a_document_are_named_and_deleted(
         if each.source == "test:0"
     ]
     erased = erasing.erase(components, restored, [twin], by="ada")
-    assert erasing.holding(components, erased.documents) == [str(reference)]
+    assert erased_snapshots.holding(components, erased.documents) == [str(reference)]
     components.artifacts.tag(str(reference), "kept")
     with pytest.raises(Conflict, match="kept"):
-        erasing.delete_snapshots(components, [str(reference)])
+        erased_snapshots.delete_snapshots(components, [str(reference)])
     components.artifacts.untag(f"collection/{reference.name}", "kept")
-    erasing.delete_snapshots(components, [str(reference)])
-    assert erasing.holding(components, receipt.documents) == []
+    erased_snapshots.delete_snapshots(components, [str(reference)])
+    assert erased_snapshots.holding(components, receipt.documents) == []
     gone = erasing.erase(components, walls, [last], by="ada", snapshots=True)
-    assert erasing.holding(components, gone.documents) == []
+    assert erased_snapshots.holding(components, gone.documents) == []
     with pytest.raises(NotFound):
         components.artifacts.find(str(later))
 

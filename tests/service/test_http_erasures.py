@@ -86,7 +86,7 @@ def test_erasing_what_is_not_there_or_not_chosen_is_refused(
 
 def test_compaction_is_a_job(client: TestClient, handbook: str) -> None:
     job = client.post(f"/v1/collections/{handbook}/compact").json()
-    assert job["name"] == "compact"
+    assert job["job"] == "compact"
 
 
 def test_terminal_erases_and_shows_the_receipt(tmp_path: Path, monkeypatch: Any) -> None:
