@@ -195,6 +195,20 @@ class Access:
     """Who asks, as the lists of documents name them: `key:ada`, `group:board`."""
 
 
+PUBLIC = "public"
+"""In a document's list: everyone may read it, of whatever tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who may read a document, besides the operator."""
+
+    tenant: str | None = None
+    """Whose it is; None is the operator's own."""
+    allow: tuple[str, ...] = ()
+    """Its list: of the tenant, these principals only; empty is everyone of the tenant."""
+
+
 class Embedder(Protocol):
     """Turns texts into unit vectors; see `retrieval/embedders/__init__.py` for the contract."""
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, insert, select, true, update
 
+from infra.contracts import Access
 from infra.database.engine import Database
 from infra.database.schema import batch, batch_member, document
 from infra.errors import NotFound
 from infra.security import new_id
+from retrieval.access import readable
 from retrieval.collections import Collection
 from retrieval.documents import Documents, StoredDocument
 from retrieval.paging import Page, fetch_page
@@ -45,16 +47,26 @@ class Batch:
 class Batches:
     """Remembers which files came together."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, access: Access | None = None) -> None:
         self._database = database
-        self._documents = Documents(database)
+        self._access = access
+        self._documents = Documents(database, access=access)
+
+    def seen_by(self, access: Access | None) -> Batches:
+        """Return the batches as a caller sees them: its tenant's, with the files it may read."""
+        return Batches(self._database, access=access)
 
     def create(self, into: Collection, file_ids: Sequence[str]) -> Batch:
         """Note that files which are attached to `into` belong together."""
         number = new_id("vsfb_")
         with self._database.write() as connection:
             connection.execute(
-                insert(batch).values(id=number, collection_id=into.id, created_at=datetime.now(UTC))
+                insert(batch).values(
+                    id=number,
+                    collection_id=into.id,
+                    tenant=self._access.tenant if self._access else None,
+                    created_at=datetime.now(UTC),
+                )
             )
             connection.execute(
                 insert(batch_member),
@@ -70,7 +82,9 @@ class Batches:
         """
         with self._database.read() as connection:
             row = connection.execute(
-                select(batch).where(batch.c.id == batch_id, batch.c.collection_id == within.id)
+                select(batch).where(
+                    batch.c.id == batch_id, batch.c.collection_id == within.id, self._mine
+                )
             ).first()
             if row is None:
                 raise NotFound("batch", batch_id)
@@ -79,6 +93,7 @@ class Batches:
                 .where(
                     document.c.collection_id == within.id,
                     document.c.file_id.in_(_members(batch_id)),
+                    readable(self._access),
                 )
                 .group_by(document.c.status)
             )
@@ -104,6 +119,7 @@ class Batches:
                         document.c.collection_id == within.id,
                         document.c.status == "in_progress",
                         document.c.file_id.in_(_members(batch_id)),
+                        readable(self._access),
                     )
                     .values(status="cancelled", updated_at=now)
                 )
@@ -126,7 +142,9 @@ class Batches:
         """Return the documents of a batch in order of arrival."""
         self.get(within, batch_id)
         statement = select(document.c.file_id).where(
-            document.c.collection_id == within.id, document.c.file_id.in_(_members(batch_id))
+            document.c.collection_id == within.id,
+            document.c.file_id.in_(_members(batch_id)),
+            readable(self._access),
         )
         if status is not None:
             statement = statement.where(document.c.status == status)
@@ -140,9 +158,13 @@ class Batches:
                 after=after,
                 before=before,
                 descending=descending,
-                within=document.c.collection_id == within.id,
+                within=and_(document.c.collection_id == within.id, readable(self._access)),
             )
         return page.map(lambda row: self._documents.get(within, row.file_id))
+
+    @property
+    def _mine(self) -> ColumnElement[bool]:
+        return true() if self._access is None else batch.c.tenant == self._access.tenant
 
 
 def _members(batch_id: str) -> Select[str]:

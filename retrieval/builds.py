@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -315,8 +314,7 @@ class Builds:
         for table, key in ((chunk, chunk.c.id), (change, change.c.sequence)):
             while self._remove_some(whole, gone, table=table, key=key):
                 pass
-        self._views.forget(as_built)
-        shutil.rmtree(self._views.folder(as_built), ignore_errors=True)
+        self._views.remove(as_built)
         with self._database.write(lock=whole.id) as connection:
             connection.execute(delete(build_document).where(build_document.c.build_id == gone.id))
             self._move(connection, gone, "reclaimed")

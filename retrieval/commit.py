@@ -11,7 +11,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from infra.artifacts.blobs import Blob
-from infra.contracts import Chunk, Document, Vectors
+from infra.contracts import Chunk, Document, Readers, Vectors
 from infra.database.schema import (
     build,
     build_document,
@@ -24,9 +24,11 @@ from infra.database.schema import (
 )
 from infra.errors import Conflict, InvalidConfiguration, NotFound
 from infra.security import new_id
+from retrieval import access
 from retrieval.build_state import Build, followed
 from retrieval.collections import Collection
-from retrieval.files import doom, insert_file
+from retrieval.files import doom, doom_unreferenced, insert_file
+from retrieval.quotes import doom_quotes
 
 PIECE_CHARACTERS = 8192
 """Of `document_text`: a span is read without reading the book."""
@@ -59,6 +61,8 @@ class Prepared:
     """`(len(chunks), dimension)`, unit rows; these are for the build it is committed to."""
     others: Mapping[int, Pieces] = field(default_factory=dict)
     """For the other builds of the collection, by number."""
+    readers: Readers | None = None
+    """Who may read it; None leaves that as it is, or as the collection says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def commit_document(
     Raises:
         NotFound: an attached document was removed meanwhile.
         BuildsChanged: it was not prepared for a build that answers, or that stands by to.
-        Conflict: the collection was removed meanwhile.
+        Conflict: the collection was removed meanwhile, or the document is another tenant's.
     """
     pieces = {into.build_id: Pieces(prepared.chunks, prepared.vectors), **prepared.others}
     builds = _builds(connection, into, pieces)
@@ -101,26 +105,14 @@ def commit_document(
     ).first()
     if file_id is not None and row is None:
         raise NotFound("document", file_id)
-    values = _values(prepared)
     if row is not None and row.status == "completed" and row.digest == prepared.blob.digest:
         return None
     if row is None:
-        file_id = new_id("file-")
-        insert_file(
-            connection, file_id, filename=prepared.filename, purpose="ingest", blob=prepared.blob
-        )
-        number, version = _insert(connection, into, file_id, {"source": prepared.uri, **values}), 1
+        file_id, number, version = _add(connection, into, prepared)
     else:
         number, version = row.id, row.version + 1
-        if file_id is not None:  # its attributes may have been changed while it was read
-            values["metadata"] = {**prepared.metadata, **row.metadata}
-        if file_id is None:
-            _replace_bytes(connection, row, prepared)
+        _replace(connection, into, prepared, row=row, is_upload=file_id is not None)
         file_id = row.file_id
-        connection.execute(
-            update(document).where(document.c.id == number).values(version=version, **values)
-        )
-        remove_contents(connection, number)
     _insert_text(connection, number, prepared.content.text)
     sequences = [
         insert_pieces(connection, each, number, version=version, pieces=pieces[each.id])
@@ -130,6 +122,42 @@ def commit_document(
     touch(connection, into.id)
     chunks = len(pieces[builds[0].id].chunks)
     return Committed(prepared.uri, file_id, version, chunks, sequences[0])
+
+
+def _add(connection: Connection, into: Collection, prepared: Prepared) -> tuple[str, int, int]:
+    """Add a document; returns its public id, its number, and version 1."""
+    file_id = new_id("file-")
+    settled = access.settle(into, prepared.readers)
+    insert_file(
+        connection,
+        file_id,
+        filename=prepared.filename,
+        purpose="ingest",
+        blob=prepared.blob,
+        tenant=settled.tenant,
+    )
+    values = {"source": prepared.uri, **_values(prepared)}
+    number = _insert(connection, into, file_id, values)
+    access.write(connection, number, settled)
+    return file_id, number, 1
+
+
+def _replace(
+    connection: Connection, into: Collection, prepared: Prepared, *, row: Row[Any], is_upload: bool
+) -> None:
+    """Make a document the next version of itself, without contents yet."""
+    values = _values(prepared)
+    if prepared.readers is not None:
+        require_same_tenant(prepared.uri, row.tenant, prepared.readers)
+        access.write(connection, row.id, access.settle(into, prepared.readers))
+    if is_upload:  # its attributes may have been changed while it was read
+        values["metadata"] = {**prepared.metadata, **row.metadata}
+    else:
+        _replace_bytes(connection, row, prepared)
+    connection.execute(
+        update(document).where(document.c.id == row.id).values(version=row.version + 1, **values)
+    )
+    remove_contents(connection, row.id)
 
 
 def insert_pieces(
@@ -159,6 +187,57 @@ def remove_contents(connection: Connection, document_id: int) -> int:
     for row in removed:
         ids.setdefault(row.build_id, []).append(row.id)
     return append_to_each(connection, "delete", ids)
+
+
+def insert_attached(
+    connection: Connection, into: Collection, stored: Row[Any], *, metadata: Mapping[str, Any]
+) -> int:
+    """Add the document of an uploaded file that is yet to be read; returns its number."""
+    now = datetime.now(UTC)
+    number: int = connection.execute(
+        insert(document)
+        .values(
+            collection_id=into.id,
+            file_id=stored.id,
+            source=f"upload:{stored.id}/{stored.filename}",
+            status="in_progress",
+            digest=stored.digest,
+            version=0,
+            metadata=dict(metadata),
+            created_at=now,
+            updated_at=now,
+        )
+        .returning(document.c.id)
+    ).scalar_one()
+    return number
+
+
+def log_document(connection: Connection, document_id: int) -> int:
+    """Log every chunk of a document as changed in each build, so that views read it again."""
+    ids: dict[int, list[int]] = {}
+    for row in connection.execute(
+        select(chunk.c.id, chunk.c.build_id).where(chunk.c.document_id == document_id)
+    ):
+        ids.setdefault(row.build_id, []).append(row.id)
+    return append_to_each(connection, "upsert", ids)
+
+
+def delete_row(connection: Connection, number: int) -> int:
+    """Remove a document within a write transaction; returns the sequence of the last change."""
+    row = connection.execute(
+        select(document.c.file_id, document.c.collection_id, file.c.purpose)
+        .join(file, file.c.id == document.c.file_id)
+        .where(document.c.id == number)
+    ).first()
+    if row is None:
+        return 0
+    sequence = remove_contents(connection, number)
+    connection.execute(delete(document).where(document.c.id == number))
+    doom_quotes(connection, [row.file_id])
+    if row.purpose == "ingest":
+        doom_unreferenced(connection, [row.file_id])
+    touch(connection, row.collection_id)
+    return sequence
 
 
 def append_to_each(
@@ -193,6 +272,19 @@ def append_changes(
         ],
     )
     return int(max(sequences.scalars()))
+
+
+def require_same_tenant(uri: str, tenant: str | None, given: Readers) -> None:
+    """Refuse to hand one tenant's document to another because both read the same source.
+
+    Raises:
+        Conflict: the document there is belongs to another tenant than the one that is given.
+    """
+    if given.tenant != tenant:
+        raise Conflict(
+            f"{uri!r} is in the collection for the tenant {tenant!r}; ingest it for"
+            f" {given.tenant!r} into another collection, or delete it first"
+        )
 
 
 def touch(connection: Connection, collection_id: int) -> None:

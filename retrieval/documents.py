@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, case, func, select, update
 
+from infra.contracts import PUBLIC, Access, Readers
 from infra.database.engine import Database
 from infra.database.schema import chunk, collection, document, document_text, file
-from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.errors import InvalidRequest, NotFound
+from retrieval import access
+from retrieval.access import confine, readable, require_own, settle
 from retrieval.collections import Collection
-from retrieval.commit import PIECE_CHARACTERS, append_to_each, remove_contents, touch
-from retrieval.files import doom, doom_unreferenced
+from retrieval.commit import PIECE_CHARACTERS, delete_row, insert_attached, log_document, touch
+from retrieval.files import visible
 from retrieval.paging import Page, fetch_page
 
 MAX_METADATA_KEYS = 64
@@ -42,15 +45,28 @@ class StoredDocument:
     characters: int
     bytes: int
     chunks: int
+    tenant: str | None
+    """Whose it is; None is the operator's."""
+    allow: tuple[str, ...]
+    """Who of the tenant may read it; empty is everyone. `public` is everyone of every tenant."""
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def readers(self) -> Readers:
+        return Readers(self.tenant, self.allow)
 
 
 class Documents:
     """Reads and changes the documents of collections; ingest is in `retrieval/ingest.py`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, access: Access | None = None) -> None:
         self._database = database
+        self._access = access
+
+    def seen_by(self, access: Access | None) -> Documents:
+        """Return the documents as a caller sees them: those it may not read do not exist."""
+        return Documents(self._database, access=access)
 
     def attach(
         self,
@@ -58,44 +74,42 @@ class Documents:
         file_id: str,
         *,
         metadata: Mapping[str, Any] | None = None,
+        readers: Readers | None = None,
         announce: Callable[[Connection], object] = lambda _: None,
     ) -> StoredDocument:
         """Accept an uploaded file; it is `in_progress` until `Ingester.process` has read it.
 
-        Attaching it again gives the document there is, with its metadata replaced if any is given;
-        one that had failed or was cancelled is tried again. `announce` is called in the same
-        transaction if the file is to be read.
+        Attaching it again gives the document there is, with its metadata and readers replaced if
+        any are given; one that had failed or was cancelled is tried again. `announce` is called in
+        the same transaction if the file is to be read.
 
         Raises:
             NotFound: no such file.
-            InvalidRequest: the metadata are not flat.
+            InvalidRequest: the metadata are not flat, or the list names nobody.
+            Conflict: it would be of another tenant than its file or its collection.
+            Forbidden: the file is not the caller's tenant's, or is to be shared beyond it.
         """
         check_metadata(metadata or {})
-        now = datetime.now(UTC)
+        readers = confine(self._access, readers)
         with self._database.write(lock=into.id) as connection:
-            stored = connection.execute(select(file).where(file.c.id == file_id)).first()
+            stored = connection.execute(
+                select(file).where(file.c.id == file_id, visible(self._access))
+            ).first()
             if stored is None:
                 raise NotFound("file", file_id)
+            require_own(self._access, stored.tenant, f"File {file_id!r}")
             known = connection.execute(
-                select(document.c.id, document.c.status).where(
-                    document.c.collection_id == into.id, document.c.file_id == file_id
-                )
+                select(
+                    document.c.id, document.c.status, readable(self._access).label("is_seen")
+                ).where(document.c.collection_id == into.id, document.c.file_id == file_id)
             ).first()
             if known is None:
-                connection.execute(
-                    insert(document).values(
-                        collection_id=into.id,
-                        file_id=file_id,
-                        source=f"upload:{file_id}/{stored.filename}",
-                        status="in_progress",
-                        digest=stored.digest,
-                        version=0,
-                        metadata=dict(metadata or {}),
-                        created_at=now,
-                        updated_at=now,
-                    )
-                )
+                settled = settle(into, readers, owner=stored.tenant)
+                number = insert_attached(connection, into, stored, metadata=metadata or {})
+                access.write(connection, number, settled)
                 touch(connection, into.id)
+            elif not known.is_seen:
+                raise NotFound("file", file_id)
             else:
                 connection.execute(
                     update(document)
@@ -106,8 +120,8 @@ class Documents:
                 )
             if known is None or known.status != "completed":
                 announce(connection)
-        if known is not None and metadata is not None:
-            self.update_metadata(into, file_id, metadata)
+        if known is not None and (metadata is not None or readers is not None):
+            return self.update(into, file_id, metadata=metadata, readers=readers)
         return self.get(into, file_id)
 
     def get(self, within: Collection, file_id: str) -> StoredDocument:
@@ -117,10 +131,12 @@ class Documents:
             NotFound: the collection holds no such file.
         """
         with self._database.read() as connection:
-            row = connection.execute(_select(within).where(document.c.file_id == file_id)).first()
-        if row is None:
-            raise NotFound("document", file_id)
-        return _document(row)
+            row = connection.execute(
+                self._select(within).where(document.c.file_id == file_id)
+            ).first()
+            if row is None:
+                raise NotFound("document", file_id)
+            return self._shown(connection, [row])[0]
 
     def list(
         self,
@@ -132,7 +148,7 @@ class Documents:
         before: str | None = None,
         descending: bool = True,
     ) -> Page[StoredDocument]:
-        statement = _select(within)
+        statement = self._select(within)
         if status is not None:
             statement = statement.where(document.c.status == status)
         with self._database.read() as connection:
@@ -145,9 +161,9 @@ class Documents:
                 after=after,
                 before=before,
                 descending=descending,
-                within=document.c.collection_id == within.id,
+                within=and_(document.c.collection_id == within.id, readable(self._access)),
             )
-        return page.map(_document)
+            return replace(page, items=self._shown(connection, page.items))
 
     def pending(self) -> Sequence[tuple[str, str]]:
         """Return (collection public id, file id) of what was accepted and not yet read."""
@@ -187,20 +203,42 @@ class Documents:
                 .values(status="cancelled", updated_at=datetime.now(UTC))
             ).rowcount
 
-    def update_metadata(
-        self, within: Collection, file_id: str, metadata: Mapping[str, Any]
+    def update(
+        self,
+        within: Collection,
+        file_id: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        readers: Readers | None = None,
     ) -> StoredDocument:
-        """Replace a document's metadata; nothing is embedded again."""
-        check_metadata(metadata)
+        """Replace a document's metadata or who may read it; nothing is embedded again.
+
+        A list without a tenant is for the tenant that the document has.
+
+        Raises:
+            NotFound: the collection holds no such file that the caller may read.
+            Forbidden: it is not the caller's tenant's, or is to be shared beyond it.
+            Conflict: it would be of another tenant than its file or its collection.
+        """
+        check_metadata(metadata or {})
+        readers = confine(self._access, readers) if readers is not None else None
         with self._database.write(lock=within.id) as connection:
-            number = _number(connection, within, file_id)
-            connection.execute(
-                update(document)
-                .where(document.c.id == number)
-                .values(metadata=dict(metadata), updated_at=datetime.now(UTC))
-            )
-            log_document(connection, number)
+            row = self._own(connection, within, file_id)
+            values: dict[str, Any] = {"updated_at": datetime.now(UTC)}
+            if metadata is not None:
+                values["metadata"] = dict(metadata)
+            connection.execute(update(document).where(document.c.id == row.id).values(**values))
+            if readers is not None:
+                given = replace(readers, tenant=readers.tenant or row.tenant)
+                access.write(connection, row.id, settle(within, given, owner=row.uploader))
+            log_document(connection, row.id)
         return self.get(within, file_id)
+
+    def of_source(self, within: Collection, uri: str) -> StoredDocument | None:
+        """Return the document that was read from a source, None if there is none."""
+        with self._database.read() as connection:
+            row = connection.execute(self._select(within).where(document.c.source == uri)).first()
+            return None if row is None else self._shown(connection, [row])[0]
 
     def delete(self, within: Collection, file_id: str) -> int:
         """Remove a document from its collection; returns the sequence of the last change.
@@ -208,37 +246,39 @@ class Documents:
         The bytes of an ingested file go with its last document; an uploaded file stays.
         """
         with self._database.write(lock=within.id) as connection:
-            return _delete(connection, _number(connection, within, file_id))
+            return delete_row(connection, self._own(connection, within, file_id).id)
 
-    def delete_file(self, file_id: str) -> None:
-        """Remove a file and every document made from it, in whatever collection.
+    def require_own(self, connection: Connection, within: Collection, file_id: str) -> int:
+        """Return the number of a document that the caller may remove.
 
         Raises:
-            NotFound: no such file.
+            NotFound: the collection holds no such file that the caller may read.
+            Forbidden: it is not the caller's tenant's.
+        """
+        return int(self._own(connection, within, file_id).id)
+
+    def uses(self, file_id: str) -> Sequence[tuple[int, str, str]]:
+        """Return (number, collection's public id and name) of each document made from a file.
+
+        Raises:
+            NotFound: no such file that the caller may see.
+            Forbidden: the file, or a document made from it, is not the caller's tenant's.
         """
         with self._database.read() as connection:
-            known = connection.execute(select(file.c.id).where(file.c.id == file_id)).first()
-            uses = connection.execute(
-                select(document.c.id, collection.c.id)
+            known = connection.execute(
+                select(file.c.tenant).where(file.c.id == file_id, visible(self._access))
+            ).first()
+            if known is None:
+                raise NotFound("file", file_id)
+            require_own(self._access, known.tenant, f"File {file_id!r}")
+            found = connection.execute(
+                select(document.c.id, document.c.tenant, collection.c.public_id, collection.c.name)
                 .join(collection, collection.c.id == document.c.collection_id)
                 .where(document.c.file_id == file_id)
             ).all()
-        if known is None:
-            raise NotFound("file", file_id)
-        for number, collection_id in uses:
-            with self._database.write(lock=collection_id) as connection:
-                _delete(connection, number)
-        with self._database.write() as connection:
-            still_used = connection.execute(
-                select(func.count()).where(document.c.file_id == file_id)
-            ).scalar_one()
-            if still_used:
-                raise Conflict(f"File {file_id!r} was attached again meanwhile; delete it again")
-            gone = connection.execute(
-                delete(file).where(file.c.id == file_id).returning(file.c.digest)
-            ).first()
-            if gone is not None:
-                doom(connection, gone.digest)
+        for row in found:
+            require_own(self._access, row.tenant, f"File {file_id!r}")
+        return [(row.id, row.public_id, row.name) for row in found]
 
     def read_text(self, file_id: str, version: int, start: int, end: int) -> str | None:
         """Return the stored text at `[start, end)`, or None when that version is gone."""
@@ -268,6 +308,52 @@ class Documents:
         offset = first * PIECE_CHARACTERS
         return "".join(pieces)[start - offset : end - offset]
 
+    def _select(self, within: Collection) -> Any:
+        chunks = (
+            select(func.count())
+            .where(chunk.c.build_id == within.build_id, chunk.c.document_id == document.c.id)
+            .scalar_subquery()
+        )
+        return (
+            select(document, file.c.filename, file.c.bytes, chunks.label("chunks"))
+            .join(file, file.c.id == document.c.file_id)
+            .where(document.c.collection_id == within.id, readable(self._access))
+        )
+
+    def _shown(
+        self, connection: Connection, rows: Sequence[Row[Any]]
+    ) -> tuple[StoredDocument, ...]:
+        lists = access.lists(connection, [row.id for row in rows])
+        return tuple(self._document(row, lists.get(row.id, ())) for row in rows)
+
+    def _document(self, row: Row[Any], allow: tuple[str, ...]) -> StoredDocument:
+        names = StoredDocument.__dataclass_fields__.keys() - {"allow"}
+        found = StoredDocument(allow=allow, **{name: getattr(row, name) for name in names})
+        if self._access is None or row.tenant == self._access.tenant:
+            return found
+        return replace(found, tenant=None, allow=(PUBLIC,))  # whose it is, is not said
+
+    def _own(self, connection: Connection, within: Collection, file_id: str) -> Any:
+        """Find the row of a document that the caller may change."""
+        row = connection.execute(
+            select(
+                document.c.id,
+                document.c.tenant,
+                # Bytes that were ingested go where their document goes.
+                case((file.c.purpose == "ingest", None), else_=file.c.tenant).label("uploader"),
+            )
+            .join(file, file.c.id == document.c.file_id)
+            .where(
+                document.c.collection_id == within.id,
+                document.c.file_id == file_id,
+                readable(self._access),
+            )
+        ).first()
+        if row is None:
+            raise NotFound("document", file_id)
+        require_own(self._access, row.tenant, f"Document {file_id!r}")
+        return row
+
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:
     """Refuse metadata that a filter could not compare.
@@ -285,58 +371,3 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
                 f"Attribute {key!r} is {type(value).__name__}; use a string, number or boolean",
                 parameter="attributes",
             )
-
-
-def log_document(connection: Connection, document_id: int) -> int:
-    """Log every chunk of a document as changed in each build, so that views read it again."""
-    ids: dict[int, list[int]] = {}
-    for row in connection.execute(
-        select(chunk.c.id, chunk.c.build_id).where(chunk.c.document_id == document_id)
-    ):
-        ids.setdefault(row.build_id, []).append(row.id)
-    return append_to_each(connection, "upsert", ids)
-
-
-def _delete(connection: Connection, number: int) -> int:
-    row = connection.execute(
-        select(document.c.file_id, document.c.collection_id, file.c.purpose)
-        .join(file, file.c.id == document.c.file_id)
-        .where(document.c.id == number)
-    ).first()
-    if row is None:
-        return 0
-    sequence = remove_contents(connection, number)
-    connection.execute(delete(document).where(document.c.id == number))
-    if row.purpose == "ingest":
-        doom_unreferenced(connection, [row.file_id])
-    touch(connection, row.collection_id)
-    return sequence
-
-
-def _number(connection: Connection, within: Collection, file_id: str) -> int:
-    number = connection.execute(
-        select(document.c.id).where(
-            document.c.collection_id == within.id, document.c.file_id == file_id
-        )
-    ).scalar()
-    if number is None:
-        raise NotFound("document", file_id)
-    return int(number)
-
-
-def _select(within: Collection) -> Any:
-    chunks = (
-        select(func.count())
-        .where(chunk.c.build_id == within.build_id, chunk.c.document_id == document.c.id)
-        .scalar_subquery()
-    )
-    return (
-        select(document, file.c.filename, file.c.bytes, chunks.label("chunks"))
-        .join(file, file.c.id == document.c.file_id)
-        .where(document.c.collection_id == within.id)
-    )
-
-
-def _document(row: Row[Any]) -> StoredDocument:
-    fields = {name: getattr(row, name) for name in StoredDocument.__dataclass_fields__}
-    return StoredDocument(**fields)

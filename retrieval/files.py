@@ -8,14 +8,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    true,
+)
 
 from infra.artifacts.blobs import Blob, BlobStore
+from infra.contracts import Access
 from infra.database.engine import Database
 from infra.database.schema import document, doomed_blob, file
 from infra.errors import InvalidRequest, NotFound, StorageFailed
 from infra.security import new_id
+from retrieval.access import readable
 from retrieval.paging import Page, fetch_page
+from retrieval.quotes import Quotes
 
 BLOBS_LOCK = 0x626C_6F62  # "blob": shared by those who refer to a blob, held alone to remove one
 
@@ -29,14 +43,29 @@ class StoredFile:
     digest: str
     bytes: int
     created_at: datetime
+    tenant: str | None = None
+    """Who uploaded it; None is the operator."""
 
 
 class Files:
     """Stores uploaded files and hands out their bytes."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        access: Access | None = None,
+        quotes: Quotes | None = None,
+    ) -> None:
         self._database = database
         self._blobs = blobs
+        self._access = access
+        self._quotes = quotes or Quotes(database)
+
+    def seen_by(self, access: Access | None) -> Files:
+        """Return the files as a caller sees them; what it adds is its tenant's."""
+        return Files(self._database, self._blobs, access=access, quotes=self._quotes)
 
     def add(
         self, filename: str, pieces: Iterable[bytes], *, purpose: str, max_bytes: int | None = None
@@ -53,12 +82,21 @@ class Files:
             self._database.lock(connection, BLOBS_LOCK, shared=True)
             if blob.digest not in self._blobs:
                 raise StorageFailed(f"{name!r} was removed by a deletion of its twin; try again")
-            insert_file(connection, number, filename=name, purpose=purpose, blob=blob)
+            insert_file(
+                connection,
+                number,
+                filename=name,
+                purpose=purpose,
+                blob=blob,
+                tenant=self._access.tenant if self._access else None,
+            )
         return self.get(number)
 
     def get(self, file_id: str) -> StoredFile:
         with self._database.read() as connection:
-            row = connection.execute(select(file).where(file.c.id == file_id)).first()
+            row = connection.execute(
+                select(file).where(file.c.id == file_id, visible(self._access))
+            ).first()
         if row is None:
             raise NotFound("file", file_id)
         return _file(row)
@@ -71,7 +109,7 @@ class Files:
         after: str | None = None,
         descending: bool = True,
     ) -> Page[StoredFile]:
-        statement = select(file)
+        statement = select(file).where(visible(self._access))
         if purpose is not None:
             statement = statement.where(file.c.purpose == purpose)
         with self._database.read() as connection:
@@ -84,6 +122,7 @@ class Files:
                 after=after,
                 before=None,
                 descending=descending,
+                within=visible(self._access),
             )
         return page.map(_file)
 
@@ -97,6 +136,12 @@ class Files:
             doom(connection, digest)
 
     def sweep(self) -> int:
+        """Remove the bytes and quotes that deletions left behind; returns how many blobs went."""
+        removed = self.sweep_bytes()
+        self._quotes.sweep()
+        return removed
+
+    def sweep_bytes(self) -> int:
         """Remove the bytes that deletions left behind; returns how many blobs went."""
         removed = 0
         with self._database.read() as connection:
@@ -112,8 +157,26 @@ class Files:
         return removed
 
 
+def visible(access: Access | None) -> ColumnElement[bool]:
+    """Return which rows of `file` a caller may see.
+
+    A file is as open as the most open document made from it; until there is one, it is for the
+    tenant that uploaded it.
+    """
+    if access is None:
+        return true()
+    used = exists().where(document.c.file_id == file.c.id)
+    return or_(used.where(readable(access)), and_(file.c.tenant == access.tenant, ~used))
+
+
 def insert_file(
-    connection: Connection, file_id: str, *, filename: str, purpose: str, blob: Blob
+    connection: Connection,
+    file_id: str,
+    *,
+    filename: str,
+    purpose: str,
+    blob: Blob,
+    tenant: str | None = None,
 ) -> None:
     """Add the row of a file whose bytes are stored."""
     connection.execute(
@@ -123,6 +186,7 @@ def insert_file(
             purpose=purpose,
             digest=blob.digest,
             bytes=blob.size,
+            tenant=tenant,
             created_at=datetime.now(UTC),
         )
     )
@@ -166,4 +230,5 @@ def _file(row: Row[Any]) -> StoredFile:
         digest=row.digest,
         bytes=row.bytes,
         created_at=row.created_at,
+        tenant=row.tenant,
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias, TypeGuard
 
 from infra.contracts import Metadata
 from infra.errors import InvalidFilter
 
 Scalar: TypeAlias = str | int | float | bool
-Kind: TypeAlias = Literal["text", "number", "truth"]
+Kind: TypeAlias = Literal["text", "number", "boolean"]
 
 MAX_DEPTH = 8
 MAX_FILTERS = 100
@@ -102,7 +103,7 @@ def matches(chosen: Filter, metadata: Metadata) -> bool:
             return _compares(chosen, metadata.get(chosen.key))
         case Membership():
             value = metadata.get(chosen.key)
-            held = _is_scalar(value) and (_kind(value), value) in chosen.values
+            held = _is_scalar(value) and (kind_of(value), value) in chosen.values
             return held == (chosen.type == "in")
         case Combination():
             results = (matches(part, metadata) for part in chosen.filters)
@@ -111,8 +112,52 @@ def matches(chosen: Filter, metadata: Metadata) -> bool:
             return not matches(chosen.filter, metadata)
 
 
+def check_fields(chosen: Filter, known: Mapping[str, Collection[Kind]]) -> None:
+    """Refuse a filter that can only be a mistake.
+
+    >>> known = {"year": ["number"]}
+    >>> check_fields(parse({"type": "eq", "key": "year", "value": 2020}), known)
+    >>> check_fields(parse({"type": "ne", "key": "yaer", "value": 2020}), known)
+    Traceback (most recent call last):
+    infra.errors.InvalidFilter: No document has a field 'yaer'; did you mean 'year'?
+
+    Args:
+        chosen: the filter.
+        known: the fields of the documents that may be read, with the kinds of their values.
+
+    Raises:
+        InvalidFilter: none of them has a field of that name, or none a value of that kind in it.
+    """
+    match chosen:
+        case Comparison():
+            _check_field(chosen.key, {kind_of(chosen.value)}, known)
+        case Membership():
+            _check_field(chosen.key, {kind for kind, _ in chosen.values}, known)
+        case Combination():
+            for part in chosen.filters:
+                check_fields(part, known)
+        case Negation():
+            check_fields(chosen.filter, known)
+
+
+def _check_field(key: str, wanted: Collection[Kind], known: Mapping[str, Collection[Kind]]) -> None:
+    if key not in known:
+        near = get_close_matches(key, known, n=1)
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)[:20])}"
+        )
+        raise InvalidFilter(f"No document has a field {_shown(key)}; {hint}", parameter="filters")
+    for kind in sorted(wanted):
+        if kind not in known[key]:
+            held = " or ".join(f"a {each}" for each in sorted(known[key]))
+            raise InvalidFilter(
+                f"The field {_shown(key)} holds {held}, never a {kind}; compare it with {held}",
+                parameter="filters",
+            )
+
+
 def _compares(chosen: Comparison, value: object) -> bool:
-    same_kind = _is_scalar(value) and _kind(value) == _kind(chosen.value)
+    same_kind = _is_scalar(value) and kind_of(value) == kind_of(chosen.value)
     if chosen.type in _EQUALITIES:
         return (same_kind and value == chosen.value) == (chosen.type == "eq")
     return same_kind and _ORDERINGS[chosen.type](value, chosen.value)
@@ -122,9 +167,10 @@ def _is_scalar(value: object) -> TypeGuard[Scalar]:
     return isinstance(value, str | int | float)
 
 
-def _kind(value: Scalar) -> Kind:
+def kind_of(value: Scalar) -> Kind:
+    """Return what a value can be compared with."""
     if isinstance(value, bool):
-        return "truth"
+        return "boolean"
     return "text" if isinstance(value, str) else "number"
 
 
@@ -184,7 +230,7 @@ def _comparison(chosen: str, raw: Mapping[str, object], path: str) -> Comparison
     if not isinstance(value, list | tuple) or len(value) > MAX_VALUES:
         raise _invalid(place, f"must be a list of up to {MAX_VALUES} values, not {_shown(value)}")
     scalars = [_scalar(part, f"{place}[{number}]") for number, part in enumerate(value)]
-    return Membership(chosen, key, frozenset((_kind(scalar), scalar) for scalar in scalars))
+    return Membership(chosen, key, frozenset((kind_of(scalar), scalar) for scalar in scalars))
 
 
 def _scalar(value: object, place: str) -> Scalar:

@@ -15,14 +15,15 @@ from sqlalchemy import Connection, select
 from infra.artifacts.blobs import Blob, BlobStore
 from infra.contracts import Chunk, Document, Vectors
 from infra.database.engine import Database
-from infra.database.schema import chunk, document
-from infra.errors import InvalidConfiguration, NotFound, UnreadableDocument
+from infra.database.schema import document
+from infra.errors import Conflict, InvalidConfiguration, NotFound, UnreadableDocument
 from retrieval.build_state import Build, followed
 from retrieval.collections import Collection
 from retrieval.commit import BuildsChanged, Committed, Pieces, Prepared, commit_document
 from retrieval.documents import Documents, check_metadata
 from retrieval.embedding import Embedded, Embedders, Known, Text, embed, in_context, joined
 from retrieval.files import BLOBS_LOCK, Files
+from retrieval.held import is_current, known_vectors, require_tenant
 from retrieval.prefetch import prefetch
 from retrieval.reading import Reader
 from retrieval.recipe import Recipe
@@ -150,6 +151,7 @@ class Ingester:
         reader: Reader,
         embedders: Embedders,
         splitter: Splitter | None = None,
+        files: Files | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -157,7 +159,7 @@ class Ingester:
         self._embedders = embedders
         self._splitter = splitter or Splitter()
         self._documents = Documents(database)
-        self._files = Files(database, blobs)
+        self._files = files or Files(database, blobs)
 
     def ingest(
         self,
@@ -233,31 +235,16 @@ class Ingester:
             return Skipped(source.uri, source.code, source.reason)
         try:
             check_metadata(source.metadata)
-            digest = _hash(source.path)
-            if self._is_current(into, source, digest):
+            require_tenant(self._database, into, source)
+            if is_current(self._documents, into, source, digest=_hash(source.path)):
                 return Unchanged(source.uri)
             return self._read(into, source, None)
         except UnreadableDocument as error:
             return Skipped(source.uri, error.code, error.message)
+        except Conflict as error:
+            return Skipped(source.uri, "other_tenant", error.message)
         except OSError as error:
             return Skipped(source.uri, "unreadable", error.strerror or str(error))
-
-    def _is_current(self, into: Collection, source: Source, digest: str) -> bool:
-        """True if these bytes are in; metadata that changed alone are replaced in passing."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                select(document.c.file_id, document.c.metadata).where(
-                    document.c.collection_id == into.id,
-                    document.c.source == source.uri,
-                    document.c.digest == digest,
-                    document.c.status == "completed",
-                )
-            ).first()
-        if row is None:
-            return False
-        if {**row.metadata, **source.metadata} != row.metadata:
-            self._documents.update_metadata(into, row.file_id, {**row.metadata, **source.metadata})
-        return True
 
     def _read(self, into: Collection, source: Source, blob: Blob | None) -> _Split:
         """Load and split one document; its bytes are stored first, and those are read."""
@@ -292,7 +279,7 @@ class Ingester:
                     f"Build {each.id} of {into.name!r} ({each.state}) cannot be kept in step; "
                     f"bring its model back, or retire it: {error.message}"
                 ) from error
-            drafts.append(_Draft(each, chunks, self._known_vectors(into, uri, each)))
+            drafts.append(_Draft(each, chunks, known_vectors(self._database, into, uri, of=each)))
         return drafts
 
     def _split(self, into: Collection, content: Document, recipe: Recipe) -> Sequence[Chunk]:
@@ -302,24 +289,6 @@ class Ingester:
             max_tokens=recipe.chunk_tokens,
             overlap_tokens=recipe.chunk_overlap_tokens,
         )
-
-    def _known_vectors(self, into: Collection, uri: str, of: Build) -> Known:
-        with self._database.read() as connection:
-            rows = connection.execute(
-                select(chunk.c.heading, chunk.c.text, chunk.c.vector, document.c.title)
-                .join(document, document.c.id == chunk.c.document_id)
-                .where(
-                    document.c.collection_id == into.id,
-                    document.c.source == uri,
-                    chunk.c.build_id == of.id,
-                )
-            )
-            return {
-                (row.heading or row.title, row.text): np.frombuffer(row.vector, "<f2").astype(
-                    np.float32
-                )
-                for row in rows
-            }
 
     def _embed_windows(self, outcomes: Iterator[_Split | Event]) -> Iterator[_Window | Event]:
         window: list[_Split] = []
@@ -388,6 +357,7 @@ def _prepared(item: _Split, vectors: Iterator[Vectors]) -> Prepared:
         chunks=live.chunks,
         vectors=live.vectors,
         others=pieces,
+        readers=item.source.readers,
     )
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from infra.contracts import Passage
+from infra.contracts import Access, Passage
 from infra.database.engine import Database
 from infra.database.schema import chunk, document, file
+from retrieval.access import readable
 from retrieval.collections import Collection
 from retrieval.fusion import Fused
 
@@ -32,13 +33,21 @@ class Found:
 
 
 def fetch(
-    database: Database, collection: Collection, fused: Sequence[Fused], *, count: int
+    database: Database,
+    collection: Collection,
+    fused: Sequence[Fused],
+    *,
+    count: int,
+    access: Access | None = None,
 ) -> list[Found]:
-    """Read the best `count` chunks, in order; those deleted meanwhile make room for the next."""
+    """Read the best `count` chunks, in order; those deleted meanwhile make room for the next.
+
+    So do those that were taken from the caller since the index was asked.
+    """
     found: list[Found] = []
     for start in range(0, len(fused), count):
         wanted = {item.chunk_id: item for item in fused[start : start + count]}
-        rows = {row.id: row for row in _rows(database, list(wanted))}
+        rows = {row.id: row for row in _rows(database, list(wanted), access)}
         for number, item in wanted.items():
             if number in rows:
                 vector = np.frombuffer(rows[number].vector, dtype="<f2")
@@ -48,7 +57,7 @@ def fetch(
     return found[:count]
 
 
-def _rows(database: Database, numbers: list[int]) -> Sequence[Any]:
+def _rows(database: Database, numbers: list[int], access: Access | None) -> Sequence[Any]:
     # Numbers are unique over all builds; naming the build too would make SQLite scan it.
     with database.read() as connection:
         return connection.execute(
@@ -69,7 +78,7 @@ def _rows(database: Database, numbers: list[int]) -> Sequence[Any]:
             )
             .join(document, document.c.id == chunk.c.document_id)
             .join(file, file.c.id == document.c.file_id)
-            .where(chunk.c.id.in_(numbers))
+            .where(chunk.c.id.in_(numbers), readable(access))
         ).all()
 
 

@@ -12,11 +12,13 @@ import numpy as np
 from sqlalchemy import insert, select
 
 from infra.artifacts.blobs import Blob, BlobStore
+from infra.contracts import Readers
 from infra.database.engine import Database
 from infra.database.schema import build_document, chunk, document, document_text, file
 from infra.errors import Conflict, InvalidRequest, NotFound, RagstoneError
 from infra.plugins import require
 from infra.security import new_id
+from retrieval import access
 from retrieval.collections import Collection, Collections
 from retrieval.commit import append_changes
 from retrieval.files import BLOBS_LOCK
@@ -53,7 +55,10 @@ class Restorer:
         else:
             raise Conflict(f"A collection named {name!r} exists already; choose another name")
         partial = self._collections.create(
-            f"restoring {new_id('')}", recipe, attributes=manifest.attributes
+            f"restoring {new_id('')}",
+            recipe,
+            attributes=manifest.attributes,
+            tenant=manifest.tenant,
         )
         try:
             numbers = self._add_documents(folder, partial)
@@ -79,7 +84,7 @@ class Restorer:
                 self._database.lock(connection, BLOBS_LOCK, shared=True)
                 for row in page:
                     self._keep_bytes(folder, row["digest"])  # a sweep may have run since
-                    file_id = row["file_id"]
+                    file_id, others = row["file_id"], json.loads(row["other"])
                     if connection.execute(select(file.c.id).where(file.c.id == file_id)).first():
                         file_id = new_id("file-")
                     connection.execute(
@@ -89,6 +94,7 @@ class Restorer:
                             purpose="ingest",
                             digest=row["digest"],
                             bytes=row["bytes"],
+                            tenant=others.get("tenant"),
                             created_at=datetime.now(UTC),
                         )
                     )
@@ -96,7 +102,7 @@ class Restorer:
                         insert(document)
                         .values(
                             {
-                                **_others(row["other"]),
+                                **_others(others),
                                 "collection_id": into.id,
                                 "file_id": file_id,
                                 **{key: row[key] for key in ("source", "status", "version")},
@@ -104,6 +110,8 @@ class Restorer:
                         )
                         .returning(document.c.id)
                     ).scalar_one()
+                    readers = Readers(others.get("tenant"), tuple(others.get("allow", ())))
+                    access.write(connection, numbers[row["number"]], readers)
                 held = [
                     {
                         "build_id": into.build_id,
@@ -167,8 +175,7 @@ def _pages(path: Path) -> Iterator[list[dict[str, Any]]]:
         raise InvalidRequest(f"{path.name!r} of the snapshot cannot be read: {error}") from error
 
 
-def _others(text: str) -> dict[str, Any]:
-    values = json.loads(text)
+def _others(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: datetime.fromisoformat(value["moment"])
         if isinstance(value, dict) and set(value) == {"moment"}

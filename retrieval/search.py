@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.contracts import Embedder, Passage
+from infra.contracts import Access, Embedder, Passage
 from infra.database.engine import Database
 from infra.errors import InvalidRequest
 from infra.settings import Retrieval
@@ -67,6 +67,8 @@ class SearchRequest:
     neighbours: int | None = None
     """Chunks before and after each passage that are returned with it."""
     multi_query: bool | None = None
+    access: Access | None = None
+    """Whose documents may be found; None are everybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Retriever:
         """Return the passages that match best, with scores between 0 and 1.
 
         Raises:
+            InvalidFilter: none of the documents has such a field, or values of that kind in it.
             InvalidRequest: the text is empty, a weight or share is not between 0 and 1, or
                 variants are asked for and none are set up.
             InvalidConfiguration: the collection was built with another embedder.
@@ -123,10 +126,16 @@ class Retriever:
         view = self._views.get(collection)
         self._wait(view, request)
         clock = _Clock()
-        documents = view.documents_matching(request.filter) if request.filter else None
+        documents = None
+        if request.access or request.filter:
+            documents = view.selection.documents(request.access, request.filter)
         clock.lap("filter")
+        if documents is not None and not len(documents):
+            return SearchResult((), clock.laps_ms)
         fused = self._fused(view, request, documents, embedder=embedder, clock=clock)
-        found = fetch(self._database, collection, fused, count=self._pool(request))
+        found = fetch(
+            self._database, collection, fused, count=self._pool(request), access=request.access
+        )
         clock.lap("fetch")
         if len(found) < min(len(fused), self._pool(request)) or not fused:
             with self._database.read() as connection:

@@ -20,6 +20,7 @@ from infra.database.engine import Database
 from infra.database.schema import change, chunk, document, document_text, file
 from infra.errors import InvalidRequest, NotFound, NotReady, StorageFailed
 from infra.plugins import require
+from retrieval import access
 from retrieval.collections import Collection
 
 FORMAT = 1
@@ -49,6 +50,8 @@ class Manifest:
     chunks: int
     with_bytes: bool
     taken_at: str
+    tenant: str | None = None
+    """Of the collection; each document has its own tenant and list in `other`."""
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -130,6 +133,7 @@ def _write(
         chunks=chunks,
         with_bytes=with_bytes,
         taken_at=datetime.now(UTC).isoformat(),
+        tenant=whole.tenant,
     )
     values = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
     (folder / "manifest.json").write_text(json.dumps(values, indent=1, sort_keys=True))
@@ -218,6 +222,7 @@ def _documents(connection: Connection, whole: Collection) -> Iterator[dict[str, 
         .where(document.c.collection_id == whole.id)
     )
     for rows in _pages(connection, statement, document):
+        lists = access.lists(connection, [row.id for row in rows])
         yield {
             "number": [row.id for row in rows],
             **{
@@ -234,7 +239,10 @@ def _documents(connection: Connection, whole: Collection) -> Iterator[dict[str, 
             },
             "digest": [row.kept for row in rows],
             "other": [
-                json.dumps({column.name: _plain(row._mapping[column]) for column in others})
+                json.dumps(
+                    {column.name: _plain(row._mapping[column]) for column in others}
+                    | {"allow": lists.get(row.id, ())}
+                )
                 for row in rows
             ],
         }

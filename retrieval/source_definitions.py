@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 from sqlalchemy import Row, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from infra.contracts import Readers
 from infra.database.engine import Database
 from infra.database.schema import collection, source
 from infra.errors import Conflict, InvalidRequest, NotFound
+from retrieval.access import settle
 from retrieval.collections import Collection
 from retrieval.documents import check_metadata
 from retrieval.sources import Spec
@@ -35,6 +37,7 @@ class Definition:
     """Of the place; what was brought in is remembered under it."""
     options: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    readers: Readers | None = None
     created_at: datetime = datetime.min.replace(tzinfo=UTC)
 
 
@@ -44,7 +47,7 @@ class Definitions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(
+    def add(  # noqa: PLR0913  a source is what these say
         self,
         name: str,
         spec: Spec,
@@ -53,11 +56,12 @@ class Definitions:
         identity: str,
         options: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        readers: Readers | None = None,
     ) -> Definition:
         """Name a source.
 
         Raises:
-            Conflict: there is one of that name.
+            Conflict: there is one of that name, or the collection is of another tenant.
             InvalidRequest: the name is none, or the place holds a password.
         """
         if not NAME.fullmatch(name):
@@ -67,6 +71,7 @@ class Definitions:
             )
         check_metadata(metadata or {})
         refuse_secrets(spec)
+        settled = settle(into, readers) if readers is not None else None
         try:
             with self._database.write() as connection:
                 connection.execute(
@@ -78,6 +83,8 @@ class Definitions:
                         identity=identity,
                         options=dict(options or {}),
                         metadata=dict(metadata or {}),
+                        tenant=settled.tenant if settled else None,
+                        allow=list(settled.allow) if settled else None,
                         created_at=datetime.now(UTC),
                     )
                 )
@@ -145,5 +152,6 @@ def _definition(row: Row[Any]) -> Definition:
         identity=row.identity,
         options=row.options,
         metadata=row.metadata,
+        readers=None if row.allow is None else Readers(row.tenant, tuple(row.allow)),
         created_at=row.created_at,
     )

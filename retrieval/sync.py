@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.contracts import Readers
 from infra.errors import (
     Conflict,
     FetchFailed,
@@ -85,6 +86,7 @@ class Syncer:
         origin: Origin,
         *,
         metadata: Mapping[str, Any] | None = None,
+        readers: Readers | None = None,
         on_listed: Callable[[int], object] = lambda _: None,
     ) -> Plan:
         """List the source and compare it with what the collection holds; nothing is changed.
@@ -93,6 +95,7 @@ class Syncer:
             known: what the source brought in so far, as `Synced.known` tells.
             origin: the source.
             metadata: given to every document.
+            readers: who may read every document; None leaves that as it is.
             on_listed: called with the number of items now and then; may raise to stop.
 
         Raises:
@@ -101,7 +104,7 @@ class Syncer:
         """
         check_metadata(metadata or {})
         seen: set[str] = set()
-        comparison = _Comparison(known, given=_digest(metadata))
+        comparison = _Comparison(known, given=_digest(metadata, readers))
         for listed in origin.list():
             if listed.uri in seen:
                 continue
@@ -137,7 +140,7 @@ class Syncer:
         synced.claim(item.uri for item in plan.new)
         gone = [] if plan.withheld else list(plan.gone)
         with scratch_folder(self._scratch) as folder:
-            fetching = _Fetching(origin, plan, folder, options.metadata)
+            fetching = _Fetching(origin, plan, folder, options)
             marks = _Marks(synced, fetching.tokens)
             with closing(self._ingest(into, fetching)) as events:
                 try:
@@ -184,6 +187,8 @@ class Options:
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Given to every document."""
+    readers: Readers | None = None
+    """Who may read every document; None leaves that as it is."""
     allow_deletes: bool = False
     """Remove whatever is gone, however much it is."""
 
@@ -228,7 +233,7 @@ class _Comparison:
 class _Fetching:
     """Fetches items one after the other, ahead of the ingest that reads them."""
 
-    def __init__(self, origin: Origin, plan: Plan, scratch: Path, given: Mapping[str, Any]) -> None:
+    def __init__(self, origin: Origin, plan: Plan, scratch: Path, options: Options) -> None:
         self.tokens: dict[str, str | None] = {}
         """What was fetched, by URI, until it is settled."""
         self.failure: SourceFailed | None = None
@@ -236,8 +241,9 @@ class _Fetching:
         self._origin = origin
         self._plan = plan
         self._scratch = scratch
-        self._given = given
-        self._digest = _digest(given)
+        self._given = options.metadata
+        self._readers = options.readers
+        self._digest = _digest(options.metadata, options.readers)
         self._folders: dict[str, Path] = {}
         self._failures = 0
 
@@ -283,6 +289,7 @@ class _Fetching:
             path=fetched.path,
             filename=fetched.filename or item.filename,
             metadata={**item.metadata, **fetched.metadata, **self._given},
+            readers=self._readers,
         )
 
     def _known_version(self, item: Item) -> str | None:
@@ -330,11 +337,14 @@ def _token(version: str, given: str) -> str:
     return f"{given}|{version}"
 
 
-def _digest(metadata: Mapping[str, Any] | None) -> str:
+def _digest(metadata: Mapping[str, Any] | None, readers: Readers | None) -> str:
     """What is given to every document is part of its version."""
-    if not metadata:
+    given: Any = dict(metadata or {})
+    if readers is not None:
+        given = [given, readers.tenant, sorted(readers.allow)]
+    if not given:
         return ""
-    return hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _code(error: FetchFailed) -> str:

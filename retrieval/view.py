@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from infra.database.engine import Database
-from infra.database.schema import change, chunk, document, file
-from infra.errors import NotReady, StorageFailed
+from infra.database.schema import change, chunk, document
+from infra.errors import NotReady, RagstoneError, StorageFailed
 from retrieval.collections import Collection
-from retrieval.filters import Filter, matches
-from retrieval.indexes import Change, SearchIndex, open_index, remove_index
+from retrieval.index_folders import Folders, compactions, known_folders, note_compaction
+from retrieval.indexes import Change, SearchIndex, remove_index
+from retrieval.selection import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -29,44 +29,91 @@ CHECKPOINT_CHANGES = 1_000
 """Replaying fewer at the next start takes less than a second; a checkpoint is not worth it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Attributes:
-    """Metadata of all documents, as of a point in the change log."""
-
-    sequence: int
-    by_document: dict[int, dict[str, Any]]
-
-
 class View:
     """One build's index and how far it has followed the log; safe to share between threads."""
 
-    def __init__(self, database: Database, index: SearchIndex, *, collection: Collection) -> None:
+    def __init__(
+        self,
+        database: Database,
+        index: SearchIndex,
+        *,
+        collection: Collection,
+        folders: Folders | None = None,
+    ) -> None:
+        """Take an index, and where the next one is to stand when this one has been compacted."""
         self.index = index
+        self._folders = folders
+        self._renewing = threading.Lock()
         self._database = database
-        self._collection = collection
+        self.collection = collection
         self._applying = threading.Lock()
         self._advanced = threading.Condition()
         self._checkpointed = index.watermark
-        self._attributes = _Attributes(-1, {})
+        self.selection = Selection(database, collection)
+
+    @property
+    def compactions(self) -> int:
+        """How often the index was written anew."""
+        return self._folders.compactions if self._folders else 0
 
     def latest_sequence(self) -> int:
         """Return the sequence of the build's last committed change; 0 for none."""
         with self._database.read() as connection:
             latest = connection.execute(
                 select(func.max(change.c.sequence)).where(
-                    change.c.build_id == self._collection.build_id
+                    change.c.build_id == self.collection.build_id
                 )
             ).scalar()
         return int(latest or 0)
 
     def refresh(self) -> int:
         """Apply every committed change the index has not seen; returns the watermark."""
-        with self._applying:
-            while batch := self._read(self.index.watermark):
-                self.index.apply(batch)
-                with self._advanced:
-                    self._advanced.notify_all()
+        try:
+            self._follow()
+        except StorageFailed:
+            # Another process may have compacted the index and removed the files of this one.
+            if not self.renew():
+                raise
+            self._follow()
         return self.index.watermark
+
+    def renew(self, *, at_least: int | None = None) -> bool:
+        """Follow a compaction: write the index anew from the database and let go of the old one.
+
+        What was deleted is in no file of the new one. Searches go on with the old one meanwhile.
+
+        Args:
+            at_least: make this compaction, the next one; None follows those that were made.
+
+        Returns:
+            Whether there was one to follow.
+
+        Raises:
+            StorageFailed: the disk is full; the old index stays.
+        """
+        if self._folders is None:
+            return False
+        with self._renewing:
+            made = compactions(self._database, self.collection.build_id)
+            wanted = made if at_least is None else max(made, at_least)
+            if wanted <= self._folders.compactions:
+                return False
+            fresh = self._folders.open(wanted, anew=wanted > made)
+            try:
+                self._fill(fresh)
+                fresh.checkpoint()
+                if wanted > made:
+                    note_compaction(self._database, self.collection.build_id, wanted)
+            except (RagstoneError, OSError):
+                fresh.close()
+                if wanted > made:  # else it is in use by others
+                    self._folders.remove(wanted)
+                raise
+            with self._applying:
+                old, self.index = self.index, fresh
+                self._checkpointed = 0
+            self._folders.settle(wanted, old)
+        return True
 
     def catch_up(self, sequence: int, *, timeout_seconds: float) -> bool:
         """Wait until the index has seen `sequence`; false if it has not by then.
@@ -86,14 +133,6 @@ class View:
                     self._advanced.wait(timeout=min(remaining, 0.05))
         return True
 
-    def documents_matching(self, chosen: Filter) -> NDArray[np.int64]:
-        """Return the sorted numbers of the documents whose metadata match."""
-        attributes = self._current_attributes()
-        numbers = [
-            number for number, values in attributes.by_document.items() if matches(chosen, values)
-        ]
-        return np.array(sorted(numbers), dtype=np.int64)
-
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES) -> None:
         """Make the index durable if it has moved by `at_least` changes since the last time."""
         if self.index.watermark - self._checkpointed >= at_least:
@@ -104,32 +143,15 @@ class View:
         with self._applying:
             self.index.close()
 
-    def _current_attributes(self) -> _Attributes:
-        latest = self.latest_sequence()
-        if self._attributes.sequence != latest:
-            with self._database.read() as connection:
-                rows = connection.execute(
-                    select(
-                        document.c.id,
-                        document.c.metadata,
-                        document.c.source,
-                        document.c.title,
-                        file.c.filename,
-                    )
-                    .join(file, file.c.id == document.c.file_id)
-                    .where(document.c.collection_id == self._collection.id)
-                )
-                by_document = {
-                    row.id: {
-                        "source": row.source,
-                        "title": row.title,
-                        "filename": row.filename,
-                        **row.metadata,
-                    }
-                    for row in rows
-                }
-            self._attributes = _Attributes(latest, by_document)
-        return self._attributes
+    def _follow(self) -> None:
+        with self._applying:
+            self._fill(self.index)
+
+    def _fill(self, index: SearchIndex) -> None:
+        while batch := self._read(index.watermark):
+            index.apply(batch)
+            with self._advanced:
+                self._advanced.notify_all()
 
     def _read(self, after: int) -> Sequence[Change]:
         with self._database.read() as connection:
@@ -146,7 +168,7 @@ class View:
                 )
                 .outerjoin(chunk, chunk.c.id == change.c.chunk_id)
                 .outerjoin(document, document.c.id == chunk.c.document_id)
-                .where(change.c.build_id == self._collection.build_id, change.c.sequence > after)
+                .where(change.c.build_id == self.collection.build_id, change.c.sequence > after)
                 .order_by(change.c.sequence)
                 .limit(BATCH_CHANGES)
             )
@@ -178,12 +200,32 @@ class Views:
             with self._opening:
                 view = self._open.get(collection.build_id)
                 if view is None:
-                    view = View(self._database, self._open_index(collection), collection=collection)
+                    view = self._opened(collection)
                     self._open[collection.build_id] = view
         return view
 
     def folder(self, collection: Collection) -> Path:
-        return self._folder / collection.public_id / str(collection.build_id)
+        """Return where the index of the collection's build stands."""
+        return self._folders(collection).path
+
+    def remove(self, collection: Collection) -> None:
+        """Remove the files of a build that is gone, of whatever compaction, and its view."""
+        self.forget(collection)
+        for path in self._folders(collection).all():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def remove_strays(self) -> int:
+        """Remove the folders of collections and builds that are gone; returns how many."""
+        found = [
+            path
+            for parent in (self._folder.iterdir() if self._folder.is_dir() else ())
+            for path in (parent, *(parent.iterdir() if parent.is_dir() else ()))
+        ]  # first, so that what is made meanwhile is not among them
+        kept = set(known_folders(self._database))
+        strays = [path for path in found if path.relative_to(self._folder).as_posix() not in kept]
+        for path in strays:
+            shutil.rmtree(path, ignore_errors=True)
+        return len(strays)
 
     def forget(self, collection: Collection) -> None:
         """Let go of the view of a removed collection; its folder may then be deleted.
@@ -192,7 +234,8 @@ class Views:
         """
         with self._opening:
             self._open.pop(collection.build_id, None)
-        remove_index(self._index, self.folder(collection), **self._options)
+        for path in self._folders(collection).all():
+            remove_index(self._index, path, **self._options)
 
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES) -> None:
         """Checkpoint every open view that has moved enough; a full disk is logged, not fatal."""
@@ -208,12 +251,22 @@ class Views:
         for view in views:
             view.close()
 
-    def _open_index(self, collection: Collection) -> SearchIndex:
-        return open_index(
-            self._index,
-            self.folder(collection),
-            dimension=collection.recipe.dimension,
-            **self._options,
+    def _opened(self, collection: Collection) -> View:
+        folders = self._folders(collection)
+        return View(
+            self._database,
+            folders.open(folders.compactions),
+            collection=collection,
+            folders=folders,
+        )
+
+    def _folders(self, collection: Collection) -> Folders:
+        return Folders(
+            self._folder / collection.public_id,
+            collection,
+            plugin=self._index,
+            options=self._options,
+            compactions=compactions(self._database, collection.build_id),
         )
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import anyio.to_thread
 from fastapi import FastAPI
 
+from infra.errors import RagstoneError
 from infra.settings import settings_file
 from service import errors, ingesting, work
 from service.authentication import Gate, check_before_start
@@ -34,6 +35,7 @@ from service.routes import (
     console,
     conversations,
     embeddings,
+    erasures,
     files,
     gateway,
     interactions,
@@ -90,7 +92,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
-    documents = (answers, files, vector_stores, store_files, builds, sources)
+    documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
     ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
@@ -166,6 +168,10 @@ def _begin_work(components: Components) -> None:
     if components.settings.jobs.in_process:
         components.worker.start()
     ingesting.take_up(components)
+    try:
+        components.erasure.finish()
+    except RagstoneError as error:  # it is tried again with the next erasure or compaction
+        logger.error("an erasure that was cut short could not be finished: %s", error)
 
 
 def _version() -> str:

@@ -73,6 +73,10 @@ class Caller:
             missing = " or ".join(map(repr, scopes))
             raise Forbidden(f"The key {self.name!r} does not have the scope {missing}")
 
+    def may_use(self, model: str) -> bool:
+        """Whether the model is the key's."""
+        return _matches(model, self.models)
+
     def require_operator(self) -> None:
         """Refuse a tenant's key: who may make keys and budgets could open every tenant.
 
@@ -82,9 +86,9 @@ class Caller:
         if self.tenant is not None:
             raise Forbidden(f"The key {self.name!r} is confined to the tenant {self.tenant!r}")
 
-    def may_use(self, model: str) -> bool:
-        """Whether the model is the key's."""
-        return _matches(model, self.models)
+    def may_see(self, collection: str) -> bool:
+        """Tell whether a collection's name is among those that the key was made for."""
+        return _matches(collection, self.collections)
 
     def require_model(self, model: str) -> None:
         """Refuse a model that is not the key's, as if there were none of that name.
@@ -101,7 +105,7 @@ class Caller:
         Raises:
             NotFound: the key may not see the collection.
         """
-        if not _matches(name, self.collections):
+        if not self.may_see(name):
             raise NotFound("collection", name)
 
 

@@ -10,7 +10,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from infra.database.conversation_tables import conversation, conversation_item
+from infra.database.conversation_tables import (
+    conversation,
+    conversation_item,
+    conversation_item_document,
+)
 from infra.database.engine import Database
 from infra.errors import NotFound, TooLarge
 from infra.security import new_id
@@ -37,13 +41,16 @@ class Said:
     role: str
     content: Sequence[Mapping[str, Any]]
     """OpenAI's parts."""
+    documents: tuple[str, ...] = ()
+    """Public ids of the documents that it may quote: it is erased with them."""
 
     @classmethod
-    def of(cls, role: str, text: str) -> Said:
+    def of(cls, role: str, text: str, *, documents: tuple[str, ...] = ()) -> Said:
         """Return a plain text as a message."""
         kind = "output_text" if role == "assistant" else "input_text"
         part: dict[str, Any] = {"type": kind, "text": text}
-        return cls(role, [{**part, "annotations": []} if role == "assistant" else part])
+        content = [{**part, "annotations": []} if role == "assistant" else part]
+        return cls(role, content, documents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +214,17 @@ class Conversations:
             raise NotFound("item", item_id)
         return found
 
+    def erase(self, file_ids: Sequence[str]) -> int:
+        """Remove every message that may quote one of these documents; returns how many."""
+        quoting = select(conversation_item_document.c.item_id).where(
+            conversation_item_document.c.file_id.in_(file_ids)
+        )
+        with self._database.write() as connection:
+            gone = connection.execute(
+                delete(conversation_item).where(conversation_item.c.id.in_(quoting))
+            )
+        return int(gone.rowcount)
+
     def _append(
         self, connection: Connection, number: int, items: Sequence[Said], now: datetime
     ) -> list[Item]:
@@ -231,6 +249,13 @@ class Conversations:
             )
         if rows:
             connection.execute(insert(conversation_item), rows)
+        quotes = [
+            {"item_id": item.id, "file_id": each}
+            for item, one in zip(kept, items, strict=True)
+            for each in set(one.documents)
+        ]
+        if quotes:
+            connection.execute(insert(conversation_item_document), quotes)
         connection.execute(
             update(conversation).where(conversation.c.number == number).values(updated_at=now)
         )

@@ -11,17 +11,13 @@ from service.callers import Caller
 from service.limits import in_thread
 from service.questions import Questions
 from service.readiness import Readiness
+from service.seen import Seen
 from service.wiring import Components
 
 
 async def _components(request: Request) -> Components:
     components: Components = request.app.state.components
     return components
-
-
-async def _questions(request: Request) -> Questions:
-    questions: Questions = request.app.state.questions
-    return questions
 
 
 async def _readiness(request: Request) -> Readiness:
@@ -35,7 +31,6 @@ async def _caller(request: Request) -> Caller:
 
 
 Parts = Annotated[Components, Depends(_components)]
-Asked = Annotated[Questions, Depends(_questions)]
 Ready = Annotated[Readiness, Depends(_readiness)]
 Asking = Annotated[Caller, Depends(_caller)]
 
@@ -49,9 +44,26 @@ Operator = Depends(_operator)
 """Of routes that a tenant's own keys must not reach."""
 
 
-async def _vector_store(vector_store_id: str, components: Parts) -> Collection:
+async def _seen(components: Parts, caller: Asking) -> Seen:
+    return Seen(components, caller)
+
+
+Own = Annotated[Seen, Depends(_seen)]
+"""What the caller may see of the collections, documents, files and batches."""
+
+
+async def _questions(request: Request, seen: Own) -> Questions:
+    questions: Questions = request.app.state.questions
+    return questions.asked_by(seen)
+
+
+Asked = Annotated[Questions, Depends(_questions)]
+"""Questions in the caller's name: they find what it may see."""
+
+
+async def _vector_store(vector_store_id: str, seen: Own) -> Collection:
     """The collection that the path names, by public id or name."""
-    return await in_thread(lambda: components.collections.get(vector_store_id))
+    return await in_thread(lambda: seen.collections.get(vector_store_id))
 
 
 Store = Annotated[Collection, Depends(_vector_store)]

@@ -42,7 +42,7 @@ class Follower:
         self._collections = collections
         self._views = views
         self._known: dict[int, Collection] = {}
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._looked_at = float("-inf")
         self._opened = threading.Event()
         self._stopping = threading.Event()
@@ -90,7 +90,9 @@ class Follower:
 
     def _bring_up_to_date(self, item: Collection) -> None:
         try:
-            self._views.get(item).refresh()
+            view = self._views.get(item)
+            view.renew()
+            view.refresh()
             if item.build_id not in self._warmed:
                 self._warmed.add(item.build_id)
                 self._warm(item)
@@ -98,15 +100,15 @@ class Follower:
             # One broken index must not keep the others behind; its searches report it themselves.
             logger.error("the view of %r cannot follow: %s", item.name, error)
 
-    def _state(self) -> tuple[int, int, int]:
+    def _state(self) -> tuple[int, ...]:
         with self._database.read() as connection:
             sequence = connection.execute(select(func.max(change.c.sequence))).scalar()
-            count, newest = connection.execute(
-                select(func.count(), func.max(build.c.id))
+            others = connection.execute(
+                select(func.count(), func.max(build.c.id), func.sum(build.c.compactions))
                 .select_from(build)
                 .where(build.c.state.in_(FOLLOWED))
             ).one()
-        return int(sequence or 0), int(count), int(newest or 0)
+        return int(sequence or 0), *(int(each or 0) for each in others)
 
     def _all(self) -> list[Collection]:
         """Return every collection once for each build that is kept in step.

@@ -20,8 +20,9 @@ from infra.jobs.records import Job
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from infra.contracts import Readers
     from retrieval.collections import Collection
-    from retrieval.documents import StoredDocument
+    from retrieval.documents import Documents, StoredDocument
     from retrieval.ingest import Event
     from retrieval.sources import Source, Unwalkable
     from service.wiring import Components
@@ -75,26 +76,42 @@ def define(registered: Registry, parts: Components) -> None:
         paths: list[str],
         metadata: dict[str, Any] | None = None,
         prune: bool = False,
+        readers: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        into = parts.collections.get(collection)
+        from infra.contracts import Readers
+        from retrieval.sources.folder import walk
+
+        given = Readers(readers["tenant"], tuple(readers["allow"])) if readers else None
+        folders = [Path(path) for path in paths]
         return _read_folders(
             attempt,
             parts,
-            into,
-            paths=[Path(path) for path in paths],
-            metadata=metadata or {},
+            parts.collections.get(collection),
+            paths=folders,
+            sources=list(walk(folders, metadata=metadata, readers=given)),
             prune=prune,
         )
 
 
 def attach(
-    parts: Components, into: Collection, file_id: str, metadata: Mapping[str, Any] | None = None
+    parts: Components,
+    into: Collection,
+    file_id: str,
+    *,
+    documents: Documents,
+    metadata: Mapping[str, Any] | None = None,
+    readers: Readers | None = None,
 ) -> StoredDocument:
-    """Accept an uploaded file and have it read, in one transaction; raises as `attach` does."""
-    attached = parts.documents.attach(
+    """Accept an uploaded file and have it read, in one transaction; raises as `attach` does.
+
+    `documents` are those that the caller may see; the job that reads the file leaves them whose
+    they are.
+    """
+    attached = documents.attach(
         into,
         file_id,
         metadata=metadata,
+        readers=readers,
         announce=lambda connection: read_attached(parts, into.public_id, connection=connection),
     )
     parts.jobs.tell()
@@ -119,6 +136,7 @@ def read_folders(
     paths: Sequence[Path],
     *,
     metadata: Mapping[str, Any],
+    readers: Readers | None = None,
     prune: bool = False,
 ) -> Job:
     """Have files and folders, as the worker's machine knows them, read into a collection."""
@@ -127,6 +145,7 @@ def read_folders(
         "paths": [str(path.resolve()) for path in paths],
         "metadata": dict(metadata),
         "prune": prune,
+        "readers": asdict(readers) if readers else None,
     }
     return parts.jobs.start(FOLDERS, arguments)
 
@@ -266,14 +285,12 @@ def _read_folders(
     into: Collection,
     *,
     paths: Sequence[Path],
-    metadata: Mapping[str, Any],
+    sources: Sequence[Source | Unwalkable],
     prune: bool,
 ) -> dict[str, Any]:
     from retrieval.commit import Committed
     from retrieval.ingest import Skipped, Summary, Unchanged
-    from retrieval.sources.folder import walk
 
-    sources = list(walk(paths, metadata=metadata))
     summary, done = Summary(), 0
     with closing(_events(parts, into, sources)) as events:
         for event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from infra.contracts import Answer
@@ -24,6 +24,7 @@ from service.engines import Turn, Unsupported
 from service.generating import Chosen
 from service.limits import Admission, Result, in_thread
 from service.redaction import redacted
+from service.seen import Seen
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,6 @@ class Question:
     """How to search, where the settings are not to decide; its text, limit and filter are not."""
     parameter: str = "question"
     """What the caller knows the text as, for error messages."""
-    caller: Caller = Caller()
-    """In whose name a model is asked."""
     generator: str | None = None
     """The model or engine that is to answer, where the settings are not to decide."""
     unsupported: Unsupported = "mark"
@@ -60,9 +59,16 @@ class Question:
 class Questions:
     """What every route that asks goes through."""
 
-    def __init__(self, components: Components, admission: Admission) -> None:
+    def __init__(
+        self, components: Components, admission: Admission, *, seen: Seen | None = None
+    ) -> None:
         self._components = components
         self._admission = admission
+        self._seen = seen or Seen(components, Caller())
+
+    def asked_by(self, seen: Seen) -> Questions:
+        """Return the same for one caller, who finds what it may see and nothing else."""
+        return Questions(self._components, self._admission, seen=seen)
 
     async def answer(self, question: Question) -> Answer:
         """Return the whole answer."""
@@ -74,16 +80,15 @@ class Questions:
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the answer's events; closing it stops the engine and gives the place back."""
-        question.caller.require("ask")
+        self._seen.caller.require("ask")
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
             said = await in_thread(lambda: self._said(question))
-            answering = self._components.answering
-            if question.template is not None:
-                answering = answering.searching(question.template)
-            chosen = self._components.generators.choose(question.generator, question.caller)
-            answering = answering.using(
+            template = question.template or SearchRequest("")
+            template = replace(template, access=self._seen.access)
+            chosen = self._components.generators.choose(question.generator, self._seen.caller)
+            answering = self._components.answering.searching(template).using(
                 chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
             )
             events = answering.stream(
@@ -103,7 +108,7 @@ class Questions:
                         bill.note(event)
                         if isinstance(event, Finished):
                             self._count(event.answer)
-                            self._components.answer_records.record(event.answer, question.caller)
+                            self._components.answer_records.record(event.answer, self._seen.caller)
                             await in_thread(partial(self._remember, question, event.answer))
                         yield event
             except EngineFailed:
@@ -119,7 +124,7 @@ class Questions:
         settings = self._components.settings
         return await open_bill(
             self._components.meter,
-            caller=question.caller,
+            caller=self._seen.caller,
             engine=settings.generation.engine,
             prompt_tokens=most_prompt_tokens(question, settings.retrieval),
             completion_tokens=question.max_tokens or settings.generation.max_tokens,
@@ -128,7 +133,7 @@ class Questions:
     def _said(self, question: Question) -> tuple[Turn, ...]:
         if question.conversation is None:
             return ()
-        return self._components.conversations.history(question.caller, question.conversation)
+        return self._components.conversations.history(self._seen.caller, question.conversation)
 
     def _remember(self, question: Question, answer: Answer) -> None:
         """Add question and answer to the conversation; what masks answers masks them there too."""
@@ -137,9 +142,10 @@ class Questions:
         texts = [question.text, answer.text]
         if self._components.settings.guards.personal_data != "off":
             texts = [mask(text) for text in texts]
-        said = [Said.of("user", texts[0]), Said.of("assistant", texts[1])]
+        quoted = tuple(passage.document_id for passage in answer.passages)
+        said = [Said.of("user", texts[0]), Said.of("assistant", texts[1], documents=quoted)]
         try:
-            self._components.conversations.append(question.caller, question.conversation, said)
+            self._components.conversations.append(self._seen.caller, question.conversation, said)
         except (NotFound, TooLarge) as error:  # it was deleted meanwhile, or holds less than this
             logger.info("an answer is not kept in its conversation: %s", error.message)
 
@@ -155,13 +161,17 @@ class Questions:
             return await in_thread(work)
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
-        collection = self._components.collections.get(name)
+        collection = self._seen.collections.get(name)
+        request = replace(request, access=self._seen.access)
+        if request.access is not None:  # see _prepare
+            request = replace(request, min_sequence=0)
         self._check_sequence(collection, request.min_sequence)
         return self._components.search(collection, request)
 
     def _prepare(self, question: Question) -> Collection:
-        collection = self._components.collections.get(question.collection)
-        if question.min_sequence:
+        collection = self._seen.collections.get(question.collection)
+        # Sequences count what everybody writes, so a tenant is told none and may wait for none.
+        if question.min_sequence and self._seen.access is None:
             self._check_sequence(collection, question.min_sequence)
             view = self._components.views.get(collection)
             require_sequence(view, question.min_sequence, timeout_seconds=SEQUENCE_TIMEOUT_SECONDS)

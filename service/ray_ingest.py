@@ -102,14 +102,18 @@ class _Worker:
 def _sources(batch: Mapping[str, Any]) -> Iterator[Source]:
     from json import loads
 
+    from infra.contracts import Readers
     from retrieval.sources import Source
 
-    columns = (batch[name] for name in ("uri", "path", "filename", "metadata"))
-    for uri, path, filename, metadata in zip(*columns, strict=True):
-        yield Source(str(uri), Path(str(path)), str(filename), loads(str(metadata)))
+    columns = (batch[name] for name in ("uri", "path", "filename", "metadata", "readers"))
+    for uri, path, filename, metadata, given in zip(*columns, strict=True):
+        named = loads(str(given))
+        readers = Readers(named["tenant"], tuple(named["allow"])) if named else None
+        yield Source(str(uri), Path(str(path)), str(filename), loads(str(metadata)), readers)
 
 
 def _item(source: Source) -> dict[str, str]:
+    from dataclasses import asdict
     from json import dumps
 
     return {
@@ -117,6 +121,7 @@ def _item(source: Source) -> dict[str, str]:
         "path": str(source.path.absolute()),
         "filename": source.filename,
         "metadata": dumps(dict(source.metadata)),
+        "readers": dumps(asdict(source.readers) if source.readers else None),
     }
 
 

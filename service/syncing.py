@@ -17,6 +17,7 @@ from infra.jobs.records import Job
 from service.ingesting import LANE, SHOWN_SKIPPED
 
 if TYPE_CHECKING:
+    from infra.contracts import Readers
     from retrieval.collections import Collection
     from retrieval.ingest import Event, Summary
     from retrieval.source_definitions import Definition
@@ -44,6 +45,8 @@ class Wanted:
     """None where there is none yet and none is to be made: all is new."""
     options: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    readers: Readers | None = None
+    """Who may read the documents; None leaves that as it is, or as the collection says."""
     allow_deletes: bool = False
 
 
@@ -89,6 +92,7 @@ def by_name(parts: Components, definition: Definition, *, allow_deletes: bool = 
         parts.collections.get(definition.collection),
         definition.options,
         definition.metadata,
+        definition.readers,
         allow_deletes,
     )
 
@@ -122,7 +126,9 @@ def plan(
 
     into = wanted.collection
     known = Synced(parts.database, into, origin.identity).known() if into else {}
-    return parts.syncer.plan(known, origin, metadata=wanted.metadata, on_listed=on_listed)
+    return parts.syncer.plan(
+        known, origin, metadata=wanted.metadata, readers=wanted.readers, on_listed=on_listed
+    )
 
 
 def events(parts: Components, wanted: Wanted, origin: Origin, found: Plan) -> Iterator[Event]:
@@ -133,7 +139,7 @@ def events(parts: Components, wanted: Wanted, origin: Origin, found: Plan) -> It
     into = wanted.collection
     assert into is not None
     synced = Synced(parts.database, into, origin.identity)
-    options = Options(wanted.metadata, wanted.allow_deletes)
+    options = Options(wanted.metadata, wanted.readers, wanted.allow_deletes)
     return parts.syncer.run(into, origin, synced, found, options=options)
 
 

@@ -17,7 +17,7 @@ from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
-from service.answer_wiring import WritingParts
+from service.erasure_wiring import ErasureParts
 from service.keys import Keys
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.receipts import Asked
     from retrieval.rerankers import Reranker
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
@@ -45,18 +46,29 @@ if TYPE_CHECKING:
     from service.supervision.engines import Engines
 
 
-class Components(WritingParts):
+class Components(ErasureParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
     """
 
     def __init__(
-        self, settings: Settings, *, reread: Callable[[], Settings] = load_settings
+        self,
+        settings: Settings,
+        *,
+        reread: Callable[[], Settings] = load_settings,
+        on_step: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """`reread` returns the settings as they are now, for what can be reloaded."""
+        """Take the settings and what to tell.
+
+        Args:
+            settings: in force.
+            reread: returns the settings as they are now, for what can be reloaded.
+            on_step: is told of each step of an erasure or compaction.
+        """
         self.settings = settings
         self.reread = reread
+        self.on_step = on_step
 
     @cached_property
     def database(self) -> Database:
@@ -81,7 +93,7 @@ class Components(WritingParts):
 
     @cached_property
     def files(self) -> Files:
-        return Files(self.database, self.blobs)
+        return Files(self.database, self.blobs, quotes=self.quotes)
 
     @cached_property
     def batches(self) -> Batches:
@@ -185,6 +197,7 @@ class Components(WritingParts):
             reader=self.reader,
             embedders=self.embedders,
             splitter=self.splitter,
+            files=self.files,
         )
 
     @cached_property
@@ -336,14 +349,19 @@ class Components(WritingParts):
             splitter=self.splitter.identity,
         )
 
-    def delete_collection(self, name: str) -> Collection:
+    def delete_collection(self, name: str, *, asked: Asked | None = None) -> Collection:
         """Remove a collection: rows, vectors, index files, and the bytes nothing else refers to."""
-        builds = self.builds.list(self.collections.get(name))
+        from retrieval.receipts import Asked
+
+        whole = self.collections.get(name)
+        builds = self.builds.list(whole)
+        self.erasure.begin_collection(whole, asked=asked or Asked("local", with_files=False))
+        self.on_step("noted")
         gone = self.collections.delete(name)
         for build in builds:
-            self.views.forget(build.of(gone))
+            self.views.remove(build.of(gone))
         shutil.rmtree(self.views.folder(gone).parent, ignore_errors=True)
-        self.files.sweep()
+        self.erasure.finish(collection=gone.public_id)
         return gone
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from infra.jobs.definitions import Registry, Resources
 from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
-from service import building, ingesting, launching, pipelining, snapshots, syncing
+from service import building, erasing, ingesting, launching, pipelining, snapshots, syncing
 
 if TYPE_CHECKING:
     from infra.jobs.worker import Worker
@@ -29,6 +29,7 @@ def registry(parts: Components) -> Registry:
         syncing.define,
         launching.define,
         pipelining.define,
+        erasing.define,
     ):
         define(registered, parts)
     return registered

@@ -36,3 +36,16 @@ conversation_item = Table(
     Column("created_at", Moment(), nullable=False),
     sqlite_autoincrement=True,
 )
+
+# Which documents a message quotes, so that erasing one erases the message.
+conversation_item_document = Table(
+    "conversation_item_document",
+    metadata,
+    Column(
+        "item_id",
+        String(64),
+        ForeignKey("conversation_item.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("file_id", String(64), primary_key=True, index=True),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        self.busy_seconds = BUSY_SECONDS
         self._engine = _open(url)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent snapshot; whatever it did is rolled back at the end."""
-        with _storage_errors(), self._engine.connect() as connection:
+        with storage_errors(), self._engine.connect() as connection:
             if not self.is_sqlite:  # where a transaction is a snapshot only when asked
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
@@ -45,7 +47,7 @@ class Database:
             durable: wait for the disk. Without, a power cut may undo it, though never without
                 whatever was committed after it; the death of a process undoes nothing.
         """
-        with _storage_errors(), self._engine.connect() as connection:
+        with storage_errors(), self._engine.connect() as connection:
             connection = connection.execution_options(ragstone_write=True)
             with self._synchronous(connection, durable=durable), connection.begin():
                 if not durable and not self.is_sqlite:
@@ -53,6 +55,15 @@ class Database:
                 if lock is not None:
                     self.lock(connection, lock)
                 yield connection
+
+    @contextmanager
+    def maintenance(self) -> Iterator[Connection]:
+        """A connection without a transaction, for what must not be in one."""
+        with storage_errors(), self._engine.connect() as connection:
+            # SQLite's connections are so already; to say it again would undo it afterwards.
+            if not self.is_sqlite:
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
 
     @contextmanager
     def _synchronous(self, connection: Connection, *, durable: bool) -> Iterator[None]:
@@ -128,9 +139,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _storage_errors() -> Iterator[None]:
+def storage_errors() -> Iterator[None]:
+    """Tell of the database's failures as ours; also of those of the driver, used by itself."""
     try:
         yield
+    except sqlite3.OperationalError as error:
+        raise StorageFailed(f"Database: {error}") from error
     except OperationalError as error:
         raise StorageFailed(f"Database: {error.orig}") from error
     except DBAPIError as error:

@@ -60,6 +60,8 @@ collection = Table(
     Column("name", String(255), nullable=False, unique=True),
     Column("live_build_id", Number, nullable=True),
     Column("attributes", JSON, nullable=False, default=dict),
+    # Whose it is: it then holds this tenant's documents only. NULL is the operator's.
+    Column("tenant", String(255), nullable=True),
     Column("created_at", Moment(), nullable=False),
     Column("last_active_at", Moment(), nullable=False),
     sqlite_autoincrement=True,
@@ -81,6 +83,9 @@ build = Table(
     Column("recipe_digest", String(80), nullable=False),
     Column("recipe", JSON, nullable=False),
     Column("dimension", Integer, nullable=False),
+    # How often its index was written anew from the database: a process that knows of fewer times
+    # still has files with what was deleted, and opens the index again.
+    Column("compactions", Integer, nullable=False, server_default="0"),
     Column("created_at", Moment(), nullable=False),
     sqlite_autoincrement=True,
 )
@@ -94,6 +99,7 @@ file = Table(
     Column("purpose", String(32), nullable=False),
     Column("digest", String(80), nullable=False, index=True),
     Column("bytes", BigInteger, nullable=False),
+    Column("tenant", String(255), nullable=True),
     Column("created_at", Moment(), nullable=False),
     sqlite_autoincrement=True,
 )
@@ -117,11 +123,21 @@ document = Table(
     Column("media_type", String(128), nullable=False, default=""),
     Column("metadata", JSON, nullable=False, default=dict),
     Column("characters", Integer, nullable=False, default=0),
+    Column("tenant", String(255), nullable=True),  # NULL is the operator's
     Column("created_at", Moment(), nullable=False),
     Column("updated_at", Moment(), nullable=False),
     UniqueConstraint("collection_id", "source"),
     Index(None, "collection_id", "status"),
+    Index(None, "collection_id", "tenant"),
     sqlite_autoincrement=True,
+)
+
+# A document's list; one without rows is open to everyone of its tenant.
+document_reader = Table(
+    "document_reader",
+    metadata,
+    Column("document_id", Number, ForeignKey("document.id", ondelete="CASCADE"), primary_key=True),
+    Column("principal", String(255), primary_key=True),  # key:NAME, group:NAME or public
 )
 
 # A document's text in pieces of equal length, so that a span is read without reading the book.
@@ -214,6 +230,7 @@ batch = Table(
         nullable=False,
         index=True,
     ),
+    Column("tenant", String(255), nullable=True),
     Column("created_at", Moment(), nullable=False),
     Column("cancelled_at", Moment(), nullable=True),
 )
@@ -229,6 +246,32 @@ batch_member = Table(
 # Bytes that no file refers to any more and that are about to be removed: written with the deletion,
 # emptied after it, so that a crash in between forgets nothing.
 doomed_blob = Table("doomed_blob", metadata, Column("digest", String(80), primary_key=True))
+
+# What was erased, without a word of it: ids, counts and digests. Written before anything is
+# removed, so that an erasure that was cut short is finished. It outlives its collection.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("number", Number, Identity(), primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("collection", String(64), nullable=False, index=True),  # its public id
+    Column("collection_name", String(255), nullable=False),
+    # begun | removed (no endpoint finds it) | compacted (nor does a look at the files)
+    Column("state", String(16), nullable=False),
+    Column("requested_by", String(255), nullable=False),
+    Column("tenant", String(255), nullable=True),  # of the key that asked
+    Column("documents", JSON, nullable=False),
+    Column("removed", JSON, nullable=False),  # counts
+    Column("compaction", JSON, nullable=False),  # what it did, and what it had to leave
+    Column("created_at", Moment(), nullable=False),
+    Column("removed_at", Moment(), nullable=True),
+    Column("compacted_at", Moment(), nullable=True),
+    sqlite_autoincrement=True,
+)
+
+# Documents that are gone and that other stores may still quote: written with the deletion, emptied
+# once those stores have erased, so that a crash in between forgets nothing.
+doomed_quote = Table("doomed_quote", metadata, Column("document", String(64), primary_key=True))
 
 # Where the documents of a collection are kept in step with; no secret stands here.
 source = Table(
@@ -248,6 +291,9 @@ source = Table(
     Column("identity", Text, nullable=False),  # what its items are remembered under
     Column("options", JSON, nullable=False),
     Column("metadata", JSON, nullable=False),
+    Column("tenant", String(255), nullable=True),
+    # A list of texts; NULL, with no tenant either, leaves documents as they are.
+    Column("allow", JSON(none_as_null=True), nullable=True),
     Column("created_at", Moment(), nullable=False),
     sqlite_autoincrement=True,
 )

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+from infra.contracts import Readers
 from infra.errors import InvalidRequest, UnreadableDocument
 from infra.plugins import available, load
 from infra.settings import Sources as Limits
@@ -43,6 +44,8 @@ class Source:
     path: Path
     filename: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    readers: Readers | None = None
+    """Who may read the document; None leaves that as it is, or as the collection says."""
 
 
 @dataclass(frozen=True, slots=True)

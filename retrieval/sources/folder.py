@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from infra.contracts import Readers
 from infra.errors import InvalidRequest, SourceFailed
 from retrieval.globs import Globs
 from retrieval.sources import (
@@ -105,7 +107,10 @@ class Folder:
 
 
 def walk(
-    paths: Iterable[Path], *, metadata: Mapping[str, Any] | None = None
+    paths: Iterable[Path],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    readers: Readers | None = None,
 ) -> Iterator[Source | Unwalkable]:
     """Yield the files at and below `paths`, sorted; hidden ones and linked folders are passed over.
 
@@ -116,7 +121,8 @@ def walk(
     for root in roots:
         if not root.exists():
             raise InvalidRequest(f"No file or folder {str(root)!r}", parameter="paths")
-    return _walk(roots, dict(metadata or {}))
+    found = _walk(roots, dict(metadata or {}))
+    return (replace(one, readers=readers) if isinstance(one, Source) else one for one in found)
 
 
 def _walk(roots: list[Path], metadata: dict[str, Any]) -> Iterator[Source | Unwalkable]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import builds, documents
+from service.cli import builds, documents, erasures
 from service.cli.output import Json, Yes, note, print_json, print_table, say
 from service.cli.session import opened
 
@@ -64,12 +64,15 @@ def create(
     overlap_tokens: Annotated[
         int | None, typer.Option(min=0, help="Tokens that neighbours share; else the setting.")
     ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Holds this tenant's documents only, and is its own.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Create an empty collection, to be built with the embedder of the settings."""
     with opened() as parts:
         recipe = parts.recipe(chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
-        row = _row(parts, parts.collections.create(name, recipe))
+        row = _row(parts, parts.collections.create(name, recipe, tenant=tenant))
     if json:
         print_json(row)
     else:
@@ -94,12 +97,15 @@ def rename(
 @app.command("delete")
 def delete(name: Name, yes: Yes = False, json: Json = False) -> None:
     """Delete a collection with its documents, chunks, vectors and index; uploaded files stay."""
+    from retrieval.receipts import Asked
+    from service.erasing import TERMINAL
+
     with opened() as parts:
         row = _row(parts, parts.collections.get(name))
         if not yes:
             question = f"Delete {row['name']!r} with {row['documents']} documents?"
             typer.confirm(question, abort=True, err=True)
-        parts.delete_collection(row["id"])
+        parts.delete_collection(row["id"], asked=Asked(TERMINAL, with_files=False))
     if json:
         print_json({"id": row["id"], "name": row["name"], "deleted": True})
     else:
@@ -107,6 +113,7 @@ def delete(name: Name, yes: Yes = False, json: Json = False) -> None:
 
 
 builds.add_to(app)
+erasures.add_to(app)
 
 
 def every_collection(parts: Components) -> list[Collection]:
@@ -133,6 +140,7 @@ def _row(parts: Components, item: Collection) -> dict[str, Any]:
         "chunks": counts.chunks,
         "bytes": counts.bytes,
         "attributes": item.attributes,
+        "tenant": item.tenant,
         "created_at": item.created_at,
         "last_active_at": item.last_active_at,
         "recipe": item.recipe.as_dict(),

@@ -1,4 +1,4 @@
-"""`ragstone collections documents`: list and delete the documents of a collection."""
+"""`ragstone collections documents`: list, share and delete the documents of a collection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.output import CollectionName, Json, Yes, place, print_json, print_table, say
+from service.cli.output import (
+    Allow,
+    CollectionName,
+    Json,
+    Tenant,
+    Yes,
+    place,
+    print_json,
+    print_table,
+    say,
+)
 from service.cli.session import opened
 
 if TYPE_CHECKING:
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
 PAGE = 1000
 
 app = typer.Typer(
-    help="List and delete the documents of a collection.",
+    help="List, share and delete the documents of a collection.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -59,15 +69,21 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete documents: their text, chunks and vectors; their bytes unless they were uploaded."""
+    from retrieval.receipts import Asked
+    from service.erasing import TERMINAL
+
     with opened() as parts:
         within = parts.collections.get(collection)
-        chosen = [_find(parts, within, name) for name in names]
+        chosen = [find(parts, within, name) for name in names]
         if not yes:
             listed = ", ".join(place(item.source) for item in chosen)
             typer.confirm(f"Delete {listed} from {within.name!r}?", abort=True, err=True)
-        for item in chosen:
-            parts.documents.delete(within, item.file_id)
-        parts.files.sweep()
+        parts.erasure.erase(
+            parts.documents,
+            within,
+            [item.file_id for item in chosen],
+            asked=Asked(TERMINAL, with_files=False),
+        )
         view = parts.views.get(within)
         view.refresh()
         view.checkpoint(at_least=1)  # the old one still holds the text
@@ -79,7 +95,37 @@ def delete(
         say(f"Deleted {len(chosen)} from {within.name!r}")
 
 
-def _find(parts: Components, within: Collection, name: str) -> StoredDocument:
+@app.command("share")
+def share(
+    names: Annotated[
+        list[str], typer.Argument(metavar="DOCUMENT...", help="Document ids, or paths.")
+    ],
+    collection: CollectionName = "default",
+    tenant: Tenant = None,
+    allow: Allow = None,
+    json: Json = False,
+) -> None:
+    """Say whose documents are and who may read them; nothing is embedded again.
+
+    Without --tenant they stay whose they are; without --allow everyone of the tenant may read them.
+    """
+    from infra.contracts import Readers
+
+    with opened() as parts:
+        within = parts.collections.get(collection)
+        chosen = [find(parts, within, name) for name in names]
+        readers = Readers(tenant, tuple(allow or ()))
+        shared = [parts.documents.update(within, item.file_id, readers=readers) for item in chosen]
+    if json:
+        print_json([_row(item) for item in shared])
+    else:
+        for item in shared:
+            say(
+                f"{place(item.source)}: {item.tenant or 'operator'}, {', '.join(item.allow) or '-'}"
+            )
+
+
+def find(parts: Components, within: Collection, name: str) -> StoredDocument:
     """Return the document of an id, a source or a path."""
     from infra.errors import NotFound
 
@@ -115,6 +161,8 @@ def _row(item: StoredDocument) -> dict[str, Any]:
         else None,
         "media_type": item.media_type,
         "metadata": item.metadata,
+        "tenant": item.tenant,
+        "allow": item.allow,
         "characters": item.characters,
         "bytes": item.bytes,
         "chunks": item.chunks,

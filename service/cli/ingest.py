@@ -10,11 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.cli.output import CollectionName, Json, note, place, print_json, say, waiting
+from service.cli.output import (
+    Allow,
+    CollectionName,
+    Json,
+    Tenant,
+    note,
+    place,
+    print_json,
+    say,
+    waiting,
+)
 from service.cli.progress import watched
+from service.cli.readers import parse_readers
 from service.cli.session import opened
 
 if TYPE_CHECKING:
+    from infra.contracts import Readers
     from retrieval.collections import Collection
     from retrieval.ingest import Summary
     from retrieval.sources import Source, Unwalkable
@@ -57,6 +69,8 @@ def ingest(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Given to every document; may be repeated."),
     ] = None,
+    tenant: Tenant = None,
+    allow: Allow = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove documents whose file is gone from the folders.")
     ] = False,
@@ -80,11 +94,12 @@ def ingest(
     from retrieval.sources.folder import walk
 
     given = parse_metadata(metadata or [])
+    readers = parse_readers(tenant, allow)
     if background:
-        _queue(paths, collection, metadata=given, prune=prune, json=json)
+        _queue(paths, collection, metadata=given, readers=readers, prune=prune, json=json)
         return
     with opened() as parts:
-        sources = list(walk(paths, metadata=given))
+        sources = list(walk(paths, metadata=given, readers=readers))
         into = find_or_create(parts, collection)
         folders = [path for path in paths if path.is_dir()] if prune else []
         if on == "ray":
@@ -114,7 +129,13 @@ def _on_ray(
 
 
 def _queue(
-    paths: Sequence[Path], collection: str, *, metadata: dict[str, Any], prune: bool, json: bool
+    paths: Sequence[Path],
+    collection: str,
+    *,
+    metadata: dict[str, Any],
+    readers: Readers | None,
+    prune: bool,
+    json: bool,
 ) -> None:
     from retrieval.sources.folder import walk
     from service.cli import job_output
@@ -123,7 +144,7 @@ def _queue(
     with opened() as parts:
         walk(paths)  # says so if one does not exist
         into = find_or_create(parts, collection)
-        job = read_folders(parts, into, paths, metadata=metadata, prune=prune)
+        job = read_folders(parts, into, paths, metadata=metadata, readers=readers, prune=prune)
         job_output.tell_without_worker(parts)
     if json:
         print_json(job_output.as_dict(job))

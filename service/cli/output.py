@@ -29,6 +29,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CollectionName = Annotated[
     str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")
 ]
+Tenant = Annotated[str | None, typer.Option(help="Whose the documents are; else the operator's.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="key:NAME|group:NAME|public",
+        help="Who may read them; may be repeated. Else everyone of the tenant.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 

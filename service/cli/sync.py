@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from service.cli.output import CollectionName, Json, note, print_json, print_table, say, waiting
+from service.cli.output import (
+    Allow,
+    CollectionName,
+    Json,
+    Tenant,
+    note,
+    print_json,
+    print_table,
+    say,
+    waiting,
+)
+from service.cli.readers import parse_readers
 from service.cli.session import opened
 
 if TYPE_CHECKING:
@@ -74,6 +85,8 @@ def run(
     collection: CollectionName = "default",
     metadata: Metadata = None,
     option: SourceOptions = None,
+    tenant: Tenant = None,
+    allow: Allow = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change; change nothing.")
     ] = False,
@@ -100,7 +113,8 @@ def run(
         wanted = _named(parts, source) or _wanted(
             parts, source, collection, metadata=metadata, option=option, makes=not dry_run
         )
-        wanted = replace(wanted, allow_deletes=allow_deletes)
+        readers = parse_readers(tenant, allow) or wanted.readers
+        wanted = replace(wanted, allow_deletes=allow_deletes, readers=readers)
         if watch:
             _watch(parts, wanted, json=json)
         outcome = _look(parts, wanted) if dry_run else sync_once(parts, wanted)
@@ -119,6 +133,8 @@ def add(
     collection: CollectionName = "default",
     metadata: Metadata = None,
     option: SourceOptions = None,
+    tenant: Tenant = None,
+    allow: Allow = None,
     every: Annotated[str | None, typer.Option(help="Such as 15m, 6h or 1d.")] = None,
     cron: Annotated[str | None, typer.Option(help="Five fields, or such as @daily.")] = None,
     json: Json = False,
@@ -146,6 +162,7 @@ def add(
             identity=origin.identity,
             options=wanted.options,
             metadata=wanted.metadata,
+            readers=parse_readers(tenant, allow),
         )
         if expression:
             arguments = syncing.job_arguments(definition)

@@ -65,11 +65,9 @@ class RepeatedCalls:
         self._meter = meter
         self._recorder = recorder
         self._clock = clock
+        self._settings = settings
         self._largest = max(settings.cache_bytes, LEAST_BYTES) // LARGEST_SHARE
-        self._kept = _bounded(settings.cache_bytes, settings.cache_seconds, clock)
-        self._named = _bounded(
-            max(settings.cache_bytes, LEAST_BYTES), settings.idempotency_seconds, clock
-        )
+        self._kept, self._named = self._empty()
         self._under_way: dict[bytes, SharedAnswer] = {}
 
     async def run(self, call: Call) -> GatewayReply:
@@ -93,6 +91,20 @@ class RepeatedCalls:
             return await self._known(call, found, "shared")
         call.was_looked_up = True
         return await self._ask(call, key, key, variant=variant).join()
+
+    def forget(self) -> int:
+        """Drop every answer, those under way too once they have ended; returns how many."""
+        count = len(self._kept) + len(self._named)
+        self._kept, self._named = self._empty()
+        return count
+
+    def _empty(self) -> tuple[TTLCache[bytes, SharedAnswer], TTLCache[bytes, SharedAnswer]]:
+        settings, clock = self._settings, self._clock
+        least = max(settings.cache_bytes, LEAST_BYTES)
+        return (
+            _bounded(settings.cache_bytes, settings.cache_seconds, clock),
+            _bounded(least, settings.idempotency_seconds, clock),
+        )
 
     async def _named_call(self, call: Call, name: str) -> GatewayReply:
         if not 0 < len(name) <= MAX_KEY_CHARACTERS:
@@ -130,6 +142,7 @@ class RepeatedCalls:
         self, call: Call, key: bytes, request: bytes, *, variant: Variant | None
     ) -> SharedAnswer:
         """Ask the model; without a variant it is for a key, and goes on if the caller leaves."""
+        kept, named = self._kept, self._named  # an answer goes where it was asked for, or nowhere
 
         def finished(answer: SharedAnswer) -> None:
             if self._under_way.get(key) is answer:
@@ -138,9 +151,9 @@ class RepeatedCalls:
                 if variant is None:
                     # A client that asks again is told the same, also that it was wrong.
                     if answer.status < 500 and answer.status not in {408, 429}:
-                        self._named[key] = answer
+                        named[key] = answer
                 elif answer.status == 200 and _is_of(variant, answer.reply):
-                    self._keep(key, answer)
+                    _keep(kept, key, answer)
 
         shared = SharedAnswer(
             lambda: self._run(call), request=request, outlives=variant is None, finished=finished
@@ -148,9 +161,10 @@ class RepeatedCalls:
         self._under_way[key] = shared
         return shared
 
-    def _keep(self, key: bytes, answer: SharedAnswer) -> None:
-        if answer.size + OVERHEAD_BYTES <= self._kept.maxsize:
-            self._kept[key] = answer
+
+def _keep(kept: TTLCache[bytes, SharedAnswer], key: bytes, answer: SharedAnswer) -> None:
+    if answer.size + OVERHEAD_BYTES <= kept.maxsize:
+        kept[key] = answer
 
 
 def _is_of(variant: Variant, reply: GatewayReply | None) -> bool:

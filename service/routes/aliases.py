@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from infra.artifacts.aliases import Guard, Move
 from infra.errors import Conflict
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Parts
 from service.routes.artifacts import NEWEST, Kind, Name
 from service.schemas.artifacts import AliasOut, MoveAlias, MoveOut
 from service.schemas.shared import OPENAI_ERRORS
@@ -22,6 +22,7 @@ router = APIRouter(
     tags=["artifacts"],
     route_class=StrictRoute,
     responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 Alias = Annotated[str, Path(max_length=64)]
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from infra.artifacts.refs import Reference
 from infra.errors import Conflict, NotFound
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Parts
 from service.limits import in_thread
 from service.ranges import Span, parse
 from service.schemas.artifacts import (
@@ -29,7 +29,11 @@ from service.streaming import ClosingResponse, begun
 from service.wiring import Components
 
 router = APIRouter(
-    prefix="/v1/artifacts", tags=["artifacts"], route_class=StrictRoute, responses=OPENAI_ERRORS
+    prefix="/v1/artifacts",
+    tags=["artifacts"],
+    route_class=StrictRoute,
+    responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 NEWEST = "latest"
 """In the place of a version: the newest there is."""

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from service import building, snapshots
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Own, Parts
 from service.schemas.builds import (
     BuildList,
     BuildOut,
@@ -28,21 +28,22 @@ router = APIRouter(
     tags=["builds"],
     route_class=StrictRoute,
     responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 
 
 @router.get("/{collection_id}/builds")
-def list_builds(collection_id: str, components: Parts) -> BuildList:
+def list_builds(collection_id: str, components: Parts, seen: Own) -> BuildList:
     """List the builds, oldest first, those that are gone included."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     builds = components.builds.list(whole)
     return BuildList(data=[BuildOut(**building.row(components, each)) for each in builds])
 
 
 @router.post("/{collection_id}/builds")
-def rebuild(collection_id: str, body: Rebuild, components: Parts) -> RebuildOut:
+def rebuild(collection_id: str, body: Rebuild, components: Parts, seen: Own) -> RebuildOut:
     """Begin a build, or go on with the one that has this recipe, as a job."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     recipe = components.recipe(
         chunk_tokens=body.chunk_tokens, overlap_tokens=body.chunk_overlap_tokens
     )
@@ -51,39 +52,39 @@ def rebuild(collection_id: str, body: Rebuild, components: Parts) -> RebuildOut:
 
 
 @router.get("/{collection_id}/builds/history")
-def history(collection_id: str, components: Parts) -> EventList:
+def history(collection_id: str, components: Parts, seen: Own) -> EventList:
     """Return what happened to the builds, oldest first."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     return EventList(data=[EventOut.of(event) for event in components.builds.history(whole)])
 
 
 @router.post("/{collection_id}/builds/swap")
-def swap(collection_id: str, body: SwapBuild, components: Parts) -> SwapOut:
+def swap(collection_id: str, body: SwapBuild, components: Parts, seen: Own) -> SwapOut:
     """Let the new build answer; the one that did stands by, in step, for a rollback."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     evaluate = None if body.force else components.evaluate
     swapped = components.builds.swap(whole, expect=body.expect, evaluate=evaluate)
     return SwapOut(**building.describe(swapped))
 
 
 @router.post("/{collection_id}/builds/rollback")
-def rollback(collection_id: str, body: RollBack, components: Parts) -> SwapOut:
+def rollback(collection_id: str, body: RollBack, components: Parts, seen: Own) -> SwapOut:
     """Let the build that stands by answer again."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     return SwapOut(**building.describe(components.builds.rollback(whole, expect=body.expect)))
 
 
 @router.delete("/{collection_id}/builds/{build_id}")
-def retire(collection_id: str, build_id: int, components: Parts) -> BuildOut:
+def retire(collection_id: str, build_id: int, components: Parts, seen: Own) -> BuildOut:
     """Remove a build that does not answer, with its chunks, vectors and index."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     return BuildOut(**building.row(components, components.builds.retire(whole, build_id)))
 
 
 @router.post("/{collection_id}/snapshots")
-def take_snapshot(collection_id: str, body: TakeSnapshot, components: Parts) -> JobOut:
+def take_snapshot(collection_id: str, body: TakeSnapshot, components: Parts, seen: Own) -> JobOut:
     """Store the collection, as it is when the job runs, as an artifact."""
-    whole = components.collections.get(collection_id)
+    whole = seen.collections.get(collection_id)
     arguments = {
         "collection": whole.public_id,
         "name": body.name,

@@ -9,8 +9,9 @@ from starlette.responses import FileResponse
 
 from infra.artifacts.blobs import PIECE
 from infra.errors import InvalidRequest
+from service import erasing
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Own, Parts
 from service.limits import in_thread
 from service.schemas.files import FileList, FileOut, Purpose
 from service.schemas.shared import OPENAI_ERRORS, Deleted
@@ -27,6 +28,7 @@ async def create(
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
     components: Parts,
+    seen: Own,
 ) -> FileOut:
     """Store a file; when this answers, it is durable. Attach it to a vector store to search it."""
     for name in (await request.form()).keys() - FIELDS:
@@ -34,7 +36,7 @@ async def create(
             f"{name!r} is not supported: a file stays until it is deleted", parameter=name
         )
     stored = await in_thread(
-        lambda: components.files.add(
+        lambda: seen.files.add(
             file.filename or "",
             iter(lambda: file.file.read(PIECE), b""),
             purpose=purpose,
@@ -46,23 +48,21 @@ async def create(
 
 @router.get("")
 def list_files(
-    components: Parts,
+    seen: Own,
     purpose: Annotated[str | None, Query(max_length=32)] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     after: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> FileList:
     """List files by time of arrival, at most 1,000 at once."""
-    page = components.files.list(
-        purpose=purpose, limit=limit, after=after, descending=order == "desc"
-    )
+    page = seen.files.list(purpose=purpose, limit=limit, after=after, descending=order == "desc")
     return FileList.of(page)
 
 
 @router.get("/{file_id}")
-def get(file_id: str, components: Parts) -> FileOut:
+def get(file_id: str, seen: Own) -> FileOut:
     """Return one file."""
-    return FileOut.of(components.files.get(file_id))
+    return FileOut.of(seen.files.get(file_id))
 
 
 @router.get(
@@ -70,19 +70,19 @@ def get(file_id: str, components: Parts) -> FileOut:
     response_class=FileResponse,
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
-def read(file_id: str, components: Parts) -> FileResponse:
+def read(file_id: str, seen: Own) -> FileResponse:
     """Return the bytes as they came."""
-    stored = components.files.get(file_id)
+    stored = seen.files.get(file_id)
     return FileResponse(
-        components.files.path(file_id),
+        seen.files.path(file_id),
         media_type="application/octet-stream",
         filename=stored.filename,
     )
 
 
 @router.delete("/{file_id}")
-def delete(file_id: str, components: Parts) -> Deleted:
+def delete(file_id: str, components: Parts, seen: Own) -> Deleted:
     """Remove a file, its bytes and every document that was made from it."""
-    components.documents.delete_file(file_id)
-    components.files.sweep()
+    asked = erasing.asked(seen.caller, with_files=True)
+    components.erasure.erase_file(seen.documents, file_id, asked=asked)
     return Deleted(id=file_id, object="file")

@@ -17,7 +17,7 @@ from infra.jobs.definitions import Options
 from infra.jobs.records import Job, LogLine
 from service import work
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Parts
 from service.errors import as_object, describe
 from service.limits import in_thread
 from service.schemas.jobs import (
@@ -35,7 +35,11 @@ from service.streaming import EventStream, begun, frame
 from service.wiring import Components
 
 router = APIRouter(
-    prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute, responses=OPENAI_ERRORS
+    prefix="/v1/jobs",
+    tags=["jobs"],
+    route_class=StrictRoute,
+    responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 EVENT = {
     "type": "object",

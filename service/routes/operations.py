@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
-from service.dependencies import Parts, Ready
+from service.dependencies import Operator, Parts, Ready
 from service.readiness import State
 from service.schemas.shared import PROBLEMS
 
@@ -51,6 +51,7 @@ def ready(readiness: Ready, response: Response) -> Readiness:
 
 @router.get(
     "/metrics",
+    dependencies=[Operator],
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )

@@ -50,7 +50,7 @@ async def create(
     body.refuse_unsupported()
     earlier = await in_thread(lambda: _earlier(components, body, caller))
     draft = begin(body, earlier)
-    events = _events(draft, body, asked, caller, _complete(components, request, caller))
+    events = _events(draft, body, asked, _complete(components, request, caller))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
     if body.stream:
@@ -100,17 +100,15 @@ def list_input_items(
 
 
 def _events(
-    draft: Draft, body: ResponsesBody, asked: Asked, caller: Caller, complete: Complete
+    draft: Draft, body: ResponsesBody, asked: Asked, complete: Complete
 ) -> AsyncGenerator[Event, None]:
     search = body.file_search
     if search is None and not body.model.startswith(MODEL_PREFIX):
         return write_with_model(draft, body, complete)
     text, history = as_question(draft.messages)
-    caller.require("ask")
     question = Question(
         text=text,
         collection=body.model.removeprefix(MODEL_PREFIX),
-        caller=caller,
         history=history,
         max_tokens=body.max_output_tokens,
         parameter="input",

@@ -11,7 +11,7 @@ from infra.tracking.comparison import MAX_RUNS, compare
 from infra.tracking.limits import MAX_KEY_CHARACTERS, MAX_NAME_CHARACTERS
 from infra.tracking.points import downsample
 from service.bodies import StrictRoute
-from service.dependencies import Parts
+from service.dependencies import Operator, Parts
 from service.schemas.runs import (
     MAX_BUCKETS,
     MAX_METRICS,
@@ -26,7 +26,11 @@ from service.schemas.runs import (
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted
 
 router = APIRouter(
-    prefix="/v1/runs", tags=["runs"], route_class=StrictRoute, responses=OPENAI_ERRORS
+    prefix="/v1/runs",
+    tags=["runs"],
+    route_class=StrictRoute,
+    responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 RunId = Annotated[str, Query(max_length=64)]
 

@@ -11,9 +11,9 @@ from infra.contracts import Passage
 from infra.security import new_id
 from retrieval.collections import Collection
 from retrieval.search import SearchRequest
-from service import ingesting
+from service import erasing, ingesting
 from service.bodies import StrictRoute
-from service.dependencies import Asked, Parts, Store
+from service.dependencies import Asked, Own, Parts, Store
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
 from service.schemas.vector_stores import (
     DESCRIPTION,
@@ -27,6 +27,7 @@ from service.schemas.vector_stores import (
     recipe_for,
     refuse_expiry,
 )
+from service.seen import Seen
 from service.wiring import Components
 
 router = APIRouter(
@@ -40,37 +41,38 @@ SEQUENCE = "X-Ragstone-Sequence"
 
 
 @router.post("")
-def create(body: CreateStore, components: Parts, response: Response) -> StoreOut:
+def create(body: CreateStore, components: Parts, seen: Own, response: Response) -> StoreOut:
     """Create a vector store, and attach files to it if any are named."""
     refuse_expiry(body.expires_after)
     file_ids = list(dict.fromkeys(body.file_ids))
     for file_id in file_ids:
-        components.files.get(file_id)
-    collection = components.collections.create(
+        seen.files.get(file_id)
+    collection = seen.collections.create(
         body.name or new_id("store-"),
         recipe_for(components, body.chunking_strategy),
         attributes=body.attributes(),
+        tenant=body.tenant,
     )
     for file_id in file_ids:
-        components.documents.attach(collection, file_id)
+        seen.documents.attach(collection, file_id)
     if file_ids:
         ingesting.read_attached(components, collection.public_id)
-    return show(collection, components, response)
+    return show(collection, components, seen, response)
 
 
 @router.get("")
 def list_stores(
-    components: Parts,
+    seen: Own,
     limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
     before: str | None = None,
 ) -> StoreList:
     """List vector stores by time of creation."""
-    page = components.collections.list(
+    page = seen.collections.list(
         limit=limit, after=after, before=before, descending=order == "desc"
     )
-    stores = [StoreOut.of(item, components.collections.statistics(item.id)) for item in page.items]
+    stores = [_out(item, seen) for item in page.items]
     return StoreList(
         data=stores,
         first_id=stores[0].id if stores else None,
@@ -80,13 +82,15 @@ def list_stores(
 
 
 @router.get("/{vector_store_id}")
-def get(store: Store, components: Parts, response: Response) -> StoreOut:
+def get(store: Store, components: Parts, seen: Own, response: Response) -> StoreOut:
     """Return a vector store, by id or name."""
-    return show(store, components, response)
+    return show(store, components, seen, response)
 
 
 @router.post("/{vector_store_id}")
-def update(body: UpdateStore, store: Store, components: Parts, response: Response) -> StoreOut:
+def update(
+    body: UpdateStore, store: Store, components: Parts, seen: Own, response: Response
+) -> StoreOut:
     """Rename a vector store or replace its metadata; the model `rag/<name>` goes with the name."""
     refuse_expiry(body.expires_after)
     attributes = None
@@ -95,16 +99,16 @@ def update(body: UpdateStore, store: Store, components: Parts, response: Respons
             {DESCRIPTION: store.attributes[DESCRIPTION]} if DESCRIPTION in store.attributes else {}
         )
         attributes = {**body.metadata, **kept}
-    changed = components.collections.update(
-        store.public_id, new_name=body.name, attributes=attributes
-    )
-    return show(changed, components, response)
+    changed = seen.collections.update(store.public_id, new_name=body.name, attributes=attributes)
+    return show(changed, components, seen, response)
 
 
 @router.delete("/{vector_store_id}")
-def delete(store: Store, components: Parts) -> Deleted:
+def delete(store: Store, components: Parts, seen: Own) -> Deleted:
     """Remove a vector store with everything derived from its files; uploaded files stay."""
-    components.delete_collection(store.public_id)
+    seen.require_own(store)
+    asked = erasing.asked(seen.caller, with_files=False)
+    components.delete_collection(store.public_id, asked=asked)
     return Deleted(id=store.public_id, object="vector_store.deleted")
 
 
@@ -134,12 +138,27 @@ async def search(body: SearchStore, store: Store, asked: Asked) -> FoundPage:
     )
 
 
-def show(collection: Collection, components: Components, response: Response) -> StoreOut:
+def show(
+    collection: Collection, components: Components, seen: Seen, response: Response
+) -> StoreOut:
     """Return a store's present state, with the sequence of its last change in a header."""
-    set_sequence(collection, components, response)
-    return StoreOut.of(collection, components.collections.statistics(collection.id))
+    set_sequence(collection, components, seen, response)
+    return _out(collection, seen)
 
 
-def set_sequence(collection: Collection, components: Components, response: Response) -> None:
+def set_sequence(
+    collection: Collection, components: Components, seen: Seen, response: Response
+) -> None:
+    """Tell how far the collection's log is; not a tenant, because it counts what others write."""
+    if seen.access is not None:
+        return
     sequence = components.views.get(collection).latest_sequence()
     response.headers[SEQUENCE] = str(sequence)
+
+
+def _out(collection: Collection, seen: Seen) -> StoreOut:
+    counts = seen.collections.statistics(collection.id)
+    latest = collection.last_active_at
+    if seen.access is not None:  # what others did is not to be seen
+        latest = counts.last_active_at or collection.created_at
+    return StoreOut.of(collection, counts, last_active_at=latest)

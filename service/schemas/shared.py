@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from infra.contracts import Metadata
+from infra.contracts import Metadata, Readers
 from retrieval.filters import Filter, parse
 
 MAX_LIST = 100
@@ -72,6 +72,15 @@ Attributes = Annotated[
     Field(max_length=64),
 ]
 """Of a document; a filter compares them."""
+Tenant = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+AllowList = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=255)]],
+    Field(
+        max_length=1000,
+        description="Who of the tenant may read it: key:NAME, group:NAME; empty is everyone. "
+        "The operator may write public, which is everyone of every tenant.",
+    ),
+]
 RawFilter = Annotated[
     dict[str, Any],
     Field(
@@ -84,6 +93,13 @@ RawFilter = Annotated[
 def parse_filter(raw: dict[str, Any] | None) -> Filter | None:
     """Return the filter that was given, if one was."""
     return parse(raw) if raw else None
+
+
+def readers_of(tenant: str | None, allow: list[str] | None) -> Readers | None:
+    """Return who is to read a document, None if that was not said."""
+    if tenant is None and allow is None:
+        return None
+    return Readers(tenant, tuple(allow or ()))
 
 
 def unix(moment: datetime) -> int:

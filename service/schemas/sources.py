@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from infra.contracts import Metadata
 from retrieval.source_definitions import Definition
-from service.schemas.shared import Input, unix
+from service.schemas.shared import AllowList, Input, Tenant, unix
 
 Place = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -22,6 +22,8 @@ class CreateSource(Input):
     """Public id or name of a vector store that there is."""
     options: dict[Word, Word] = Field(default_factory=dict, max_length=8)
     metadata: dict[Word, str | int | float | bool] = Field(default_factory=dict, max_length=16)
+    tenant: Tenant | None = None
+    allow: AllowList | None = None
     every: Annotated[str, StringConstraints(max_length=8)] | None = None
     """Such as `15m`, `6h` or `1d`."""
 
@@ -38,6 +40,8 @@ class SourceOut(BaseModel):
     collection: str
     options: dict[str, str]
     metadata: Metadata
+    tenant: str | None
+    allow: list[str] | None
     cron: str | None
     created_at: int
 
@@ -50,6 +54,8 @@ class SourceOut(BaseModel):
             collection=definition.collection,
             options=dict(definition.options),
             metadata=dict(definition.metadata),
+            tenant=definition.readers.tenant if definition.readers else None,
+            allow=list(definition.readers.allow) if definition.readers else None,
             cron=cron,
             created_at=unix(definition.created_at),
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from infra.contracts import Readers
 from retrieval.batches import Batch
 from retrieval.collections import Collection
 from retrieval.documents import StoredDocument
 from retrieval.paging import Page
-from service.schemas.shared import Attributes, Input, plain, unix
+from service.schemas.shared import AllowList, Attributes, Input, Tenant, plain, readers_of, unix
 from service.schemas.vector_stores import (
     ChunkingStrategy,
     ContentPiece,
@@ -31,10 +32,31 @@ class AttachFile(Input):
     file_id: FileId
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = None
+    tenant: Tenant | None = Field(None, description="Whose it is; a tenant's key writes its own.")
+    allow: AllowList | None = None
+
+    def readers(self) -> Readers | None:
+        return readers_of(self.tenant, self.allow)
 
 
 class UpdateFile(Input):
-    attributes: Attributes | None
+    """What is left out stays as it is."""
+
+    attributes: Attributes | None = None
+    tenant: Tenant | None = None
+    allow: AllowList | None = None
+
+    def readers(self) -> Readers | None:
+        return readers_of(self.tenant, self.allow)
+
+    @model_validator(mode="after")
+    def _something(self) -> UpdateFile:
+        if not self.model_fields_set:
+            raise ValueError("give attributes, tenant or allow")
+        return self
+
+    def new_attributes(self) -> dict[str, Any] | None:
+        return (self.attributes or {}) if "attributes" in self.model_fields_set else None
 
 
 class CreateBatch(Input):
@@ -44,6 +66,8 @@ class CreateBatch(Input):
     files: list[AttachFile] | None = Field(None, min_length=1, max_length=MAX_BATCH_FILES)
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = None
+    tenant: Tenant | None = None
+    allow: AllowList | None = None
 
 
 class LastError(BaseModel):
@@ -61,6 +85,8 @@ class StoreFileOut(BaseModel):
     last_error: LastError | None
     attributes: dict[str, Any]
     chunking_strategy: StaticOut
+    tenant: str | None
+    allow: list[str]
 
     @classmethod
     def of(cls, collection: Collection, document: StoredDocument) -> StoreFileOut:
@@ -74,6 +100,8 @@ class StoreFileOut(BaseModel):
                 "last_error": _last_error(document),
                 "attributes": plain(document.metadata),
                 "chunking_strategy": StaticOut.of(collection.recipe),
+                "tenant": document.tenant,
+                "allow": list(document.allow),
             }
         )
 

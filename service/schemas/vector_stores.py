@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
@@ -10,7 +11,7 @@ from infra.contracts import Passage
 from infra.errors import InvalidConfiguration, InvalidRequest
 from retrieval.collections import Collection, Statistics
 from retrieval.recipe import Recipe
-from service.schemas.shared import Input, RawFilter, StoreMetadata, plain, unix
+from service.schemas.shared import Input, RawFilter, StoreMetadata, Tenant, plain, unix
 from service.wiring import Components
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -61,6 +62,7 @@ class CreateStore(Input):
     metadata: StoreMetadata | None = None
     file_ids: list[str] = Field(default=[], max_length=500)
     chunking_strategy: ChunkingStrategy | None = Field(None, description="Of the whole store.")
+    tenant: Tenant | None = Field(None, description="Holds this tenant's documents only.")
     expires_after: Any = Field(None, description="Not supported; stores stay until deleted.")
 
     def attributes(self) -> dict[str, Any]:
@@ -97,7 +99,9 @@ class StoreOut(BaseModel):
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, collection: Collection, statistics: Statistics) -> StoreOut:
+    def of(
+        cls, collection: Collection, statistics: Statistics, *, last_active_at: datetime
+    ) -> StoreOut:
         metadata = dict(collection.attributes)
         return cls(
             id=collection.public_id,
@@ -113,7 +117,7 @@ class StoreOut(BaseModel):
                 total=statistics.documents,
             ),
             status="in_progress" if statistics.in_progress else "completed",
-            last_active_at=unix(collection.last_active_at),
+            last_active_at=unix(last_active_at),
             metadata=metadata,
         )
 

@@ -18,6 +18,7 @@ from retrieval.collections import Collection
 from retrieval.commit import Committed
 from retrieval.embedders.hashing import HashingEmbedder
 from retrieval.ingest import Removed, Summary
+from retrieval.receipts import Asked
 from retrieval.search import SearchRequest
 from retrieval.sources.folder import walk
 from service.wiring import Components
@@ -323,7 +324,7 @@ def test_attributes_changed_while_an_upload_is_read_are_kept(
 
     class Meddling(CountingEmbedder):
         def embed(self, texts: Sequence[str], *, kind: Literal["query", "document"]) -> Vectors:
-            components.documents.update_metadata(collection, stored.id, {"team": "guides"})
+            components.documents.update(collection, stored.id, metadata={"team": "guides"})
             return super().embed(texts, kind=kind)
 
     components.__dict__["embedder"] = Meddling()
@@ -336,10 +337,10 @@ def test_upload_removed_while_it_is_read_leaves_nothing(
 ) -> None:
     stored = components.files.add("tower.md", [TOWER.encode()], purpose="assistants")
     components.documents.attach(collection, stored.id)
-    components.documents.delete_file(stored.id)
+    components.erasure.erase_file(components.documents, stored.id, asked=Asked("test"))
     assert components.ingester.process(collection, stored.id) is None
     assert components.collections.statistics(collection.id).documents == 0
-    assert components.files.sweep() == 1
+    assert stored.digest not in components.blobs
 
 
 def test_deleted_collection_leaves_no_rows_no_files_no_index(

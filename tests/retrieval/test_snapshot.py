@@ -109,7 +109,7 @@ def test_snapshot_is_restored_elsewhere_without_embedding(
     components: Components, collection: Collection, elsewhere: Components, tmp_path: Path
 ) -> None:
     stored = components.documents.list(collection).items[0]
-    components.documents.update_metadata(collection, stored.file_id, {"year": 1911})
+    components.documents.update(collection, stored.file_id, metadata={"year": 1911})
     before = contents(components, collection)
     reference = snapshots.take(components, collection)
     assert str(reference) == "collection/Stone-mortar@v1"

@@ -168,3 +168,15 @@ def test_malformed_conversations_are_refused(client: Any, body: dict[str, Any]) 
     response = client.post("/v1/conversations", json=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_erasing_a_document_removes_the_messages_that_quote_it(
+    database: Database, clock: Clock
+) -> None:
+    kept = store(database, clock)
+    made = kept.create(ACME, attributes={}, items=[])
+    said = [Said.of("user", "Why?"), Said.of("assistant", "Because.", documents=("file-a",))]
+    kept.append(ACME, made.id, said)
+    assert kept.erase(["file-b"]) == 0
+    assert kept.erase(["file-a"]) == 1
+    assert texts(kept, made.id) == ["Why?"]

@@ -255,6 +255,23 @@ def test_an_answer_that_a_fallback_gave_is_not_kept() -> None:
     asyncio.run(check())
 
 
+def test_forgetting_drops_what_is_kept_and_what_is_under_way() -> None:
+    async def check() -> None:
+        case = Case()
+        await case.ask(asked())
+        case.model.gate.clear()
+        late = asyncio.create_task(case.ask(asked(seed=1)))
+        await asyncio.sleep(0.01)
+        assert case.calls.forget() == 1
+        case.model.gate.set()
+        await late
+        await case.ask(asked())
+        await case.ask(asked(seed=1))
+        assert case.model.asked == 4
+
+    asyncio.run(check())
+
+
 def test_the_cache_stays_below_its_bytes() -> None:
     async def check() -> None:
         case = Case(Model(pieces=20), cache_bytes=100_000)

@@ -39,9 +39,17 @@ def upgrade() -> None:
     sqlite_autoincrement=True
     )
     op.create_index(op.f('ix_conversation_item_conversation_number'), 'conversation_item', ['conversation_number'], unique=False)
+    op.create_table('conversation_item_document',
+    sa.Column('item_id', sa.String(length=64), nullable=False),
+    sa.Column('file_id', sa.String(length=64), nullable=False),
+    sa.ForeignKeyConstraint(['item_id'], ['conversation_item.id'], name=op.f('fk_conversation_item_document_item_id_conversation_item'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('item_id', 'file_id', name=op.f('pk_conversation_item_document'))
+    )
+    op.create_index(op.f('ix_conversation_item_document_file_id'), 'conversation_item_document', ['file_id'], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table('conversation_item_document')
     op.drop_index(op.f('ix_conversation_item_conversation_number'), table_name='conversation_item')
     op.drop_table('conversation_item')
     op.drop_index(op.f('ix_conversation_updated_at'), table_name='conversation')

@@ -1,0 +1,68 @@
+"""The parts that remove documents for good: from the stores, and from whatever quotes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from retrieval.quotes import Quotes
+from service.answer_wiring import WritingParts
+
+if TYPE_CHECKING:
+    from retrieval.builds import Builds
+    from retrieval.compaction import Compactor
+    from retrieval.erasure import Erasure
+    from retrieval.files import Files
+    from retrieval.quotes import Eraser
+    from retrieval.view import Views
+
+
+class ErasureParts(WritingParts):
+    """What erases, and what it erases from."""
+
+    on_step: Callable[[str], object]
+
+    if TYPE_CHECKING:
+
+        @cached_property
+        def files(self) -> Files: ...
+
+        @cached_property
+        def views(self) -> Views: ...
+
+        @cached_property
+        def builds(self) -> Builds: ...
+
+    @cached_property
+    def erasers(self) -> Mapping[str, Eraser]:
+        """Whatever keeps words of documents elsewhere, by the name that receipts count it under."""
+        return {
+            "interactions": lambda ids: self.interactions.erase_content(ids),
+            "responses": lambda ids: self.responses.erase(ids),
+            "conversations": lambda ids: self.conversations.erase(ids),
+            "cached answers": lambda _ids: self.gateway.forget() if "gateway" in vars(self) else 0,
+        }
+
+    @cached_property
+    def quotes(self) -> Quotes:
+        return Quotes(self.database, self.erasers)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        from retrieval.erasure import Erasure
+
+        return Erasure(self.database, self.files, quotes=self.quotes, on_step=self.on_step)
+
+    @cached_property
+    def compactor(self) -> Compactor:
+        from retrieval.compaction import Compactor
+
+        return Compactor(
+            self.database,
+            views=self.views,
+            builds=self.builds,
+            files=self.files,
+            erasure=self.erasure,
+            on_step=self.on_step,
+        )
