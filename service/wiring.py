@@ -314,7 +314,8 @@ class Components:
         if "worker" in opened:
             self.worker.stop()
         if "views" in opened:
-            self.views.checkpoint()
+            # A build under way is not waited for; closing ends it, and the next start takes it up.
+            self.views.checkpoint(wait=False)
             self.views.close()
         for part in ("tracker", "retriever", "reader", "database"):
             if part in opened:
