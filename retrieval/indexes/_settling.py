@@ -25,7 +25,9 @@ def is_settled(dense: Dense, options: Options) -> bool:
     large = [piece for piece in dense.pieces if piece.candidates is not None]
     rest = sum(piece.count for piece in dense.pieces if piece.candidates is None)
     is_small_enough = rest < options.smallest or not options.kinds
-    return is_small_enough and all(_is_sound(piece, options) for piece in large)
+    return is_small_enough and all(
+        _is_usable(piece, options) and _finds_enough(piece, options) for piece in large
+    )
 
 
 def settled(dense: Dense, options: Options, *, step: Step) -> Dense:
@@ -36,9 +38,10 @@ def settled(dense: Dense, options: Options, *, step: Step) -> Dense:
     """
     kept, loose = [], []
     for piece in dense.pieces:
-        checked = _checked(piece, options)
-        if checked is not None and _is_sound(checked, options):
-            kept.append(checked)
+        if _is_usable(piece, options):
+            piece = _measured_today(piece, options)
+        if _is_usable(piece, options) and _finds_enough(piece, options):
+            kept.append(piece)
         else:
             loose.append(piece)
     rows = sum(piece.count for piece in loose)
@@ -52,26 +55,29 @@ def settled(dense: Dense, options: Options, *, step: Step) -> Dense:
     return replace(dense, pieces=(*kept, *loose))
 
 
-def _is_sound(piece: Piece, options: Options) -> bool:
-    candidates = piece.candidates
+def _is_usable(piece: Piece, options: Options) -> bool:
+    """Whether its structure is of the wanted type, and most of its rows are still there."""
     return (
-        candidates is not None
+        piece.candidates is not None
         and bool(options.kinds)
-        and candidates.asked_for == options.type
-        and candidates.recall >= options.recall
+        and piece.candidates.asked_for == options.type
         and piece.count * 2 >= options.smallest
         and len(piece.alive) - piece.count <= _GONE_SHARE * len(piece.alive)
     )
 
 
-def _checked(piece: Piece, options: Options) -> Piece | None:
+def _finds_enough(piece: Piece, options: Options) -> bool:
+    return piece.candidates is not None and piece.candidates.recall >= options.recall
+
+
+def _measured_today(piece: Piece, options: Options) -> Piece:
     """The piece with its recall as it is today, and as much effort as the setting takes."""
     candidates = piece.candidates
-    if candidates is None:
-        return None
+    if candidates is None or candidates.index is None:
+        return piece
     gone = len(piece.alive) - piece.count
     is_fresh = gone - candidates.gone_when_measured <= _GONE_BEFORE_MEASURING * len(piece.alive)
-    if candidates.index is None or (is_fresh and candidates.recall >= options.recall):
+    if is_fresh and _finds_enough(piece, options):
         return piece
     sample = Sample.of(piece.vectors, piece.alive)
     now = measured(candidates, sample)
