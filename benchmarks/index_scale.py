@@ -60,8 +60,8 @@ class System:
 
 SYSTEMS = (
     System("ours", OURS),
-    System("exact", OURS, {"type": "exact"}, largest=SIZES[0]),
-    System("hnsw", OURS, {"type": "hnsw"}, largest=SIZES[0]),
+    System("our exact type", OURS, {"type": "exact"}, largest=SIZES[0]),
+    System("our hnsw type", OURS, {"type": "hnsw"}, largest=SIZES[0]),
     System("hnswlib", "hnswlib", efforts=(32, 64, 128, 256, 512)),
     System("usearch", "usearch", efforts=(32, 64, 128, 256, 512)),
     System("lancedb", "lancedb", efforts=(8, 16, 32, 64, 128)),
@@ -210,20 +210,23 @@ def _task(folder: Path, real: Vectors, questions: Vectors, *, size: int) -> _Tas
 
 def _measure(system: System, task: _Task, options: Options) -> Figures:
     """Build in one process, open and ask in another."""
-    python = _python(system, options)
-    where = {"folder": str(task.folder.absolute() / system.name), "options": dict(system.options)}
-    with processes.running(system.module, python, options) as peer:
-        built = peer.ask({"do": "build", **where, **task.files})
-    figures = {
+    with processes.running(system.module, _python(system, options), options) as peer:
+        built = peer.ask({"do": "build", **_request(system, task)})
+    return {
         "build": built["seconds"],
         "disk": built["bytes"] / task.size,
         "measured recall": min(
             (piece["recall"] for piece in built.get("pieces", ()) if piece), default=1.0
         ),
+        **_answers(system, task, options),
     }
-    asking = {**where, **task.files, "limit": LIMIT, "effort": system.efforts[0]}
+
+
+def _answers(system: System, task: _Task, options: Options) -> Figures:
+    figures: Figures = {}
+    asking = {**_request(system, task), "limit": LIMIT, "effort": system.efforts[0]}
     launched = time.perf_counter()
-    with processes.running(system.module, python, options) as peer:
+    with processes.running(system.module, _python(system, options), options) as peer:
         peer.ask({"do": "open", **asking})
         figures["restart"] = time.perf_counter() - launched
         for effort in system.efforts:
@@ -241,9 +244,15 @@ def _measure(system: System, task: _Task, options: Options) -> Figures:
             figures[f"clients {clients}"] = peer.ask(load)["per_second"]
         wide = peer.ask({"do": "ask", **asking, "limit": CANDIDATES})
         figures["wide recall"] = task.recall(wide["found"], CANDIDATES)
+        figures["wide p50"] = float(np.percentile(wide["milliseconds"], 50))
         figures["resident"] = wide["resident"]["all"] / 2**20
         figures["own"] = (wide["resident"]["all"] - wide["resident"]["file"]) / 2**20
     return figures
+
+
+def _request(system: System, task: _Task) -> dict[str, Any]:
+    folder = task.folder.absolute() / system.name.replace(" ", "-")
+    return {"folder": str(folder), "options": dict(system.options), **task.files}
 
 
 def _python(system: System, options: Options) -> Path:
@@ -267,6 +276,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "wide recall": (f"recall@{CANDIDATES}", ""),
     "p50": ("p50", "ms"),
     "p99": ("p99", "ms"),
+    "wide p50": (f"p50 of {CANDIDATES} hits", "ms"),
     "clients 1": ("1 client", "questions/s"),
     "clients 8": ("8 clients", "questions/s"),
 }

@@ -13,8 +13,6 @@ from retrieval.indexes._candidates import RECALL_AT, Candidates, blocks
 from retrieval.indexes._ranking import inner_products
 
 QUESTIONS = 300
-_OTHER = 0.4
-"""Share of a second vector in a question: questions do not lie where texts lie."""
 _FIRST_EFFORT = {"hnsw": 32, "ivf": 8}
 _LARGEST_EFFORT = {"hnsw": 1_024, "ivf": 1 << 30}
 _REFINE = (4, 16, 64)
@@ -34,15 +32,20 @@ class Sample:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float16], alive: NDArray[np.bool_]) -> Sample:
-        """Mix pairs of stored vectors into questions and scan for their nearest."""
+        """Mix stored vectors into questions and scan for their nearest.
+
+        Real questions are about as far from all texts, and as hard to answer, as sums of two or
+        three of them; a stored vector, or one close to it, is far easier.
+        """
         chance = np.random.default_rng(len(vectors))
         present = np.flatnonzero(alive)
         count = min(QUESTIONS, len(present))
-        first, second = (
+        first, second, third = (
             vectors[chance.choice(present, count, replace=False)].astype(np.float32)
-            for _ in range(2)
+            for _ in range(3)
         )
-        questions = first + _OTHER * second
+        questions = first + second
+        questions[::2] += third[::2]
         lengths = np.linalg.norm(questions, axis=1, keepdims=True)
         questions /= np.where(lengths == 0, 1, lengths)
         wanted = min(RECALL_AT, len(present))

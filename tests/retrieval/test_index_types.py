@@ -221,7 +221,8 @@ def test_a_wide_filter_goes_through_the_structure(
 
     monkeypatch.setattr(structures.Candidates, "rows", rows)
     found = 0
-    for question in _vectors(50, seed=7).astype(np.float32):
+    questions = vectors[:50].astype(np.float32) + vectors[50:100].astype(np.float32) / 3
+    for question in questions:
         hits = set(dense.search(question, 10, documents=documents).chunk_ids.tolist())
         assert hits <= set(allowed)
         assert len(hits) == 10
