@@ -147,6 +147,8 @@ class LocalIndex:
             StorageFailed: the files cannot be written; the former checkpoint stays.
         """
         with self._checkpointing:
+            if self._closing.is_set():
+                return
             try:
                 with locked_if_free(self._folder / CHECKPOINT_LOCK) as free:
                     if free:
