@@ -18,7 +18,7 @@ from benchmarks.peers.job import OFFLINE, Job, Result
 from infra.errors import RagstoneError
 
 ROOT = Path(__file__).parent.parent
-OURS = ("sentence_transformers",)
+OURS = ("local_index", "sentence_transformers")
 """Peers that run in the environment we run in ourselves."""
 
 

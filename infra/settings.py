@@ -62,7 +62,7 @@ class Retrieval(Section):
     index: str = "local"
     """A file of `retrieval/indexes/`, or a dotted path."""
     index_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the index, such as `uri` of a Milvus cluster; its token comes from elsewhere."""
+    """Passed to the index, such as `type` and `recall`, or the `uri` of a Milvus cluster."""
     splitter: str | None = Field(default=None, pattern=r"\.")
     """Dotted path of a splitter, such as LangChain's; by default Ragstone splits."""
     splitter_options: dict[str, Any] = Field(default_factory=dict)

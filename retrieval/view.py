@@ -47,6 +47,7 @@ class View:
         self._database = database
         self.collection = collection
         self._applying = threading.Lock()
+        self._saving = threading.Lock()
         self._advanced = threading.Condition()
         self._checkpointed = index.watermark
         self.selection = Selection(database, collection)
@@ -109,7 +110,7 @@ class View:
                 if wanted > made:  # else it is in use by others
                     self._folders.remove(wanted)
                 raise
-            with self._applying:
+            with self._saving, self._applying:
                 old, self.index = self.index, fresh
                 self._checkpointed = 0
             self._folders.settle(wanted, old)
@@ -133,11 +134,21 @@ class View:
                     self._advanced.wait(timeout=min(remaining, 0.05))
         return True
 
-    def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES) -> None:
-        """Make the index durable if it has moved by `at_least` changes since the last time."""
-        if self.index.watermark - self._checkpointed >= at_least:
-            self.index.checkpoint()
-            self._checkpointed = self.index.watermark
+    def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES, wait: bool = True) -> None:
+        """Make the index durable if it has moved by `at_least` changes since the last time.
+
+        It is also done when the index asks for it, which may take minutes. Without `wait` it is
+        not, and a checkpoint that another thread is at is left to that one.
+        """
+        if not self._saving.acquire(blocking=wait):
+            return
+        try:
+            watermark = self.index.watermark
+            if watermark - self._checkpointed >= at_least or (wait and self.index.is_due()):
+                self.index.checkpoint()
+                self._checkpointed = watermark
+        finally:
+            self._saving.release()
 
     def close(self) -> None:
         with self._applying:
@@ -237,11 +248,11 @@ class Views:
         for path in self._folders(collection).all():
             remove_index(self._index, path, **self._options)
 
-    def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES) -> None:
+    def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES, wait: bool = True) -> None:
         """Checkpoint every open view that has moved enough; a full disk is logged, not fatal."""
         for view in list(self._open.values()):
             try:
-                view.checkpoint(at_least=at_least)
+                view.checkpoint(at_least=at_least, wait=wait)
             except (OSError, StorageFailed) as error:
                 logger.warning("checkpoint failed: %s", error)
 

@@ -47,6 +47,7 @@ class Follower:
         self._opened = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._saving: threading.Thread | None = None
 
     @property
     def has_opened_all(self) -> bool:
@@ -75,7 +76,7 @@ class Follower:
             if self._stopping.is_set():
                 return
             self._bring_up_to_date(item)
-        self._views.checkpoint()
+        self._checkpoint()
         self._seen, self._looked_at = state, time.monotonic()
         self._opened.set()
 
@@ -87,6 +88,14 @@ class Follower:
                 logger.warning("following waits for the database: %s", error)
                 self._stopping.wait(EVERYTHING_SECONDS)
             self._stopping.wait(INTERVAL_SECONDS)
+
+    def _checkpoint(self) -> None:
+        """Save in a thread of its own: a large index is built for minutes, the others go on."""
+        if self._saving is None or not self._saving.is_alive():
+            self._saving = threading.Thread(
+                target=self._views.checkpoint, name="checkpoint", daemon=True
+            )
+            self._saving.start()
 
     def _bring_up_to_date(self, item: Collection) -> None:
         try:

@@ -373,7 +373,8 @@ class Components(ErasureParts):
             if part in opened:
                 getattr(self, part).stop()
         if "views" in opened:
-            self.views.checkpoint()
+            # A build under way is not waited for; closing ends it, and the next start takes it up.
+            self.views.checkpoint(wait=False)
             self.views.close()
         if "interactions" in opened:
             self.interactions.stop()

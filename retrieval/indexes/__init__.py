@@ -91,6 +91,10 @@ class SearchIndex(Protocol):
         """
         ...
 
+    def is_due(self) -> bool:
+        """Whether a checkpoint would do more than save changes: build what a new setting wants."""
+        ...
+
     def checkpoint(self) -> None:
         """Make what was applied durable, if the index keeps files; atomic and checksummed."""
         ...

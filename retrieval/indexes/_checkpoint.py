@@ -7,17 +7,20 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from infra.errors import CorruptIndex
 from retrieval.indexes._analysis import VERSION as ANALYSIS
-from retrieval.indexes._dense import FAISS_TYPE, Dense
+from retrieval.indexes._candidates import Candidates
+from retrieval.indexes._dense import Dense
 from retrieval.indexes._folder import ACCESS_LOCK, link, locked_if_free, sync, sync_tree
+from retrieval.indexes._piece import FAISS_TYPE, Piece
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "manifest.json"
 _PREFIX = "checkpoint-"
 _LEXICAL = "lexical"
@@ -34,6 +37,8 @@ class Manifest:
     dimension: int
     files: Mapping[str, Mapping[str, Any]]
     """By path in the folder: `bytes` and `sha256`."""
+    pieces: Sequence[Mapping[str, Any] | None] = ()
+    """Of the vectors in `dense-0` and so on: type, parameters and recall; None for a plain scan."""
     faiss: str = FAISS_TYPE
     analysis: int = ANALYSIS
     format: int = FORMAT
@@ -64,13 +69,50 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """What goes into a checkpoint."""
+class Draft:
+    """A checkpoint in the making."""
 
-    dense: Dense
-    lexical: Path
-    """Folder of a settled tantivy index."""
-    watermark: int
+    folder: Path
+    name: str
+    former: Manifest | None
+    """What it takes the place of."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    def take_texts(self, lexical: Path) -> None:
+        """Link the files of a settled tantivy index; they may change afterwards."""
+        _link_all(lexical, self.path / _LEXICAL)
+
+    def publish(self, dense: Dense, *, watermark: int) -> Dense:
+        """Write the vectors, make this the current checkpoint and return them as mapped from it."""
+        for number, piece in enumerate(dense.pieces):
+            (self.path / _dense(number)).mkdir()
+            piece.save(self.path / _dense(number))
+        sync_tree(self.path)
+        manifest = Manifest(
+            checkpoint=self.name,
+            watermark=watermark,
+            chunks=len(dense),
+            dimension=dense.dimension,
+            files=_inventory(self.path, former=self._former_files()),
+            pieces=[_described(piece.candidates) for piece in dense.pieces],
+        )
+        stored = _load(self.path, manifest)
+        _publish(self.folder, manifest)
+        return stored
+
+    def _former_files(self) -> dict[int, Mapping[str, Any]]:
+        if self.former is None:
+            return {}
+        found = {}
+        for name, entry in self.former.files.items():
+            try:
+                found[(self.folder / self.former.checkpoint / name).stat().st_ino] = entry
+            except FileNotFoundError:
+                continue
+        return found
 
 
 def manifest_bytes(folder: Path) -> bytes | None:
@@ -96,7 +138,7 @@ def read(folder: Path, raw: bytes, *, dimension: int, lexical: Path) -> tuple[Ma
         )
     source = folder / manifest.checkpoint
     try:
-        found = _inventory(source)
+        found = _inventory(source, former={})
     except OSError as error:
         raise CorruptIndex(f"{manifest.checkpoint!r} cannot be read: {error}") from error
     if found != manifest.files:
@@ -104,36 +146,55 @@ def read(folder: Path, raw: bytes, *, dimension: int, lexical: Path) -> tuple[Ma
         wrong = [name for name in names if found.get(name) != manifest.files.get(name)]
         raise CorruptIndex(f"files of {manifest.checkpoint!r} do not match: {', '.join(wrong)}")
     _link_all(source / _LEXICAL, lexical)
-    return manifest, Dense.load(source, dimension=dimension)
+    return manifest, _load(source, manifest)
 
 
-def write(folder: Path, content: Content) -> None:
-    """Write a checkpoint and make it the current one; the caller holds the checkpoint lock.
+@contextmanager
+def draft(folder: Path, *, watermark: int) -> Iterator[Draft]:
+    """Begin a checkpoint beside the current one; the caller holds the checkpoint lock.
+
+    What was not published at the end is removed.
 
     Raises:
         OSError: a file cannot be written; the former checkpoint stays the current one.
     """
-    _remove_all_but(folder, _current(folder))
-    name = f"{_PREFIX}{content.watermark}-{secrets.token_hex(4)}"
-    target = folder / name
+    former = _current(folder)
+    _remove_all_but(folder, former)
+    begun = Draft(folder, f"{_PREFIX}{watermark}-{secrets.token_hex(4)}", former)
     try:
-        target.mkdir()
-        content.dense.save(target)
-        _link_all(content.lexical, target / _LEXICAL)
-        sync_tree(target)
-        manifest = Manifest(
-            checkpoint=name,
-            watermark=content.watermark,
-            chunks=len(content.dense),
-            dimension=content.dense.dimension,
-            files=_inventory(target),
-        )
-        _publish(folder, manifest)
-    except BaseException:
-        if _current(folder) != name:
-            shutil.rmtree(target, ignore_errors=True)
-        raise
-    _remove_all_but(folder, name)
+        begun.path.mkdir()
+        yield begun
+    finally:
+        current = _current(folder)
+        if current is None or current.checkpoint != begun.name:
+            shutil.rmtree(begun.path, ignore_errors=True)
+    _remove_all_but(folder, current)
+
+
+def _load(source: Path, manifest: Manifest) -> Dense:
+    try:
+        described = [
+            None if said is None else Candidates(**said, index=None) for said in manifest.pieces
+        ]
+    except TypeError as error:
+        raise CorruptIndex(f"manifest.json cannot be read: {error}") from error
+    pieces = [
+        Piece.load(source / _dense(number), dimension=manifest.dimension, candidates=candidates)
+        for number, candidates in enumerate(described)
+    ]
+    return Dense(manifest.dimension, tuple(pieces))
+
+
+def _described(candidates: Candidates | None) -> dict[str, Any] | None:
+    if candidates is None:
+        return None
+    said = asdict(replace(candidates, index=None))
+    del said["index"]
+    return said
+
+
+def _dense(number: int) -> str:
+    return f"dense-{number}"
 
 
 def _publish(folder: Path, manifest: Manifest) -> None:
@@ -145,15 +206,16 @@ def _publish(folder: Path, manifest: Manifest) -> None:
     sync(folder)
 
 
-def _current(folder: Path) -> str | None:
+def _current(folder: Path) -> Manifest | None:
     raw = manifest_bytes(folder)
     try:
-        return Manifest.decoded(raw).checkpoint if raw is not None else None
+        return Manifest.decoded(raw) if raw is not None else None
     except CorruptIndex:
         return None
 
 
-def _remove_all_but(folder: Path, name: str | None) -> None:
+def _remove_all_but(folder: Path, current: Manifest | None) -> None:
+    name = None if current is None else current.checkpoint
     # While another process is reading, the old files stay until the next checkpoint.
     with locked_if_free(folder / ACCESS_LOCK) as free:
         if free:
@@ -172,14 +234,21 @@ def _link_all(source: Path, target: Path) -> None:
             link(path, target / path.name)
 
 
-def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
+def _inventory(folder: Path, *, former: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Size and checksum of every file; those of `former`, by inode, are not read again.
+
+    So a byte of theirs that has changed on the disk since does not pass for right.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            name = path.relative_to(folder).as_posix()
-            found[name] = {"bytes": path.stat().st_size, "sha256": sha256}
+            status = path.stat()
+            entry = former.get(status.st_ino)
+            if entry is None:
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                entry = {"bytes": status.st_size, "sha256": sha256}
+            found[path.relative_to(folder).as_posix()] = entry
     return found
 
 

@@ -110,6 +110,9 @@ class ExactIndex:
             held = {number: self._rows[number].vector for number in wanted if number in self._rows}
         return rows_or_zeros(held, chunk_ids, dimension=self._dimension)
 
+    def is_due(self) -> bool:
+        return False
+
     def checkpoint(self) -> None:
         """Do nothing: there are no files."""
 

@@ -26,20 +26,24 @@ from retrieval.indexes._folder import (
     locked_if_free,
 )
 from retrieval.indexes._lexical import Lexical
+from retrieval.indexes._options import Options
 from retrieval.indexes._ranking import nothing
+from retrieval.indexes._settling import is_settled, settled
 
 logger = logging.getLogger(__name__)
 
 
-def build(folder: Path, *, dimension: int) -> LocalIndex:
+def build(folder: Path, *, dimension: int, **options: Any) -> LocalIndex:
     """Open the index in `folder` at its last sound checkpoint, or empty if there is none.
 
     Raises:
+        InvalidConfiguration: an unknown option, or one that makes no sense.
         StorageFailed: the folder cannot be written.
     """
+    chosen = Options.of(options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return LocalIndex(folder, dimension=dimension)
+        return LocalIndex(folder, dimension=dimension, options=chosen)
     except OSError as error:
         raise StorageFailed(f"Cannot open the index in {str(folder)!r}: {error}") from error
 
@@ -54,6 +58,10 @@ class _State:
     watermark: int
 
 
+class _Closing(Exception):
+    """A long build ends because nobody will use it."""
+
+
 class LocalIndex:
     """Dense and lexical search in process; see `retrieval.indexes.SearchIndex`.
 
@@ -61,10 +69,16 @@ class LocalIndex:
     checkpoint is only ever replaced by a later one.
     """
 
-    def __init__(self, folder: Path, *, dimension: int) -> None:
+    def __init__(self, folder: Path, *, dimension: int, options: Options | None = None) -> None:
         self._folder = folder
         self._dimension = dimension
+        self._options = options or Options()
+        self._checkpointing = threading.Lock()
+        """Taken before `_writing`, and held while a structure is built."""
         self._writing = threading.Lock()
+        self._closing = threading.Event()
+        self._changed: set[int] | None = None
+        """Chunks that were changed while a checkpoint is being written; None while none is."""
         self._uncertain_until = 0
         """Watermark of a batch whose commit failed: the text index may hold any part of it."""
         self._refused: bytes | None = None
@@ -100,6 +114,8 @@ class LocalIndex:
                 self._uncertain_until = max(self._uncertain_until, batch.watermark)
                 raise
             self._state = _State(dense, self._lexical.searcher(), batch.watermark)
+            if self._changed is not None:
+                self._changed.update(batch.touched.tolist())
 
     def dense(
         self, vector: NDArray[np.float32], limit: int, *, documents: NDArray[np.int64] | None = None
@@ -117,20 +133,28 @@ class LocalIndex:
     def vectors(self, chunk_ids: NDArray[np.int64]) -> NDArray[np.float16]:
         return self._state.dense.vectors(chunk_ids)
 
+    def is_due(self) -> bool:
+        """Whether a checkpoint would change how vectors are searched, as after a new setting."""
+        return not is_settled(self._state.dense, self._options)
+
     def checkpoint(self) -> None:
         """Make what was applied durable, unless another process is at it or is further.
+
+        Changes may be applied meanwhile, and searches do not wait. A build that is not done when
+        the index is closed is given up.
 
         Raises:
             StorageFailed: the files cannot be written; the former checkpoint stays.
         """
-        with self._writing:
-            watermark = self._state.watermark
-            if watermark == self._durable or watermark < self._uncertain_until:
+        with self._checkpointing:
+            if self._closing.is_set():
                 return
             try:
                 with locked_if_free(self._folder / CHECKPOINT_LOCK) as free:
                     if free:
                         self._write_checkpoint()
+            except _Closing:
+                logger.info("the build in %r was given up, the index closes", str(self._folder))
             except (OSError, RuntimeError) as error:
                 # RuntimeError is how FAISS says that the disk is full.
                 raise StorageFailed(
@@ -138,31 +162,67 @@ class LocalIndex:
                 ) from error
 
     def close(self) -> None:
-        with self._writing:
+        self._closing.set()
+        with self._checkpointing, self._writing:
             try:
                 self._lexical.settle()
             finally:
                 self._working.remove()
 
     def _write_checkpoint(self) -> None:
-        self._lexical.settle()
-        state = self._state
-        dense = state.dense.compacted()
-        self._state = _State(dense, self._lexical.searcher(), state.watermark)
-        if not self._is_superseded(state.watermark):
-            content = checkpoints.Content(dense, self._lexical_folder, state.watermark)
-            checkpoints.write(self._folder, content)
-        self._durable = state.watermark
+        watermark = self._state.watermark
+        if watermark == self._durable and not self.is_due():
+            return
+        try:
+            with checkpoints.draft(self._folder, watermark=watermark) as draft:
+                before = self._begin(draft)
+                if before is None:
+                    return
+                dense = settled(before.dense, self._options, step=self._proceed)
+                stored = draft.publish(dense, watermark=before.watermark)
+            self._adopt(stored, watermark=before.watermark)
+        finally:
+            with self._writing:
+                self._changed = None
+
+    def _begin(self, draft: checkpoints.Draft) -> _State | None:
+        """Take the texts as they are now, and note what changes from here; None: not to be done."""
+        with self._writing:
+            state = self._state
+            if state.watermark < self._uncertain_until:
+                return None
+            self._lexical.settle()
+            self._state = _State(state.dense, self._lexical.searcher(), state.watermark)
+            if self._is_superseded(state.watermark):
+                self._durable = state.watermark
+                return None
+            draft.take_texts(self._lexical_folder)
+            self._changed = set()
+            return state
+
+    def _adopt(self, stored: Dense, *, watermark: int) -> None:
+        """Go on with the vectors of the checkpoint, mapped, and what has changed meanwhile."""
+        with self._writing:
+            state = self._state
+            changed = np.array(sorted(self._changed or ()), dtype=np.int64)
+            dense = stored.with_changes_of(state.dense, changed)
+            self._state = _State(dense, state.searcher, state.watermark)
+            self._durable = watermark
+
+    def _proceed(self) -> None:
+        if self._closing.is_set():
+            raise _Closing
 
     def _is_superseded(self, watermark: int) -> bool:
-        """Whether the folder already has a sound checkpoint that goes to `watermark` or beyond."""
+        """Whether the folder already has a sound checkpoint that goes as far, and is as wanted."""
         raw = checkpoints.manifest_bytes(self._folder)
         if raw is None or raw == self._refused:
             return False
         try:
-            return checkpoints.Manifest.decoded(raw).watermark >= watermark
+            reached = checkpoints.Manifest.decoded(raw).watermark
         except CorruptIndex:
             return False
+        return reached > watermark or (reached == watermark and not self.is_due())
 
     def _opened(self) -> tuple[Lexical, Dense, int]:
         # Shared with other readers; nobody removes the files meanwhile.

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import (
@@ -15,6 +16,7 @@ from benchmarks import (
     environments,
     gateway,
     gateway_servers,
+    index_scale,
     ingest,
     search,
     start,
@@ -159,3 +161,40 @@ def test_gateway_is_measured_beside_a_server_of_one_s_own(options: Options) -> N
     share = rows["share of direct"].ours
     assert share is not None
     assert 0 < share.median < 2
+
+
+def test_index_scale_measures_our_types_and_says_which_peers_are_missing(options: Options) -> None:
+    rows = index_scale.run(options)
+    ours = {row.metric: row for row in rows if row.peer is None and not row.note}
+    assert len(ours) == len(index_scale.NAMES) + 1
+    for name in ("recall@10", "recall@100", "recall@10 as measured at the build"):
+        figure = ours[f"2,000: {name}"].ours
+        assert figure is not None
+        assert figure.median >= 0.95
+    for name, _ in index_scale.NAMES.values():
+        figure = ours[f"2,000: {name}"].ours
+        assert figure is not None
+        assert figure.median > 0, name
+    beside = {row.peer_name for row in rows if row.peer is not None}
+    assert beside == {"our exact type", "our hnsw type"}
+    missing = {row.peer_name for row in rows if row.note == environments.NOT_INSTALLED}
+    assert missing == {"hnswlib", "usearch", "lancedb"}
+
+
+def test_perturbed_copies_follow_the_real_vectors_and_lie_where_it_says() -> None:
+    real = np.random.default_rng(0).standard_normal((50, 384)).astype(np.float32)
+    real /= np.linalg.norm(real, axis=1, keepdims=True)
+    blocks = list(index_scale.perturbed(real, 120, np.random.default_rng(1)))
+    assert [len(block) for block in blocks] == [50, 50, 20]
+    assert np.array_equal(blocks[0], real.astype(np.float16))
+    for block in blocks:
+        np.testing.assert_allclose(np.linalg.norm(block.astype(np.float32), axis=1), 1, atol=1e-3)
+    cosines = (blocks[1].astype(np.float32) * real).sum(axis=1)
+    assert cosines.mean() == pytest.approx(0.85, abs=0.01)
+
+
+def test_nearest_is_a_sort_of_all_products() -> None:
+    vectors = np.random.default_rng(0).standard_normal((45_000, 8)).astype(np.float16)
+    questions = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    expected = np.argsort(-(questions @ vectors.astype(np.float32).T), axis=1)[:, :20]
+    assert np.array_equal(index_scale.nearest(vectors, questions, 20), expected)

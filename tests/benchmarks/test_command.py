@@ -13,7 +13,7 @@ from benchmarks import __main__ as command
 def test_without_a_name_the_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 0
     listed = capsys.readouterr().out
-    for name in ("ingest", "search", "start"):
+    for name in ("index_scale", "ingest", "search", "start"):
         assert name in listed
 
 
@@ -32,7 +32,7 @@ def test_every_benchmark_has_a_line_and_can_be_loaded() -> None:
         assert callable(command.load(name)), name
 
 
-@pytest.mark.parametrize("name", ["ingest", "search"])
+@pytest.mark.parametrize("name", ["index_scale", "ingest", "search"])
 def test_quick_form_prints_a_table_and_writes_json(
     name: str,
     shared_data: Path,

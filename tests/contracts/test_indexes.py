@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +22,11 @@ FOUND = available("retrieval.indexes")
 # Milvus Lite takes minutes over this; the short form is `tests/retrieval/test_milvus_index.py`.
 SLOW = [pytest.param("milvus", marks=pytest.mark.slow)] if find_spec("milvus_lite") else []
 NAMES = ["exact", "local"]
-ALL = [*NAMES, *SLOW]
+TYPES = {"local as hnsw": "hnsw", "local as ivf": "ivf"}
+"""Find most of what is nearest, not all; whoever is not named here finds it all."""
+RECALL = 0.95
+"""Asked of them over a test's questions; each was built to find 0.97 of another sample."""
+ALL = [*NAMES, *TYPES, *SLOW]
 DIMENSION = 16
 WORDS = ["stone", "tower", "river", "bridge", "castle", "wall", "gate", "king", "ravens", "crown"]
 
@@ -32,9 +37,39 @@ def test_all_indexes_are_found() -> None:
     assert FOUND == ["exact", "local", "milvus"]
 
 
+class Settled:
+    """Has a structure built over whatever is applied, which else waits for a checkpoint."""
+
+    def __init__(self, inner: SearchIndex) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        self._inner.apply(changes)
+        self._inner.checkpoint()
+        assert not self._inner.is_due()
+
+
+def _open(name: str, folder: Path, *, dimension: int = DIMENSION) -> SearchIndex:
+    if name not in TYPES:
+        return open_index(name, folder, dimension=dimension)
+    options = {"type": TYPES[name], "exact_below": 1}
+    return cast("SearchIndex", Settled(open_index("local", folder, dimension=dimension, **options)))
+
+
 @pytest.fixture(params=ALL)
-def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SearchIndex]:
-    opened = open_index(request.param, tmp_path / "index", dimension=DIMENSION)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def index(name: str, tmp_path: Path) -> Iterator[SearchIndex]:
+    opened = _open(name, tmp_path / "index")
     yield opened
     opened.close()
 
@@ -95,31 +130,50 @@ def _ids(hits: Hits) -> list[int]:
     return ids
 
 
+def _share_found(hits: Hits, expected: Sequence[tuple[int, float]], limit: int) -> float:
+    """Check all but which chunks they are, and return the share that is as near as the nearest."""
+    wanted = min(limit, len(expected))
+    right = dict(expected)
+    assert len(set(_ids(hits))) == len(_ids(hits)) == wanted
+    assert _pairs(hits) == sorted(_pairs(hits), key=lambda item: (-item[1], item[0]))
+    assert all(right[chunk_id] == score for chunk_id, score in _pairs(hits))
+    worst = expected[wanted - 1][1]
+    return int(np.count_nonzero(hits.scores >= worst)) / wanted
+
+
 @pytest.mark.parametrize("limit", [1, 7, 60, 500, 600, 10_000])
-def test_dense_agrees_with_brute_force_ties_included(index: SearchIndex, limit: int) -> None:
+def test_dense_agrees_with_brute_force_ties_included(
+    name: str, index: SearchIndex, limit: int
+) -> None:
     changes = _upserts(500)
     for start in range(0, 500, 90):
         index.apply(changes[start : start + 90])
-    for seed in range(20):
+    shares = []
+    for seed in range(60 if name in TYPES else 20):
         question = _question(seed)
         expected = _expected_dense(_model(changes), question)
-        assert _pairs(index.dense(question, limit)) == expected[:limit]
+        hits = index.dense(question, limit)
+        shares.append(_share_found(hits, expected, limit))
+        assert name in TYPES or _pairs(hits) == expected[:limit]
+    assert np.mean(shares) >= RECALL
 
 
-@pytest.mark.parametrize("name", ALL)
 def test_dense_agrees_with_brute_force_on_unit_vectors(name: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     vectors = generator.standard_normal((2_000, 384)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     stored = vectors.astype(np.float16)
-    index = open_index(name, tmp_path, dimension=384)
+    index = _open(name, tmp_path, dimension=384)
     index.apply([Change(n + 1, n + 1, n, "text", "", stored[n]) for n in range(2_000)])
+    shares = []
     for question in vectors[:50]:
         scores = stored.astype(np.float64) @ question.astype(np.float64)
         order = np.lexsort((np.arange(2_000), -scores))[:40]
         hits = index.dense(question, 40)
-        assert _ids(hits) == (order + 1).tolist()
-        np.testing.assert_allclose(hits.scores, scores[order], atol=1e-3)
+        assert name in TYPES or _ids(hits) == (order + 1).tolist()
+        shares.append(len(np.intersect1d(hits.chunk_ids, order + 1)) / 40)
+        np.testing.assert_allclose(hits.scores, scores[hits.chunk_ids - 1], atol=1e-3)
+    assert np.mean(shares) >= (RECALL if name in TYPES else 1.0)
     index.close()
 
 
@@ -132,7 +186,9 @@ def test_results_are_typed_and_fall(index: SearchIndex) -> None:
         assert (np.diff(hits.scores) <= 0).all()
 
 
-def test_ties_fall_to_the_smaller_chunk_id_also_at_the_limit(index: SearchIndex) -> None:
+def test_ties_fall_to_the_smaller_chunk_id_also_at_the_limit(name: str, index: SearchIndex) -> None:
+    if name in TYPES:
+        pytest.skip("which of the equals are candidates is not said")
     generator = np.random.default_rng(1)
     order = generator.permutation(np.arange(1, 404)).tolist()
     for repetition in range(10):
@@ -327,7 +383,7 @@ def test_limit_below_one_answers_with_nothing(index: SearchIndex, limit: int) ->
 @pytest.fixture(scope="module", params=ALL)
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
     folder = tmp_path_factory.mktemp("filled")
-    index = open_index(request.param, folder, dimension=DIMENSION)
+    index = _open(request.param, folder)
     index.apply(_upserts(30))
     return index
 
@@ -423,7 +479,6 @@ def test_changes_applied_twice_count_once(index: SearchIndex) -> None:
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(1, 79), max_size=4))
-@pytest.mark.parametrize("name", ALL)
 def test_any_split_into_batches_gives_the_same_results(
     name: str, tmp_path_factory: pytest.TempPathFactory, seed: int, cuts: list[int]
 ) -> None:
@@ -434,7 +489,7 @@ def test_any_split_into_batches_gives_the_same_results(
         else Change(sequence, int(generator.integers(1, 30)), 0)
         for sequence in range(1, 81)
     ]
-    index = open_index(name, tmp_path_factory.mktemp("split"), dimension=DIMENSION)
+    index = _open(name, tmp_path_factory.mktemp("split"))
     edges = [0, *sorted(set(cuts)), 80]
     for start, end in zip(edges, edges[1:], strict=False):
         index.apply(changes[start:end])

@@ -227,9 +227,9 @@ def test_an_incomplete_checkpoint_is_not_used(
     index.close()
     folder = tmp_path / _checkpoints(tmp_path)[0]
     if damage == "missing":
-        (folder / "positions.npy").unlink()
+        (folder / "dense-0" / "positions.npy").unlink()
     elif damage == "truncated":
-        os.truncate(folder / "dense.faiss", 100)
+        os.truncate(folder / "dense-0" / "vectors.faiss", 100)
     elif damage == "superfluous":
         (folder / "lexical" / "extra.store").write_bytes(b"")
     else:

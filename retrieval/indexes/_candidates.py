@@ -1,0 +1,185 @@
+"""Structures that find candidates fast, a graph or inverted lists; their scores are made exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.errors import CorruptIndex
+
+Step = Callable[[], None]
+"""Called between the parts of a long build; may raise to end it."""
+
+RECALL_AT = 10
+_BLOCK_ROWS = 16_384
+_LINKS = 16
+"""Neighbours of a node of the graph; twice as many at the bottom: 140 bytes a vector."""
+_LINK_EFFORT = 100
+"""Nodes looked at to choose them."""
+_ROWS_PER_CENTROID = 40
+_CLUSTERING_ROUNDS = 8
+_QUERY_BITS = 8
+"""A question is rounded to 8 bits a number, so that codes are compared by counting bits."""
+_FEW = 60
+"""Candidates beyond `refine` times the limit."""
+_EFFORT_GROWTH = 0.3
+"""Effort rises with this power of the limit: ten times the hits, twice the lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A search structure over the rows of a piece, with what was measured of it."""
+
+    kind: str
+    """`hnsw` or `ivf`; `exact` where no structure found enough."""
+    asked_for: str
+    """The type in the settings that it was built under."""
+    effort: int
+    """Lists looked into (nprobe) or nodes kept in view (ef), for 10 hits."""
+    refine: int
+    """Candidates of lists whose exact score is computed, per hit."""
+    recall: float
+    """Share of the exact nearest 10 that it found, over a sample, when last measured."""
+    gone_when_measured: int = 0
+    """Rows that were deleted when the recall was measured."""
+    index: Any = None
+    """A FAISS `IndexHNSW` over the piece's own vectors, or an `IndexIVFRaBitQ`."""
+
+    def rows(
+        self, query: NDArray[np.float32], limit: int, *, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Return rows that the best `limit` are likely among, in rising order.
+
+        Args:
+            query: `(dimension,)`.
+            limit: how many are wanted; more are returned.
+            allowed: of each row whether it may be returned; None for all.
+        """
+        effort = self.effort * max(1.0, limit / RECALL_AT) ** _EFFORT_GROWTH
+        chosen = None
+        if allowed is not None:
+            effort *= len(allowed) / max(1, int(np.count_nonzero(allowed)))
+            chosen = selector(allowed)
+        asked = self.asked(limit)
+        package: Any = faiss
+        if self.kind == "hnsw":
+            parameters = package.SearchParametersHNSW(efSearch=max(asked, round(effort)))
+        else:
+            parameters = package.IVFRaBitQSearchParameters(
+                nprobe=min(round(effort), self.index.nlist), qb=_QUERY_BITS
+            )
+        if chosen is not None:
+            parameters.sel = chosen
+        _, found = self.index.search(query[np.newaxis], asked, params=parameters)
+        rows: NDArray[np.int64] = np.sort(found[0][found[0] >= 0])
+        return rows
+
+    def asked(self, limit: int) -> int:
+        """Candidates that are fetched for `limit` hits."""
+        return limit + _FEW // 4 if self.kind == "hnsw" else _FEW + self.refine * limit
+
+    def save(self, path: Path) -> None:
+        """Write the structure without the vectors, which lie in a file of their own."""
+        package: Any = faiss
+        package.write_index(self.index, str(path), package.IO_FLAG_SKIP_STORAGE)
+
+
+def selector(allowed: NDArray[np.bool_]) -> Any:
+    # Its type stubs describe the C++ constructors, not those that Python code calls.
+    package: Any = faiss
+    return package.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def built(
+    kind: str, vectors: NDArray[np.float16], *, storage: Any, threads: int, step: Step
+) -> Any:
+    """Build the structure of a kind over `vectors`, `(rows, dimension)`, which `storage` holds."""
+    faiss.omp_set_num_threads(threads)
+    return _graph(vectors, storage, step) if kind == "hnsw" else _lists(vectors, step)
+
+
+def mapped(kind: str, path: Path, *, storage: Any) -> Any:
+    """Map a structure that `Candidates.save` wrote; the file may be removed afterwards.
+
+    Raises:
+        CorruptIndex: it is not what `save` writes.
+    """
+    flags = faiss.IO_FLAG_MMAP_IFC
+    if kind == "ivf":
+        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    try:
+        index = faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise CorruptIndex(f"Cannot read {str(path)!r}: {error}") from error
+    if index.ntotal != storage.ntotal or index.d != storage.d:
+        raise CorruptIndex(f"{str(path)!r} does not belong to the vectors beside it")
+    if kind == "hnsw":
+        _attach(index, storage)
+    return index
+
+
+def blocks(vectors: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
+    """Yield rows as float32, some at a time, for what would not fit into memory at once."""
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        yield vectors[start : start + _BLOCK_ROWS].astype(np.float32)
+
+
+def _graph(vectors: NDArray[np.float16], storage: Any, step: Step) -> Any:
+    own = faiss.IndexScalarQuantizer(
+        storage.d, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    package: Any = faiss
+    graph = package.IndexHNSW(own, _LINKS)
+    graph.metric_type, graph.is_trained = faiss.METRIC_INNER_PRODUCT, True
+    graph.hnsw.efConstruction = _LINK_EFFORT
+    for block in blocks(vectors):
+        step()
+        graph.add(block)
+    _attach(graph, storage)
+    return graph
+
+
+def _attach(graph: Any, storage: Any) -> None:
+    # It does not keep the vectors alive; the piece that has both does.
+    graph.storage, graph.own_fields = storage, False
+
+
+def _lists(vectors: NDArray[np.float16], step: Step) -> Any:
+    rows, width = vectors.shape
+    count = max(1, min(round(2 * math.sqrt(rows)), rows // _ROWS_PER_CENTROID))
+    quantizer: Any = faiss.IndexFlatIP(width)
+    quantizer.add(_centroids(vectors, count, step))
+    lists = faiss.IndexIVFRaBitQ(quantizer, width, count, faiss.METRIC_INNER_PRODUCT)
+    quantizer.this.disown()
+    lists.own_fields = True
+    for block in blocks(vectors):
+        step()
+        if not lists.is_trained:
+            lists.train(block)
+        lists.add(block)
+    return lists
+
+
+def _centroids(vectors: NDArray[np.float16], count: int, step: Step) -> NDArray[np.float32]:
+    """Cluster a sample by direction, a round at a time so that it can be ended."""
+    chance = np.random.default_rng(0)
+    size = min(len(vectors), count * _ROWS_PER_CENTROID)
+    sample = vectors[np.sort(chance.choice(len(vectors), size, replace=False))].astype(np.float32)
+    centroids: Any = sample[chance.choice(size, count, replace=False)]
+    for round_ in range(_CLUSTERING_ROUNDS):
+        step()
+        clustering = faiss.Kmeans(
+            sample.shape[1], count, niter=1, spherical=True, seed=round_ + 1, verbose=False
+        )
+        clustering.cp.min_points_per_centroid = 1
+        clustering.train(sample, init_centroids=centroids)
+        centroids = clustering.centroids
+    found: NDArray[np.float32] = centroids
+    return found
