@@ -96,7 +96,11 @@ def _swap(components: Components, order: dict[str, Any]) -> tuple[Callable[[], N
     recipe = components.recipe(embedder="hashing", embedder_options={"dimension": size})
     begun = building[0] if building else components.builds.start(whole, recipe)
     list(components.builder.fill(whole, begun))
-    return lambda: components.builds.swap(whole) and None, json.dumps({"live": begun.id})
+
+    def work() -> None:
+        components.builds.swap(whole)
+
+    return work, json.dumps({"live": begun.id})
 
 
 def _delete(components: Components, order: dict[str, Any]) -> tuple[Callable[[], None], str]:

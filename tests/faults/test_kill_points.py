@@ -144,7 +144,7 @@ def _nursery() -> Iterator[Callable[[dict[str, Any]], list[list[str]]]]:
     def send(order: dict[str, Any]) -> list[list[str]]:
         sent.write(json.dumps(order) + "\n")
         sent.flush()
-        lines = []
+        lines: list[list[str]] = []
         while not lines or lines[-1][0] != "ended":
             line = heard.readline()
             assert line, "the worker ended"
