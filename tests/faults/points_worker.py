@@ -12,13 +12,16 @@ from typing import Any
 
 from fault_points import Point, watch
 
+from infra import expectations
+from infra.database import migrate
 from infra.settings import load_settings
-from retrieval.embedders.hashing import HashingEmbedder
+from retrieval import builds, ingest
+from retrieval.embedders import hashing
 from retrieval.indexes import local
 from retrieval.sources.folder import walk
 from service.wiring import Components
 
-IMPORTED = (HashingEmbedder, local)
+IMPORTED = (expectations, migrate, builds, ingest, hashing, local)
 """Before the first fork, so that no round has to."""
 SIZES = (32, 48, 64)
 """Lengths of vectors: each build takes another one than the build that is live."""
