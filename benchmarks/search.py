@@ -35,6 +35,8 @@ RECALL_AT = 10
 BAR = Bar(8.0, at_least=False)
 STEPS = ("embed", "dense", "lexical", "fuse", "fetch")
 SEARCHED = ("dense", "lexical", "fuse")
+BY_RANK = "fuse by rank"
+"""The fusion step of a second search for the same question, which looks at ranks alone."""
 FALLBACK_QUESTIONS = ("how do I ingest a folder", "what is a citation", "which formats are read")
 
 Samples = NDArray[np.float64]
@@ -87,7 +89,8 @@ def _measure(
     rows = [Row(f"{at} index built and saved", Spread((built,)), unit="s")]
     brute = _brute_force(stored.vectors, vectors)
     lexical, note = _bm25s(stored.texts, questions, options=options)
-    rows += _step_rows(at, passes, peers={"dense": brute, "lexical": lexical}, note=note)
+    peers = {"dense": brute, "lexical": lexical, "fuse": passes.pop(BY_RANK)}
+    rows += _step_rows(at, passes, peers=peers, note=note)
     rows += _sum_rows(at, passes, bar=None if options.quick else BAR)
     rows.append(_memory_row(at, stored.vectors, dense=passes["dense"]))
     recall = _recall(view.index, stored, vectors)
@@ -117,6 +120,9 @@ def _ask(
             total = (perf_counter() - start) * 1e3
             for step in STEPS:
                 taken[step].append(result.timings_ms[step])
+            by_rank = SearchRequest(question, limit=LIMIT, fusion="rrf")
+            ranked = components.retriever.search(into, by_rank)
+            taken[BY_RANK].append(ranked.timings_ms["fuse"])
             taken["sum"].append(sum(result.timings_ms[step] for step in SEARCHED))
             taken["total"].append(total - result.timings_ms["embed"])
         for step, values in taken.items():
@@ -131,7 +137,7 @@ def _step_rows(
     peers: Mapping[str, list[Samples] | None],
     note: str,
 ) -> Iterable[Row]:
-    names = {"dense": "numpy, every vector", "lexical": "bm25s"}
+    names = {"dense": "numpy, every vector", "lexical": "bm25s", "fuse": "our RRF"}
     for step in STEPS:
         peer = peers.get(step)
         for percent in (50, 99):

