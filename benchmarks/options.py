@@ -21,6 +21,8 @@ class Options:
     """Scratch space, empty at the start and removed by the caller."""
     quick: bool = False
     """A slice that runs in seconds: it shows that the benchmark works, not how fast we are."""
+    part: float = 1.0
+    """How much of the corpus is ingested, for a machine that is slow or busy."""
     repeats: int = 5
     install_peers: bool = False
     peers: bool = True
@@ -33,5 +35,11 @@ class Options:
     """The folder of real datasets; None where there is none."""
     threads: int = 2
     """For the numeric libraries, ours and the peers' alike."""
+    url: str | None = None
+    """Of a real model server, for the benchmarks that can use one."""
+    model: str | None = None
+    """That it serves."""
+    requests: int | None = None
+    """Of a soak; by default as many as its bar asks for."""
     say: Callable[[str], None] = _keep_quiet
     """Receives a line when a step starts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -135,6 +136,51 @@ class Answer:
     finish_reason: Literal["stop", "length"] = "stop"
     unverified: int = 0
     """Citations the engine gave that did not equal the stored text, and were dropped."""
+    prompt_version: str | None = None
+    """The digest of the prompt template, where a model wrote the answer."""
+    unsupported: tuple[tuple[int, int], ...] = ()
+    """Stretches of the text that no passage carries."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What the model was not shown: `passages`, `turns` of the conversation and `examples` for want
+    of room, `screened` passages because they seem to hold instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One question and what became of it, or one prediction: what monitoring looks at."""
+
+    id: str
+    kind: Literal["answer", "completion", "prediction"]
+    at: datetime
+    model: str
+    """As the caller named it."""
+    outcome: Literal["answered", "abstained", "failed", "cancelled"]
+    status: int
+    """Of HTTP, as the caller saw it; 499 if the caller left."""
+    error: str | None = None
+    """The code of the error object."""
+    tenant: str | None = None
+    key_id: str | None = None
+    collection: str | None = None
+    upstream: str = ""
+    """The engine, or the model server that answered."""
+    tag: str = ""
+    """Of the route's target: `live`, `canary`, `shadow`, ..."""
+    source: str = "upstream"
+    """`cache`, `shared` or `replayed` where no model was asked."""
+    prompt_version: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    cached_tokens: int = 0
+    cost_nano: int = 0
+    """In billionths of the currency."""
+    first_byte_seconds: float | None = None
+    seconds: float = 0.0
+    support: float | None = None
+    """Of the citation that carries its sentence least, 0 to 1."""
+    documents: tuple[str, ...] = ()
+    """Public ids of the documents that `content` may quote."""
+    content: Mapping[str, Any] | None = None
+    """Question, answer and citations, only where the settings ask for them."""
 
 
 @dataclass(frozen=True, slots=True)

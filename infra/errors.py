@@ -5,7 +5,8 @@ RagstoneError
  ├─ MissingDependency        an optional package is not installed; the message is the install line
  ├─ InvalidRequest           the caller asked for something impossible
  │   ├─ InvalidFilter
- │   └─ TooLarge
+ │   ├─ TooLarge
+ │   └─ Screened            a question that seems to instruct the model
  ├─ Unauthenticated          no key, or a wrong one
  ├─ Forbidden                the key does not open this
  ├─ RateLimited              too much at once or in this minute; later it is possible
@@ -19,13 +20,15 @@ RagstoneError
  ├─ StorageFailed            disk full, database locked or unreachable
  ├─ CorruptIndex             a checkpoint does not match its checksums; the view rebuilds itself
  ├─ NotReady                 still starting, or a view lags behind the write it was asked to show
+ ├─ Overloaded               every place at the model's servers is taken; later it is possible
  └─ EngineFailed             the generation engine did not answer
+     └─ EngineTimedOut       not within the time that it had
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class RagstoneError(Exception):
@@ -63,6 +66,10 @@ class TooLarge(InvalidRequest):
     """The request exceeds a stated limit."""
 
 
+class Screened(InvalidRequest):
+    """The question seems to tell the model what to do, and the guards are on."""
+
+
 class Unauthenticated(RagstoneError):
     """No key was given, or it is unknown, revoked or expired."""
 
@@ -77,6 +84,8 @@ class RateLimited(RagstoneError):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.headers: Mapping[str, str] = {}
+        """The limits as they stand, for the answer."""
 
 
 class BudgetExceeded(RateLimited):
@@ -162,5 +171,17 @@ class NotReady(RagstoneError):
     """Still starting, or behind the write that was asked for."""
 
 
+class Overloaded(RagstoneError):
+    """Every place at the model's servers is taken, and as many wait as may."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class EngineFailed(RagstoneError):
     """The generation engine did not answer."""
+
+
+class EngineTimedOut(EngineFailed):
+    """The engine did not answer within the time that it had."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
 from infra.section import Section
+
+HOST = r"^(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]{1,5})?$"
+"""A host, with a port if need be; `*.` before it stands for every host below."""
 
 
 class Upstream(Section):
@@ -84,6 +87,17 @@ class Price(Section):
     """For a million tokens of answer."""
 
 
+class Quota(Section):
+    """How much in a minute, and how much at once; what is left out is without a limit."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    """In each process that serves."""
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    """Of prompts and answers."""
+    max_concurrent: int | None = Field(default=None, ge=1, le=10**12)
+    """Calls under way."""
+
+
 class Gateway(Section):
     """Where models are served, and what the requests to them may cost."""
 
@@ -95,6 +109,12 @@ class Gateway(Section):
     """By route, what tokens cost."""
     currency: str = "USD"
     """Of prices and budgets."""
+    key_limits: Quota = Quota()
+    """Of every key, for the kinds of limits that it has none of its own of."""
+    tenant_limits: dict[str, Quota] = Field(default_factory=dict)
+    """By tenant, for all its keys together; `*` is every tenant that is not named."""
+    model_limits: dict[str, Quota] = Field(default_factory=dict)
+    """By route, for all callers together."""
     retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
     """Retries, as a share of the requests of the last ten seconds."""
     cache_bytes: int = Field(default=64 * 2**20, ge=0)
@@ -118,7 +138,7 @@ class Guards(Section):
     """Scores from here on are taken for an injection."""
     personal_data: Literal["off", "log", "on"] = "off"
     """Mask personal data: nowhere, in logs and stored interactions, or in answers too."""
-    link_hosts: tuple[str, ...] = ()
+    link_hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ()
     """Hosts that links and images of answers may lead to in the console; none by default."""
 
 

@@ -12,14 +12,15 @@ from typing import Any
 from infra.errors import InvalidConfiguration, MissingDependency
 
 
-def load(package: str, name: str) -> Callable[..., Any]:
-    """Return the `build` function of plug-in `name` in `package`.
+def load(package: str, name: str, *, function: str = "build") -> Callable[..., Any]:
+    """Return the `build` function of plug-in `name` in `package`, or another `function` of it.
 
     A plain name is a file of the folder. A dotted path is a third party's callable; it may come
     from operator settings only, never from a request.
 
     Raises:
-        InvalidConfiguration: no such plug-in; the message lists those there are.
+        InvalidConfiguration: no such plug-in, or it does not do this; the message lists those
+            there are.
     """
     if "." in name:
         return _load_path(name)
@@ -27,8 +28,14 @@ def load(package: str, name: str) -> Callable[..., Any]:
         raise InvalidConfiguration(
             f"No plug-in {name!r} in {package}; there are {', '.join(available(package))}"
         )
-    build: Callable[..., Any] = importlib.import_module(f"{package}.{name}").build
-    return build
+    module = importlib.import_module(f"{package}.{name}")
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if found is None:
+        raise InvalidConfiguration(
+            f"The plug-in {name!r} in {package} has no {function!r}; choose another of "
+            f"{', '.join(available(package))}"
+        )
+    return found
 
 
 def available(package: str) -> list[str]:

@@ -29,7 +29,10 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
-OPEN_GATEWAY_KEYS = ("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES")
+OPEN_GATEWAY_KEYS = (
+    *("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES"),
+    *("GATEWAY__TENANT_LIMITS", "GATEWAY__MODEL_LIMITS"),
+)
 
 
 class Server(Section):
@@ -166,8 +169,23 @@ class Generation(Section):
     """Passed to the engine."""
     model: str | None = None
     """A route of the gateway that writes answers; where it fails, `engine` answers."""
+    rewrite_questions: bool = True
+    """Have the model rewrite follow-up questions before they are searched for."""
     max_tokens: int = Field(default=512, ge=1)
     """Of an answer, where the request does not say."""
+
+
+class Conversations(Section):
+    """What is kept of conversations, so that a question can lean on what was said before."""
+
+    max_items: int = Field(default=500, ge=2)
+    """Messages of one conversation; the oldest go first."""
+    max_bytes: int = Field(default=1 * 2**20, ge=1024)
+    """Of one conversation's messages; the oldest go first."""
+    keep_days: float = Field(default=30.0, gt=0)
+    """After the last message, until a conversation is removed."""
+    history_items: int = Field(default=20, ge=0, le=200)
+    """The latest messages that an answer is given."""
 
 
 class Artifacts(Section):
@@ -240,6 +258,7 @@ class Settings(BaseSettings):
     """By name, the model servers that `ragstone engine` runs on this machine."""
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
+    conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
     jobs: Jobs = Jobs()
     tracking: Tracking = Tracking()
@@ -278,8 +297,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments before environment before file; no `.env` is picked up by surprise."""
         del dotenv_settings, file_secret_settings
-        path = Path(os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG", "ragstone.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+
+def settings_file() -> Path:
+    """The file that settings are read from; it need not be there."""
+    return Path(os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG", "ragstone.toml"))
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -14,6 +14,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from monitoring.gateway_metrics import GatewayMetrics
+
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 STAGES = frozenset({"embed", "filter", "dense", "lexical", "fuse", "fetch"})
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -25,6 +27,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self.gateway = GatewayMetrics(registry)
+        """Of calls to models."""
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "ragstone_http_requests_total",
@@ -63,6 +67,12 @@ class Metrics:
             "Chunks committed with their vectors.",
             registry=registry,
         )
+        self._screened = Counter(
+            "ragstone_screened_total",
+            "Questions and passages that seem to instruct the model.",
+            ("kind",),
+            registry=registry,
+        )
         self._gauges = {
             name: Gauge(f"ragstone_{name}", text, registry=registry)
             for name, text in _GAUGES.items()
@@ -83,6 +93,9 @@ class Metrics:
         self, engine: str, outcome: Literal["answered", "abstained", "failed"]
     ) -> None:
         self._answers.labels(engine, outcome).inc()
+
+    def count_screened(self, kind: Literal["question", "passage"], number: int) -> None:
+        self._screened.labels(kind).inc(number)
 
     def count_document(
         self, outcome: Literal["completed", "failed", "removed"], *, chunks: int = 0

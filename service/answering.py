@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from infra.settings import Settings
 from retrieval.search import SearchRequest, SearchResult
 from service.citations import ReadText, check, read_markers
 from service.conversation import standalone
-from service.engines import Delta, Engine, Prompt, Quote, Turn
+from service.engines import Delta, Engine, Prompt, Quote, Turn, Unsupported
 
 if TYPE_CHECKING:
     from retrieval.collections import Collection
@@ -56,6 +56,8 @@ class Finished:
 
 AnswerEvent: TypeAlias = Retrieved | Text | Cited | Finished
 Search: TypeAlias = "Callable[[Collection, SearchRequest], SearchResult]"
+Rewrite: TypeAlias = Callable[[str, Sequence[Turn]], Awaitable[str | None]]
+"""A question and what was said before it, to what to search for; None leaves that to the rules."""
 
 
 def _keep_no_record(_answer: Answer) -> None:
@@ -92,11 +94,27 @@ class Answering:
         self._record = record
         self._clock = clock
         self._template = SearchRequest("")
+        self._rewrite: Rewrite | None = None
+        self._unsupported: Unsupported = "mark"
 
     def searching(self, template: SearchRequest) -> Answering:
         """Return the same, with searches like `template` but for its text, limit and filter."""
         other = copy(self)
         other._template = template
+        return other
+
+    def using(
+        self,
+        engine: Engine | None = None,
+        *,
+        rewrite: Rewrite | None = None,
+        unsupported: Unsupported = "mark",
+    ) -> Answering:
+        """Return the same with another engine and its `rewrite`, or with other wishes."""
+        other = copy(self)
+        if engine is not None:
+            other._engine, other._rewrite = engine, rewrite
+        other._unsupported = unsupported
         return other
 
     async def answer(
@@ -165,6 +183,7 @@ class Answering:
             passages=(),
             history=tuple(history),
             max_tokens=limits.generation.max_tokens if max_tokens is None else max_tokens,
+            unsupported=self._unsupported,
         )
         return self._run(collection, request, prompt)
 
@@ -172,6 +191,10 @@ class Answering:
         self, collection: Collection, request: SearchRequest, prompt: Prompt
     ) -> AsyncGenerator[AnswerEvent, None]:
         watch = _Stopwatch(self._clock)
+        if self._rewrite is not None and prompt.history:
+            text = await self._rewrite(prompt.question, prompt.history)
+            request = replace(request, text=text or request.text)
+            watch.lap("rewrite")
         found = await to_thread.run_sync(self._search, collection, request)
         watch.lap("search")
         prompt = replace(prompt, passages=found.passages)
@@ -242,11 +265,14 @@ class Answering:
             reason=end.reason,
             citations=tuple(draft.citations),
             passages=prompt.passages,
-            engine=self._engine.name,
+            engine=end.notes.engine or self._engine.name,
             usage=end.usage or Usage(),
             timings_ms=timings_ms,
             finish_reason=end.finish_reason or "stop",
-            unverified=draft.unverified,
+            unverified=draft.unverified + end.notes.unknown,
+            prompt_version=end.notes.prompt_version,
+            unsupported=end.notes.unsupported,
+            left_out=end.notes.left_out,
         )
 
 
@@ -289,7 +315,9 @@ class _Stopwatch:
 
 def _timings(watch: _Stopwatch, found: SearchResult) -> dict[str, float]:
     embed = found.timings_ms.get("embed", 0.0)
+    rewritten = {"rewrite": watch.laps_ms["rewrite"]} if "rewrite" in watch.laps_ms else {}
     return {
+        **rewritten,
         "embed": embed,
         "search": max(0.0, watch.laps_ms["search"] - embed),
         "generate": watch.laps_ms.get("generate", 0.0),

@@ -12,29 +12,41 @@ from importlib.metadata import PackageNotFoundError, version
 import anyio.to_thread
 from fastapi import FastAPI
 
+from infra.settings import settings_file
 from service import errors, ingesting, work
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
 from service.exchange import Exchange
 from service.following import Follower
+from service.gateway.door import Door
 from service.limits import Admission
 from service.questions import Questions
 from service.readiness import Readiness
+from service.redaction import mask_logs
 from service.routes import (
     aliases,
     answers,
     artifacts,
+    budgets,
     builds,
     chat,
+    completions,
     console,
+    conversations,
+    embeddings,
     files,
+    gateway,
+    interactions,
     jobs,
+    keys,
     operations,
+    responses,
     runs,
     sources,
     store_files,
     vector_stores,
 )
+from service.tracing import Traced
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
@@ -68,12 +80,19 @@ def create_app(components: Components) -> FastAPI:
     app.state.stopping = threading.Event()
     app.state.questions = Questions(components, admission)
     # The last one added stands outermost.
+    app.add_middleware(
+        Door, tables=lambda: components.routes, run=lambda call: components.gateway.run(call)
+    )
     app.add_middleware(BodyLimits, server=server)
-    app.add_middleware(Gate, server=server, keys=lambda: components.keys)
+    app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
+    if components.tracing is not None:
+        app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    ours = (answers, aliases, artifacts, builds, jobs, runs, sources, operations, console)
-    for routes in (chat, files, vector_stores, store_files, *ours):
+    models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
+    documents = (answers, files, vector_stores, store_files, builds, sources)
+    ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
+    for routes in (*models, *documents, *ours):
         app.include_router(routes.router)
     return app
 
@@ -92,6 +111,11 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
+    components.metrics.gateway.watch_replicas(lambda: components.routes.current.snapshot())
+    components.interactions.start()
+    await components.routes.start(
+        read=lambda: components.reread().gateway, file=settings_file().absolute()
+    )
     components.adapters.start()
     logger.info("ready to listen on %s", components.settings.server.host)
     try:
@@ -100,6 +124,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         # A file at hand is read to its end, what was answered stays; the rest is for next time.
         await anyio.to_thread.run_sync(partial(components.worker.stop, grace_seconds=WORK_SECONDS))
         await anyio.to_thread.run_sync(follower.stop)
+        await components.relay.close()
+        await components.routes.close()
         await components.adapters.close()
         await components.adapter_places.close()
         await components.engine.close()
@@ -109,6 +135,10 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
 def _open(components: Components) -> Follower:
     """Build here, on one thread, what requests share: afterwards nothing is built twice."""
     check_before_start(components.settings.server, lambda: components.keys)
+    components.keyring.start()
+    components.clerk.start()
+    if components.settings.guards.personal_data != "off":
+        mask_logs()
     for part in (
         "embedder",
         "ingester",
@@ -118,6 +148,9 @@ def _open(components: Components) -> Follower:
         "batches",
         "jobs",
         "worker",
+        "gateway",
+        "meter",
+        "generators",
         "adapters",
     ):
         getattr(components, part)

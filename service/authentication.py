@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,11 +16,12 @@ from infra.errors import InvalidConfiguration, RagstoneError, Unauthenticated
 from infra.settings import Server
 from service.callers import Caller
 from service.errors import describe, respond
+from service.keyring import Keyring
 from service.keys import Keys
+from service.permissions import SAFE_METHODS, is_open, scopes_for
 
 logger = logging.getLogger(__name__)
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH = frozenset({"/health/live", "/health/ready"})
 
 
@@ -51,7 +51,7 @@ def check_before_start(server: Server, keys: Callable[[], Keys]) -> None:
             logger.warning("authentication is off: whoever reaches %s can read it all", server.host)
         return
     now = datetime.now(UTC)
-    if server.authentication == "auto" and not any(key.is_valid(now) for key in keys().list()):
+    if server.authentication == "auto" and not keys().has_valid(now):
         raise InvalidConfiguration(
             f"Listening on {server.host!r} asks callers for a key, and there is none; "
             "run: ragstone keys create NAME"
@@ -61,9 +61,9 @@ def check_before_start(server: Server, keys: Callable[[], Keys]) -> None:
 class Gate:
     """Lets requests in or refuses them, before anything of theirs is read."""
 
-    def __init__(self, app: ASGIApp, *, server: Server, keys: Callable[[], Keys]) -> None:
+    def __init__(self, app: ASGIApp, *, server: Server, keyring: Callable[[], Keyring]) -> None:
         self._app = app
-        self._keys = keys
+        self._keyring = keyring
         self._is_required = is_required(server)
         self._hosts = {host.lower() for host in (*server.allowed_hosts, server.host)}
 
@@ -85,8 +85,11 @@ class Gate:
             self._check_host(headers)
             if scope["method"] not in SAFE_METHODS:
                 _check_origin(headers)
-        elif path != "/" and not path.startswith("/console/"):
-            scope["state"]["caller"] = await self._check_key(headers)
+        elif not is_open(path):
+            caller = await self._check_key(headers)
+            if scopes := scopes_for(scope["method"], path):
+                caller.require(*scopes)
+            scope["state"]["caller"] = caller
 
     def _check_host(self, headers: Headers) -> None:
         """Keep a web page from reaching in through a name that its owner points at this machine."""
@@ -102,8 +105,7 @@ class Gate:
         scheme, _, text = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not text.strip():
             raise Unauthenticated("No API key; send it as: Authorization: Bearer KEY")
-        key = await anyio.to_thread.run_sync(lambda: self._keys().check(text.strip()))
-        return key.caller
+        return await self._keyring().check(text.strip())
 
 
 def _check_origin(headers: Headers) -> None:

@@ -7,12 +7,35 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 from infra.contracts import Access
-from infra.errors import Forbidden, NotFound
+from infra.errors import Forbidden, InvalidRequest, NotFound
 
 Scope: TypeAlias = Literal["ask", "models", "read", "write", "admin"]
 """`ask`: answers and searches; `models`: completions, embeddings and the like; `read` and `write`:
 files, collections, artifacts, runs; `admin`: jobs, keys, budgets, routes."""
 SCOPES: frozenset[Scope] = frozenset({"ask", "models", "read", "write", "admin"})
+MAX_LIMIT = 10**12
+"""A trillion in a minute is none; larger numbers are mistakes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much in a minute, and how much at once; None is without a limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "max_concurrent"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MAX_LIMIT:
+                raise InvalidRequest(
+                    f"{name} is {value!r}; it is between 1 and {MAX_LIMIT:,}, or left out",
+                    parameter=name,
+                )
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +54,7 @@ class Caller:
     """Patterns of the models it may use; None are all."""
     collections: tuple[str, ...] | None = None
     """Patterns of the collections it may see; None are all."""
+    limits: Limits = NO_LIMITS
 
     @property
     def access(self) -> Access | None:
@@ -39,14 +63,28 @@ class Caller:
             return None
         return Access(self.tenant, self.groups | {f"key:{self.name}"})
 
-    def require(self, scope: Scope) -> None:
-        """Refuse what the key was not made for.
+    def require(self, *scopes: Scope) -> None:
+        """Refuse what the key was not made for; one of the scopes is enough.
 
         Raises:
-            Forbidden: names the scope that is missing.
+            Forbidden: names the scopes that are missing.
         """
-        if scope not in self.scopes:
-            raise Forbidden(f"The key {self.name!r} does not have the scope {scope!r}")
+        if self.scopes.isdisjoint(scopes):
+            missing = " or ".join(map(repr, scopes))
+            raise Forbidden(f"The key {self.name!r} does not have the scope {missing}")
+
+    def require_operator(self) -> None:
+        """Refuse a tenant's key: who may make keys and budgets could open every tenant.
+
+        Raises:
+            Forbidden: the key is confined to a tenant.
+        """
+        if self.tenant is not None:
+            raise Forbidden(f"The key {self.name!r} is confined to the tenant {self.tenant!r}")
+
+    def may_use(self, model: str) -> bool:
+        """Whether the model is the key's."""
+        return _matches(model, self.models)
 
     def require_model(self, model: str) -> None:
         """Refuse a model that is not the key's, as if there were none of that name.
@@ -54,7 +92,7 @@ class Caller:
         Raises:
             NotFound: the key may not use the model.
         """
-        if not _matches(model, self.models):
+        if not self.may_use(model):
             raise NotFound("model", model)
 
     def require_collection(self, name: str) -> None:

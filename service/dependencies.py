@@ -40,6 +40,15 @@ Ready = Annotated[Readiness, Depends(_readiness)]
 Asking = Annotated[Caller, Depends(_caller)]
 
 
+async def _operator(caller: Asking) -> Caller:
+    caller.require_operator()
+    return caller
+
+
+Operator = Depends(_operator)
+"""Of routes that a tenant's own keys must not reach."""
+
+
 async def _vector_store(vector_store_id: str, components: Parts) -> Collection:
     """The collection that the path names, by public id or name."""
     return await in_thread(lambda: components.collections.get(vector_store_id))

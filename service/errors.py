@@ -18,6 +18,7 @@ from infra import errors, telemetry
 STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.InvalidFilter: (400, "invalid_filter"),
     errors.TooLarge: (413, "too_large"),
+    errors.Screened: (400, "content_filter"),
     errors.InvalidRequest: (400, "invalid_value"),
     errors.Unauthenticated: (401, "invalid_api_key"),
     errors.Forbidden: (403, "forbidden"),
@@ -30,6 +31,8 @@ STATUSES: Mapping[type[errors.RagstoneError], tuple[int, str]] = {
     errors.SourceFailed: (502, "source_failed"),
     errors.StorageFailed: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
+    errors.Overloaded: (503, "overloaded"),
+    errors.EngineTimedOut: (504, "engine_timeout"),
     errors.EngineFailed: (502, "engine_failed"),
     errors.CorruptIndex: (500, "corrupt_index"),
     errors.MissingDependency: (500, "missing_dependency"),
@@ -162,7 +165,9 @@ def _describe_ours(error: errors.RagstoneError) -> Failure:
         code = f"{error.kind}_not_found"
     headers = dict(_HEADERS.get(status, {}))
     if isinstance(error, errors.RateLimited):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        headers |= error.headers
+    if isinstance(error, errors.RateLimited | errors.Overloaded):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     return Failure(status, code, error.message, parameter, headers)
 
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from infra.contracts import Answer
-from infra.errors import EngineFailed, InvalidRequest, TooLarge
+from infra.errors import EngineFailed, InvalidRequest, NotFound, TooLarge
+from infra.expectations.recognizers import mask
+from infra.settings import Retrieval
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
 from service.answering import AnswerEvent, Finished
-from service.engines import Turn
-from service.limits import Admission, in_thread
+from service.billing import Bill, open_bill
+from service.callers import Caller
+from service.conversations import Said
+from service.engines import Turn, Unsupported
+from service.generating import Chosen
+from service.limits import Admission, Result, in_thread
+from service.redaction import redacted
 from service.wiring import Components
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE_TOKENS = 512
+"""Of a prompt, beside the question, what was said before and the passages; rather too many."""
+TOKENS_PER_CHUNK_TOKEN = 2
+"""A model counts a passage otherwise than the embedder; rather too many, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +48,13 @@ class Question:
     """How to search, where the settings are not to decide; its text, limit and filter are not."""
     parameter: str = "question"
     """What the caller knows the text as, for error messages."""
+    caller: Caller = Caller()
+    """In whose name a model is asked."""
+    generator: str | None = None
+    """The model or engine that is to answer, where the settings are not to decide."""
+    unsupported: Unsupported = "mark"
+    conversation: str | None = None
+    """Whose messages come before `history`, and which question and answer are added to."""
 
 
 class Questions:
@@ -51,35 +74,85 @@ class Questions:
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the answer's events; closing it stops the engine and gives the place back."""
+        question.caller.require("ask")
         self._check_length(question.text, question.parameter)
         async with self._admission.admit():
             collection = await in_thread(lambda: self._prepare(question))
+            said = await in_thread(lambda: self._said(question))
             answering = self._components.answering
             if question.template is not None:
                 answering = answering.searching(question.template)
+            chosen = self._components.generators.choose(question.generator, question.caller)
+            answering = answering.using(
+                chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
+            )
             events = answering.stream(
                 question.text,
                 collection,
                 filter=question.filter,
                 limit=question.limit,
-                history=question.history,
+                history=(*said, *question.history),
                 max_tokens=question.max_tokens,
             )
+            bill = await self._open_bill(question, chosen)
+            if self._components.settings.guards.personal_data == "on":
+                events = redacted(events)
             try:
                 async with aclosing(events):
                     async for event in events:
+                        bill.note(event)
                         if isinstance(event, Finished):
                             self._count(event.answer)
+                            self._components.answer_records.record(event.answer, question.caller)
+                            await in_thread(partial(self._remember, question, event.answer))
                         yield event
             except EngineFailed:
                 self._components.metrics.count_answer(self._components.engine.name, "failed")
                 raise
+            finally:
+                bill.close()
+
+    async def _open_bill(self, question: Question, chosen: Chosen) -> Bill:
+        """Reserve what an answer costs at most; the gateway does it for its models itself."""
+        if chosen.is_billed_by_gateway:
+            return Bill(None, 0)
+        settings = self._components.settings
+        return await open_bill(
+            self._components.meter,
+            caller=question.caller,
+            engine=settings.generation.engine,
+            prompt_tokens=most_prompt_tokens(question, settings.retrieval),
+            completion_tokens=question.max_tokens or settings.generation.max_tokens,
+        )
+
+    def _said(self, question: Question) -> tuple[Turn, ...]:
+        if question.conversation is None:
+            return ()
+        return self._components.conversations.history(question.caller, question.conversation)
+
+    def _remember(self, question: Question, answer: Answer) -> None:
+        """Add question and answer to the conversation; what masks answers masks them there too."""
+        if question.conversation is None:
+            return
+        texts = [question.text, answer.text]
+        if self._components.settings.guards.personal_data != "off":
+            texts = [mask(text) for text in texts]
+        said = [Said.of("user", texts[0]), Said.of("assistant", texts[1])]
+        try:
+            self._components.conversations.append(question.caller, question.conversation, said)
+        except (NotFound, TooLarge) as error:  # it was deleted meanwhile, or holds less than this
+            logger.info("an answer is not kept in its conversation: %s", error.message)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""
         self._check_length(request.text, "query")
         async with self._admission.admit():
             return await in_thread(lambda: self._search(collection, request))
+
+    async def work(self, work: Callable[[], Result]) -> Result:
+        """Run what blocks, in turn with questions and searches."""
+        async with self._admission.admit():
+            return await in_thread(work)
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._components.collections.get(name)
@@ -115,3 +188,12 @@ class Questions:
         self._components.metrics.count_answer(
             answer.engine, "answered" if answer.answerable else "abstained"
         )
+
+
+def most_prompt_tokens(question: Question, options: Retrieval) -> int:
+    """Return what a model will hardly count more than: of text its bytes."""
+    texts = [question.text, *(turn.content for turn in question.history)]
+    said = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    passages = options.passages if question.limit is None else question.limit
+    chunks = passages * (1 + 2 * options.neighbours)
+    return said + TEMPLATE_TOKENS + chunks * options.chunk_tokens * TOKENS_PER_CHUNK_TOKEN

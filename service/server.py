@@ -7,8 +7,9 @@ import logging
 import signal
 from types import FrameType
 
+import httptools
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from infra.errors import RagstoneError
 from infra.settings import Settings
@@ -65,7 +66,7 @@ def configure(components: Components) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        loop="uvloop",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
@@ -79,29 +80,68 @@ class Prompt(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-class ImpatientProtocol(H11Protocol):
-    """Closes a connection whose request headers do not arrive in time."""
+class ImpatientProtocol(HttpToolsProtocol):
+    """Closes a connection whose request headers do not arrive in time, or do not end.
+
+    The parser itself has no limits and is lenient about hosts, so both are kept here.
+    """
 
     header_seconds = HEADER_SECONDS
-    _deadline: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _waits_since = 0.0
+    _is_head = True
+    """The next bytes are a request's line or headers."""
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(self.header_seconds, transport.close)
+        self._waits_since = self.loop.time()
+        self._timer = self.loop.call_later(self.header_seconds, self._check_patience)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._is_head:
+            if self._head_bytes == 0 and self._is_idle():
+                self._waits_since = self.loop.time()
+            self._head_bytes += len(data)
         super().data_received(data)
-        has_headers = self.cycle is not None and not self.cycle.response_complete
-        if has_headers:
-            self._forgive()
-        elif self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(self.header_seconds, self.transport.close)
+        if self._is_head and self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
+            self.send_400_response("The headers are too large.")
+
+    def on_headers_complete(self) -> None:
+        self._is_head, self._head_bytes = False, 0
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEADER_BYTES:
+            raise httptools.HttpParserError("The headers are too large")
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            raise httptools.HttpParserError("A request names its host once")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_head = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._waits_since = self.loop.time()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forgive()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connection_lost(exc)
 
-    def _forgive(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _check_patience(self) -> None:
+        """Look whether headers are overdue; one timer a connection, set anew when it fires."""
+        left = self.header_seconds
+        if self._is_idle() and self._is_head and (self._head_bytes or self.cycle is None):
+            left = self._waits_since + self.header_seconds - self.loop.time()
+            if left <= 0:
+                self.transport.close()
+                return
+        self._timer = self.loop.call_later(left, self._check_patience)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.blobs import BlobStore
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from retrieval.batches import Batches
 from retrieval.collections import Collection, Collections
 from retrieval.documents import Documents
@@ -18,6 +18,7 @@ from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
 from service.keys import Keys
+from service.model_wiring import ModelParts
 
 if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from retrieval.embedding import Embedders
     from retrieval.ingest import Ingester
     from retrieval.reading import Reader
+    from retrieval.rerankers import Reranker
     from retrieval.search import Retriever, SearchRequest, SearchResult
     from retrieval.source_definitions import Definitions
     from retrieval.splitting import Splitter
@@ -43,14 +45,18 @@ if TYPE_CHECKING:
     from service.supervision.engines import Engines
 
 
-class Components:
+class Components(ModelParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings] = load_settings
+    ) -> None:
+        """`reread` returns the settings as they are now, for what can be reloaded."""
         self.settings = settings
+        self.reread = reread
 
     @cached_property
     def database(self) -> Database:
@@ -224,9 +230,15 @@ class Components:
         )
 
     @cached_property
+    def reranker(self) -> Reranker:
+        from retrieval.rerankers import open_reranker
+
+        options = self.settings.retrieval
+        return open_reranker(options.reranker, **options.reranker_options)
+
+    @cached_property
     def retriever(self) -> Retriever:
         from infra.plugins import load
-        from retrieval.rerankers import open_reranker
         from retrieval.search import Retriever, Stages
 
         options = self.settings.retrieval
@@ -236,7 +248,7 @@ class Components:
             embedders=self.embedders,
             settings=options,
             stages=Stages(
-                reranker=open_reranker(options.reranker, **options.reranker_options),
+                reranker=self.reranker,
                 variants=load("retrieval", options.variants) if options.variants else None,
             ),
         )
@@ -260,7 +272,11 @@ class Components:
         """Which adapters the routes want where."""
         from service.gateway.adapter_places import Places
 
-        return Places(lambda: self.settings.gateway, engines=self.engines)
+        return Places(
+            lambda: self.routes.current.settings,
+            engines=self.engines,
+            servers=lambda name: self.routes.current.servers(name),
+        )
 
     @cached_property
     def adapters(self) -> Adapters:
@@ -339,9 +355,14 @@ class Components:
         opened = self.__dict__
         if "worker" in opened:
             self.worker.stop()
+        for part in ("keyring", "clerk"):
+            if part in opened:
+                getattr(self, part).stop()
         if "views" in opened:
             self.views.checkpoint()
             self.views.close()
-        for part in ("tracker", "retriever", "reader", "database"):
-            if part in opened:
+        if "interactions" in opened:
+            self.interactions.stop()
+        for part in ("tracing", "tracker", "retriever", "reader", "database"):
+            if opened.get(part) is not None:
                 getattr(self, part).close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -20,6 +21,12 @@ from vllm_server import Unavailable as NoVllm
 from vllm_server import VllmServer, shared_server
 
 ROOT = Path(__file__).parent.parent
+
+# Machines that test are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +71,20 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> VllmServer:
         )
     except NoVllm as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def vllm_alone(vllm_server: VllmServer) -> Iterator[VllmServer]:
+    """The real vLLM, with nobody else's requests."""
+    with vllm_server.turn(alone=True):
+        yield vllm_server
+
+
+@pytest.fixture
+def vllm_beside(vllm_server: VllmServer) -> Iterator[VllmServer]:
+    """The real vLLM, unless a test has it for itself."""
+    with vllm_server.turn(alone=False):
+        yield vllm_server
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,13 @@ class VllmServer:
         if not found:
             raise KeyError(name)
         return sum(map(float, found))
+
+    @contextmanager
+    def turn(self, *, alone: bool) -> Iterator[None]:
+        """Use it beside others, or alone: then wait for them to be done, and they wait."""
+        with (Path(self.folder).parent / "turn").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
 
     def running(self) -> float:
         """Return how many requests it works on."""

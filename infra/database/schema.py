@@ -282,4 +282,12 @@ api_key = Table(
     Column("scopes", JSON(none_as_null=True), nullable=True),
     Column("models", JSON(none_as_null=True), nullable=True),
     Column("collections", JSON(none_as_null=True), nullable=True),
+    # Of its last change, from `revision`: processes read what is newer than what they know.
+    Column("revision", BigInteger, nullable=False, server_default="0", index=True),
+    Column("requests_per_minute", BigInteger, nullable=True),
+    Column("tokens_per_minute", BigInteger, nullable=True),
+    Column("max_concurrent", BigInteger, nullable=True),
+    # What the key was before it was rotated, which opens until then too.
+    Column("previous_fingerprint", String(64), nullable=True),
+    Column("previous_until", Moment(), nullable=True),
 )

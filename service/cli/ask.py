@@ -37,6 +37,9 @@ def ask(
     limit: Annotated[
         int | None, typer.Option(min=1, max=100, help="Passages to answer from; else the setting.")
     ] = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The model that answers; else the setting.")
+    ] = None,
     filters: Filters = None,
     json: Json = False,
 ) -> None:
@@ -60,6 +63,7 @@ def ask(
                 show=_silence if json else _show,
                 filter=chosen,
                 limit=limit,
+                generator=generator,
             )
         )
     if json:
@@ -78,20 +82,27 @@ async def answer_aloud(
     show: Callable[[str], None],
     filter: Filter | None = None,
     limit: int | None = None,
+    generator: str | None = None,
 ) -> Answer:
     """Answer a question, handing each piece of the text to `show` as it comes."""
     from contextlib import aclosing
 
     from infra.errors import EngineFailed
     from service.answering import Finished, Text
+    from service.callers import Caller
 
-    events = parts.answering.stream(question, collection, filter=filter, limit=limit)
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Text):
-                show(event.text)
-            elif isinstance(event, Finished):
-                return event.answer
+    chosen = parts.generators.choose(generator, Caller())
+    answering = parts.answering.using(chosen.engine, rewrite=chosen.rewrite)
+    events = answering.stream(question, collection, filter=filter, limit=limit)
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Text):
+                    show(event.text)
+                elif isinstance(event, Finished):
+                    return event.answer
+    finally:
+        await parts.routes.close()  # their connections belong to this event loop
     raise EngineFailed(f"The engine {parts.engine.name!r} ended without an answer")
 
 

@@ -13,6 +13,7 @@ from service.cli import (
     adapters,
     artifacts,
     ask,
+    budgets,
     collections,
     datasets,
     demo,
@@ -21,14 +22,17 @@ from service.cli import (
     expectations,
     ingest,
     init,
+    interactions,
     jobs,
     keys,
     launch,
     pipeline,
+    prompts,
     runs,
     search,
     serve,
     sync,
+    usage,
     worker,
 )
 from service.cli.output import note, printable
@@ -115,5 +119,9 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
+app.add_typer(interactions.app, name="interactions")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
+app.add_typer(budgets.app, name="budgets")
+app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)

@@ -1,7 +1,8 @@
 // The chat page: ask, watch the answer come, open what it cites.
-// Text from documents and questions is only ever set as textContent.
+// Text from documents and questions is only ever set as textContent; see links.js for the exception.
 
 import { events, request } from "./api.js";
+import { rendered } from "./links.js";
 
 const TURNS_SENT = 12;
 const byId = (id) => document.getElementById(id);
@@ -9,6 +10,7 @@ const [log, select, question, send, stop] = ["log", "collection", "question", "s
 const turns = [];
 let running = null;
 let opened = null;
+let linkHosts = [];
 
 function element(tag, { text, name, ...attributes } = {}, ...children) {
   const node = document.createElement(tag);
@@ -79,6 +81,7 @@ class AnswerView {
     this.isDone = false;
     this.citations = [];
     this.passages = [];
+    this.unsupported = [];
     this.body = element("div", { name: "text" });
     this.status = element("p", { name: "status", text: "Searching the documents…" });
     this.root = element("li", { name: "answer" }, this.body, this.status);
@@ -107,9 +110,12 @@ class AnswerView {
     this.text = answer.text;
     this.citations = answer.citations;
     this.passages = answer.passages;
+    this.unsupported = answer.unsupported;
     const seconds = (answer.timings_ms.total / 1000).toFixed(2);
     const facts = [`${seconds} s`, `${answer.passages.length} passages read`, answer.engine];
     if (answer.finish_reason === "length") facts.push("cut at the length limit");
+    const screened = answer.left_out.screened ?? 0;
+    if (screened) facts.push(`${screened} left out: they hold instructions`);
     this.status.textContent = facts.join(" · ");
     if (!answer.answerable) {
       this.root.classList.add("abstained");
@@ -134,15 +140,29 @@ class AnswerView {
     const nodes = [];
     let told = 0;
     for (const end of ends) {
-      nodes.push(characters.slice(told, end).join(""));
+      nodes.push(...this.stretch(characters, told, end));
       const here = numbered.filter(({ citation }) => citation.answer_end === end);
       nodes.push(...here.map(({ citation, number }) => this.marker(citation, number)));
       // An engine's own markers, such as [2], are what the buttons stand for.
       const written = /^(?:\s?\[\d{1,3}\])+/.exec(characters.slice(end, end + 40).join(""));
       told = Math.max(told, end + (written?.[0].length ?? 0));
     }
-    nodes.push(characters.slice(told).join(""));
+    nodes.push(...this.stretch(characters, told, characters.length));
     this.body.replaceChildren(...nodes);
+  }
+
+  /** A part of the text, with what no passage carries set apart. */
+  stretch(characters, start, end) {
+    const nodes = [];
+    const say = (from, to) => rendered(characters.slice(from, to).join(""), linkHosts, { images: this.isDone });
+    let told = start;
+    for (const span of this.unsupported) {
+      const [from, to] = [Math.max(told, span.start), Math.min(end, span.end)];
+      if (from >= to) continue;
+      nodes.push(...say(told, from), element("span", { name: "unsupported", title: "No passage carries this" }, ...say(from, to)));
+      told = to;
+    }
+    return [...nodes, ...say(told, end)];
   }
 
   marker(citation, number) {
@@ -230,6 +250,12 @@ select.addEventListener("change", () => {
   sessionStorage.setItem("ragstone-collection", select.value);
   byId("clear").click();
 });
+async function loadSettings() {
+  const response = await fetch("/console/settings.json");
+  if (response.ok) linkHosts = (await response.json()).link_hosts;
+}
+
+loadSettings().catch(() => {}); // without them no link can be followed
 loadCollections().catch((error) => {
   byId("hint").textContent = error.message;
   byId("hint").setAttribute("role", "alert");

@@ -1,19 +1,26 @@
 """Generation engines: plug-ins that turn a question and its passages into a stream of text.
 
-A plug-in is a file with `build(context) -> Engine`. The laws, run over each by
-`tests/contracts/test_engines.py`: the deltas joined are the answer, exactly one has a finish reason
-and it is the last, `max_tokens` holds, closing the stream stops the work, a failure is
-`EngineFailed`.
+A plug-in is a file with `build(context) -> Engine`, with `build_server(context) -> ModelServer`, or
+with both.
+
+The laws of an engine, run over each by `tests/contracts/test_engines.py`: the deltas joined are the
+answer, exactly one has a finish reason and it is the last, `max_tokens` holds, closing the stream
+stops the work, a failure is `EngineFailed`.
+
+Those of a model server, run by `tests/contracts/test_model_servers.py`: the pieces joined are the
+body, closing a reply or cancelling what waits for it stops the work, a failure is `EngineFailed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from infra.contracts import Embedder, Passage, Usage
 from infra.plugins import load
+
+Unsupported: TypeAlias = Literal["mark", "remove", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ class Prompt:
     passages: tuple[Passage, ...]
     history: tuple[Turn, ...] = ()
     max_tokens: int = 512
+    unsupported: Unsupported = "mark"
+    """What becomes of sentences that no source carries, where the engine writes its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,22 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """What an engine says of a whole answer beside its text."""
+
+    engine: str | None = None
+    """Which one wrote it, where that is not the engine that was asked."""
+    prompt_version: str | None = None
+    """The digest of the prompt template."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What the model was not shown: see `Answer.left_out`."""
+    unsupported: tuple[tuple[int, int], ...] = ()
+    """Stretches of the answer that no source carries."""
+    unknown: int = 0
+    """Markers of sources that are not there, taken out of the text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """The next piece of an answer; the last one carries the finish reason and the usage."""
 
@@ -62,6 +87,8 @@ class Delta:
     """False on the last delta when the passages do not answer the question."""
     reason: str | None = None
     """Why not."""
+    notes: Notes = Notes()
+    """On the last delta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +179,23 @@ class ModelServer(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """What the gateway hands to a plug-in that serves models."""
+
+    url: str
+    """Of one replica, without `/v1`; empty where the model runs in this process."""
+    api_key: str | None = None
+    connect_seconds: float = 5.0
+    """Until a connection stands."""
+    silence_seconds: float = 60.0
+    """Longest wait between two pieces of an answer."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def open_server(name: str, context: ServerContext) -> ModelServer:
+    """Build one replica with plug-in `name`."""
+    build = load("service.engines", name, function="build_server")
+    return cast("ModelServer", build(context))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from infra.contracts import Usage
 from service.callers import Caller
+
+Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
 
 
 @dataclass(slots=True)
@@ -28,6 +30,10 @@ class Call:
     """What keeps a caller at the same target: the `user` of the body, else the key."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """That are passed on, such as `traceparent`; lower case."""
+    was_looked_up: bool = False
+    """An answer to it might have been in memory, and was not."""
+    target: str | None = None
+    """The tag of the one target that may answer, where the caller asked for it."""
 
     @property
     def is_stream(self) -> bool:
@@ -55,7 +61,7 @@ class Outcome:
     pieces: int = 0
     """Events of a stream that were passed on."""
     attempts: int = 1
-    source: Literal["upstream", "cache", "shared", "replayed"] = "upstream"
+    source: Source = "upstream"
     """`shared` with an identical call under way; `replayed` by its idempotency key."""
     cost: float = 0.0
     error: str | None = None
@@ -82,16 +88,28 @@ class Ticket(Protocol):
 
 
 class Meter(Protocol):
-    """Limits and budgets; answers from memory."""
+    """Limits and budgets; answers from memory, but for the moment when money must be borrowed."""
 
-    def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
-        """Reserve what a call may use at most.
+    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket | None:
+        """Reserve what a call may use at most; None if only `admit` can tell.
+
+        Args:
+            call: who asks which model.
+            prompt_tokens: at least what the prompt will be counted as; the bytes of its text are
+                never less than that.
+            completion_tokens: the most that may be answered, over all choices.
 
         Raises:
             RateLimited: too many requests, tokens or calls at once.
             BudgetExceeded: it might cost more than is left.
             NotFound: the key may not use the model.
+            TooLarge: it asks for more tokens than the key has in a minute.
+            StorageFailed: what it costs cannot be written down.
         """
+        ...
+
+    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        """Do the same, waiting a moment where money must be borrowed from the database."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Header, Response
 from infra.errors import RagstoneError
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.bodies import StrictRoute
-from service.dependencies import Asked
+from service.dependencies import Asked, Asking
 from service.errors import as_object, describe
 from service.schemas.answers import (
     AnswerBody,
@@ -34,14 +35,17 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.post("/answers", response_model=AnswerOut, responses=STREAM)
 async def answer(
-    body: AnswerBody, asked: Asked, accept: Annotated[str, Header(include_in_schema=False)] = ""
+    body: AnswerBody,
+    asked: Asked,
+    caller: Asking,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> AnswerOut | Response:
     """Answer a question from a collection's documents, with citations checked to the character.
 
     As server-sent events: `retrieved`, then `text` and `citation` as they come, then `done` with
     the whole answer; or `error`.
     """
-    question = body.as_question()
+    question = replace(body.as_question(), caller=caller)
     if body.stream or "text/event-stream" in accept:
         return EventStream(_frames(await begun(asked.stream(question))))
     return AnswerOut.of(await asked.answer(question))

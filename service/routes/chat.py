@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -16,7 +17,7 @@ from infra.security import new_id
 from retrieval.collections import Collection
 from service.answering import AnswerEvent, Finished, Text
 from service.bodies import StrictRoute
-from service.dependencies import Asked, Parts
+from service.dependencies import Asked, Asking, Parts
 from service.errors import as_object, describe
 from service.routes.answers import STREAM
 from service.schemas.answers import UsageOut
@@ -45,9 +46,12 @@ class ModelList(BaseModel):
 
 
 @router.get("/models")
-def list_models(components: Parts) -> ModelList:
-    """List the collections as models."""
-    models: list[Model] = []
+def list_models(components: Parts, caller: Asking) -> ModelList:
+    """List the models of the gateway that the caller may use, and the collections as models."""
+    table = components.routes.current
+    models = [
+        Model(id=name, created=table.made_at) for name in table.routes if caller.may_use(name)
+    ]
     after = None
     while True:
         page = components.collections.list(limit=PAGE, after=after, descending=False)
@@ -58,17 +62,24 @@ def list_models(components: Parts) -> ModelList:
 
 
 @router.get("/models/{model:path}")
-def get_model(model: str, components: Parts) -> Model:
-    """Return one model; its id holds a slash."""
+def get_model(model: str, components: Parts, caller: Asking) -> Model:
+    """Return one model; a collection's id holds a slash."""
+    table = components.routes.current
+    if model in table.routes:
+        caller.require_model(model)
+        return Model(id=model, created=table.made_at)
     if not model.startswith(MODEL_PREFIX):
         raise NotFound("model", model)
     return Model.of(_collection(components.collections.get, model))
 
 
 @router.post("/chat/completions", response_model=Completion, responses=STREAM)
-async def complete(body: ChatBody, asked: Asked) -> Completion | Response:
-    """Answer the last user message; annotations and citations stand on the message."""
-    question = body.as_question()
+async def complete(body: ChatBody, asked: Asked, caller: Asking) -> Completion | Response:
+    """Answer the last user message; annotations and citations stand on the message.
+
+    A request for a model of the gateway is passed on to its server, with whatever that takes.
+    """
+    question = replace(body.as_question(), caller=caller)
     reply = _Reply(body.model, new_id("chatcmpl-"), int(time.time()))
     try:
         if body.stream:

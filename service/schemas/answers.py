@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infra.contracts import Answer, Citation, Passage
 from retrieval.search import SearchRequest, SearchResult
-from service.engines import Turn
+from service.engines import Turn, Unsupported
 from service.questions import Question
 from service.schemas.shared import Input, RawFilter, parse_filter
 
@@ -61,6 +61,19 @@ class AnswerBody(Searching):
     history: list[HistoryMessage] = Field(default=[], max_length=200, description="Oldest first.")
     max_tokens: int | None = Field(None, ge=1, le=100_000, description="Of the answer.")
     min_sequence: int = Field(0, ge=0, description="Wait for the write that answered with it.")
+    generator: str | None = Field(
+        None, min_length=1, max_length=255, description="The model that answers; else the setting."
+    )
+    unsupported: Unsupported = Field(
+        "mark", description="What becomes of a model's sentences that no source carries."
+    )
+    conversation: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="The id of a conversation: what was said in it comes before `history`, and "
+        "question and answer are added to it.",
+    )
     stream: bool = Field(False, description="Server-sent events; so does Accept.")
 
     def as_question(self) -> Question:
@@ -73,6 +86,9 @@ class AnswerBody(Searching):
             max_tokens=self.max_tokens,
             min_sequence=self.min_sequence,
             template=self.template(),
+            generator=self.generator,
+            unsupported=self.unsupported,
+            conversation=self.conversation,
         )
 
 
@@ -136,6 +152,13 @@ class CitationOut(Output):
         return cls.model_validate(citation)
 
 
+class StretchOut(BaseModel):
+    """Of the answer's text, in code points."""
+
+    start: int
+    end: int
+
+
 class UsageOut(Output):
     prompt_tokens: int
     completion_tokens: int
@@ -155,8 +178,19 @@ class AnswerOut(Output):
     passages: list[PassageOut]
     engine: str
     finish_reason: Literal["stop", "length"]
+    prompt_version: str | None = Field(description="Digest of a model's prompt template.")
+    unsupported: list[StretchOut] = Field(description="What no passage carries.")
+    left_out: dict[str, int] = Field(
+        description="What the model was not shown: passages, turns, examples for want of room; "
+        "screened passages."
+    )
     usage: UsageOut
     timings_ms: dict[str, float]
+
+    @field_validator("unsupported", mode="before")
+    @classmethod
+    def _stretches(cls, value: Any) -> Any:
+        return [{"start": start, "end": end} for start, end in value]
 
     @classmethod
     def of(cls, answer: Answer) -> AnswerOut:

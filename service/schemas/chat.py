@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from infra.contracts import Answer, Citation
 from infra.errors import InvalidRequest, NotFound
-from service.engines import Turn
+from service.engines import Turn, Unsupported
 from service.questions import Question
 from service.schemas.answers import CitationOut, UsageOut
 from service.schemas.shared import Input, RawFilter, StoreMetadata, parse_filter
@@ -45,7 +45,7 @@ class ResponseFormat(BaseModel):
 
 
 class ChatBody(Input):
-    """Sampling settings are accepted and leave a verbatim answer as it is."""
+    """Sampling settings are accepted and change nothing: a prompt template has its own."""
 
     model: str = Field(min_length=1, examples=["rag/handbook"])
     messages: list[ChatMessage] = Field(min_length=1, max_length=200)
@@ -54,6 +54,12 @@ class ChatBody(Input):
     max_tokens: int | None = Field(None, ge=1, le=100_000)
     max_completion_tokens: int | None = Field(None, ge=1, le=100_000)
     filters: RawFilter | None = Field(None, description="Ours: restricts the documents.")
+    generator: str | None = Field(
+        None, min_length=1, max_length=255, description="Ours: the model that answers."
+    )
+    unsupported: Unsupported = Field(
+        "mark", description="Ours: what becomes of sentences that no source carries."
+    )
     n: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -121,6 +127,8 @@ class ChatBody(Input):
             history=(*turns[:last], *turns[last + 1 :]),
             max_tokens=self.max_completion_tokens or self.max_tokens,
             parameter="messages",
+            generator=self.generator,
+            unsupported=self.unsupported,
         )
 
 

@@ -118,7 +118,10 @@ def test_key_is_shown_once_and_works_until_revoked() -> None:
     made = run_json("keys", "create", "laptop", "--expires-in-days", "1")
     assert made["key"].startswith("rgs_")
     parts = Components(load_settings())
-    assert parts.keys.check(made["key"]).name == "laptop"
+    parts.keyring.refresh()
+    caller = parts.keyring.find(made["key"])
+    assert caller is not None
+    assert caller.name == "laptop"
     listed = run("keys", "list")
     assert made["key"] not in listed.stdout
     assert "laptop" in listed.stdout

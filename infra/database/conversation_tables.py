@@ -1,0 +1,38 @@
+"""The tables of conversations: whose they are, and what was said in them."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Column, ForeignKey, Identity, Integer, String, Table
+
+from infra.database.schema import Moment, Number, metadata
+
+conversation = Table(
+    "conversation",
+    metadata,
+    Column("number", Number, Identity(), primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("tenant", String(255), nullable=True),
+    Column("attributes", JSON, nullable=False),
+    Column("created_at", Moment(), nullable=False),
+    Column("updated_at", Moment(), nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+conversation_item = Table(
+    "conversation_item",
+    metadata,
+    Column("number", Number, Identity(), primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column(
+        "conversation_number",
+        Number,
+        ForeignKey("conversation.number", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("role", String(16), nullable=False),  # system | developer | user | assistant
+    Column("content", JSON, nullable=False),  # OpenAI's parts: a list of objects
+    Column("bytes", Integer, nullable=False),
+    Column("created_at", Moment(), nullable=False),
+    sqlite_autoincrement=True,
+)

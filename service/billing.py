@@ -1,0 +1,62 @@
+"""What an answer by an engine of this process is charged; the gateway charges for its models."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from infra import telemetry
+from infra.contracts import Usage
+from service.answering import AnswerEvent, Finished, Text
+from service.callers import Caller
+from service.gateway.calls import Call, Meter, Ticket
+
+ANSWER_SECONDS = 300.0
+
+
+class Bill:
+    """What one answer is charged: what it used, or, cut off, what was written of it."""
+
+    def __init__(self, ticket: Ticket | None, prompt_tokens: int) -> None:
+        """Without a ticket nothing is charged."""
+        self._ticket = ticket
+        self._prompt_tokens = prompt_tokens
+        self._written_bytes = 0
+
+    def note(self, event: AnswerEvent) -> None:
+        """Look at an event on its way to the caller."""
+        if isinstance(event, Text):
+            self._written_bytes += len(event.text.encode("utf-8", "replace"))
+        elif isinstance(event, Finished) and self._ticket is not None:
+            self._ticket.settle(event.answer.usage)
+
+    def close(self) -> None:
+        """End it; an answer that nothing was written of costs nothing."""
+        if self._ticket is None:
+            return
+        if self._written_bytes:
+            self._ticket.settle(Usage(self._prompt_tokens, self._written_bytes))
+        self._ticket.refund()
+
+
+async def open_bill(
+    meter: Meter, *, caller: Caller, engine: str, prompt_tokens: int, completion_tokens: int
+) -> Bill:
+    """Reserve the most that an answer may cost.
+
+    Raises:
+        RateLimited: too many requests, tokens or calls at once.
+        BudgetExceeded: it might cost more than is left.
+    """
+    call = Call(
+        request_id=telemetry.request_id.get() or "",
+        # What it may ask is a matter of collections; the engine that answers is the service's.
+        caller=replace(caller, models=None),
+        path="/v1/answers",
+        model=engine,
+        body={},
+        deadline=time.monotonic() + ANSWER_SECONDS,
+    )
+    most = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    ticket = meter.try_admit(call, **most) or await meter.admit(call, **most)
+    return Bill(ticket, prompt_tokens)

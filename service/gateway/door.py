@@ -1,0 +1,260 @@
+"""The way in for OpenAI's requests to models: raw ASGI before the router, so that it is short."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.errors import EngineTimedOut, InvalidRequest, NotFound, RagstoneError
+from service.callers import Caller
+from service.errors import describe, respond
+from service.gateway import checking
+from service.gateway.calls import Call
+from service.gateway.reloading import Tables
+from service.gateway.replies import GatewayReply
+from service.gateway.routing import Route
+from service.gateway.sending import TIMEOUT_HEADER
+
+OTHER_MODELS = ("rag/", "local/")
+"""What begins so is no route of the gateway but a collection, or a model of this process."""
+TARGET_HEADER = "x-ragstone-target"
+PASSED_ON = frozenset({b"traceparent", b"tracestate", b"idempotency-key"})
+SLOW_READER_SECONDS = 5.0
+"""Past the deadline, for the caller to take what is already there."""
+_STREAM = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+
+
+class Runs(Protocol):
+    """A relay, or what stands around one: a cache, say."""
+
+    def __call__(self, call: Call) -> Awaitable[GatewayReply]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Stands where the router would have put its route; for metrics and the log."""
+
+    path: str
+
+
+_OPERATIONS = {path: Operation(path) for path in checking.KINDS}
+
+
+class Door:
+    """Answers requests to the gateway's models, and passes every other one on as it came."""
+
+    def __init__(self, app: ASGIApp, *, tables: Callable[[], Tables], run: Runs) -> None:
+        self._app = app
+        self._tables = tables
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] != "http"
+            or scope["path"] not in checking.KINDS
+            or scope["method"] != "POST"
+        ):
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        try:
+            raw = await _read(receive)
+            if raw is None:  # the caller left midway
+                return
+            body = _parse(raw, _header(scope, b"content-type"))
+            if body is None or not _is_model(body):
+                await self._app(scope, _replay(raw, receive), send)
+                return
+            scope["route"] = _OPERATIONS[path]
+            call = self._call(scope, path, body)
+        except (RagstoneError, HTTPException) as error:
+            scope["route"] = _OPERATIONS[path]
+            await respond(path, describe(error))(scope, receive, send)
+            return
+        await self._answer(call, scope, receive, send)
+
+    def _call(self, scope: Scope, path: str, body: dict[str, Any]) -> Call:
+        caller: Caller = scope["state"]["caller"]
+        caller.require("models")
+        route = self._find(body["model"], caller)
+        kind, _ = checking.KINDS[path]
+        if route.settings.kind != kind:
+            fit = next(p for p, (each, _) in checking.KINDS.items() if each == route.settings.kind)
+            raise InvalidRequest(f"{route.name!r} is for {fit}, not {path}", parameter="model")
+        checking.check(path, body)
+        given = _given(scope)
+        tag = given.get(TARGET_HEADER)
+        if tag is not None:
+            caller.require("admin")
+        seconds = _seconds(given.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
+        return Call(
+            request_id=scope["state"]["request_id"],
+            caller=caller,
+            path=path,
+            model=route.name,
+            body=body,
+            deadline=time.monotonic() + seconds,
+            user=body.get("user") or caller.key_id or scope["state"]["request_id"],
+            headers={name: value for name, value in given.items() if name in _PASSED},
+            target=tag,
+        )
+
+    def _find(self, model: str, caller: Caller) -> Route:
+        table = self._tables().current
+        route = table.routes.get(model)
+        if route is None:
+            own = [name for name in table.routes if caller.may_use(name)]
+            raise NotFound("model", model[:200], among=own)
+        caller.require_model(model)
+        return route
+
+    async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and give up as soon as the caller does."""
+        work = asyncio.current_task()
+        has_left = False
+
+        def leave(listener: asyncio.Task[None]) -> None:
+            nonlocal has_left
+            if work is not None and not listener.cancelled() and not is_over:
+                has_left = True
+                work.cancel()
+
+        is_over = False
+        listener = asyncio.create_task(_until_left(receive))
+        listener.add_done_callback(leave)
+        try:
+            await self._relay(call, scope, receive, send)
+        except asyncio.CancelledError:
+            if not has_left or work is None or work.uncancel() > 0:
+                raise
+        finally:
+            is_over = True
+            listener.cancel()
+
+    async def _relay(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        left = call.deadline - time.monotonic() + SLOW_READER_SECONDS
+        try:
+            reply = await self._run(call)
+        except (RagstoneError, HTTPException) as error:
+            await respond(call.path, describe(error))(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(left):
+                await _send(reply, send)
+        except TimeoutError as error:  # the caller does not read; the connection ends here
+            raise EngineTimedOut("The caller did not take the answer in time") from error
+        finally:
+            await reply.pieces.aclose()
+
+
+async def _send(reply: GatewayReply, send: Send) -> None:
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
+    ]
+    if reply.is_whole:
+        body = b"".join([piece async for piece in reply.pieces])
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    headers += _STREAM
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    async for piece in reply.pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _read(receive: Receive) -> bytes | None:
+    message = await receive()
+    if not message.get("more_body"):
+        return message.get("body", b"") if message["type"] == "http.request" else None
+    pieces = []
+    while message["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
+        message = await receive()
+    return None
+
+
+def _parse(raw: bytes, media_type: bytes) -> dict[str, Any] | None:
+    """Return the object in the body; None where the router is to say what is wrong with it."""
+    if media_type != b"application/json":
+        kind = media_type.partition(b";")[0].strip().lower()
+        if kind != b"application/json" and not kind.endswith(b"+json"):
+            return None
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    if raw.count(b"[") + raw.count(b"{") > checking.MAX_DEPTH:
+        checking.check_depth(body)
+    return body
+
+
+def _is_model(body: dict[str, Any]) -> bool:
+    model = body.get("model")
+    return isinstance(model, str) and model != "" and not model.startswith(OTHER_MODELS)
+
+
+def _replay(raw: bytes, receive: Receive) -> Receive:
+    """Give the body that was read once more, then whatever comes."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    return replay
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+_WANTED = {name.encode(): name for name in (TARGET_HEADER, TIMEOUT_HEADER)} | {
+    name: name.decode() for name in PASSED_ON
+}
+_PASSED = frozenset(name.decode() for name in PASSED_ON)
+
+
+def _given(scope: Scope) -> dict[str, str]:
+    return {
+        _WANTED[name]: value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in _WANTED
+    }
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found: bytes = value
+            return found
+    return b""
+
+
+def _seconds(given: str | None, limit: float) -> float:
+    """Return how long the answer may take: what was asked for, at most what the route gives."""
+    if given is None:
+        return limit
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InvalidRequest(f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a number above 0")
+    return min(seconds, limit)

@@ -1,0 +1,229 @@
+"""What a process has spent since it last told the database: a file that outlives the process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from infra.errors import StorageFailed
+from service.gateway.counts import AccountId, Count, UsageId
+
+SEGMENT_BYTES = 16 * 2**20
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file of a journal."""
+
+    path: Path
+    open: int = 0
+    """Reservations in it that have not ended."""
+    last: int = 0
+    """The highest sequence that must be reported before it can go."""
+
+
+class Journal:
+    """Appends what is reserved and what becomes of it, a line each, to files of this process.
+
+    A line that was written survives the death of the process, whatever kills it; what a power cut
+    takes is settled by `heirs`. The lock file is held as long as the process lives, so that an heir
+    knows. Not for several threads at once.
+    """
+
+    def __init__(
+        self, folder: Path, spender_id: str, *, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.folder = folder
+        self.spender_id = spender_id
+        self.sequence = 0
+        self._segment_bytes = segment_bytes
+        self._segments: list[Segment] = []
+        self._unwritten: list[bytes] = []
+        self._number = 0
+        self._file = -1
+        self._size = 0
+        self._is_dirty = False
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(folder, spender_id)
+            self._begin_segment()
+        except OSError as error:
+            raise _not_noted(error) from error
+
+    def reserve(self, accounts: tuple[AccountId, ...], amount: int, *, usage: UsageId) -> Entry:
+        """Note that a call may cost up to `amount`.
+
+        Raises:
+            StorageFailed: it cannot be written, so the call must not be made.
+        """
+        if self._unwritten:
+            self.flush()
+        number = self.next_sequence()
+        line = _line(["R", number, amount, accounts, usage])
+        try:
+            if self._size >= self._segment_bytes:
+                self._begin_segment()
+            self._write(line)
+        except OSError as error:
+            raise _not_noted(error) from error
+        segment = self._segments[-1]
+        segment.open += 1
+        segment.last = number
+        return Entry(number, segment)
+
+    def settle(
+        self,
+        entry: Entry | None,
+        accounts: tuple[AccountId, ...],
+        *,
+        usage: UsageId,
+        count: Count,
+    ) -> None:
+        """Note what a call cost; it never fails: what the disk does not take is kept and retried.
+
+        Until it is written the reservation stands in the file, which errs on the safe side.
+        """
+        number = entry.number if entry else 0
+        counted = (count.requests, count.prompt_tokens, count.completion_tokens, count.cost)
+        line = _line(["S", self.next_sequence(), number, accounts, usage, counted])
+        self._end(entry, line)
+
+    def refund(self, entry: Entry) -> None:
+        """Note that a call cost nothing and is not to be counted."""
+        self._end(entry, _line(["F", self.next_sequence(), entry.number]))
+
+    def next_sequence(self) -> int:
+        self.sequence += 1
+        return self.sequence
+
+    def flush(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            StorageFailed: it still cannot.
+        """
+        try:
+            while self._unwritten:
+                self._write(self._unwritten[0])
+                del self._unwritten[0]
+        except OSError as error:
+            raise _not_noted(error) from error
+
+    @property
+    def is_written(self) -> bool:
+        """True if the file has all that happened."""
+        return not self._unwritten
+
+    def duplicate(self) -> int | None:
+        """Return another descriptor of the file if there is something to `fsync`, to be closed."""
+        if not self._is_dirty:
+            return None
+        self._is_dirty = False
+        return os.dup(self._file)
+
+    def trim(self, reported: int) -> None:
+        """Remove the segments of which everything has ended and is reported, but the last."""
+        while len(self._segments) > 1:
+            first = self._segments[0]
+            if first.open or first.last > reported:
+                return
+            first.path.unlink(missing_ok=True)
+            del self._segments[0]
+
+    def close(self) -> None:
+        """Let go of the files; an heir, or `remove`, sees to what they say."""
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _end(self, entry: Entry | None, line: bytes) -> None:
+        if self._unwritten:  # lines keep their order
+            self._unwritten.append(line)
+        else:
+            try:
+                self._write(line)
+            except OSError:
+                self._unwritten.append(line)
+        if entry is not None:
+            entry.segment.open -= 1
+            entry.segment.last = self.sequence
+        self._segments[-1].last = self.sequence
+
+    def _write(self, line: bytes) -> None:
+        written = os.write(self._file, line)
+        if written != len(line):  # the disk is full: half a line must not stay
+            os.ftruncate(self._file, self._size)
+            raise _full()
+        self._size += written
+        self._is_dirty = True
+
+    def _begin_segment(self) -> None:
+        path = self.folder / f"{self.spender_id}.{self._number + 1:06d}.journal"
+        opened = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
+        header = _line(["H", 1, boot_id()])
+        try:
+            if os.write(opened, header) != len(header):
+                raise _full()
+            if self._file >= 0:
+                os.fsync(self._file)
+        except OSError:
+            os.close(opened)
+            path.unlink()
+            raise
+        if self._file >= 0:
+            os.close(self._file)
+        self._number += 1
+        self._file, self._size = opened, len(header)
+        self._segments.append(Segment(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A reservation's place in the journal."""
+
+    number: int
+    segment: Segment
+
+
+def boot_id() -> str:
+    """Return what changes when the machine is started anew; empty where nothing tells."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _line(record: list[Any]) -> bytes:
+    content = orjson.dumps(record)
+    return b"%08x %b\n" % (zlib.crc32(content), content)
+
+
+def _lock(folder: Path, spender_id: str) -> int:
+    """Take the lock before it has the name that heirs look for."""
+    path = lock_path(folder, spender_id)
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    new.rename(path)
+    return descriptor
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def lock_path(folder: Path, spender_id: str) -> Path:
+    return folder / f"{spender_id}.lock"
+
+
+def _not_noted(error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"What calls cost cannot be noted: {error.strerror or error}; none is made until it can"
+    )

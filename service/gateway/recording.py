@@ -1,0 +1,123 @@
+"""What becomes of calls that ended: metrics, a span, and a row of the interaction log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+from infra.contracts import Interaction
+from monitoring.gateway_metrics import GatewayMetrics
+from service.gateway.calls import Outcome, Recorder
+
+Kept: TypeAlias = Literal["answered", "failed", "cancelled"]
+CLIENT_LEFT = 499
+NANO = 1_000_000_000
+
+
+class Recorders:
+    """Hands each outcome to several."""
+
+    def __init__(self, recorders: Sequence[Recorder]) -> None:
+        self._recorders = tuple(recorders)
+
+    def record(self, outcome: Outcome) -> None:
+        """Take note of a call that ended."""
+        for recorder in self._recorders:
+            recorder.record(outcome)
+
+
+class MetricsRecorder:
+    """Counts outcomes for Prometheus."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self._metrics = metrics
+
+    def record(self, outcome: Outcome) -> None:
+        """Count a call that ended."""
+        model, tag, metrics = outcome.call.model, outcome.tag, self._metrics
+        upstream = outcome.upstream or outcome.source
+        metrics.count_call(model, upstream=upstream, tag=tag, status=outcome.status)
+        if outcome.source != "upstream":
+            metrics.count_cache(outcome.source)
+            return
+        if outcome.call.was_looked_up:
+            metrics.count_cache("miss")
+        metrics.count_retries(model, outcome.attempts - 1)
+        if outcome.status < 400:  # how long others waited says nothing of the model
+            metrics.observe_call(
+                model,
+                tag=tag,
+                seconds=outcome.ended - outcome.started,
+                first_byte=_first_byte(outcome),
+                pieces=outcome.pieces,
+            )
+        metrics.count_use(
+            model,
+            tag=tag,
+            usage=outcome.usage,
+            cached_tokens=outcome.cached_tokens,
+            cost=outcome.cost,
+        )
+
+
+class InteractionRecorder:
+    """Writes outcomes to the interaction log."""
+
+    def __init__(
+        self,
+        add: Callable[[Interaction], None],
+        *,
+        has_content: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take where interactions go.
+
+        Args:
+            add: takes one without waiting.
+            has_content: keep question and answer, too.
+            clock: seconds since 1970.
+        """
+        self._add = add
+        self._has_content = has_content
+        self._clock = clock
+
+    def record(self, outcome: Outcome) -> None:
+        """Make an interaction of a call that ended."""
+        call = outcome.call
+        content = None
+        if self._has_content:
+            content = {"request": call.body, "answer": outcome.text}
+        self._add(
+            Interaction(
+                id=call.request_id,
+                kind="completion",
+                at=datetime.fromtimestamp(self._clock(), UTC),
+                model=call.model,
+                outcome=_kept(outcome.status),
+                status=outcome.status,
+                error=outcome.error,
+                tenant=call.caller.tenant,
+                key_id=call.caller.key_id,
+                upstream=outcome.upstream,
+                tag=outcome.tag,
+                source=outcome.source,
+                usage=outcome.usage,
+                cached_tokens=outcome.cached_tokens,
+                cost_nano=round(outcome.cost * NANO),
+                first_byte_seconds=_first_byte(outcome),
+                seconds=outcome.ended - outcome.started,
+                content=content,
+            )
+        )
+
+
+def _first_byte(outcome: Outcome) -> float | None:
+    return None if outcome.first_byte is None else outcome.first_byte - outcome.started
+
+
+def _kept(status: int) -> Kept:
+    if status == CLIENT_LEFT:
+        return "cancelled"
+    return "failed" if status >= 400 else "answered"

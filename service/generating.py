@@ -1,0 +1,162 @@
+"""Who writes an answer: the model of a route, with the engine of the settings behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
+from infra.settings import Settings
+from service.answering import Rewrite
+from service.callers import Caller
+from service.engines import Engine
+from service.gateway.reloading import Tables
+from service.gateway.routing import Route
+from service.generation.chat import ChatModel, ServedChat
+from service.generation.engine import Generative
+from service.generation.fallback import Fallback
+from service.generation.rewriting import Rewriter
+from service.generation.routed import RoutedChat, Send
+from service.generation.sources import new_secret
+from service.prompts import Prompts
+from service.screening import Screening
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The engine of one answer, and what makes its question one that can be searched for."""
+
+    engine: Engine
+    rewrite: Rewrite | None = None
+    is_billed_by_gateway: bool = False
+    """A model of a route writes: limits and costs are the gateway's matter."""
+
+
+class Generators:
+    """Chooses the engine of each answer, for its caller."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: Callable[[], Engine],
+        routes: Callable[[], Tables],
+        send: Send,
+        prompts: Prompts,
+        screening: Screening,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            settings: name the model and the engine.
+            engine: the one that needs no model.
+            routes: of the gateway, as they are now.
+            send: the gateway.
+            prompts: templates in force.
+            screening: keeps instructions out of prompts.
+        """
+        self._settings = settings
+        self._engine = engine
+        self._routes = routes
+        self._send = send
+        self._prompts = prompts
+        self._screening = screening
+        self._secret = new_secret()
+
+    def choose(self, wanted: str | None, caller: Caller) -> Chosen:
+        """Return who answers: what was asked for, or what the settings say.
+
+        A key that may not use the model of the settings has its questions answered by the engine.
+
+        Raises:
+            NotFound: there is no such model, or it is not the caller's.
+            InvalidRequest: the model does not chat.
+        """
+        settings = self._settings.generation
+        if wanted == settings.engine:
+            return Chosen(self._engine())
+        if wanted is not None:
+            return self._by(self._route(wanted, caller), caller)
+        if settings.model is None or not caller.may_use(settings.model):
+            return Chosen(self._engine())
+        route = self._routes().current.find(settings.model)
+        return self._by(route, caller)
+
+    def check(self) -> None:
+        """Refuse settings that name a model there is not.
+
+        Raises:
+            InvalidConfiguration: no route of the gateway has the name, or it does not chat.
+        """
+        model = self._settings.generation.model
+        if model is None:
+            return
+        route = self._settings.gateway.routes.get(model)
+        if route is None:
+            known = ", ".join(self._settings.gateway.routes) or "none"
+            raise InvalidConfiguration(
+                f"generation.model is {model!r}, which is no route of the gateway; "
+                f"there are {known}"
+            )
+        if route.kind != "chat":
+            raise InvalidConfiguration(
+                f"generation.model is {model!r}, a route for {route.kind}; choose one that chats"
+            )
+
+    def model(self, route: Route, caller: Caller) -> ChatModel:
+        """Return a route as a chat model that is asked in the caller's name."""
+        settings = route.settings
+        target = max(route.targets, key=lambda target: target.weight)
+        # Counting is not generating: it needs no place in the queue and costs nothing.
+        counter = ServedChat(target.upstream.replicas[0].server, target.model, timeout_seconds=2.0)
+        return RoutedChat(
+            route.name,
+            self._send,
+            caller=caller,
+            count=counter.count,
+            context_tokens=settings.context_tokens,
+            deadline_seconds=settings.deadline_seconds,
+        )
+
+    def generative(self, route: Route, caller: Caller) -> Generative:
+        """Return the engine that writes with a route's model."""
+        return Generative(
+            self.model(route, caller),
+            template=lambda: self._prompts.current("answer"),
+            screening=self._screening,
+            secret=self._secret,
+        )
+
+    def _by(self, route: Route, caller: Caller) -> Chosen:
+        writer = self.generative(route, caller)
+        engine = Fallback([writer, self._engine()], note=_note)
+        if not self._settings.generation.rewrite_questions:
+            return Chosen(engine, is_billed_by_gateway=True)
+        rewriter = Rewriter(
+            self.model(route, caller),
+            template=lambda: self._prompts.current("rewrite"),
+            max_characters=self._settings.server.max_question_characters,
+        )
+        return Chosen(engine, rewriter, is_billed_by_gateway=True)
+
+    def _route(self, name: str, caller: Caller) -> Route:
+        table = self._routes().current
+        if name not in table.routes:
+            own = [known for known in table.routes if caller.may_use(known)]
+            raise NotFound("model", name[:200], among=own)
+        caller.require("models")
+        caller.require_model(name)
+        route = table.routes[name]
+        if route.settings.kind != "chat":
+            raise InvalidRequest(
+                f"{name!r} is for {route.settings.kind}; choose a model that chats",
+                parameter="generator",
+            )
+        return route
+
+
+def _note(name: str, error: RagstoneError) -> None:
+    logger.warning("%r did not answer, so the next engine does: %s", name, error.message)

@@ -1,0 +1,215 @@
+"""The parts through which models are asked: gateway, limits, records, stored responses."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from infra.database.engine import Database
+from infra.settings import Settings
+from monitoring.metrics import Metrics
+from service.keyring import Keyring
+
+if TYPE_CHECKING:
+    from infra.artifacts.store import ArtifactStore
+    from monitoring.interactions import Interactions
+    from service.answer_records import AnswerRecords
+    from service.conversations import Conversations
+    from service.engines import Engine
+    from service.gateway.adapters import Adapters
+    from service.gateway.budgets import Budgets
+    from service.gateway.cache import RepeatedCalls
+    from service.gateway.calls import Recorder
+    from service.gateway.clerk import Clerk
+    from service.gateway.metering import Metering
+    from service.gateway.relay import Relay
+    from service.gateway.reloading import Tables
+    from service.gateway.within import Within
+    from service.generating import Generators
+    from service.prompts import Prompts
+    from service.responses.store import ResponseStore
+    from service.screening import Screening
+    from service.supervision.engines import Engines
+    from service.tracing import Tracing
+
+
+class ModelParts:
+    """Half of the parts of a process; `service.wiring.Components` has the others."""
+
+    settings: Settings
+
+    if TYPE_CHECKING:
+
+        @cached_property
+        def database(self) -> Database: ...
+
+        @cached_property
+        def metrics(self) -> Metrics: ...
+
+        @cached_property
+        def artifacts(self) -> ArtifactStore: ...
+
+        @cached_property
+        def engine(self) -> Engine: ...
+
+        @cached_property
+        def engines(self) -> Engines: ...
+
+        @cached_property
+        def adapters(self) -> Adapters: ...
+
+    @cached_property
+    def routes(self) -> Tables:
+        """Of the gateway, with the servers they lead to."""
+        from service.gateway.reloading import Tables
+
+        return Tables(
+            self.settings.gateway,
+            locate=self.engines.locations,
+            adapters=lambda: self.adapters,
+        )
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """All keys in memory; follows the database once it is started."""
+        return Keyring(self.database)
+
+    @cached_property
+    def clerk(self) -> Clerk:
+        """Keeps this process's part of the budgets, once it is started."""
+        from service.gateway.clerk import Clerk
+
+        return Clerk(self.database, self.settings.data_folder / "money")
+
+    @cached_property
+    def meter(self) -> Metering:
+        from service.gateway.metering import Metering
+
+        return Metering(self.settings.gateway, self.clerk)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        from service.gateway.budgets import Budgets
+
+        return Budgets(self.database)
+
+    @cached_property
+    def relay(self) -> Relay:
+        """Asks models."""
+        from service.gateway.relay import Relay
+
+        return Relay(self.routes, meter=self.meter, recorder=self.recorder)
+
+    @cached_property
+    def gateway(self) -> RepeatedCalls:
+        """Answers calls of models, from HTTP and from within: from memory, or by asking."""
+        from service.gateway.cache import RepeatedCalls
+
+        return RepeatedCalls(
+            self.relay.run,
+            settings=self.settings.gateway,
+            variant=lambda call: self.routes.current.find(call.model).variant(
+                call.user, tag=call.target
+            ),
+            meter=self.meter,
+            recorder=self.recorder,
+        )
+
+    @cached_property
+    def within(self) -> Within:
+        """Asks models from within, on behalf of a request."""
+        from service.gateway.within import Within
+
+        return Within(lambda: self.routes.current, self.gateway.run)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Takes note of every call of a model."""
+        from service.gateway.recording import InteractionRecorder, MetricsRecorder, Recorders
+
+        recorders: list[Recorder] = [MetricsRecorder(self.metrics.gateway)]
+        options = self.settings.telemetry
+        if options.interactions:
+            add = self.interactions.add
+            recorders.append(InteractionRecorder(add, has_content=options.content))
+        if self.tracing is not None:
+            recorders.append(self.tracing)
+        return Recorders(recorders)
+
+    @cached_property
+    def answer_records(self) -> AnswerRecords:
+        """Takes note of every answer over a collection."""
+        from infra.expectations.recognizers import mask
+        from service.answer_records import AnswerRecords
+
+        options, tracing = self.settings.telemetry, self.tracing
+        return AnswerRecords(
+            add=self.interactions.add if options.interactions else None,
+            trace=None if tracing is None else tracing.record_answer,
+            has_content=options.content,
+            mask=None if self.settings.guards.personal_data == "off" else mask,
+        )
+
+    @cached_property
+    def interactions(self) -> Interactions:
+        from monitoring.interactions import Interactions
+
+        keep = timedelta(days=self.settings.telemetry.keep_days)
+        return Interactions(self.database, keep=keep)
+
+    @cached_property
+    def tracing(self) -> Tracing | None:
+        from service.tracing import open_tracing
+
+        return open_tracing(self.settings)
+
+    @cached_property
+    def responses(self) -> ResponseStore:
+        from service.responses.store import ResponseStore
+
+        return ResponseStore(
+            self.database,
+            most=self.settings.gateway.stored_responses,
+            most_bytes=self.settings.server.max_body_bytes,
+        )
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        from service.prompts import Prompts
+
+        return Prompts(lambda: self.artifacts)
+
+    @cached_property
+    def screening(self) -> Screening:
+        from service.guards import open_screen
+        from service.screening import Screening
+
+        guards = self.settings.guards
+        return Screening(
+            None if guards.injection == "off" else open_screen(guards.injection_plugin),
+            mode=guards.injection,
+            threshold=guards.injection_threshold,
+            count=self.metrics.count_screened,
+        )
+
+    @cached_property
+    def generators(self) -> Generators:
+        from service.generating import Generators
+
+        generators = Generators(
+            self.settings,
+            engine=lambda: self.engine,
+            routes=lambda: self.routes,
+            send=lambda call: self.relay.complete(call),
+            prompts=self.prompts,
+            screening=self.screening,
+        )
+        generators.check()
+        return generators
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        from service.conversations import Conversations
+
+        return Conversations(self.database, self.settings.conversations)

@@ -1,0 +1,1 @@
+"""OpenAI's Responses: typed events over chat models and collections, kept for later turns."""

@@ -1,0 +1,116 @@
+"""Stored responses: bounded in number and size, seen by their own tenant, deleted for good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import delete, insert, select
+
+from infra.database.engine import Database
+from infra.database.response_tables import response as table
+from infra.database.response_tables import response_document as quoted
+from infra.errors import NotFound, TooLarge
+from service.callers import Caller
+from service.responses.turns import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A response as it was told, what was asked, and the whole conversation up to it."""
+
+    body: dict[str, Any]
+    items: Sequence[dict[str, Any]]
+    """Of the request, without those of earlier turns."""
+    messages: Sequence[Message]
+    """Of all turns, the answer of this one included."""
+
+
+class ResponseStore:
+    """Keeps the newest responses; the oldest make room."""
+
+    def __init__(self, database: Database, *, most: int, most_bytes: int) -> None:
+        """Take where they are kept.
+
+        Args:
+            database: at the current schema.
+            most: responses that are kept at most.
+            most_bytes: of one response with all its turns; a longer conversation ends.
+        """
+        self._database = database
+        self._most = most
+        self._most_bytes = most_bytes
+
+    def put(self, stored: Stored, caller: Caller, *, documents: Sequence[str] = ()) -> None:
+        """Keep a response; `documents` are the ids of those it quotes.
+
+        Raises:
+            TooLarge: the conversation is longer than one may be.
+        """
+        size = len(orjson.dumps([stored.body, stored.items, stored.messages]))
+        if size > self._most_bytes:
+            raise TooLarge(
+                f"The conversation takes {size:,} bytes, {self._most_bytes:,} are kept; "
+                "begin a new one, or send store = false"
+            )
+        with self._database.write() as connection:
+            number = connection.execute(
+                insert(table)
+                .values(
+                    id=stored.body["id"],
+                    created_at=datetime.now(UTC),
+                    tenant=caller.tenant,
+                    key_id=caller.key_id,
+                    body=stored.body,
+                    items=list(stored.items),
+                    messages=list(stored.messages),
+                )
+                .returning(table.c.number)
+            ).scalar_one()
+            names = [{"response_number": number, "file_id": each} for each in set(documents)]
+            if names:
+                connection.execute(insert(quoted), names)
+            newest = select(table.c.number).order_by(table.c.number.desc()).limit(self._most)
+            connection.execute(delete(table).where(table.c.number.not_in(newest)))
+
+    def get(self, id_: str, caller: Caller) -> Stored:
+        """Return a response that the caller may see.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select(table).where(table.c.id == id_)).first()
+        if row is None or not _is_of(row, caller):
+            raise NotFound("response", id_)
+        return Stored(row.body, row.items, row.messages)
+
+    def delete(self, id_: str, caller: Caller) -> None:
+        """Remove a response; those that went on from it keep what they copied.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+        """
+        self.get(id_, caller)
+        with self._database.write() as connection:
+            connection.execute(delete(table).where(table.c.id == id_))
+
+    def erase(self, file_ids: Sequence[str]) -> int:
+        """Remove every response that quotes one of these documents; returns how many."""
+        with self._database.write() as connection:
+            numbers = select(quoted.c.response_number).where(quoted.c.file_id.in_(file_ids))
+            return int(
+                connection.execute(delete(table).where(table.c.number.in_(numbers))).rowcount
+            )
+
+
+def _is_of(row: Any, caller: Caller) -> bool:
+    """A tenant sees its own; so does a key without one, and where none is asked for, everybody."""
+    if caller.key_id is None:
+        return True
+    if caller.tenant is None:
+        return bool(row.key_id == caller.key_id)
+    return bool(row.tenant == caller.tenant)

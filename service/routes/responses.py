@@ -1,0 +1,175 @@
+"""OpenAI's Responses: create, read, delete, and list what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from infra.errors import NotFound, TooLarge
+from retrieval.search import SearchRequest
+from service.bodies import StrictRoute
+from service.callers import Caller
+from service.dependencies import Asked, Asking, Parts
+from service.gateway.replies import GatewayReply
+from service.limits import in_thread
+from service.questions import Question
+from service.responses.assembly import Event
+from service.responses.store import Stored
+from service.responses.turns import Message, as_question, output_messages
+from service.responses.writing import (
+    Complete,
+    Draft,
+    begin,
+    write_from_documents,
+    write_with_model,
+)
+from service.routes.answers import STREAM
+from service.schemas.chat import MODEL_PREFIX
+from service.schemas.responses import ItemList, ResponseOut, ResponsesBody
+from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
+from service.streaming import EventStream, begun, frame
+from service.wiring import Components
+
+router = APIRouter(
+    prefix="/v1/responses", tags=["responses"], route_class=StrictRoute, responses=OPENAI_ERRORS
+)
+
+
+@router.post("", response_model=ResponseOut, responses=STREAM)
+async def create(
+    body: ResponsesBody, request: Request, asked: Asked, caller: Asking, components: Parts
+) -> Any:
+    """Answer with a model, or from documents: `rag/<collection>`, or the tool `file_search`.
+
+    As server-sent events, each with its number; the last carries the whole response.
+    """
+    body.refuse_unsupported()
+    earlier = await in_thread(lambda: _earlier(components, body, caller))
+    draft = begin(body, earlier)
+    events = _events(draft, body, asked, caller, _complete(components, request, caller))
+    if body.store is not False:
+        events = _kept(events, lambda: _store(components, draft, body, caller))
+    if body.stream:
+        return EventStream(_frames(await begun(events)))
+    async with aclosing(events):
+        async for _ in events:
+            pass
+    return draft.response
+
+
+@router.get("/{response_id}")
+def get(response_id: str, caller: Asking, components: Parts) -> ResponseOut:
+    """Return a stored response."""
+    return ResponseOut.model_validate(components.responses.get(response_id, caller).body)
+
+
+@router.delete("/{response_id}")
+def delete(response_id: str, caller: Asking, components: Parts) -> Deleted:
+    """Delete a stored response, with what it quotes."""
+    components.responses.delete(response_id, caller)
+    return Deleted(id=response_id, object="response.deleted")
+
+
+@router.get("/{response_id}/input_items")
+def list_input_items(
+    response_id: str,
+    caller: Asking,
+    components: Parts,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
+    after: str | None = None,
+) -> ItemList:
+    """List what was asked, the newest first."""
+    items = [dict(item) for item in components.responses.get(response_id, caller).items]
+    items.reverse()
+    if after is not None:
+        at = next((at for at, item in enumerate(items) if item["id"] == after), None)
+        if at is None:
+            raise NotFound("item", after)
+        items = items[at + 1 :]
+    page = items[:limit]
+    return ItemList(
+        data=page,
+        first_id=page[0]["id"] if page else None,
+        last_id=page[-1]["id"] if page else None,
+        has_more=len(items) > limit,
+    )
+
+
+def _events(
+    draft: Draft, body: ResponsesBody, asked: Asked, caller: Caller, complete: Complete
+) -> AsyncGenerator[Event, None]:
+    search = body.file_search
+    if search is None and not body.model.startswith(MODEL_PREFIX):
+        return write_with_model(draft, body, complete)
+    text, history = as_question(draft.messages)
+    caller.require("ask")
+    question = Question(
+        text=text,
+        collection=body.model.removeprefix(MODEL_PREFIX),
+        caller=caller,
+        history=history,
+        max_tokens=body.max_output_tokens,
+        parameter="input",
+    )
+    if search is not None:
+        options = search.ranking_options
+        question = replace(
+            question,
+            collection=search.vector_store_ids[0],
+            generator=None if body.model.startswith(MODEL_PREFIX) else body.model,
+            filter=parse_filter(search.filters),
+            limit=search.max_num_results,
+            template=SearchRequest("", min_score=options.score_threshold if options else None),
+        )
+    return write_from_documents(
+        draft, text, asked.stream(question), shows_results=body.shows_results
+    )
+
+
+def _complete(components: Components, request: Request, caller: Caller) -> Complete:
+    async def complete(body: dict[str, Any]) -> GatewayReply:
+        return await components.within.chat(body, caller=caller, state=request.scope["state"])
+
+    return complete
+
+
+async def _kept(
+    events: AsyncGenerator[Event, None], store: Callable[[], None]
+) -> AsyncGenerator[Event, None]:
+    """Store the response before its last event is told: who has seen the end can go on from it."""
+    async with aclosing(events):
+        async for event in events:
+            if event["type"] in {"response.completed", "response.incomplete"}:
+                await in_thread(store)
+            yield event
+
+
+def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
+    items = [
+        {"id": f"item_{at}", **item.model_dump(mode="json", exclude_none=True)}
+        for at, item in enumerate(body.items)
+    ]
+    messages = [*draft.messages, *output_messages(draft.response["output"])]
+    stored = Stored(draft.response, items, messages)
+    components.responses.put(stored, caller, documents=draft.documents)
+
+
+def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> list[Message]:
+    if body.previous_response_id is None:
+        return []
+    messages = list(components.responses.get(body.previous_response_id, caller).messages)
+    limit = components.settings.server.max_body_bytes
+    size = sum(len(str(message.get("content"))) for message in messages)
+    if size > limit:
+        raise TooLarge(f"The conversation has {size:,} characters; begin a new one")
+    return messages
+
+
+async def _frames(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield frame(event, event=event["type"])

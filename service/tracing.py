@@ -1,0 +1,323 @@
+"""Traces and metrics by OpenTelemetry, with the names of its GenAI conventions, sent by OTLP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.contracts import Answer
+from infra.plugins import require
+from service.gateway.calls import Outcome
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from infra.settings import Settings
+
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+}
+REQUESTED = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "seed": "gen_ai.request.seed",
+    "n": "gen_ai.request.choice.count",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "stream": "gen_ai.request.stream",
+}
+_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""Of the request at hand."""
+TOKEN_BUCKETS = tuple(4**power for power in range(14))
+SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
+SUPPORT = "citation_support"
+"""The name under which the support of an answer's citations is told as an evaluation."""
+
+
+class Tracing:
+    """Spans of HTTP requests, model calls and answers, and what they add up to."""
+
+    def __init__(
+        self,
+        *,
+        spans: SpanExporter,
+        metrics: MetricReader | None = None,
+        sample_ratio: float = 1.0,
+        has_content: bool = False,
+        provider_of: Callable[[str], str] = lambda upstream: upstream,
+    ) -> None:
+        """Take where spans and metrics go.
+
+        Args:
+            spans: receives finished spans, in batches, from a thread of its own.
+            metrics: reads the metrics now and then.
+            sample_ratio: of the requests that begin here; others follow their caller.
+            has_content: put questions and answers into spans.
+            provider_of: what `gen_ai.provider.name` is for an upstream.
+        """
+        require("opentelemetry.sdk", extra="otel")
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+        resource = Resource.create({"service.name": "ragstone"})
+        self._spans = TracerProvider(
+            resource=resource,
+            sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
+            shutdown_on_exit=False,
+        )
+        self._spans.add_span_processor(BatchSpanProcessor(spans))
+        self._tracer = self._spans.get_tracer("ragstone")
+        self._meters = MeterProvider(
+            [metrics] if metrics else [], resource=resource, shutdown_on_exit=False
+        )
+        meter = self._meters.get_meter("ragstone")
+        self._duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "How long a call of a model took.",
+            explicit_bucket_boundaries_advisory=SECONDS_BUCKETS,
+        )
+        self._first_chunk = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            "s",
+            "Until the first piece of an answer.",
+            explicit_bucket_boundaries_advisory=SECONDS_BUCKETS,
+        )
+        self._tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Tokens of a call, by type.",
+            explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
+        )
+        self._has_content = has_content
+        self._provider_of = provider_of
+
+    def begin(self, method: str, path: str, traceparent: str | None) -> Any:
+        """Start the span of an HTTP request and return it."""
+        from opentelemetry.trace import SpanKind
+
+        return self._tracer.start_span(
+            method,
+            context=_parent(traceparent),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method, "url.path": path[:200]},
+        )
+
+    def record(self, outcome: Outcome) -> None:
+        """Make a span of a call that ended, below the request that it came with."""
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        names = self._names(outcome)
+        self._measure(outcome, names)
+        now, monotonic = time.time_ns(), time.monotonic()
+        span = self._tracer.start_span(
+            f"{names['gen_ai.operation.name']} {outcome.call.model}",
+            context=_parent(outcome.call.headers.get("traceparent") or _current.get()),
+            kind=SpanKind.CLIENT,
+            start_time=now - _nano(monotonic - outcome.started),
+            attributes={**names, **_request(outcome), **_response(outcome)},
+        )
+        if outcome.status >= 400:
+            span.set_status(Status(StatusCode.ERROR))
+        if self._has_content and outcome.text is not None:
+            span.set_attribute("gen_ai.output.messages", outcome.text)
+        span.end(now - _nano(monotonic - outcome.ended))
+
+    def record_answer(self, answer: Answer) -> None:
+        """Make spans of an answer and of the retrieval in it, with its support as an evaluation."""
+        end = time.time_ns()
+        start = end - _nano(answer.timings_ms.get("total", 0.0) / 1e3)
+        context = _parent(_current.get())
+        self._record_retrieval(answer, start, context)
+        span = self._tracer.start_span(
+            f"invoke_workflow rag/{answer.collection}",
+            context=context,
+            start_time=start,
+            attributes={
+                "gen_ai.operation.name": "invoke_workflow",
+                "gen_ai.workflow.name": "answer",
+                "gen_ai.response.id": answer.id,
+                "gen_ai.usage.input_tokens": answer.usage.prompt_tokens,
+                "gen_ai.usage.output_tokens": answer.usage.completion_tokens,
+                "ragstone.engine": answer.engine,
+                "ragstone.answerable": answer.answerable,
+            },
+        )
+        for citation in answer.citations:
+            span.add_event(
+                "gen_ai.evaluation.result",
+                {
+                    "gen_ai.evaluation.name": SUPPORT,
+                    "gen_ai.evaluation.score.value": citation.support,
+                    "gen_ai.response.id": answer.id,
+                },
+                end,
+            )
+        span.end(end)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._spans.shutdown()
+        self._meters.shutdown()
+
+    def _record_retrieval(self, answer: Answer, start: int, context: Context | None) -> None:
+        milliseconds = answer.timings_ms.get("embed", 0.0) + answer.timings_ms.get("search", 0.0)
+        attributes: dict[str, Any] = {
+            "gen_ai.operation.name": "retrieval",
+            "gen_ai.data_source.id": answer.collection,
+            "gen_ai.retrieval.documents": [
+                f'{{"id":"{passage.document_id}","score":{passage.score:.4f}}}'
+                for passage in answer.passages
+            ],
+        }
+        if self._has_content:
+            attributes["gen_ai.retrieval.query.text"] = answer.question
+        span = self._tracer.start_span(
+            f"retrieval {answer.collection}",
+            context=context,
+            start_time=start,
+            attributes=attributes,
+        )
+        span.end(start + _nano(milliseconds / 1e3))
+
+    def _names(self, outcome: Outcome) -> dict[str, str]:
+        return {
+            "gen_ai.operation.name": OPERATIONS.get(outcome.call.path, "chat"),
+            "gen_ai.provider.name": self._provider_of(outcome.upstream),
+            "gen_ai.request.model": outcome.call.model,
+        }
+
+    def _measure(self, outcome: Outcome, names: Mapping[str, str]) -> None:
+        more = {"error.type": outcome.error or str(outcome.status)} if outcome.status >= 400 else {}
+        self._duration.record(outcome.ended - outcome.started, {**names, **more})
+        if outcome.first_byte is not None:
+            self._first_chunk.record(outcome.first_byte - outcome.started, names)
+        for kind, count in (
+            ("input", outcome.usage.prompt_tokens),
+            ("output", outcome.usage.completion_tokens),
+        ):
+            if count:
+                self._tokens.record(count, {**names, "gen_ai.token.type": kind})
+
+
+class Traced:
+    """Middleware: a span for each HTTP request; what is called further in becomes its children."""
+
+    def __init__(self, app: ASGIApp, *, tracing: Tracing) -> None:
+        self._app = app
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+        span = self._tracing.begin(scope["method"], scope["path"], given.decode("latin-1"))
+        parent = _traceparent(span)
+        scope.setdefault("state", {})["traceparent"] = parent
+        _current.set(parent)  # never reset: each request is a task with a context of its own
+        status = 500
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        finally:
+            span.set_attribute("http.response.status_code", status)
+            route = getattr(scope.get("route"), "path", None)
+            if route:
+                span.update_name(f"{scope['method']} {route}")
+                span.set_attribute("http.route", route)
+            span.end()
+
+
+def open_tracing(settings: Settings) -> Tracing | None:
+    """Return tracing as the settings ask for it, or None where they do not.
+
+    Raises:
+        MissingDependency: the extra `otel` is not installed.
+    """
+    options = settings.telemetry
+    if options.otlp_endpoint is None:
+        return None
+    require("opentelemetry.exporter.otlp.proto.http", extra="otel")
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    address = options.otlp_endpoint.rstrip("/")
+    providers = {name: each.provider for name, each in settings.gateway.upstreams.items()}
+    return Tracing(
+        spans=OTLPSpanExporter(f"{address}/v1/traces"),
+        metrics=PeriodicExportingMetricReader(OTLPMetricExporter(f"{address}/v1/metrics")),
+        sample_ratio=options.sample_ratio,
+        has_content=options.content,
+        provider_of=lambda upstream: providers.get(upstream, "ragstone"),
+    )
+
+
+def _request(outcome: Outcome) -> dict[str, Any]:
+    body = outcome.call.body
+    found = {
+        name: body[key]
+        for key, name in REQUESTED.items()
+        if isinstance(body.get(key), str | int | float)
+    }
+    return {**found, "ragstone.target": outcome.tag, "ragstone.upstream": outcome.upstream}
+
+
+def _response(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "gen_ai.usage.input_tokens": outcome.usage.prompt_tokens,
+        "gen_ai.usage.output_tokens": outcome.usage.completion_tokens,
+        "ragstone.answer.source": outcome.source,
+        "ragstone.attempts": outcome.attempts,
+    }
+    if outcome.cached_tokens:
+        found["gen_ai.usage.cache_read.input_tokens"] = outcome.cached_tokens
+    if outcome.finish_reason:
+        found["gen_ai.response.finish_reasons"] = [outcome.finish_reason]
+    if outcome.first_byte is not None:
+        found["gen_ai.response.time_to_first_chunk"] = outcome.first_byte - outcome.started
+    if outcome.status >= 400:
+        found["error.type"] = outcome.error or str(outcome.status)
+    return found
+
+
+def _traceparent(span: Any) -> str:
+    context = span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def _parent(traceparent: str | None) -> Context | None:
+    """Read W3C's header; what is malformed starts a trace of its own."""
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    if not traceparent:
+        return Context()
+    carrier = {"traceparent": traceparent}
+    return TraceContextTextMapPropagator().extract(carrier, Context())
+
+
+def _nano(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,104 @@
+"""A relay before model servers, and calls of it, for the gateway's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from infra.gateway_settings import Gateway
+from model_server import Misbehaving
+from service.callers import Caller
+from service.gateway.calls import Call, Outcome
+from service.gateway.relay import Relay, Unmetered
+from service.gateway.reloading import Tables
+
+
+class Kept:
+    """A recorder that remembers."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def record(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+class Opened:
+    """A relay with what stands around it."""
+
+    def __init__(self, settings: Gateway) -> None:
+        self.recorder = Kept()
+        self.tables = Tables(settings)
+        self.relay = Relay(self.tables, meter=Unmetered(), recorder=self.recorder)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self.recorder.outcomes
+
+    @property
+    def breakers(self) -> list[str]:
+        return [state.breaker for state in self.tables.current.snapshot()]
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, nothing waits: every place was given back."""
+        return all(s.running == s.waiting == 0 for s in self.tables.current.snapshot())
+
+
+@asynccontextmanager
+async def opened(settings: Gateway) -> AsyncIterator[Opened]:
+    found = Opened(settings)
+    try:
+        yield found
+    finally:
+        await found.relay.close()
+        await found.tables.close()
+
+
+def call(model: str = "m", *, stream: bool = False, seconds: float = 10.0, **more: Any) -> Call:
+    """A call of a chat model; what is given by name is put in its body."""
+    fields = {name: more.pop(name) for name in ("user", "target", "path") if name in more}
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
+    if stream:
+        body["stream"] = True
+    return Call(
+        request_id="req_1",
+        caller=Caller(),
+        path=fields.pop("path", "/v1/chat/completions"),
+        model=model,
+        body=body,
+        deadline=time.monotonic() + seconds,
+        **fields,
+    )
+
+
+async def answer(relay: Relay, asked: Call) -> bytes:
+    """Return the whole body of the answer to a call."""
+    reply = await relay.run(asked)
+    return b"".join([piece async for piece in reply.pieces])
+
+
+async def until(holds: Callable[[], bool], *, seconds: float = 5.0) -> float:
+    """Wait until something holds; returns how long it took."""
+    start = time.monotonic()
+    while not holds():
+        assert time.monotonic() - start < seconds, "it did not come to hold in time"
+        await asyncio.sleep(0.005)
+    return time.monotonic() - start
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def gateway(*servers: Misbehaving, route: dict[str, Any] | None = None, **options: Any) -> Gateway:
+    """Settings with one route `m` to one upstream `u` of these servers."""
+    quick = {"first_byte_seconds": 10, "silence_seconds": 10, "connect_seconds": 5}
+    upstream = {"urls": [server.url for server in servers], **quick, **options}
+    targets = [{"upstream": "u", "model": "tiny"}]
+    return Gateway.model_validate(
+        {"upstreams": {"u": upstream}, "routes": {"m": {"targets": targets, **(route or {})}}}
+    )

@@ -1,0 +1,278 @@
+"""Servers that fail in every way: the declared fallback answers, or a clear error in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+import model_server
+from infra.errors import EngineFailed, Overloaded
+from infra.gateway_settings import Gateway
+from model_server import Behaviour, Misbehaving
+from relayed import answer, call, gateway, opened, run, until
+
+Serve = Callable[..., Misbehaving]
+
+QUICK = {"first_byte_seconds": 0.5, "silence_seconds": 0.5}
+BEFORE_THE_FIRST_BYTE: dict[str, Behaviour] = {
+    "hung": model_server.hang,
+    "killed": model_server.die,
+    "garbage": model_server.garbage,
+    "garbage in place of the answer": model_server.garbage_events,
+    "huge headers": model_server.huge_headers,
+    "error 500": model_server.failing(500),
+    "error 503": model_server.failing(503),
+    "error without JSON": model_server.failing(502, b"<html>bad gateway</html>"),
+    "its key refused": model_server.failing(401),
+    "model not there": model_server.failing(404),
+    "redirected": model_server.failing(302, Location="http://127.0.0.1:1/"),
+}
+ONLY_WHOLE: dict[str, Behaviour] = {"half a body": model_server.half_a_body}
+ONLY_STREAMS: dict[str, Behaviour] = {
+    "hung after the head": model_server.hang_after_head,
+    "an event without end": model_server.endless_event,
+}
+CASES = [
+    *((name, stream) for name in BEFORE_THE_FIRST_BYTE for stream in (False, True)),
+    *((name, False) for name in ONLY_WHOLE),
+    *((name, True) for name in ONLY_STREAMS),
+]
+BEHAVIOURS = BEFORE_THE_FIRST_BYTE | ONLY_WHOLE | ONLY_STREAMS
+
+
+def with_fallback(bad: Misbehaving, good: Misbehaving) -> Gateway:
+    settings = gateway(bad, route={"fallback": ["other"], "retries": 0}, **QUICK).model_dump()
+    settings["upstreams"]["good"] = {"urls": [good.url]}
+    settings["routes"]["other"] = {"targets": [{"upstream": "good", "model": "big"}]}
+    return Gateway.model_validate(settings)
+
+
+@pytest.mark.parametrize(("name", "stream"), CASES)
+def test_the_fallback_answers_for_a_server_that_fails(
+    serve: Serve, name: str, stream: bool
+) -> None:
+    bad, good = serve(BEHAVIOURS[name]), serve(name="big")
+
+    async def ask() -> None:
+        async with opened(with_fallback(bad, good)) as gate:
+            body = await answer(gate.relay, call(stream=stream))
+            assert b"big" in body
+            (outcome,) = gate.outcomes
+            assert (outcome.status, outcome.upstream, outcome.attempts) == (200, "good", 2)
+            assert outcome.usage.total_tokens == 12
+            assert gate.is_idle
+
+    run(ask())
+
+
+@pytest.mark.parametrize(("name", "stream"), CASES)
+def test_without_a_fallback_there_is_a_clear_error_in_time(
+    serve: Serve, name: str, stream: bool
+) -> None:
+    bad = serve(BEHAVIOURS[name])
+
+    async def ask() -> None:
+        async with opened(gateway(bad, route={"retries": 0}, **QUICK)) as gate:
+            start = time.monotonic()
+            with pytest.raises(EngineFailed, match=r"127\.0\.0\.1|server"):
+                await answer(gate.relay, call(stream=stream, seconds=5))
+            assert time.monotonic() - start < 5
+            (outcome,) = gate.outcomes
+            assert outcome.status in {502, 504}
+            assert outcome.error in {"engine_failed", "engine_timeout"}
+            assert gate.is_idle
+
+    run(ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_is_not_there_is_an_error(serve: Serve, stream: bool) -> None:
+    gone = serve()
+    model_server.stop(gone)
+
+    async def ask() -> None:
+        async with opened(gateway(gone)) as gate:
+            with pytest.raises(EngineFailed, match="cannot be asked"):
+                await answer(gate.relay, call(stream=stream))
+            assert gate.is_idle
+
+    run(ask())
+
+
+MIDWAY = {
+    "hung": (model_server.hang_midway, "engine_timeout"),
+    "broken": (model_server.half_a_stream, "engine_failed"),
+    "ended early": (model_server.early_end, "engine_failed"),
+}
+
+
+@pytest.mark.parametrize("name", MIDWAY)
+def test_a_stream_that_breaks_midway_ends_with_an_error_event(serve: Serve, name: str) -> None:
+    behaviour, code = MIDWAY[name]
+    bad = serve(behaviour)
+
+    async def ask() -> None:
+        async with opened(gateway(bad, **QUICK)) as gate:
+            body = await answer(gate.relay, call(stream=True))
+            *_, last = body.strip().split(b"\n\n")
+            assert orjson.loads(last.removeprefix(b"data: "))["error"]["code"] == code
+            assert b"[DONE]" not in body
+            (outcome,) = gate.outcomes
+            assert outcome.error == code
+            assert outcome.usage.completion_tokens >= 1  # what was sent is charged
+            assert gate.is_idle
+
+    run(ask())
+
+
+def test_the_deadline_ends_a_stream_that_goes_on(serve: Serve) -> None:
+    slow = serve(model_server.paced(0.1, tokens=50))
+
+    async def ask() -> None:
+        async with opened(gateway(slow)) as gate:
+            start = time.monotonic()
+            body = await answer(gate.relay, call(stream=True, seconds=0.5))
+            assert 0.4 < time.monotonic() - start < 4
+            assert b"engine_timeout" in body
+            assert gate.breakers == ["closed"]  # it was asked for too much, it did not fail
+            await until(lambda: slow.cut_off == 1)
+            assert gate.is_idle
+
+    run(ask())
+
+
+def test_the_deadline_is_told_to_the_server(serve: Serve) -> None:
+    server = serve()
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            await answer(gate.relay, call(seconds=3))
+
+    run(ask())
+    assert 2 < float(server.asked[0].headers["x-ragstone-timeout-seconds"]) <= 3
+
+
+def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> None:
+    bad = serve(model_server.failing(500))
+
+    async def ask() -> None:
+        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=0.3)
+        async with opened(settings) as gate:
+            for state in ("closed", "closed", "open"):
+                with pytest.raises(EngineFailed):
+                    await answer(gate.relay, call())
+                assert gate.breakers == [state]
+            with pytest.raises(EngineFailed, match="is well"):
+                await answer(gate.relay, call())
+            assert len(bad.asked) == 3
+            await until(lambda: gate.breakers == ["half_open"])
+            bad.behaviour = model_server.paced(0.05)
+            replies = await asyncio.gather(*(answer(gate.relay, call()) for _ in range(4)))
+            assert len(replies) == 4
+            assert gate.breakers == ["closed"]
+
+    run(ask())
+
+
+def test_a_probe_finds_a_server_that_came_back(serve: Serve) -> None:
+    bad = serve(model_server.die)
+
+    async def ask() -> None:
+        settings = gateway(bad, route={"retries": 0}, breaker_failures=1, breaker_seconds=600)
+        async with opened(settings) as gate:
+            with pytest.raises(EngineFailed):
+                await answer(gate.relay, call())
+            upstream = gate.tables.current.upstreams["u"]
+            bad.is_healthy = False
+            await upstream.probe()
+            assert gate.breakers == ["open"]
+            bad.is_healthy, bad.behaviour = True, model_server.well
+            await upstream.probe()
+            assert gate.breakers == ["half_open"]
+            await answer(gate.relay, call())
+            assert gate.breakers == ["closed"]
+
+    run(ask())
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
+    busy = serve(model_server.failing(429, Retry_After="7"))
+
+    async def ask() -> None:
+        async with opened(gateway(busy, route={"retries": 0})) as gate:
+            for _ in range(2):
+                with pytest.raises(Overloaded) as caught:
+                    await answer(gate.relay, call())
+                assert 6 < caught.value.retry_after_seconds <= 7
+            assert len(busy.asked) == 1
+            assert gate.breakers == ["closed"]
+
+    run(ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_retry_goes_to_another_replica(serve: Serve, stream: bool) -> None:
+    bad, good = serve(model_server.die), serve(name="good")
+
+    async def ask() -> None:
+        async with opened(gateway(bad, good, breaker_failures=100)) as gate:
+            for number in range(8):
+                content = [{"role": "user", "content": f"question {number}"}]
+                body = await answer(gate.relay, call(stream=stream, messages=content))
+                assert b"good" in body
+            assert all(outcome.attempts <= 2 for outcome in gate.outcomes)
+
+    run(ask())
+    assert len(good.asked) == 8
+
+
+def test_a_lone_server_that_fails_once_is_asked_again(serve: Serve) -> None:
+    server = serve()
+
+    async def once(server: Misbehaving, asked: model_server.Asked, write: object) -> None:
+        server.behaviour = model_server.well
+        await model_server.die(server, asked, write)  # type: ignore[arg-type]
+
+    server.behaviour = once
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            assert b"tiny" in await answer(gate.relay, call())
+            assert gate.outcomes[0].attempts == 2
+
+    run(ask())
+
+
+def test_retries_are_a_share_of_the_requests(serve: Serve) -> None:
+    bad = serve(model_server.die)
+
+    async def ask() -> None:
+        async with opened(gateway(bad, breaker_failures=1000)) as gate:
+            for _ in range(50):
+                with pytest.raises(EngineFailed):
+                    await answer(gate.relay, call())
+
+    run(ask())
+    assert 55 <= len(bad.asked) <= 62  # a fifth, not as many again
+
+
+def test_what_the_caller_did_wrong_is_told_in_the_server_s_words(serve: Serve) -> None:
+    flat = {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400}
+    server = serve(model_server.failing(400, flat))
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            reply = await gate.relay.run(call())
+            body = b"".join([piece async for piece in reply.pieces])
+            assert reply.status == 400
+            error = orjson.loads(body)["error"]
+            assert (error["message"], error["type"]) == ("too long", "BadRequestError")
+            assert gate.breakers == ["closed"]
+            assert gate.outcomes[0].status == 400
+
+    run(ask())
+    assert len(server.asked) == 1

@@ -1,0 +1,132 @@
+"""What a journal tells after its process is gone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.database.engine import Database
+from service.gateway import heirs, journal, journal_reading
+from service.gateway.budgets import Budgets
+from service.gateway.clerk import Clerk
+from service.gateway.counts import Count
+from service.gateway.journal import Journal
+from service.gateway.prices import NANOS
+
+ACCOUNT = ("budget_1", "total")
+USAGE = ("2026-11-29", "key_1", "model", "")
+
+
+def test_settled_is_charged_unended_at_its_most_and_reported_not_again(tmp_path: Path) -> None:
+    written = Journal(tmp_path, "spender_1")
+    first = written.reserve((ACCOUNT,), 10, usage=USAGE)
+    second = written.reserve((ACCOUNT,), 20, usage=USAGE)
+    third = written.reserve((ACCOUNT,), 40, usage=USAGE)
+    written.settle(first, (ACCOUNT,), usage=USAGE, count=Count(1, 0, 5, 6, 7))
+    reported = written.sequence
+    written.refund(third)
+    fourth = written.reserve((ACCOUNT,), 80, usage=USAGE)
+    written.settle(fourth, (ACCOUNT,), usage=USAGE, count=Count(1, 0, 1, 1, 33))
+    written.close()
+    told = journal_reading.read(tmp_path, "spender_1", reported=reported)
+    assert second.number
+    assert told.spent == {ACCOUNT: 20 + 33}
+    assert told.usage == {USAGE: Count(2, 1, 1, 1, 53)}
+    assert told.is_certain
+
+
+def test_a_line_that_was_being_written_had_no_effect(tmp_path: Path) -> None:
+    written = Journal(tmp_path, "spender_1")
+    written.reserve((ACCOUNT,), 10, usage=USAGE)
+    written.close()
+    (path,) = journal_reading.segments(tmp_path, "spender_1")
+    with path.open("ab") as file:
+        file.write(b'00000000 ["R",2,99')
+    told = journal_reading.read(tmp_path, "spender_1", reported=0)
+    assert told.spent == {ACCOUNT: 10}
+    assert told.is_certain
+
+
+@pytest.mark.parametrize("at", [20, 60, 120])
+def test_a_damaged_line_makes_the_rest_uncertain(tmp_path: Path, at: int) -> None:
+    written = Journal(tmp_path, "spender_1")
+    written.reserve((ACCOUNT,), 10, usage=USAGE)
+    written.reserve((ACCOUNT,), 10, usage=USAGE)
+    written.close()
+    (path,) = journal_reading.segments(tmp_path, "spender_1")
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert not journal_reading.read(tmp_path, "spender_1", reported=0).is_certain
+
+
+def test_files_go_once_all_in_them_has_ended_and_is_reported(tmp_path: Path) -> None:
+    written = Journal(tmp_path, "spender_1", segment_bytes=100)
+    entries = [written.reserve((ACCOUNT,), 1, usage=USAGE) for _ in range(6)]
+    count = len(journal_reading.segments(tmp_path, "spender_1"))
+    assert count > 3
+    for entry in entries[1:]:
+        written.settle(entry, (ACCOUNT,), usage=USAGE, count=Count(1, 0, 1, 1, 1))
+    written.trim(written.sequence)
+    assert len(journal_reading.segments(tmp_path, "spender_1")) == count  # the first is open
+    written.settle(entries[0], (ACCOUNT,), usage=USAGE, count=Count(1, 0, 1, 1, 1))
+    written.trim(written.sequence - 1)
+    assert len(journal_reading.segments(tmp_path, "spender_1")) == count
+    written.trim(written.sequence)
+    assert len(journal_reading.segments(tmp_path, "spender_1")) == 1
+    written.close()
+
+
+def test_the_living_are_not_inherited(database: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "money"
+    alive = Journal(folder, "spender_1")
+    assert heirs.inherit(database, folder, own="spender_2") == 0
+    alive.close()
+    assert heirs.inherit(database, folder, own="spender_2") == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_what_a_process_elsewhere_had_borrowed_is_written_off_in_the_end(
+    database: Database, tmp_path: Path
+) -> None:
+    budgets = Budgets(database)
+    budget = budgets.put("all", "", period="total", amount=100 * NANOS)
+    gone, here = Clerk(database, tmp_path / "gone"), Clerk(database, tmp_path / "here")
+    for clerk in (gone, here):
+        clerk.register()
+        account = clerk.ledger.account((budget.id, "total"))
+        account.low = 1
+        clerk.ledger._active.add(account.id)
+        clerk.turn()
+    gone._journal.close()
+    held = budgets.get(budget.id).held
+    here.stop()
+    left = budgets.get(budget.id).held
+    assert 0 < left < held
+    assert heirs.write_off(database) == 0
+    later = datetime.now(UTC) + timedelta(days=31)
+    assert heirs.write_off(database, now=later) == 1
+    assert (budgets.get(budget.id).spent, budgets.get(budget.id).held) == (left, 0)
+
+
+def test_after_a_restart_of_the_machine_all_that_was_borrowed_counts_as_spent(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets = Budgets(database)
+    budget = budgets.put("all", "", period="total", amount=100 * NANOS)
+    clerk = Clerk(database, tmp_path)
+    clerk.register()
+    account = clerk.ledger.account((budget.id, "total"))
+    account.low = 1
+    clerk.ledger._active.add(account.id)
+    clerk.turn()
+    held = budgets.get(budget.id).held
+    assert held == 25 * NANOS
+    clerk._journal.close()
+    other_boot = tmp_path / "boot"
+    other_boot.write_text("another", encoding="ascii")
+    monkeypatch.setattr(journal, "BOOT_ID", other_boot)
+    heirs.inherit(database, tmp_path, own="")
+    assert (budgets.get(budget.id).spent, budgets.get(budget.id).held) == (held, 0)

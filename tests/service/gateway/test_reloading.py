@@ -1,0 +1,118 @@
+"""Other routes take their place under load; wrong ones change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import model_server
+from infra.errors import InvalidConfiguration
+from infra.gateway_settings import Gateway
+from model_server import Misbehaving
+from relayed import answer, call, gateway, opened, run, until
+
+Serve = Callable[..., Misbehaving]
+
+
+def test_reloading_under_load_fails_no_request(serve: Serve) -> None:
+    old, new = serve(model_server.paced(0.005), name="old"), serve(name="new")
+    served: set[str] = set()
+
+    async def ask() -> None:
+        async with opened(gateway(old)) as gate:
+            is_over = False
+
+            async def client(number: int) -> None:
+                while not is_over:
+                    body = await answer(gate.relay, call(stream=bool(number % 2)))
+                    assert b"error" not in body
+                    served.add("old" if b"old" in body else "new")
+
+            clients = [asyncio.create_task(client(number)) for number in range(8)]
+            for number in range(100):
+                gate.tables.replace(gateway(new if number % 2 else old))
+                await asyncio.sleep(0.01)
+            is_over = True
+            await asyncio.gather(*clients)
+            assert {outcome.status for outcome in gate.outcomes} == {200}
+            assert all(outcome.error is None for outcome in gate.outcomes)
+            assert len(gate.outcomes) > 50
+
+    run(ask())
+    assert served == {"old", "new"}
+
+
+def test_a_request_ends_where_it_began(serve: Serve) -> None:
+    old, new = serve(model_server.paced(0.05), name="old"), serve(name="new")
+
+    async def ask() -> None:
+        async with opened(gateway(old)) as gate:
+            task = asyncio.create_task(answer(gate.relay, call(stream=True)))
+            await until(lambda: old.running == 1)
+            changes = gate.tables.replace(gateway(new, route={"retries": 0}))
+            assert (changes.added, changes.changed, changes.removed) == ((), ("m",), ())
+            assert b"new" in await answer(gate.relay, call(stream=True))
+            body = await task
+            assert b"old4" in body
+            assert body.endswith(b"data: [DONE]\n\n")
+
+    run(ask())
+
+
+def test_what_stays_keeps_its_breaker(serve: Serve) -> None:
+    bad = serve(model_server.die)
+
+    async def ask() -> None:
+        settings = gateway(bad, route={"retries": 0}, breaker_failures=1)
+        async with opened(settings) as gate:
+            await asyncio.gather(answer(gate.relay, call()), return_exceptions=True)
+            assert gate.breakers == ["open"]
+            more = settings.model_dump()
+            more["routes"]["n"] = more["routes"]["m"]
+            assert gate.tables.replace(Gateway.model_validate(more)).added == ("n",)
+            assert gate.breakers == ["open"]
+
+    run(ask())
+
+
+def test_wrong_settings_change_nothing_and_say_why(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    told: list[Gateway] = []
+
+    def broken() -> Gateway:
+        content = gateway(server).model_dump()
+        content["routes"]["m"]["targets"] = [{"upstream": "nowhere"}]
+        return Gateway.model_validate(content)
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            gate.tables.subscribe(told.append)
+            await gate.tables.start(read=broken)
+            before = gate.tables.current
+            with pytest.raises(InvalidConfiguration, match="'nowhere'"):
+                await gate.tables.reload()
+            assert gate.tables.current is before
+            assert told == []
+            assert b"tiny" in await answer(gate.relay, call())
+
+    run(ask())
+
+
+def test_a_change_of_the_file_is_noticed(serve: Serve, tmp_path: Path) -> None:
+    old, new = serve(name="old"), serve(name="new")
+    file = tmp_path / "ragstone.toml"
+    told: list[Gateway] = []
+
+    async def ask() -> None:
+        async with opened(gateway(old)) as gate:
+            gate.tables.subscribe(told.append)
+            await gate.tables.start(read=lambda: gateway(new), file=file)
+            await asyncio.sleep(0.05)
+            file.write_text("changed", "utf-8")
+            await until(lambda: len(told) == 1, seconds=10)
+            assert b"new" in await answer(gate.relay, call())
+
+    run(ask())

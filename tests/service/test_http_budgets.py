@@ -1,0 +1,104 @@
+"""Budgets and usage over HTTP, and answers that are charged."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.keys import Opens
+
+PRICED = {"prices": {"echo": {"input_per_million": 1000.0, "output_per_million": 1000.0}}}
+
+
+@pytest.fixture
+def priced(fast_settings: Any, open_client: Any, add_text: Any) -> TestClient:
+    """A service whose answers cost a thousandth for each token."""
+    client: TestClient = open_client(fast_settings(gateway=PRICED))
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    add_text(client, "handbook", "leave.txt", "Employees have 27 days of leave each year.")
+    return client
+
+
+def ask(client: TestClient, **more: Any) -> Any:
+    body = {"question": "How many days of leave?", "collection": "handbook", **more}
+    return client.post("/v1/answers", json=body)
+
+
+def settled(client: TestClient, requests: int) -> dict[str, Any]:
+    """Return the usage once so many requests are in it."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        (row,) = client.get("/v1/usage").json()["data"]
+        if row["requests"] == requests:
+            return dict(row)
+        time.sleep(0.05)
+    raise AssertionError("the usage was not written")
+
+
+def test_answers_are_charged_to_a_budget_until_it_is_spent(priced: TestClient) -> None:
+    put = priced.post("/v1/budgets", json={"period": "month", "amount": "8"})
+    assert put.status_code == 200, put.text
+    budget = put.json()
+    time.sleep(0.5)
+    answered = ask(priced)
+    assert answered.status_code == 200, answered.text
+    row = settled(priced, 1)
+    usage = answered.json()["usage"]
+    assert row["prompt_tokens"] == usage["prompt_tokens"]
+    tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+    assert float(row["cost"]) == pytest.approx(tokens / 1000)
+    standing = priced.get(f"/v1/budgets/{budget['id']}").json()
+    assert standing["spent"] == row["cost"]
+    priced.post("/v1/budgets", json={"period": "month", "amount": row["cost"]})
+    time.sleep(1.0)
+    refused = ask(priced)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "insufficient_quota"
+    assert int(refused.headers["retry-after"]) > 0
+    assert priced.delete(f"/v1/budgets/{budget['id']}").json()["deleted"] is True
+    assert priced.get("/v1/budgets").json()["data"] == []
+
+
+def test_limits_of_a_key_hold_for_answers(fast_settings: Any, open_client: Any) -> None:
+    client = open_client(
+        fast_settings(
+            server={"authentication": "on"}, gateway={"key_limits": {"requests_per_minute": 1}}
+        )
+    )
+    _, text = client.app.state.components.keys.create("ada", opens=Opens(scopes=("ask", "write")))
+    client.headers["authorization"] = f"Bearer {text}"
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    assert ask(client).status_code == 200
+    refused = ask(client)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert refused.headers["x-ratelimit-limit-requests"] == "1"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert 55 <= int(refused.headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"amount": "-1"},
+        {"amount": "nan"},
+        {"amount": 5},
+        {"amount": "1", "period": "week"},
+        {"amount": "1", "key": "k", "tenant": "t"},
+        {"amount": "1", "tenant": ""},
+    ],
+)
+def test_malformed_budgets_are_refused(client: TestClient, body: dict[str, Any]) -> None:
+    client.app.state.components.keys.create("k")  # type: ignore[attr-defined]
+    assert client.post("/v1/budgets", json=body).status_code == 400
+
+
+def test_usage_is_told_apart_by_what_is_asked(client: TestClient) -> None:
+    found = client.get("/v1/usage", params={"by": ["key", "day"], "since": "2026-01-01"})
+    assert found.json()["data"] == []
+    assert client.get("/v1/usage", params={"by": "price"}).status_code == 400
+    assert client.get("/v1/usage", params={"since": "yesterday"}).status_code == 400
+    assert client.get("/v1/budgets/none").status_code == 404

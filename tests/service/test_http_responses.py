@@ -1,0 +1,96 @@
+"""Responses over documents, read off the wire: typed events, citations, later turns, deletion."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+BODY: dict[str, Any] = {"model": "rag/handbook", "input": "How many days of leave?"}
+
+
+def events_of(response: Any) -> list[dict[str, Any]]:
+    assert response.headers["content-type"].startswith("text/event-stream")
+    frames = [frame.split("\n") for frame in response.text.strip().split("\n\n")]
+    for name, data in frames:
+        assert name == f"event: {json.loads(data.removeprefix('data: '))['type']}"
+    return [json.loads(data.removeprefix("data: ")) for _, data in frames]
+
+
+def test_a_collection_answers_with_citations(client: TestClient, handbook: str) -> None:
+    response = client.post("/v1/responses", json=BODY).json()
+    search, message = response["output"]
+    assert (search["type"], search["results"]) == ("file_search_call", None)
+    (part,) = message["content"]
+    assert part["text"]
+    assert part["annotations"]
+    for annotation in part["annotations"]:
+        assert annotation["type"] == "file_citation"
+        text = client.get(f"/v1/files/{annotation['file_id']}/content").text
+        assert text[annotation["start_char"] : annotation["end_char"]] == annotation["quote"]
+    assert response["status"] == "completed"
+    assert response["usage"]["input_tokens"] > 0
+
+
+def test_the_stream_ends_with_what_the_plain_answer_is(client: TestClient, handbook: str) -> None:
+    plain = client.post("/v1/responses", json=BODY).json()
+    events = events_of(client.post("/v1/responses", json={**BODY, "stream": True}))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.completed"
+    told = events[-1]["response"]
+    assert told["output"][1]["content"] == plain["output"][1]["content"]
+    deltas = [e["delta"] for e in events if e["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == told["output"][1]["content"][0]["text"]
+
+
+def test_what_was_found_is_shown_where_it_is_asked_for(client: TestClient, handbook: str) -> None:
+    include = ["file_search_call.results"]
+    response = client.post("/v1/responses", json={**BODY, "include": include}).json()
+    assert response["output"][0]["results"][0]["file_id"].startswith("file-")
+
+
+def test_a_response_can_be_read_continued_and_deleted(client: TestClient, handbook: str) -> None:
+    first = client.post("/v1/responses", json=BODY).json()
+    assert client.get(f"/v1/responses/{first['id']}").json() == first
+    items = client.get(f"/v1/responses/{first['id']}/input_items").json()
+    assert [item["content"] for item in items["data"]] == [BODY["input"]]
+    again = {**BODY, "input": "And in the first year?", "previous_response_id": first["id"]}
+    second = client.post("/v1/responses", json=again).json()
+    assert second["previous_response_id"] == first["id"]
+    gone = client.delete(f"/v1/responses/{first['id']}").json()
+    assert gone == {"id": first["id"], "object": "response.deleted", "deleted": True}
+    assert client.get(f"/v1/responses/{first['id']}").status_code == 404
+    assert client.post("/v1/responses", json=again).status_code == 404
+    assert client.get(f"/v1/responses/{second['id']}").status_code == 200
+
+
+def test_what_is_not_to_be_stored_is_not(client: TestClient, handbook: str) -> None:
+    response = client.post("/v1/responses", json={**BODY, "store": False}).json()
+    assert client.get(f"/v1/responses/{response['id']}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "parameter"),
+    [
+        ({"model": "rag/missing"}, 404, None),
+        ({"model": "missing"}, 404, None),
+        ({"previous_response_id": "resp_none"}, 404, None),
+        ({"input": []}, 400, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, 400, "input"),
+        ({"input": [{"role": "assistant", "content": "Hi"}]}, 400, "input"),
+        ({"background": True}, 400, "background"),
+        ({"include": ["message.output_text.logprobs"]}, 400, "include"),
+        ({"truncation": "auto"}, 400, "truncation"),
+        ({"max_output_tokens": 0}, 400, "max_output_tokens"),
+        ({"unknown": 1}, 400, "unknown"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    client: TestClient, handbook: str, change: dict[str, Any], status: int, parameter: str | None
+) -> None:
+    for stream in (False, True):
+        answer = client.post("/v1/responses", json={**BODY, **change, "stream": stream})
+        assert answer.status_code == status, answer.text
+        assert (answer.json()["error"]["param"] or "").split(".")[0] == (parameter or "")

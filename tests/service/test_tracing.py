@@ -1,0 +1,199 @@
+"""Spans and metrics carry OpenTelemetry's GenAI names, hang together, and hold no content."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from gateway_outcomes import made_call, made_outcome
+from infra.contracts import Answer, Citation, Usage
+from infra.settings import load_settings
+from service.tracing import Traced, Tracing, open_tracing
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+GIVEN = f"00-{TRACE}-b7ad6b7169203331-01"
+KNOWN = {
+    value
+    for name, value in vars(gen_ai_attributes).items()
+    if name.startswith("GEN_AI_") and isinstance(value, str)
+}
+
+
+class Kept:
+    def __init__(self, **options: Any) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        self.tracing = Tracing(spans=self.exporter, metrics=self.reader, **options)
+
+    def spans(self) -> dict[str, Any]:
+        self.tracing._spans.force_flush()
+        return {span.name: span for span in self.exporter.get_finished_spans()}
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    made = Kept()
+    yield made
+    made.tracing.close()
+
+
+def test_a_call_is_a_span_with_genai_names(kept: Kept) -> None:
+    kept.tracing.record(made_outcome(made_call(temperature=0.5), started=0.0, ended=1.25))
+    span = kept.spans()["chat small"]
+    assert span.attributes["gen_ai.provider.name"] == "gpu"
+    assert span.attributes["gen_ai.request.temperature"] == 0.5
+    assert span.attributes["gen_ai.usage.cache_read.input_tokens"] == 8
+    assert span.end_time - span.start_time == pytest.approx(1.25e9, abs=1e3)
+    ours = {name for name in span.attributes if name.startswith("gen_ai.")}
+    assert ours <= KNOWN
+    assert len(ours) >= 8
+
+
+def test_nothing_of_the_content_is_in_a_span(kept: Kept) -> None:
+    call = made_call()
+    call.body["messages"][0]["content"] = "canary-question"
+    kept.tracing.record(made_outcome(call, text="canary-answer"))
+    assert "canary" not in kept.spans()["chat small"].to_json()
+
+
+def test_content_is_in_it_where_the_settings_ask_for_it() -> None:
+    kept = Kept(has_content=True)
+    kept.tracing.record(made_outcome(text="canary-answer"))
+    assert "canary-answer" in kept.spans()["chat small"].to_json()
+    kept.tracing.close()
+
+
+def test_a_failure_has_a_type_and_a_status(kept: Kept) -> None:
+    kept.tracing.record(made_outcome(status=502, error="engine_failed"))
+    span = kept.spans()["chat small"]
+    assert span.attributes["error.type"] == "engine_failed"
+    assert not span.status.is_ok
+
+
+def test_the_call_is_a_child_of_the_request_which_is_a_child_of_its_caller(kept: Kept) -> None:
+    async def answer(request: Request) -> PlainTextResponse:
+        headers = {"traceparent": request.state.traceparent}
+        kept.tracing.record(made_outcome(made_call(headers=headers)))
+        return PlainTextResponse("yes")
+
+    app = Starlette(routes=[Route("/ask", answer)])
+    app.add_middleware(Traced, tracing=kept.tracing)
+    TestClient(app).get("/ask", headers={"traceparent": GIVEN})
+    spans = kept.spans()
+    request = next(span for name, span in spans.items() if name.startswith("GET"))
+    assert f"{request.context.trace_id:032x}" == TRACE
+    assert spans["chat small"].parent.span_id == request.context.span_id
+    assert request.attributes["http.response.status_code"] == 200
+
+
+@pytest.mark.parametrize("given", ["", "nonsense", "00-0-0-01", "\x00"])
+def test_a_malformed_parent_starts_a_trace_of_its_own(kept: Kept, given: str) -> None:
+    span = kept.tracing.begin("GET", "/", given)
+    assert span.parent is None
+    span.end()
+
+
+def test_an_answer_has_its_retrieval_and_the_support_of_its_citations(kept: Kept) -> None:
+    citation = Citation("file-a", 1, "a.md", "A", 0, 4, "Rain", 0, 4, support=0.75)
+    answer = Answer(
+        id="answer-1",
+        question="canary?",
+        collection="handbook",
+        text="Rain",
+        answerable=True,
+        reason=None,
+        citations=(citation,),
+        passages=(),
+        engine="extractive",
+        usage=Usage(5, 1),
+        timings_ms={"embed": 2.0, "search": 3.0, "total": 40.0},
+    )
+
+    async def answered(request: Request) -> PlainTextResponse:
+        kept.tracing.record_answer(answer)
+        return PlainTextResponse("yes")
+
+    app = Starlette(routes=[Route("/ask", answered)])
+    app.add_middleware(Traced, tracing=kept.tracing)
+    TestClient(app).get("/ask", headers={"traceparent": GIVEN})
+    spans = kept.spans()
+    retrieval, whole = spans["retrieval handbook"], spans["invoke_workflow rag/handbook"]
+    assert retrieval.end_time - retrieval.start_time == 5_000_000
+    assert f"{whole.context.trace_id:032x}" == TRACE
+    (event,) = whole.events
+    assert event.name == "gen_ai.evaluation.result"
+    assert event.attributes["gen_ai.evaluation.score.value"] == 0.75
+    assert "canary" not in whole.to_json() + retrieval.to_json()
+
+
+def test_durations_and_tokens_are_measured_under_genai_names(kept: Kept) -> None:
+    kept.tracing.record(made_outcome())
+    data = kept.reader.get_metrics_data()
+    assert data is not None
+    found = {
+        metric.name: metric
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+    }
+    (duration,) = found["gen_ai.client.operation.duration"].data.data_points
+    assert duration.sum == 1.25
+    tokens = {
+        point.attributes["gen_ai.token.type"]: point.sum
+        for point in found["gen_ai.client.token.usage"].data.data_points
+    }
+    assert tokens == {"input": 20, "output": 10}
+
+
+def test_only_the_asked_share_is_traced() -> None:
+    kept = Kept(sample_ratio=0.0)
+    kept.tracing.record(made_outcome())
+    assert kept.spans() == {}
+    kept.tracing.close()
+
+
+def test_without_an_endpoint_nothing_is_traced() -> None:
+    assert open_tracing(load_settings()) is None
+
+
+def test_spans_reach_a_collector_over_http() -> None:
+    bodies: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        tracing = open_tracing(load_settings(telemetry={"otlp_endpoint": endpoint}))
+        assert tracing is not None
+        tracing.record(made_outcome())
+        tracing.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    paths = {path for path, _ in bodies}
+    assert paths == {"/v1/traces", "/v1/metrics"}
+    sent = ExportTraceServiceRequest.FromString(dict(bodies)["/v1/traces"])
+    assert sent.resource_spans[0].scope_spans[0].spans[0].name == "chat small"
