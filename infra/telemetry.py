@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import time
 from contextvars import ContextVar
 from typing import TextIO
 
-from pythonjsonlogger.json import JsonFormatter
+import orjson
 
 from infra.settings import Logging
 
@@ -20,14 +22,7 @@ def configure_logging(settings: Logging, *, stream: TextIO | None = None) -> Non
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.addFilter(_add_request_id)
     if settings.format == "json":
-        handler.setFormatter(
-            JsonFormatter(
-                "{asctime}{levelname}{name}{message}",
-                style="{",
-                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-                datefmt="%Y-%m-%dT%H:%M:%S%z",
-            )
-        )
+        handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(
             logging.Formatter("{asctime} {levelname:<7} {name}: {message}", style="{")
@@ -37,6 +32,41 @@ def configure_logging(settings: Logging, *, stream: TextIO | None = None) -> Non
     root.setLevel(settings.level.upper())
     for noisy in ("faiss.loader", "uvicorn.access", "sentence_transformers", "httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one line of JSON, with what it carries beside its message."""
+
+    _second = -1
+    _time = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self._moment(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _ITS_OWN}
+        if record.exc_info:
+            line["exc_info"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack_info"] = record.stack_info
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except orjson.JSONEncodeError:  # half a character, or a key that is no text
+            return json.dumps(line, default=str, skipkeys=True)
+
+    def _moment(self, created: float) -> str:
+        second = int(created)
+        if second != self._second:
+            self._second = second
+            self._time = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+        return self._time
+
+
+_ITS_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+"""What every record has, and uvicorn's second text of it."""
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:

@@ -43,6 +43,7 @@ class Metrics:
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._stage_seconds = Histogram(
             "ragstone_search_duration_seconds",
             "Steps of a search; dense and lexical run side by side.",
@@ -81,8 +82,13 @@ class Metrics:
     def count_request(self, method: str, route: str, *, status: int, seconds: float) -> None:
         """Count one exchange; `route` is a template like `/v1/files/{file_id}`, never a path."""
         known = method if method in METHODS else "OTHER"
-        self._requests.labels(known, route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        series = self._of_requests.get((known, route, status))
+        if series is None:  # looking a series up takes longer than counting in it
+            requests = self._requests.labels(known, route, str(status))
+            series = requests, self._request_seconds.labels(route)
+            self._of_requests[known, route, status] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def observe_search(self, timings_ms: Mapping[str, float]) -> None:
         """Observe the milliseconds of a search by step; steps that are not of a search are not."""

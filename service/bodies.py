@@ -106,21 +106,26 @@ class _StrictRequest(Request):
         body = await self.body()
         value = orjson.loads(body)
         if b"\\u0000" in body:
-            _refuse_nul(value)
+            refuse_nul(value)
         return value
 
 
-def _refuse_nul(value: Any) -> None:
+def refuse_nul(value: Any) -> None:
+    """Refuse JSON with a NUL in it, at any depth.
+
+    Raises:
+        InvalidRequest: says so.
+    """
     if isinstance(value, str):
         if "\0" in value:
             raise InvalidRequest("The body holds a NUL character (\\u0000); leave it out")
     elif isinstance(value, dict):
         for key, part in value.items():
-            _refuse_nul(key)
-            _refuse_nul(part)
+            refuse_nul(key)
+            refuse_nul(part)
     elif isinstance(value, list):
         for part in value:
-            _refuse_nul(part)
+            refuse_nul(part)
 
 
 def _require(holds: bool, wanted: str, given: str) -> None:

@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
@@ -15,7 +14,11 @@ from monitoring.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+UNANSWERED = 500
+LEFT = 499
+"""The client closed the connection before the answer began."""
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Exchange:
@@ -29,27 +32,32 @@ class Exchange:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        number = given if SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        number = _given_id(scope) or f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = number
         # Never reset: each request is a task with a context of its own, and an unexpected error is
         # logged after this function has been left.
         telemetry.request_id.set(number)
         start = time.perf_counter()
-        status = 500
+        status = UNANSWERED
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = number
-                headers.setdefault("x-content-type-options", "nosniff")
+                headers = [
+                    item for item in message.get("headers", ()) if item[0] != b"x-request-id"
+                ]
+                headers.append((b"x-request-id", number.encode("ascii")))
+                if not any(name == NO_SNIFF[0] for name, _ in headers):
+                    headers.append(NO_SNIFF)
+                message["headers"] = headers
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
+            if status == UNANSWERED and scope["state"].get("has_left"):
+                status = LEFT
             self._record(scope, status, time.perf_counter() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
@@ -62,3 +70,10 @@ class Exchange:
             status,
             seconds * 1e3,
         )
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode("ascii") if SANE_ID.fullmatch(value) else None
+    return None

@@ -17,8 +17,8 @@ from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
+from service.answer_wiring import WritingParts
 from service.keys import Keys
-from service.model_wiring import ModelParts
 
 if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from service.supervision.engines import Engines
 
 
-class Components(ModelParts):
+class Components(WritingParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,8 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.errors import EngineTimedOut, InvalidRequest, NotFound, RagstoneError
+from infra.errors import InvalidRequest, NotFound, RagstoneError
+from service.bodies import refuse_nul
 from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
@@ -22,6 +24,8 @@ from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply
 from service.gateway.routing import Route
 from service.gateway.sending import TIMEOUT_HEADER
+
+logger = logging.getLogger(__name__)
 
 OTHER_MODELS = ("rag/", "local/")
 """What begins so is no route of the gateway but a collection, or a model of this process."""
@@ -135,6 +139,7 @@ class Door:
         except asyncio.CancelledError:
             if not has_left or work is None or work.uncancel() > 0:
                 raise
+            scope["state"]["has_left"] = True
         finally:
             is_over = True
             listener.cancel()
@@ -149,8 +154,8 @@ class Door:
         try:
             async with asyncio.timeout(left):
                 await _send(reply, send)
-        except TimeoutError as error:  # the caller does not read; the connection ends here
-            raise EngineTimedOut("The caller did not take the answer in time") from error
+        except TimeoutError:  # an answer without its end: the server closes the connection
+            logger.warning("the caller did not take the answer in time")
         finally:
             await reply.pieces.aclose()
 
@@ -198,6 +203,8 @@ def _parse(raw: bytes, media_type: bytes) -> dict[str, Any] | None:
         return None
     if raw.count(b"[") + raw.count(b"{") > checking.MAX_DEPTH:
         checking.check_depth(body)
+    if b"\\u0000" in raw:
+        refuse_nul(body)
     return body
 
 

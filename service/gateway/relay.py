@@ -83,6 +83,10 @@ class Relay:
                 outcome.usage = Usage(estimate.likely_tokens(prompt), 0)
             self._settle(outcome, ticket)
             raise
+        except BaseException:  # a fault of ours: the log tells, nobody pays
+            if ticket is not None:
+                ticket.refund()
+            raise
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
     async def complete(self, call: Call) -> Reply:

@@ -14,7 +14,7 @@ from infra.errors import InvalidConfiguration, RagstoneError
 from infra.gateway_settings import Gateway
 from infra.gateway_settings import Upstream as UpstreamSettings
 from service.engines import ModelServer, ServerContext, open_server
-from service.gateway.routing import Served, Table
+from service.gateway.routing import Served, Table, check
 from service.gateway.upstreams import DRAIN_SECONDS, Upstream
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ class Tables:
             await upstream.close()
 
     def _build(self, settings: Gateway, known: Mapping[str, Upstream]) -> Table:
+        check(settings)
         upstreams = {}
         for name, options in settings.upstreams.items():
             before = known.get(name)

@@ -47,6 +47,9 @@ class Target:
     """As the server calls it."""
     tag: str
     weight: float
+    first_byte_seconds: float
+    """As long as a server may take to begin: well before the route's deadline, so that one that
+    hangs is known to hang, and another can answer."""
     adapter: Adapted | None = None
 
     @property
@@ -88,8 +91,19 @@ class Route:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.targets = tuple(_target(name, item, upstreams, adapters) for item in settings.targets)
-        self.shadow = tuple(_target(name, item, upstreams, adapters) for item in settings.shadow)
+        self.targets, self.shadow = (
+            tuple(
+                _target(
+                    name,
+                    item,
+                    upstreams[item.upstream],
+                    deadline_seconds=settings.deadline_seconds,
+                    adapters=adapters,
+                )
+                for item in items
+            )
+            for items in (settings.targets, settings.shadow)
+        )
         self._total = sum(target.weight for target in self.targets)
 
     def order(self, user: str | None, *, tag: str | None = None) -> tuple[Target, ...]:
@@ -143,8 +157,7 @@ class Table:
     ) -> None:
         """Connect the routes of `settings`; `adapters` is called where one of them names one.
 
-        Raises:
-            InvalidConfiguration: a route names what there is not, or could reach nothing.
+        The settings were checked.
         """
         self.settings = settings
         self.upstreams = upstreams
@@ -153,8 +166,6 @@ class Table:
         self.routes = {
             name: Route(name, route, upstreams, adapters) for name, route in settings.routes.items()
         }
-        for name, route in settings.routes.items():
-            _check(name, route, settings)
 
     def find(self, model: str) -> Route:
         """Return the route of this name.
@@ -176,33 +187,25 @@ class Table:
         return states(list(self.upstreams.values()))
 
 
-def _target(
-    route: str,
-    settings: TargetSettings,
-    upstreams: Mapping[str, Upstream],
-    adapters: Callable[[], Served] | None,
-) -> Target:
-    upstream = upstreams.get(settings.upstream)
-    if upstream is None:
-        raise InvalidConfiguration(
-            f"gateway.routes.{route} leads to the upstream {settings.upstream!r}, which is not "
-            f"there; there are {', '.join(upstreams) or 'none'}"
-        )
-    model = settings.adapter or settings.model or route
-    adapted = None
-    if settings.adapter is not None:
-        if adapters is None:
-            raise InvalidConfiguration(
-                f"gateway.routes.{route} names the adapter {settings.adapter!r}, and this gateway "
-                "has no artifacts to take it from"
-            )
-        adapted = Adapted(settings.adapter, adapters())
-    return Target(upstream, model, settings.tag, settings.weight, adapted)
+def check(settings: Gateway) -> None:
+    """Refuse routes that name what there is not, or could reach nothing.
+
+    Raises:
+        InvalidConfiguration: names the route and what is wrong with it.
+    """
+    for name, route in settings.routes.items():
+        for target in (*route.targets, *route.shadow):
+            if target.upstream not in settings.upstreams:
+                raise InvalidConfiguration(
+                    f"gateway.routes.{name} leads to the upstream {target.upstream!r}, which is "
+                    f"not there; there are {', '.join(settings.upstreams) or 'none'}"
+                )
+        if not any(target.weight > 0 for target in route.targets):
+            raise InvalidConfiguration(f"gateway.routes.{name}: no target has a weight above 0")
+        _check_fallback(name, route, settings)
 
 
-def _check(name: str, route: RouteSettings, settings: Gateway) -> None:
-    if not any(target.weight > 0 for target in route.targets):
-        raise InvalidConfiguration(f"gateway.routes.{name}: no target has a weight above 0")
+def _check_fallback(name: str, route: RouteSettings, settings: Gateway) -> None:
     for other in route.fallback:
         if other not in settings.routes:
             raise InvalidConfiguration(
@@ -213,6 +216,27 @@ def _check(name: str, route: RouteSettings, settings: Gateway) -> None:
                 f"gateway.routes.{name} falls back to {other!r}, which does something else: "
                 f"{settings.routes[other].kind!r}, not {route.kind!r}"
             )
+
+
+def _target(
+    route: str,
+    settings: TargetSettings,
+    upstream: Upstream,
+    *,
+    deadline_seconds: float,
+    adapters: Callable[[], Served] | None,
+) -> Target:
+    model = settings.adapter or settings.model or route
+    patience = min(upstream.settings.first_byte_seconds, deadline_seconds / 2)
+    adapted = None
+    if settings.adapter is not None:
+        if adapters is None:
+            raise InvalidConfiguration(
+                f"gateway.routes.{route} names the adapter {settings.adapter!r}, and this gateway "
+                "has no artifacts to take it from"
+            )
+        adapted = Adapted(settings.adapter, adapters())
+    return Target(upstream, model, settings.tag, settings.weight, patience, adapted)
 
 
 def _share(route: str, user: str) -> float:

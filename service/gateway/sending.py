@@ -145,7 +145,7 @@ class Sender:
                 return await send(search.call, target, replica)
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
-                search.note(error, target, replica)
+                search.note(error, replica)
         raise cast("Exception", problem)
 
 
@@ -189,9 +189,8 @@ class _Search:
                 problem = problem or error
         raise cast("Exception", problem)
 
-    def note(self, error: Exception, target: Target, replica: Replica) -> None:
+    def note(self, error: Exception, replica: Replica) -> None:
         """Remember a failure; one that took its time is not asked for again."""
-        del target
         self._tried.append(replica)
         self._may_repeat = not isinstance(error, EngineTimedOut | Refused | Overloaded)
 
@@ -233,10 +232,8 @@ async def send(call: Call, target: Target, replica: Replica) -> Begun:
 
 
 async def _begin(begun: Begun, call: Call) -> None:
-    settings = begun.target.upstream.settings
-    patience = min(settings.first_byte_seconds, call.deadline - begun.started)
-    if patience <= 0:
-        raise EngineTimedOut("The deadline passed before a server was free")
+    # The deadline is not looked at: a caller who gives little time is not the server's failure.
+    patience = begun.target.first_byte_seconds
     begun.lease = _lease(begun)
     reply = await begun.replica.server.send(
         call.path,

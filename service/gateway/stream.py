@@ -122,9 +122,14 @@ class Stream(AsyncIterator[bytes]):
     async def _end(self) -> None:
         self._has_ended = True
         self._timer.cancel()
-        await self._pieces.aclose()
-        await self._reply.close()
-        self._begun.end()
+        try:
+            await self._pieces.aclose()
+            await self._reply.close()
+        finally:
+            self._begun.end()
+            self._note()
+
+    def _note(self) -> None:
         events, outcome = self._events, self._outcome
         outcome.pieces = events.count
         # A server that was stopped midway has told no usage; it sends about a token an event.

@@ -86,8 +86,8 @@ class Upstream:
             for server in servers
         )
         self._waiting: deque[_Place] = deque()
-        self._mean_seconds = 1.0
-        """Of a call, the latest weighing most."""
+        self._mean_seconds: float | None = None
+        """Of a call, the latest weighing most; None before the first."""
 
     @property
     def running(self) -> int:
@@ -152,7 +152,8 @@ class Upstream:
         """Give the place back; the next who waits has it. `seconds` is what the call took."""
         replica.running -= 1
         if seconds is not None:
-            self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
+            mean = seconds if self._mean_seconds is None else self._mean_seconds
+            self._mean_seconds = mean + 0.1 * (seconds - mean)
         self.wake()
 
     def wake(self) -> None:
@@ -161,12 +162,13 @@ class Upstream:
             if place.future.done():
                 continue
             replica = self._occupy(place.prefix, place.without)
-            if replica is None:
-                if not self._usable(place.without):
-                    place.future.set_exception(self._nobody())
-                continue
-            place.future.set_result(replica)
-            self._waiting.remove(place)
+            if replica is not None:
+                place.future.set_result(replica)
+                self._waiting.remove(place)
+            elif not self._usable(place.without):
+                place.future.set_exception(self._nobody())
+            elif not place.without:  # then there is none for those behind it either
+                return
 
     async def probe(self) -> None:
         """Ask the replicas that are left alone whether they are well again."""
@@ -215,7 +217,7 @@ class Upstream:
         if not usable:
             raise self._nobody()
         places = self.settings.max_running * len(usable)
-        wait = self._mean_seconds * (self.waiting + 1) / places
+        wait = (self._mean_seconds or 0.0) * (self.waiting + 1) / places
         if self.waiting >= self.settings.max_waiting:
             raise Overloaded(
                 f"{self.running} requests run at {self.name!r} and {self.waiting} wait; "

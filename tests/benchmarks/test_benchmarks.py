@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import artifacts, corpus, environments, ingest, search, start
+from benchmarks import (
+    artifacts,
+    corpus,
+    environments,
+    gateway,
+    gateway_servers,
+    ingest,
+    search,
+    start,
+)
 from benchmarks.options import Options
 from benchmarks.table import Row
 
@@ -125,3 +135,27 @@ def test_large_files_fit_the_disk_and_the_memory(options: Options) -> None:
     assert large.files == 100 or large.files * large.bytes <= memory / 3
     assert f"{large.files:,} files" in large.label
     assert small.files * small.bytes == 300_000_000
+
+
+def test_gateway_answers_every_request_and_measures_what_it_adds(options: Options) -> None:
+    rows = by_metric(gateway.run(dataclasses.replace(options, requests=200)))
+    for metric in ("requests, 8 clients", "streams, 8 clients", "CPU of a request"):
+        figure = rows[metric]
+        assert figure.ours is not None
+        assert figure.ours.median > 0
+        assert figure.note == environments.NOT_INSTALLED
+    direct, ours = rows["requests, no gateway"].ours, rows["requests, 8 clients"].ours
+    assert direct is not None
+    assert ours is not None
+    assert direct.median > ours.median
+    for metric in ("added at half load, p50", "added at half load, p99", "growth of memory"):
+        assert rows[metric].ours is not None
+
+
+def test_gateway_is_measured_beside_a_server_of_one_s_own(options: Options) -> None:
+    with gateway_servers.null_backend(options) as backend:
+        url = f"http://127.0.0.1:{backend.port}"
+        rows = by_metric(gateway.run(dataclasses.replace(options, url=url, model="null")))
+    share = rows["share of direct"].ours
+    assert share is not None
+    assert 0 < share.median < 2

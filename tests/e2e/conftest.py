@@ -45,3 +45,19 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     yield start_one
     for running in started:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def start_in() -> Iterator[Callable[[Path], RunningServer]]:
+    """Start a server in a folder, with the `ragstone.toml` there, for the tests of one module."""
+    started: list[RunningServer] = []
+
+    def start_one(folder: Path) -> RunningServer:
+        running = start(folder)
+        started.append(running)
+        running.wait_until_ready()
+        return running
+
+    yield start_one
+    for running in started:
+        running.stop()

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 import model_server
-from infra.errors import EngineFailed, Overloaded
+from infra.errors import EngineFailed, EngineTimedOut, Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Behaviour, Misbehaving
 from relayed import answer, call, gateway, opened, run, until
@@ -276,3 +276,31 @@ def test_what_the_caller_did_wrong_is_told_in_the_server_s_words(serve: Serve) -
 
     run(ask())
     assert len(server.asked) == 1
+
+
+def test_callers_with_little_time_do_not_open_the_breaker(serve: Serve) -> None:
+    slow = serve(model_server.paced(0.5))
+
+    async def ask() -> None:
+        async with opened(gateway(slow, breaker_failures=1)) as gate:
+            for stream in (False, True):
+                with pytest.raises(EngineTimedOut):
+                    await answer(gate.relay, call(stream=stream, seconds=0.05))
+            assert gate.breakers == ["closed"]
+            assert gate.is_idle
+
+    run(ask())
+
+
+def test_a_server_that_hangs_past_half_the_route_s_deadline_is_known_to_hang(serve: Serve) -> None:
+    bad, good = serve(model_server.hang), serve(name="big")
+
+    async def ask() -> None:
+        settings = with_fallback(bad, good).model_dump()
+        settings["upstreams"]["u"]["first_byte_seconds"] = 60
+        settings["routes"]["m"]["deadline_seconds"] = 3
+        async with opened(Gateway.model_validate(settings)) as gate:
+            assert b"big" in await answer(gate.relay, call(seconds=30))
+            assert [state.failures for state in gate.tables.current.snapshot()] == [1, 0]
+
+    run(ask())

@@ -164,15 +164,15 @@ def test_the_server_gets_its_own_name_of_the_model_and_is_asked_for_usage(serve:
     assert first["stream_options"] == {"include_usage": True, "continuous_usage_stats": False}
 
 
-def test_a_variant_is_the_target_of_the_call(serve: Serve) -> None:
-    tables = Tables(settings(CANARY))
-    from service.gateway.relay import Relay, Unmetered, Unrecorded
-
-    relay = Relay(tables, meter=Unmetered(), recorder=Unrecorded())
-    assert relay.variant(call(target="canary")) == "canary u new"
-    assert relay.variant(call(user="me")) == relay.variant(call(user="me"))
-    uncached = Tables(settings(CANARY, cache=False))
-    assert Relay(uncached, meter=Unmetered(), recorder=Unrecorded()).variant(call()) == ""
+def test_a_variant_is_the_target_that_a_call_would_meet() -> None:
+    found = route(CANARY)
+    tagged = found.variant("me", tag="canary")
+    assert tagged is not None
+    assert tagged != found.variant("me", tag="next")
+    assert found.variant("me") == found.variant("me")
+    assert found.variant(None) is None  # chance decides
+    uncached = Tables(settings(CANARY, cache=False)).current.find("m")
+    assert uncached.variant("me") is None
 
 
 def test_concurrent_calls_all_end(serve: Serve) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 import model_server
-from infra.errors import Overloaded
+from infra.errors import EngineFailed, Overloaded
 from infra.gateway_settings import Upstream as Settings
 from model_server import Misbehaving
 from relayed import answer, call, gateway, opened, run, until
@@ -123,3 +123,38 @@ def test_a_full_upstream_hands_over_to_the_fallback(serve: Serve) -> None:
             await asyncio.gather(first, return_exceptions=True)
 
     run(ask())
+
+
+def test_places_go_to_those_who_can_use_them() -> None:
+    async def wait() -> None:
+        replicas = upstream(2, max_running=1)
+        first, second = replicas.take(1), replicas.take(1)
+        assert first is not None
+        assert second is not None
+        picky = asyncio.create_task(replicas.acquire(1, without=[first], deadline=FAR))
+        plain = asyncio.create_task(replicas.acquire(1, deadline=FAR))
+        await until(lambda: replicas.waiting == 2)
+        replicas.release(first)
+        assert await plain is first
+        assert not picky.done()
+        replicas.release(second)
+        assert await picky is second
+
+    run(wait())
+
+
+def test_those_who_wait_are_told_when_nobody_is_left() -> None:
+    async def wait() -> None:
+        replicas = upstream(1, max_running=1, breaker_failures=1)
+        taken = replicas.take(1)
+        assert taken is not None
+        waiting = [asyncio.create_task(replicas.acquire(1, deadline=FAR)) for _ in range(3)]
+        await until(lambda: replicas.waiting == 3)
+        taken.note_failure()
+        replicas.release(taken)
+        for each in waiting:
+            with pytest.raises(EngineFailed, match="is well"):
+                await each
+        assert replicas.waiting == 0
+
+    run(wait())

@@ -1,0 +1,63 @@
+"""Log lines: JSON whatever is logged, with the request's id."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infra.settings import Logging
+from infra.telemetry import configure_logging, request_id
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    stream = io.StringIO()
+    configure_logging(Logging(), stream=stream)
+    yield stream
+    root.handlers, root.level = handlers, level
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_has_time_level_logger_and_message(log: io.StringIO) -> None:
+    logging.getLogger("a.b").warning("%d of %s", 3, "four")
+    (line,) = lines(log)
+    assert line.pop("time")[:2] == "20"
+    assert line == {"level": "WARNING", "logger": "a.b", "message": "3 of four"}
+
+
+def test_what_a_record_carries_and_the_request_s_id_are_kept(log: io.StringIO) -> None:
+    token = request_id.set("req_7")
+    logging.getLogger("a").info("x", extra={"count": 2, "color_message": "\x1b", "path": io})
+    request_id.reset(token)
+    logging.getLogger("a").info("y")
+    first, second = lines(log)
+    assert (first["request_id"], first["count"]) == ("req_7", 2)
+    assert first["path"].startswith("<module 'io'")
+    assert "color_message" not in first
+    assert "request_id" not in second
+
+
+def test_an_exception_is_written_with_its_trace(log: io.StringIO) -> None:
+    try:
+        raise ValueError("no\nmore")
+    except ValueError:
+        logging.getLogger("a").exception("it broke")
+    (line,) = lines(log)
+    assert "ValueError: no\nmore" in line["exc_info"]
+
+
+@pytest.mark.parametrize("text", ["half \ud800 of one", "new\nline", '"quoted"', "\x00"])
+def test_no_text_breaks_a_line(log: io.StringIO, text: str) -> None:
+    logging.getLogger("a").info("%s", text)
+    (line,) = lines(log)
+    assert line["message"] == text
