@@ -14,6 +14,7 @@ from service.keyring import Keyring
 if TYPE_CHECKING:
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
+    from service.gateway.adapters import Adapters
     from service.gateway.budgets import Budgets
     from service.gateway.cache import RepeatedCalls
     from service.gateway.calls import Recorder
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from service.gateway.reloading import Tables
     from service.gateway.within import Within
     from service.responses.store import ResponseStore
+    from service.supervision.engines import Engines
     from service.tracing import Tracing
 
 
@@ -39,12 +41,22 @@ class ModelParts:
         @cached_property
         def metrics(self) -> Metrics: ...
 
+        @cached_property
+        def engines(self) -> Engines: ...
+
+        @cached_property
+        def adapters(self) -> Adapters: ...
+
     @cached_property
     def routes(self) -> Tables:
         """Of the gateway, with the servers they lead to."""
         from service.gateway.reloading import Tables
 
-        return Tables(self.settings.gateway)
+        return Tables(
+            self.settings.gateway,
+            locate=self.engines.locations,
+            adapters=lambda: self.adapters,
+        )
 
     @cached_property
     def keyring(self) -> Keyring:

@@ -285,7 +285,11 @@ class Components(ErasureParts):
         """Which adapters the routes want where."""
         from service.gateway.adapter_places import Places
 
-        return Places(lambda: self.settings.gateway, engines=self.engines)
+        return Places(
+            lambda: self.routes.current.settings,
+            engines=self.engines,
+            servers=lambda name: self.routes.current.servers(name),
+        )
 
     @cached_property
     def adapters(self) -> Adapters:

@@ -14,7 +14,7 @@ from infra.errors import InvalidConfiguration, RagstoneError
 from infra.gateway_settings import Gateway
 from infra.gateway_settings import Upstream as UpstreamSettings
 from service.engines import ModelServer, ServerContext, open_server
-from service.gateway.routing import Table, check
+from service.gateway.routing import Served, Table, check
 from service.gateway.upstreams import DRAIN_SECONDS, Upstream
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,10 @@ WATCH_SECONDS = 1.0
 """Between two looks at the file of settings."""
 PROBE_SECONDS = 2.0
 """Between two looks at replicas that are left alone."""
+
+
+Location = tuple[str, str | None]
+"""A replica's URL and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,24 @@ class Tables:
     """
 
     def __init__(
-        self, settings: Gateway, *, locate: Callable[[str], Sequence[str]] | None = None
+        self,
+        settings: Gateway,
+        *,
+        locate: Callable[[str], Sequence[Location]] | None = None,
+        adapters: Callable[[], Served] | None = None,
     ) -> None:
-        """`locate` tells the URLs of an engine that this service runs.
+        """Open the servers that the settings name.
+
+        Args:
+            settings: of the routes.
+            locate: tells where an engine that runs on this machine is.
+            adapters: knows what targets that name an adapter are to ask for.
 
         Raises:
             InvalidConfiguration: the settings do not fit together.
         """
         self._locate = locate or _no_engine
+        self._adapters = adapters
         self._leaving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[Callable[[Gateway], None]] = []
@@ -116,21 +130,24 @@ class Tables:
         upstreams = {}
         for name, options in settings.upstreams.items():
             before = known.get(name)
-            urls = self._urls(name, options)
-            if before is not None and _is_same(before, options, urls):
+            places = self._locations(name, options)
+            if before is not None and _is_same(before, options, places):
                 upstreams[name] = before
             else:
-                upstreams[name] = Upstream(name, options, _open(name, options, urls), urls=urls)
-        return Table(settings, upstreams)
+                upstreams[name] = Upstream(
+                    name, options, _open(name, options, places), locations=places
+                )
+        return Table(settings, upstreams, self._adapters)
 
-    def _urls(self, name: str, options: UpstreamSettings) -> Sequence[str]:
+    def _locations(self, name: str, options: UpstreamSettings) -> Sequence[Location]:
         if options.engine is not None:
             if options.urls:
                 raise InvalidConfiguration(
                     f"gateway.upstreams.{name} has urls and an engine; leave one of them out"
                 )
             return tuple(self._locate(options.engine))
-        return options.urls or ("",)
+        key = options.api_key.get_secret_value() if options.api_key else None
+        return tuple((url, key) for url in options.urls or ("",))
 
     def _retire(self, upstream: Upstream) -> None:
         task = asyncio.get_running_loop().create_task(
@@ -142,8 +159,19 @@ class Tables:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
+            self._follow_engines()
             for upstream in self.current.upstreams.values():
                 await upstream.probe()
+
+    def _follow_engines(self) -> None:
+        """Take engines in that were started, stopped or moved to other ports meanwhile."""
+        table = self.current
+        for name, upstream in table.upstreams.items():
+            if upstream.settings.engine is None:
+                continue
+            if upstream.locations != tuple(self._locations(name, upstream.settings)):
+                self.replace(table.settings)
+                return
 
     async def _watch(self, file: Path) -> None:
         seen = _stamp(file)
@@ -167,8 +195,7 @@ class Tables:
         task.add_done_callback(self._leaving.discard)
 
 
-def _open(name: str, options: UpstreamSettings, urls: Sequence[str]) -> list[ModelServer]:
-    key = options.api_key.get_secret_value() if options.api_key else None
+def _open(name: str, options: UpstreamSettings, locations: Sequence[Location]) -> list[ModelServer]:
     try:
         return [
             open_server(
@@ -181,14 +208,14 @@ def _open(name: str, options: UpstreamSettings, urls: Sequence[str]) -> list[Mod
                     options=options.options,
                 ),
             )
-            for url in urls
+            for url, key in locations
         ]
     except InvalidConfiguration as error:
         raise InvalidConfiguration(f"gateway.upstreams.{name}: {error}") from error
 
 
-def _is_same(upstream: Upstream, options: UpstreamSettings, urls: Sequence[str]) -> bool:
-    return upstream.settings == options and upstream.urls == tuple(urls)
+def _is_same(upstream: Upstream, options: UpstreamSettings, locations: Sequence[Location]) -> bool:
+    return upstream.settings == options and upstream.locations == tuple(locations)
 
 
 def _compare(before: Gateway, after: Gateway) -> Changes:
@@ -208,5 +235,5 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _no_engine(name: str) -> Sequence[str]:
+def _no_engine(name: str) -> Sequence[Location]:
     raise InvalidConfiguration(f"No engine {name!r} is run by this service; give its urls instead")

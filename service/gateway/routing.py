@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Protocol
 
-from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
 from infra.gateway_settings import Gateway
 from infra.gateway_settings import Route as RouteSettings
 from infra.gateway_settings import Target as TargetSettings
-from service.gateway.upstreams import ReplicaState, Upstream, states
+from service.engines import ModelServer
+from service.gateway.adapters import Lease
+from service.gateway.upstreams import Replica, ReplicaState, Upstream, states
+
+
+class Served(Protocol):
+    """Knows which adapters are loaded where; see `service.gateway.adapters`."""
+
+    def served_name(self, reference: str, address: str) -> str | None: ...
+
+    def lease(self, reference: str, address: str) -> Lease | None: ...
+
+    def problem(self, reference: str, upstream: str) -> RagstoneError: ...
+
+    def lost(self, address: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """An adapter that a target asks for in place of the model."""
+
+    reference: str
+    served: Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +50,23 @@ class Target:
     first_byte_seconds: float
     """As long as a server may take to begin: well before the route's deadline, so that one that
     hangs is known to hang, and another can answer."""
+    adapter: Adapted | None = None
+
+    @property
+    def unserved(self) -> list[Replica]:
+        """The replicas that do not have the adapter, if it is one that is asked for."""
+        return [replica for replica in self.upstream.replicas if self._name_at(replica) is None]
+
+    @property
+    def version(self) -> str | None:
+        """What the servers call the model or the adapter's version now; None if none has it."""
+        names = map(self._name_at, self.upstream.replicas)
+        return next((name for name in names if name is not None), None)
+
+    def _name_at(self, replica: Replica) -> str | None:
+        if self.adapter is None:
+            return self.model
+        return self.adapter.served.served_name(self.adapter.reference, replica.server.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +83,11 @@ class Route:
     """A name that clients know, and where requests for it may go."""
 
     def __init__(
-        self, name: str, settings: RouteSettings, upstreams: Mapping[str, Upstream]
+        self,
+        name: str,
+        settings: RouteSettings,
+        upstreams: Mapping[str, Upstream],
+        adapters: Callable[[], Served] | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -54,6 +98,7 @@ class Route:
                     item,
                     upstreams[item.upstream],
                     deadline_seconds=settings.deadline_seconds,
+                    adapters=adapters,
                 )
                 for item in items
             )
@@ -88,7 +133,9 @@ class Route:
         if is_by_chance or not self.settings.cache:
             return None
         target = self.order(user, tag=tag)[0]
-        return Variant(target.upstream.name, target.model, target.tag)
+        if (version := target.version) is None:
+            return None
+        return Variant(target.upstream.name, version, target.tag)
 
     def _draw(self, user: str | None) -> Target:
         point = self._total * (random.random() if user is None else _share(self.name, user))
@@ -102,14 +149,22 @@ class Route:
 class Table:
     """All routes and the upstreams they lead to; replaced as a whole, never changed."""
 
-    def __init__(self, settings: Gateway, upstreams: Mapping[str, Upstream]) -> None:
-        """Connect the routes of `settings`, which were checked, with their upstreams."""
+    def __init__(
+        self,
+        settings: Gateway,
+        upstreams: Mapping[str, Upstream],
+        adapters: Callable[[], Served] | None = None,
+    ) -> None:
+        """Connect the routes of `settings`; `adapters` is called where one of them names one.
+
+        The settings were checked.
+        """
         self.settings = settings
         self.upstreams = upstreams
         self.made_at = int(time.time())
         """In seconds since 1970."""
         self.routes = {
-            name: Route(name, route, upstreams) for name, route in settings.routes.items()
+            name: Route(name, route, upstreams, adapters) for name, route in settings.routes.items()
         }
 
     def find(self, model: str) -> Route:
@@ -122,6 +177,10 @@ class Table:
         if route is None:
             raise NotFound("model", model[:200])
         return route
+
+    def servers(self, upstream: str) -> list[ModelServer]:
+        """Return the servers of an upstream."""
+        return [replica.server for replica in self.upstreams[upstream].replicas]
 
     def snapshot(self) -> list[ReplicaState]:
         """Return every replica with what runs and waits there, and its breaker's state."""
@@ -160,11 +219,24 @@ def _check_fallback(name: str, route: RouteSettings, settings: Gateway) -> None:
 
 
 def _target(
-    route: str, settings: TargetSettings, upstream: Upstream, *, deadline_seconds: float
+    route: str,
+    settings: TargetSettings,
+    upstream: Upstream,
+    *,
+    deadline_seconds: float,
+    adapters: Callable[[], Served] | None,
 ) -> Target:
     model = settings.adapter or settings.model or route
     patience = min(upstream.settings.first_byte_seconds, deadline_seconds / 2)
-    return Target(upstream, model, settings.tag, settings.weight, patience)
+    adapted = None
+    if settings.adapter is not None:
+        if adapters is None:
+            raise InvalidConfiguration(
+                f"gateway.routes.{route} names the adapter {settings.adapter!r}, and this gateway "
+                "has no artifacts to take it from"
+            )
+        adapted = Adapted(settings.adapter, adapters())
+    return Target(upstream, model, settings.tag, settings.weight, patience, adapted)
 
 
 def _share(route: str, user: str) -> float:

@@ -14,13 +14,14 @@ from typing import Any, cast
 
 import orjson
 
-from infra.errors import EngineFailed, EngineTimedOut, InvalidRequest, Overloaded
+from infra.errors import EngineFailed, EngineTimedOut, InvalidRequest, Overloaded, RagstoneError
 from service.engines import Reply
 from service.gateway import answers, estimate
+from service.gateway.adapters import Lease
 from service.gateway.answers import Refused, Whole
 from service.gateway.calls import Call, Outcome
 from service.gateway.events import Events
-from service.gateway.routing import Route, Table, Target
+from service.gateway.routing import Adapted, Route, Table, Target
 from service.gateway.upstreams import Replica
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,22 @@ class Begun:
     pieces: AsyncGenerator[bytes, None] | None = None
     events: Events | None = None
     first: bytes = b""
+    lease: Lease | None = None
+    """Of the adapter's version that answers, if it is an adapter."""
 
     def end(self) -> None:
-        """Give the place at the replica back."""
+        """Give the place at the replica back, and the adapter's version."""
+        if self.lease is not None:
+            self.lease.release()
         self.target.upstream.release(self.replica, seconds=time.monotonic() - self.started)
+
+
+class NotServed(EngineFailed):
+    """No server of a target, or not this one, has the adapter; `reason` is what to tell."""
+
+    def __init__(self, reason: RagstoneError) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
 
 
 class RetryBudget:
@@ -111,6 +124,8 @@ class Sender:
                 problem = problem or error
                 if number < len(names):
                     logger.info("%r falls back to %r", route.name, names[number])
+        if isinstance(problem, NotServed):
+            raise problem.reason
         raise cast("Exception", problem)
 
     async def _try(self, search: _Search, outcome: Outcome) -> Begun:
@@ -166,7 +181,9 @@ class _Search:
         for target in self._targets:
             try:
                 return target, await target.upstream.acquire(
-                    self._prefix, without=self._tried, deadline=self.call.deadline
+                    self._prefix,
+                    without=[*self._tried, *_unserved(target)],
+                    deadline=self.call.deadline,
                 )
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
@@ -198,6 +215,10 @@ async def send(call: Call, target: Target, replica: Replica) -> Begun:
         breaker.succeed()
         begun.end()
         raise
+    except NotServed:
+        breaker.abandon()
+        begun.end()
+        raise
     except EngineFailed:
         replica.note_failure()
         begun.end()
@@ -213,13 +234,18 @@ async def send(call: Call, target: Target, replica: Replica) -> Begun:
 async def _begin(begun: Begun, call: Call) -> None:
     # The deadline is not looked at: a caller who gives little time is not the server's failure.
     patience = begun.target.first_byte_seconds
+    begun.lease = _lease(begun)
     reply = await begun.replica.server.send(
         call.path,
-        outgoing(call, begun.target.model),
+        outgoing(call, begun.lease.name if begun.lease else begun.target.model),
         headers=_headers(call, begun.started),
         timeout_seconds=patience,
     )
     try:
+        if reply.status == 404 and begun.target.adapter is not None:
+            # It was started anew since it was last looked at.
+            begun.target.adapter.served.lost(begun.replica.server.address)
+            raise _not_served(begun.target)
         if reply.status != 200:
             begun.whole = await answers.refuse(reply, begun.replica.server.address)
         elif call.is_stream:
@@ -229,6 +255,35 @@ async def _begin(begun: Begun, call: Call) -> None:
     except BaseException:
         await reply.close()
         raise
+
+
+def _unserved(target: Target) -> list[Replica]:
+    """Return the replicas that cannot be asked for want of the adapter.
+
+    Raises:
+        NotServed: that are all of them.
+    """
+    if target.adapter is None:
+        return []
+    unserved = target.unserved
+    if len(unserved) == len(target.upstream.replicas):
+        raise _not_served(target)
+    return unserved
+
+
+def _lease(begun: Begun) -> Lease | None:
+    adapter = begun.target.adapter
+    if adapter is None:
+        return None
+    lease = adapter.served.lease(adapter.reference, begun.replica.server.address)
+    if lease is None:
+        raise _not_served(begun.target)
+    return lease
+
+
+def _not_served(target: Target) -> NotServed:
+    adapter = cast("Adapted", target.adapter)
+    return NotServed(adapter.served.problem(adapter.reference, target.upstream.name))
 
 
 async def _begin_stream(begun: Begun, reply: Reply, call: Call, *, patience: float) -> None:

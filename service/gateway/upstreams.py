@@ -72,12 +72,12 @@ class Upstream:
         settings: UpstreamSettings,
         servers: Sequence[ModelServer],
         *,
-        urls: Sequence[str] = (),
+        locations: Sequence[tuple[str, str | None]] = (),
     ) -> None:
         self.name = name
         self.settings = settings
-        self.urls = tuple(urls)
-        """That the servers were opened with."""
+        self.locations = tuple(locations)
+        """URLs and keys that the servers were opened with."""
         self.replicas = tuple(
             Replica(
                 server,

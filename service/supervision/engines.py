@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.engine_settings import EngineProcess
-from infra.errors import Conflict, EngineFailed, NotFound
+from infra.errors import Conflict, EngineFailed, InvalidConfiguration, NotFound
 from infra.jobs import external
 from infra.jobs.external import Command
 from infra.jobs.processes import Process
@@ -75,6 +75,24 @@ class Engines:
     def addresses(self, name: str) -> tuple[Address, ...]:
         """Return where the ready replicas of an engine take requests; none if it does not run."""
         return replica_urls(self._root, name)
+
+    def locations(self, name: str) -> tuple[tuple[str, str | None], ...]:
+        """Return URL and key of the replicas that take requests, or will when they are back.
+
+        Raises:
+            InvalidConfiguration: the settings name no such engine.
+        """
+        if name not in self.settings:
+            raise InvalidConfiguration(
+                f"The settings name no engine {name!r}; there are "
+                f"{', '.join(self.settings) or 'none'}"
+            )
+        folder = self._root / name
+        return tuple(
+            (each.url, read_plan(folder).key)
+            for each in _replicas(folder)
+            if each.port and each.phase not in {"draining", "stopped"}
+        )
 
     def running(self) -> list[str]:
         """Return the names of the engines that run."""
