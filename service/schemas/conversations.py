@@ -11,12 +11,11 @@ from service.schemas.shared import Input, StoreMetadata, unix
 
 MAX_ITEMS = 20
 """Added at once; OpenAI's limit."""
-MAX_CHARACTERS = 256_000
 
 
 class Part(Input):
     type: Literal["input_text", "output_text", "text"]
-    text: str = Field(max_length=MAX_CHARACTERS)
+    text: str
     annotations: list[Any] = []
     logprobs: list[Any] = []
 
@@ -24,10 +23,7 @@ class Part(Input):
 class Message(Input):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: (
-        Annotated[str, Field(max_length=MAX_CHARACTERS)]
-        | Annotated[list[Part], Field(min_length=1, max_length=100)]
-    )
+    content: str | Annotated[list[Part], Field(min_length=1, max_length=100)]
     id: str | None = Field(None, description="Ignored: ids are given here.")
     status: str | None = None
 
