@@ -8,17 +8,17 @@ from dataclasses import dataclass, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
 
 from infra.errors import (
     EngineFailed,
+    EngineTimedOut,
     InvalidConfiguration,
     InvalidRequest,
     MissingDependency,
     NotFound,
     RateLimited,
 )
-from service.engines import Reply
+from service.engines import Reply, ServerContext
 from service.engines._local_replies import Stream, Whole, Writer, busy, refusal
 from service.engines._local_requests import CHAT, COMPLETIONS, Request, parse
 from service.engines._local_weights import EXTRA, Weights
@@ -39,13 +39,6 @@ class Options:
     """Answers that are written side by side."""
     max_waiting: int = 64
     """Requests that wait for that; more are refused."""
-
-
-class HasOptions(Protocol):
-    """What the gateway hands over, of which only the options matter here."""
-
-    @property
-    def options(self) -> Mapping[str, Any]: ...
 
 
 class LocalServer:
@@ -71,7 +64,8 @@ class LocalServer:
         """Answer a request; what is wrong with it is said in an OpenAI error object.
 
         Raises:
-            EngineFailed: the model cannot be loaded, failed, or did not begin in time.
+            EngineTimedOut: it did not begin in time.
+            EngineFailed: the model cannot be loaded, or failed.
         """
         del headers
         if path not in {CHAT, COMPLETIONS}:
@@ -86,7 +80,7 @@ class LocalServer:
         except RateLimited as error:
             return busy(error)
         except TimeoutError as error:
-            raise EngineFailed(
+            raise EngineTimedOut(
                 f"{self.address} did not begin to answer within {timeout_seconds:g} s"
             ) from error
 
@@ -175,7 +169,7 @@ class LocalServer:
         return model
 
 
-def build_server(context: HasOptions) -> LocalServer:
+def build_server(context: ServerContext) -> LocalServer:
     """Begin to load the model that the options name."""
     known = [field.name for field in fields(Options)]
     for name in context.options:

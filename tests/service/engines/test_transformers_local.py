@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ pytest.importorskip("transformers", reason="the extra 'transformers' is not inst
 from infra.artifacts.store import open_store
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
-from infra.errors import EngineFailed, InvalidConfiguration
-from service.engines import Reply
+from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
+from service.engines import Reply, ServerContext
 from service.engines.transformers_local import LocalServer, build_server
 from service.gateway.adapter_hosts import InProcessHost
 from service.gateway.adapters import Adapters, Pace, Place
@@ -29,11 +28,6 @@ pytestmark = pytest.mark.anyio
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 WORDS = ["When?", "Who built the tower, and of what?", "a", "Ravens " * 30, "名前は何ですか"]
-
-
-@dataclass
-class Context:
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -48,7 +42,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def opened(model: Path, **options: Any) -> AsyncIterator[LocalServer]:
-    server = build_server(Context({"model": str(model), "served_name": "tiny", **options}))
+    server = build_server(
+        ServerContext("", options={"model": str(model), "served_name": "tiny", **options})
+    )
     try:
         yield server
     finally:
@@ -333,7 +329,7 @@ async def test_full_queue_is_refused_at_once(model: Path) -> None:
 async def test_answer_that_does_not_begin_in_time_fails_and_is_not_worked_on(model: Path) -> None:
     async with opened(model, max_running=1) as server:
         await told(server, "a", max_tokens=1)
-        with pytest.raises(EngineFailed, match="within 0.05 s"):
+        with pytest.raises(EngineTimedOut, match="within 0.05 s"):
             await server.send(
                 COMPLETIONS,
                 b'{"model": "tiny", "prompt": "a", "max_tokens": 1900, "ignore_eos": true}',
@@ -418,7 +414,7 @@ async def test_aliases_of_artifacts_are_followed_in_this_process_too(
 
 
 async def test_model_that_is_not_there_fails_every_request_with_the_reason(tmp_path: Path) -> None:
-    server = build_server(Context({"model": str(tmp_path / "gone")}))
+    server = build_server(ServerContext("", options={"model": str(tmp_path / "gone")}))
     with pytest.raises(EngineFailed, match="cannot be loaded"):
         await server.send(COMPLETIONS, b'{"prompt": "a"}', headers={}, timeout_seconds=60)
     assert not await server.probe()
@@ -428,7 +424,7 @@ async def test_model_that_is_not_there_fails_every_request_with_the_reason(tmp_p
 @pytest.mark.parametrize("options", [{}, {"model": "m", "colour": 1}])
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidConfiguration):
-        build_server(Context(options))
+        build_server(ServerContext("", options=options))
 
 
 def test_text_is_whole_characters_whatever_the_tokens(model: Path) -> None:
