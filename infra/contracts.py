@@ -150,6 +150,7 @@ class Interaction:
     """One question and what became of it, or one prediction: what monitoring looks at."""
 
     id: str
+    """Of its own: a request may cause several, and clients choose the ids of requests."""
     kind: Literal["answer", "completion", "prediction"]
     at: datetime
     model: str
@@ -157,6 +158,8 @@ class Interaction:
     outcome: Literal["answered", "abstained", "failed", "cancelled"]
     status: int
     """Of HTTP, as the caller saw it; 499 if the caller left."""
+    request_id: str | None = None
+    """`x-request-id`, as the caller was told it."""
     error: str | None = None
     """The code of the error object."""
     tenant: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from infra import telemetry
 from infra.contracts import Answer, Interaction
 from service.callers import Caller
 
@@ -55,6 +56,7 @@ class AnswerRecords:
             model=f"rag/{answer.collection}",
             outcome="answered" if answer.answerable else "abstained",
             status=OK,
+            request_id=telemetry.request_id.get(),
             tenant=caller.tenant,
             key_id=caller.key_id,
             collection=answer.collection,

@@ -17,6 +17,7 @@ interaction = Table(
     # answered | abstained | failed | cancelled
     Column("outcome", String(16), nullable=False),
     Column("status", Integer, nullable=False),
+    Column("request_id", String(128), nullable=True, index=True),
     Column("error", String(64), nullable=True),
     Column("tenant", String(255), nullable=True, index=True),
     Column("key_id", String(64), nullable=True),

@@ -99,10 +99,13 @@ def _messages(name: str, value: Any) -> None:
             f"{name!r} holds {len(value):,} messages; send at most {MAX_MESSAGES:,}", parameter=name
         )
     for at, turn in enumerate(value):
-        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-            raise _wrong(f"{name}[{at}]", "an object with a role", turn)
-        if not isinstance(turn.get("content"), str | list | None):
-            raise _wrong(f"{name}[{at}].content", "a text or a list of parts", turn["content"])
+        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
+            raise _wrong(f"{name}[{at}]", f"an object with a role of {', '.join(ROLES)}", turn)
+        content = turn.get("content")
+        # An assistant may say nothing and call a function.
+        may_be_silent = turn["role"] == "assistant"
+        if not isinstance(content, str | list) and not (content is None and may_be_silent):
+            raise _wrong(f"{name}[{at}].content", "a text or a list of parts", content)
 
 
 def _items(name: str, value: Any) -> None:
@@ -137,6 +140,7 @@ _BOOLEAN = _of(bool, "true or false")
 _OBJECT = _of(dict, "an object")
 _TEXT = _of(str, "a text")
 _LIST = _of(list, "a list")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 CHECKS: Mapping[str, Check] = {
     "messages": _messages,
     "prompt": _prompt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -19,8 +20,16 @@ _STARTS = (b"data:", b":", b"event:", b"id:", b"retry:")
 class Events:
     """Cuts what arrives at the ends of events, and notes what a call is charged by."""
 
-    def __init__(self, *, strip_usage: bool) -> None:
-        """`strip_usage` keeps the event with the usage back: the client did not ask for it."""
+    def __init__(
+        self, *, strip_usage: bool, rename: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        """Take what is changed on the way.
+
+        Args:
+            strip_usage: keep the event with the usage back: the client did not ask for it.
+            rename: calls the model by the name that the client knows.
+        """
+        self._rename = rename
         self.usage: Usage | None = None
         self.cached_tokens = 0
         self.finish_reason: str | None = None
@@ -49,6 +58,8 @@ class Events:
             return whole
         if not whole.startswith(_STARTS):
             raise EngineFailed("The server sent something else than events")
+        if self._rename is not None:
+            whole = self._rename(whole)
         self.count += whole.count(b"data:")
         if (b'"finish_reason":"' in whole or b'"finish_reason": "' in whole) and (
             found := _FINISH.search(whole)

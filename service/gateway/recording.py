@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from infra.contracts import Interaction
+from infra.security import new_id
 from monitoring.gateway_metrics import GatewayMetrics
 from service.gateway.calls import Outcome, Recorder
 
@@ -91,7 +92,8 @@ class InteractionRecorder:
             content = {"request": call.body, "answer": outcome.text}
         self._add(
             Interaction(
-                id=call.request_id,
+                id=new_id("call-"),
+                request_id=call.request_id,
                 kind="completion",
                 at=datetime.fromtimestamp(self._clock(), UTC),
                 model=call.model,

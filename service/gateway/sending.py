@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
@@ -21,6 +21,7 @@ from service.gateway.adapters import Lease
 from service.gateway.answers import Refused, Whole
 from service.gateway.calls import Call, Outcome
 from service.gateway.events import Events
+from service.gateway.naming import Naming
 from service.gateway.routing import Adapted, Route, Table, Target
 from service.gateway.upstreams import Replica
 
@@ -235,9 +236,11 @@ async def _begin(begun: Begun, call: Call) -> None:
     # The deadline is not looked at: a caller who gives little time is not the server's failure.
     patience = begun.target.first_byte_seconds
     begun.lease = _lease(begun)
+    name = begun.lease.name if begun.lease else begun.target.model
+    rename = Naming(name, call.model)
     reply = await begun.replica.server.send(
         call.path,
-        outgoing(call, begun.lease.name if begun.lease else begun.target.model),
+        outgoing(call, name),
         headers=_headers(call, begun.started),
         timeout_seconds=patience,
     )
@@ -249,9 +252,11 @@ async def _begin(begun: Begun, call: Call) -> None:
         if reply.status != 200:
             begun.whole = await answers.refuse(reply, begun.replica.server.address)
         elif call.is_stream:
-            await _begin_stream(begun, reply, call, patience=patience)
+            events = Events(strip_usage=not wants_usage(call.body), rename=rename)
+            await _begin_stream(begun, reply, events, patience=patience)
         else:
-            begun.whole = await answers.read_whole(reply)
+            whole = await answers.read_whole(reply)
+            begun.whole = replace(whole, body=rename(whole.body))
     except BaseException:
         await reply.close()
         raise
@@ -286,13 +291,12 @@ def _not_served(target: Target) -> NotServed:
     return NotServed(adapter.served.problem(adapter.reference, target.upstream.name))
 
 
-async def _begin_stream(begun: Begun, reply: Reply, call: Call, *, patience: float) -> None:
+async def _begin_stream(begun: Begun, reply: Reply, events: Events, *, patience: float) -> None:
     """Wait for the first events: until they are here, another server can take over."""
     address = begun.replica.server.address
     media_type = reply.headers.get("content-type", "")
     if not media_type.startswith("text/event-stream"):
         raise EngineFailed(f"{address} answered a stream with {media_type[:100]!r}")
-    events = Events(strip_usage=not wants_usage(call.body))
     pieces = cast("AsyncGenerator[bytes, None]", reply.pieces())
     try:
         async with asyncio.timeout(begun.started + patience - time.monotonic()):

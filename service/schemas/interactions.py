@@ -19,6 +19,7 @@ class InteractionOut(BaseModel):
     model: str
     outcome: Literal["answered", "abstained", "failed", "cancelled"]
     status: int
+    request_id: str | None
     error: str | None
     tenant: str | None
     key_id: str | None

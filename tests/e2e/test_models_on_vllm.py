@@ -258,6 +258,32 @@ def test_what_is_impossible_is_refused_in_openai_s_shape(
     assert refused.value.response.headers["x-request-id"]
 
 
+def test_an_answer_over_documents_is_written_by_the_model(client: openai.OpenAI) -> None:
+    store = client.vector_stores.create(name="rain")
+    text = " ".join(f"Rule {n}: when it rains, the roof is closed by hand." for n in range(200))
+    file = client.files.create(file=("rules.txt", text.encode()), purpose="assistants")
+    client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
+    answer = client.chat.completions.create(
+        model="rag/rain",
+        messages=[{"role": "user", "content": "What happens when it rains?"}],
+        max_tokens=20,
+        extra_body={"generator": ROUTE},
+    )
+    assert answer.usage is not None
+    # The model's own count: passages were left out until prompt and answer fit its context.
+    assert 500 < answer.usage.prompt_tokens <= 2048 - 20
+    assert 0 < answer.usage.completion_tokens <= 20
+    found = client.responses.create(
+        model=ROUTE,
+        input="What happens when it rains?",
+        max_output_tokens=20,
+        tools=[{"type": "file_search", "vector_store_ids": [store.id], "max_num_results": 1}],
+    )
+    assert [item.type for item in found.output][0] == "file_search_call"
+    assert found.usage is not None
+    assert found.usage.input_tokens > 100
+
+
 def long_chat(model: str, *, stream: bool) -> dict[str, Any]:
     return {
         "model": model,

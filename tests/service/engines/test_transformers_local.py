@@ -111,13 +111,13 @@ async def test_greedy_text_is_that_of_transformers(model: Path) -> None:
 
 
 async def test_greedy_text_and_logprobs_are_those_of_vllm(
-    model: Path, vllm_server: VllmServer
+    model: Path, vllm_beside: VllmServer
 ) -> None:
     body = {
         "prompt": "Who built it?", "max_tokens": 12, "temperature": 0, "ignore_eos": True,
         "logprobs": 2,
     }  # fmt: skip
-    theirs = vllm_server.post(COMPLETIONS, {"model": vllm_server.model, **body})["choices"][0]
+    theirs = vllm_beside.post(COMPLETIONS, {"model": vllm_beside.model, **body})["choices"][0]
     async with opened(model) as server:
         _, answer = await ask(server, **body)
     ours = answer["choices"][0]

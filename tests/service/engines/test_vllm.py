@@ -13,42 +13,42 @@ from tiny_llm import write_adapter
 from vllm_server import VllmServer
 
 
-def test_adapters_are_loaded_by_name_and_show(vllm_server: VllmServer, tmp_path: Path) -> None:
+def test_adapters_are_loaded_by_name_and_show(vllm_beside: VllmServer, tmp_path: Path) -> None:
     told = {}
     for sign in "AB":
-        folder = write_adapter(tmp_path / sign, Path(vllm_server.folder), sign)
-        vllm_server.post(
+        folder = write_adapter(tmp_path / sign, Path(vllm_beside.folder), sign)
+        vllm_beside.post(
             "/v1/load_lora_adapter", {"lora_name": f"says-{sign}", "lora_path": str(folder)}
         )
-        answer = vllm_server.post(
+        answer = vllm_beside.post(
             "/v1/completions", {"model": f"says-{sign}", "prompt": "Who?", "max_tokens": 8}
         )
         told[sign] = answer["choices"][0]["text"]
-        vllm_server.post("/v1/unload_lora_adapter", {"lora_name": f"says-{sign}"})
+        vllm_beside.post("/v1/unload_lora_adapter", {"lora_name": f"says-{sign}"})
     assert told == {"A": "A" * 8, "B": "B" * 8}
 
 
-def test_unknown_model_is_404(vllm_server: VllmServer) -> None:
+def test_unknown_model_is_404(vllm_beside: VllmServer) -> None:
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        vllm_server.post("/v1/completions", {"model": "gone", "prompt": "Who?"})
+        vllm_beside.post("/v1/completions", {"model": "gone", "prompt": "Who?"})
     with refusal.value:
         assert refusal.value.code == 404
 
 
-def test_gauge_of_running_requests_rises_and_falls(vllm_server: VllmServer) -> None:
-    host = vllm_server.url.removeprefix("http://")
+def test_gauge_of_running_requests_rises_and_falls(vllm_beside: VllmServer) -> None:
+    host = vllm_beside.url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=60)
-    body = {"model": vllm_server.model, "prompt": "Who?", "stream": True, "ignore_eos": True}
+    body = {"model": vllm_beside.model, "prompt": "Who?", "stream": True, "ignore_eos": True}
     connection.request(
         "POST",
         "/v1/completions",
         json.dumps({**body, "max_tokens": 2000}),
-        {"Authorization": f"Bearer {vllm_server.key}", "Content-Type": "application/json"},
+        {"Authorization": f"Bearer {vllm_beside.key}", "Content-Type": "application/json"},
     )
     answer = connection.getresponse()
     assert answer.readline().startswith(b"data: ")
-    before = vllm_server.running()
+    before = vllm_beside.running()
     assert before >= 1
     answer.close()
     connection.close()
-    vllm_server.seconds_until(lambda server: server.running() < before)
+    vllm_beside.seconds_until(lambda server: server.running() < before)

@@ -118,26 +118,26 @@ class Load:
 
 @pytest.mark.parametrize("flips", [20, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
-    vllm_server: VllmServer,
+    vllm_beside: VllmServer,
     store: ArtifactStore,
     publish: Callable[[Path, str], str],
     tmp_path: Path,
     flips: int,
 ) -> None:
-    names = {sign: publish(Path(vllm_server.folder), sign) for sign in "AB"}
+    names = {sign: publish(Path(vllm_beside.folder), sign) for sign in "AB"}
     store.tag("adapter/support@a", "production")
-    host = HttpHost(vllm_server.url, key=vllm_server.key)
+    host = HttpHost(vllm_beside.url, key=vllm_beside.key)
     places = {"tiny": Place(frozenset({REFERENCE}), [host])}
     adapters = Adapters(store, tmp_path / "out", places=lambda: places, pace=Pace(0.1, 0.0))
     await adapters.refresh()
-    address = Address(vllm_server.url, vllm_server.key, "")
+    address = Address(vllm_beside.url, vllm_beside.key, "")
     load = Load(adapters, lambda: address, {name: sign for sign, name in names.items()})
     async with load.running():
         for flip in range(flips):
             sign = "BA"[flip % 2]
             store.tag(f"adapter/support@{sign.lower()}", "production")
             await adapters.refresh()
-            assert adapters.served_name(REFERENCE, vllm_server.url) == names[sign]
+            assert adapters.served_name(REFERENCE, vllm_beside.url) == names[sign]
             await asyncio.sleep(0.05)
     places["tiny"] = Place(frozenset(), [host])
     await adapters.refresh()
@@ -145,7 +145,6 @@ async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
     await host.close()
     assert load.failed == []
     assert load.wrong == []
-    assert min(load.answered.values()) >= flips
     assert set(load.answered) == set(names.values())
     assert not left & set(names.values())
 

@@ -86,7 +86,7 @@ def test_a_call_becomes_an_interaction_without_its_text() -> None:
     recorder = InteractionRecorder(kept.append, has_content=False, clock=lambda: 0.0)
     recorder.record(made_outcome(text="Hello, Ada"))
     (item,) = kept
-    assert (item.id, item.tenant, item.key_id) == ("req_1", "acme", "key_1")
+    assert (item.request_id, item.tenant, item.key_id) == ("req_1", "acme", "key_1")
     assert (item.outcome, item.cost_nano, item.first_byte_seconds) == ("answered", 3_000_000, 0.25)
     assert item.content is None
 
@@ -105,3 +105,12 @@ def test_the_status_says_how_it_ended(status: int, outcome: str) -> None:
     kept: list[Interaction] = []
     InteractionRecorder(kept.append, has_content=False).record(made_outcome(status=status))
     assert kept[0].outcome == outcome
+
+
+def test_calls_of_one_request_are_interactions_of_their_own() -> None:
+    kept: list[Interaction] = []
+    recorder = InteractionRecorder(kept.append, has_content=False)
+    recorder.record(made_outcome())
+    recorder.record(made_outcome())
+    assert len({item.id for item in kept}) == 2
+    assert {item.request_id for item in kept} == {"req_1"}

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column('model', sa.String(length=255), nullable=False),
         sa.Column('outcome', sa.String(length=16), nullable=False),
         sa.Column('status', sa.Integer(), nullable=False),
+        sa.Column('request_id', sa.String(length=128), nullable=True),
         sa.Column('error', sa.String(length=64), nullable=True),
         sa.Column('tenant', sa.String(length=255), nullable=True),
         sa.Column('key_id', sa.String(length=64), nullable=True),
@@ -43,6 +44,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f('ix_interaction_at'), 'interaction', ['at'])
     op.create_index(op.f('ix_interaction_tenant'), 'interaction', ['tenant'])
+    op.create_index(op.f('ix_interaction_request_id'), 'interaction', ['request_id'])
     op.create_table(
         'interaction_document',
         sa.Column('interaction_number', NUMBER, nullable=False),
