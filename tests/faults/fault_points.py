@@ -62,6 +62,7 @@ POINTS = (
     Point("compaction", "after", "retrieval.indexes._lexical:Lexical.settle"),
     Point("compaction", "before", "retrieval.indexes.local:LocalIndex._begin"),
     Point("compaction", "after", "retrieval.indexes.local:LocalIndex._begin"),
+    Point("compaction", "after", "retrieval.indexes.local:settled"),
     Point("compaction", "after", "retrieval.indexes.local:LocalIndex._adopt"),
     Point("compaction", "before", "retrieval.indexes._checkpoint:Draft.publish"),
     Point("compaction", "after", "retrieval.indexes._checkpoint:Draft.publish"),
