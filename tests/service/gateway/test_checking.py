@@ -77,7 +77,10 @@ def test_what_is_missing_is_named(path: str, body: dict[str, Any], missing: str)
 
 def test_what_is_good_or_unknown_passes() -> None:
     checking.check(CHAT, {**GOOD, "temperature": 0, "top_k": -1, "n": None, "guided_json": {}})
-    checking.check(CHAT, {"messages": [{"role": "tool", "content": None, "tool_call_id": "x"}]})
+    called = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    checking.check(
+        CHAT, {"messages": [{"role": "assistant", "content": None, "tool_calls": called}]}
+    )
     checking.check("/v1/completions", {"prompt": "", "max_tokens": 1})
     checking.check("/v1/completions", {"prompt": [[1, 2], [3]]})
     checking.check("/v1/embeddings", {"input": [1] * 5000})
