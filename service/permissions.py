@@ -52,6 +52,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/usage": _any("admin"),
     "/v1/gateway": _any("admin"),
     "/v1/interactions": _any("admin"),
+    "/v1/erasures": _any("admin"),
     "/metrics": _any("read", "admin"),
     "/openapi.json": _any(),
     "/docs": _any(),

@@ -165,6 +165,7 @@ def unsupported(text: str, quotes: Sequence[Quote], *, at: int = 0) -> tuple[tup
     for start, end in sentence_spans(text):
         skipped = _LEADING_MARKERS.match(text, start)
         start = skipped.end() if skipped else start
+        start += len(text[start:end]) - len(text[start:end].lstrip())
         if start >= end or len(set(words.content_terms(text[start:end]))) < FEW_TERMS:
             continue
         if text[end - 1] in ":：":

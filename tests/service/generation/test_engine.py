@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from infra.contracts import Passage
@@ -114,6 +114,7 @@ def test_the_answer_and_its_quotes_do_not_depend_on_how_it_arrives(
     pieces=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     wish=st.sampled_from(["mark", "remove", "keep"]),
 )  # fmt: skip
+@example(parts=[". ", " [1]", " Pigs fly over it"], pieces=[1], wish="mark")
 def test_spans_hold_whatever_the_model_writes(
     parts: list[str], pieces: list[int], wish: Unsupported
 ) -> None:
