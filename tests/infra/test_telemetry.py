@@ -60,7 +60,7 @@ def test_an_exception_is_written_with_its_trace(log: io.StringIO) -> None:
 
 @pytest.mark.parametrize("text", ["half \ud800 of one", "new\nline", '"quoted"', "\x00"])
 def test_no_text_breaks_a_line(text: str) -> None:
-    # Not logged: half a character in the log that pytest keeps ends a test run of several processes.
+    # Not logged: half a character in what pytest keeps of a log ends a run of several processes.
     line = JsonLines().format(logging.makeLogRecord({"msg": text}))
     assert "\n" not in line
     assert json.loads(line)["message"] == text
