@@ -10,6 +10,7 @@ import orjson
 
 from infra.contracts import Usage
 from infra.errors import EngineFailed
+from service.chat_stream import End, TextPiece, Used, read_chat
 from service.engines import ModelServer, Reply
 
 Message: TypeAlias = Mapping[str, str]
@@ -109,58 +110,20 @@ async def read(events: AsyncIterator[bytes], *, name: str) -> AsyncGenerator[Pie
     """Yield the pieces of an event stream, whatever pieces its bytes come in.
 
     Raises:
-        EngineFailed: an event is an error or no JSON, or the stream ends before the answer does.
+        EngineFailed: an event is an error or no chunk, or the stream ends before the answer does.
     """
     is_ended = False
-    async for line in _lines(events, name):
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            break
-        piece = _piece(_json(data), name)
-        is_ended = is_ended or piece.finish_reason is not None
-        yield piece
+    async for piece in read_chat(events):
+        match piece:
+            case TextPiece():
+                yield Piece(piece.text)
+            case End():
+                is_ended = True
+                yield Piece(finish_reason="length" if piece.finish_reason == "length" else "stop")
+            case Used():
+                yield Piece(usage=piece.usage)
     if not is_ended:
         raise EngineFailed(f"The model {name!r} stopped before the answer's end")
-
-
-async def _lines(events: AsyncIterator[bytes], name: str) -> AsyncGenerator[bytes, None]:
-    waiting = b""
-    async for data in events:
-        *lines, waiting = (waiting + data).split(b"\n")
-        for line in lines:
-            yield line.rstrip(b"\r")
-        if len(waiting) > MAX_LINE_BYTES:
-            raise EngineFailed(f"The model {name!r} sent a line of over {MAX_LINE_BYTES:,} bytes")
-    if waiting:
-        yield waiting
-
-
-def _piece(event: dict[str, Any], name: str) -> Piece:
-    if "error" in event or not isinstance(event.get("choices"), list):
-        raise EngineFailed(f"The model {name!r} failed: {_said(event)}")
-    usage = event.get("usage")
-    counted = _usage(usage) if isinstance(usage, dict) else None
-    if not event["choices"]:
-        return Piece(usage=counted)
-    choice = event["choices"][0]
-    if not isinstance(choice, dict):
-        raise EngineFailed(f"The model {name!r} sent what is no completion: {choice!r:.100}")
-    text = (choice.get("delta") or {}).get("content")
-    reason = choice.get("finish_reason")
-    return Piece(
-        text=text if isinstance(text, str) else "",
-        finish_reason=None if reason is None else "length" if reason == "length" else "stop",
-        usage=counted,
-    )
-
-
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return Usage(
-        prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0
-    )
 
 
 def _json(data: bytes) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from infra.contracts import Answer, Citation, Passage, Usage
 from infra.errors import EngineFailed, RagstoneError
 from infra.security import new_id
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
+from service.chat_stream import CallPiece, End, TextPiece, Used, read_chat
 from service.errors import describe
 from service.gateway.replies import GatewayReply
 from service.responses.assembly import Assembly, Event
-from service.responses.chat_stream import CallPiece, End, TextPiece, Used, read_chat
 from service.responses.turns import Message, as_chat_body, as_messages
 from service.schemas.chat import Annotation
 from service.schemas.responses import ResponsesBody

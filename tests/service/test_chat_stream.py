@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.contracts import Usage
 from infra.errors import EngineFailed
-from service.responses.chat_stream import CallPiece, ChatPiece, End, TextPiece, Used, read_chat
+from service.chat_stream import CallPiece, ChatPiece, End, TextPiece, Used, read_chat
 
 
 def chunk(**delta: object) -> bytes:

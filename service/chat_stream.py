@@ -65,16 +65,22 @@ async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if len(waiting) > MAX_EVENT_BYTES:
             raise EngineFailed(f"The model server sent an event of over {MAX_EVENT_BYTES:,} bytes")
         for event in events:
-            data = [line[5:].lstrip() for line in event.split(b"\n") if line.startswith(b"data:")]
-            if data:
-                yield b"\n".join(data)
+            if data := _data(event):
+                yield data
+    if data := _data(waiting):  # a server that ends without an empty line
+        yield data
+
+
+def _data(event: bytes) -> bytes:
+    lines = (line[5:].lstrip() for line in event.split(b"\n") if line.startswith(b"data:"))
+    return b"\n".join(lines)
 
 
 def _read(event: bytes) -> Iterator[ChatPiece]:
     try:
         chunk = orjson.loads(event)
-        if "error" in chunk:
-            raise EngineFailed(str(chunk["error"].get("message", "The model server failed")))
+        if chunk.get("error"):
+            raise EngineFailed(f"The model failed: {_said(chunk['error'])}")
         for choice in chunk.get("choices", ()):
             yield from _read_choice(choice)
         if chunk.get("usage"):
@@ -104,3 +110,8 @@ def _read_usage(usage: dict[str, Any]) -> Used:
     return Used(
         Usage(usage["prompt_tokens"], usage["completion_tokens"]), details.get("cached_tokens") or 0
     )
+
+
+def _said(error: Any) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message)[:300]
