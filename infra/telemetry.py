@@ -47,7 +47,11 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _ITS_OWN}
+        line |= {
+            name: value
+            for name, value in vars(record).items()
+            if name not in _ITS_OWN and not name.startswith("_")  # other packages' own marks
+        }
         if record.exc_info:
             line["exc_info"] = self.formatException(record.exc_info)
         if record.stack_info:

@@ -12,8 +12,9 @@ from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
 from service.gateway.calls import Call, Outcome
-from service.gateway.relay import Relay, Unmetered
+from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
+from service.gateway.unmetered import Unmetered
 
 
 class Kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from infra.contracts import Usage
@@ -180,38 +180,6 @@ class _Inner:
 
     async def close(self) -> None:
         await self._reply.pieces.aclose()
-
-
-class Unmetered:
-    """Lets every caller use the models that are its own, without limit or price."""
-
-    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
-        del prompt_tokens, completion_tokens
-        call.caller.require_model(call.model)
-        return _Free()
-
-    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
-        return self.try_admit(
-            call, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
-        )
-
-
-class _Free:
-    headers: Mapping[str, str] = {}
-
-    def settle(self, usage: Usage) -> float:
-        del usage
-        return 0.0
-
-    def refund(self) -> None:
-        """Nothing was taken."""
-
-
-class Unrecorded:
-    """Takes no note."""
-
-    def record(self, outcome: Outcome) -> None:
-        del outcome
 
 
 def _completion_tokens(call: Call, route: Route, prompt: int) -> int:

@@ -27,9 +27,12 @@ from service.streaming import EventStream, begun, frame
 router = APIRouter(
     prefix="/v1", tags=["questions"], route_class=StrictRoute, responses=OPENAI_ERRORS
 )
+_FIELDS = {name: {"type": "string"} for name in ("event", "data", "id")}
+_EVENT = {"type": "object", "properties": _FIELDS}
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}}
 }
+"""Each event of a stream: its name, and JSON as its data."""
 
 
 @router.post("/answers", response_model=AnswerOut, responses=STREAM)

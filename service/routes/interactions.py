@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import BeforeValidator
 
 from infra.errors import InvalidRequest, NotFound
 from monitoring.interactions import Query as Wanted
@@ -16,10 +17,18 @@ from service.schemas.shared import MAX_LIST, OPENAI_ERRORS
 router = APIRouter(prefix="/v1/interactions", tags=["interactions"], responses=OPENAI_ERRORS)
 
 
+def _written_out(value: Any) -> Any:
+    """Refuse numbers, which pydantic takes for seconds since 1970."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
+
+
 def _wanted(
     caller: Asking,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     kind: Literal["answer", "completion", "prediction"] | None = None,
     model: str | None = None,
     tag: str | None = None,

@@ -19,8 +19,9 @@ from relayed import Kept, answer, call
 from service.engines.transformers_local import LocalServer
 from service.gateway.adapter_places import Places
 from service.gateway.adapters import Adapters, Pace
-from service.gateway.relay import Relay, Unmetered
+from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
+from service.gateway.unmetered import Unmetered
 from service.supervision.engines import Engines
 from tiny_llm import write_adapter, write_llm
 
