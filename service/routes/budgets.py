@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -13,7 +12,7 @@ from service.gateway.budgets import subject_of
 from service.gateway.prices import parse_amount
 from service.gateway.usage import COLUMNS, MAX_ROWS, Column, report
 from service.schemas.budgets import BudgetList, BudgetOut, PutBudget, UsageList, UsageRow
-from service.schemas.shared import OPENAI_ERRORS, Deleted
+from service.schemas.shared import OPENAI_ERRORS, Day, Deleted
 
 router = APIRouter(
     prefix="/v1",
@@ -61,8 +60,8 @@ def remove(budget_id: BudgetId, components: Parts) -> Deleted:
 def usage(
     components: Parts,
     by: Annotated[list[Column], Query(max_length=len(COLUMNS))] = [],  # noqa: B006
-    since: date | None = None,
-    until: date | None = None,
+    since: Day | None = None,
+    until: Day | None = None,
 ) -> UsageList:
     """Add up what calls used, by day, key, model or tenant; days are those of UTC."""
     rows = report(components.database, by, since=since, until=until, limit=MAX_ROWS + 1)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BeforeValidator
 
 from infra.errors import InvalidRequest, NotFound
 from monitoring.interactions import Query as Wanted
 from service.dependencies import Asking, Parts
 from service.schemas.interactions import DeletedInteractions, InteractionOut, InteractionPage
-from service.schemas.shared import MAX_LIST, OPENAI_ERRORS
+from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Moment
 
 router = APIRouter(prefix="/v1/interactions", tags=["interactions"], responses=OPENAI_ERRORS)
-
-
-def _written_out(value: Any) -> Any:
-    """Refuse numbers, which pydantic takes for seconds since 1970."""
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-Moment = Annotated[datetime, BeforeValidator(_written_out)]
 
 
 def _wanted(
