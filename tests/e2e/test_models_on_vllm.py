@@ -321,6 +321,8 @@ def leave_when(url: str, body: dict[str, Any], is_time: Callable[[int], bool]) -
     asyncio.run(ask())
 
 
+# Beside other work the tiny model may be done before its caller has left: the long form only.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stream", "bytes_first"),
     [(True, 3000), (True, 0), (False, 0)],
@@ -340,6 +342,7 @@ def test_who_leaves_stops_the_work(
     assert seconds < FAR_BEFORE_ITS_END_SECONDS
 
 
+@pytest.mark.slow
 def test_who_leaves_the_queue_never_reaches_the_model(
     service: RunningServer, vllm_alone: VllmServer
 ) -> None:
