@@ -34,15 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         for name, line in known.items():
             console.print(f"  [bold]{name:<12}[/bold] {line}")
         return 2 if options.name else 0
+    # The figures come out first: the scratch folder may hold files that take minutes to remove.
     with tempfile.TemporaryDirectory(prefix="ragstone-benchmark-") as folder:
         rows = load(options.name)(_options(options, Path(folder), console))
-    description = machine.describe()
-    table.render(console, options.name, rows, caption=_caption(description, quick=options.quick))
-    if options.json:
-        at = datetime.now(UTC)
-        table.write_json(
-            options.json, table.to_json(options.name, rows, machine=description, at=at)
-        )
+        _show(options, rows, console)
     return 0
 
 
@@ -65,6 +60,16 @@ def load(name: str) -> Callable[[Options], list[table.Row]]:
     return cast("Callable[[Options], list[table.Row]]", module.run)
 
 
+def _show(options: argparse.Namespace, rows: list[table.Row], console: Console) -> None:
+    description = machine.describe()
+    table.render(console, options.name, rows, caption=_caption(description, quick=options.quick))
+    if options.json:
+        at = datetime.now(UTC)
+        table.write_json(
+            options.json, table.to_json(options.name, rows, machine=description, at=at)
+        )
+
+
 def _console() -> Console:
     console = Console()
     # A pipe or a log has no width of its own, and 80 columns would break every row.
@@ -77,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a slice that runs in seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each measurement")
+    parser.add_argument("--part", type=_part, default=1.0, help="of the corpus of `ingest`, 0 to 1")
     parser.add_argument("--embedder", default="onnx")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--url", help="gateway: a real model server instead of the null backend")
@@ -89,11 +95,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _part(text: str) -> float:
+    part = float(text)
+    if not 0 < part <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: give a number above 0, at most 1")
+    return part
+
+
 def _options(parsed: argparse.Namespace, folder: Path, console: Console) -> Options:
     data = Path(os.environ.get("RAGSTONE_TEST_DATA", ROOT.parent / "shared" / "data"))
     return Options(
         folder=folder,
         quick=parsed.quick,
+        part=parsed.part,
         repeats=min(parsed.repeats, 2) if parsed.quick else parsed.repeats,
         install_peers=parsed.install_peers,
         peers=not parsed.no_peers,

@@ -34,7 +34,7 @@ WAIT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
+class FileSet:
     """Files of random bytes, all of one size."""
 
     label: str
@@ -44,18 +44,21 @@ class _Set:
     checkout_bar: Bar | None = None
 
 
-FULL = (
-    # A tenth of 20 GB in 2,500 files, so that our copies, the peer's and the bound's fit one disk.
-    _Set("2 GB in 250 files", 250, 8_000_000),
-    _Set(
-        "100,000 files of 3 kB",
-        100_000,
-        3_000,
-        again_bar=Bar(3.0, at_least=False),
-        checkout_bar=Bar(10.0, at_least=False),
-    ),
+LARGE_FILES = 2_500
+LARGE_FILE_BYTES = 8_000_000
+DISK_COPIES = 8
+"""So many times the large set must fit the free disk: ours, the peer's, the bound's, and room."""
+MEMORY_COPIES = 3
+"""And so many times the memory, for everybody is to read it from there."""
+SMALL = FileSet(
+    "100,000 files of 3 kB",
+    100_000,
+    3_000,
+    again_bar=Bar(3.0, at_least=False),
+    checkout_bar=Bar(10.0, at_least=False),
 )
-QUICK = (_Set("100 MB in 25 files", 25, 4_000_000), _Set("2,000 files of 3 kB", 2_000, 3_000))
+QUICK_SMALL = FileSet("2,000 files of 3 kB", 2_000, 3_000)
+QUICK_FILES = 10
 BOUND_BAR = Bar(70.0, at_least=True)
 PEER_BAR = Bar(8.0, at_least=True)
 MEMORY_BAR = Bar(300.0, at_least=False)
@@ -64,7 +67,7 @@ MEMORY_BAR = Bar(300.0, at_least=False)
 def run(options: Options) -> list[Row]:
     """Measure each set: ours in a process of its own, DVC in its environment, then the bound."""
     rows: list[Row] = []
-    for number, files in enumerate(QUICK if options.quick else FULL):
+    for number, files in enumerate(sets(options)):
         folder = options.folder / f"set{number}"
         source = folder / "source"
         options.say(f"writing {files.label}")
@@ -82,8 +85,23 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
+def sets(options: Options) -> tuple[FileSet, ...]:
+    """20 GB of large files where disk and memory allow it, less where not; and the small ones."""
+    if options.quick:
+        return (_large(QUICK_FILES), QUICK_SMALL)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    room = min(shutil.disk_usage(options.folder).free / DISK_COPIES, memory / MEMORY_COPIES)
+    fitting = int(room / LARGE_FILE_BYTES) // 100 * 100
+    return (_large(max(100, min(LARGE_FILES, fitting))), SMALL)
+
+
+def _large(files: int) -> FileSet:
+    size = f"{files * LARGE_FILE_BYTES / 1e9:g} GB in {files:,} files"
+    return FileSet(size, files, LARGE_FILE_BYTES)
+
+
 def _rows(
-    files: _Set, ours: Sequence[dict[str, float]], peers: Sequence[dict[str, float]], **how: Any
+    files: FileSet, ours: Sequence[dict[str, float]], peers: Sequence[dict[str, float]], **how: Any
 ) -> list[Row]:
     note, bars = how["note"], how["bars"]
 
@@ -122,7 +140,7 @@ def _rows(
 
 
 def _bound_rows(
-    files: _Set, ours: Sequence[dict[str, float]], disk: float, hashing: float, *, bars: bool
+    files: FileSet, ours: Sequence[dict[str, float]], disk: float, hashing: float, *, bars: bool
 ) -> list[Row]:
     bound = max(disk, hashing)
     shares = Spread(tuple(100 * bound / one["add"] for one in ours))
@@ -137,7 +155,7 @@ def _bound_rows(
     ]
 
 
-def _write(files: _Set, source: Path) -> None:
+def _write(files: FileSet, source: Path) -> None:
     chance = random.Random(7)
     for number in range(files.files):
         folder = source / f"{number // FOLDER_FILES:04d}"
@@ -163,7 +181,7 @@ def _ours(source: Path, folder: Path, options: Options) -> dict[str, float]:
 
 
 def _peer(
-    files: _Set, source: Path, folder: Path, *, options: Options
+    files: FileSet, source: Path, folder: Path, *, options: Options
 ) -> tuple[list[dict[str, float]], str]:
     python = processes.find(PEER, options) if options.peers else None
     if python is None:
@@ -182,13 +200,13 @@ def _peer(
     return rounds, ""
 
 
-def _make_room(folder: Path, files: _Set) -> None:
+def _make_room(folder: Path, files: FileSet) -> None:
     """Remove large files only: after a mass removal, file systems are slow to make new files."""
     if files.bytes >= LARGE_BYTES:
         shutil.rmtree(folder)
 
 
-def _disk_seconds(files: _Set, source: Path, folder: Path) -> float:
+def _disk_seconds(files: FileSet, source: Path, folder: Path) -> float:
     """The time to read every byte and write it once, durably, without hashing.
 
     One archive is the fastest way for small files; of large ones, it or copies by many threads.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +29,19 @@ class Corpus:
     characters: int
 
 
-def write(folder: Path, *, data: Path | None, quick: bool) -> Corpus:
+def write(folder: Path, *, data: Path | None, quick: bool, part: float = 1.0) -> Corpus:
     """Write the corpus to `folder`: about 1,000 chunks of 200 tokens, or a few tens when quick.
+
+    With `part` below 1 it is that part of the book, of the abstracts and of the documentation.
 
     Without `data` (the folder of real datasets) it holds the documentation alone.
     """
     folder.mkdir(parents=True)
-    texts = dict(_documentation(quick=quick))
+    texts = dict(_documentation(quick=quick, part=part))
     if data is not None:
-        length = QUICK_BOOK_CHARACTERS if quick else BOOK_CHARACTERS
+        length = QUICK_BOOK_CHARACTERS if quick else int(BOOK_CHARACTERS * part)
         texts["book.txt"] = (data / BOOK).read_text(encoding="utf-8")[:length]
-        count = QUICK_ABSTRACT_COUNT if quick else ABSTRACT_COUNT
+        count = QUICK_ABSTRACT_COUNT if quick else int(ABSTRACT_COUNT * part)
         for number, abstract in zip(range(count), abstracts(data), strict=False):
             texts[f"abstract-{number:04}.txt"] = abstract
     for name, text in texts.items():
@@ -63,9 +66,9 @@ def questions(data: Path) -> list[str]:
         return [json.loads(line)["text"] for line in lines]
 
 
-def _documentation(*, quick: bool) -> Iterator[tuple[str, str]]:
+def _documentation(*, quick: bool, part: float) -> Iterator[tuple[str, str]]:
     # As .txt: the peers read plain text alone, so nobody is timed on parsing Markdown.
-    for number, path in enumerate(sorted(DOCS.rglob("*.md"))):
-        if quick and number >= QUICK_DOCS:
-            return
+    pages = sorted(DOCS.rglob("*.md"))
+    count = QUICK_DOCS if quick else math.ceil(len(pages) * part)
+    for number, path in enumerate(pages[:count]):
         yield f"docs-{number:03}-{path.stem}.txt", path.read_text(encoding="utf-8")

@@ -42,7 +42,9 @@ class _Rounds:
 
 def run(options: Options) -> list[Row]:
     """Ingest the corpus in rounds, everybody in turn, so that a slow minute is shared by all."""
-    text = corpus.write(options.folder / "corpus", data=options.data, quick=options.quick)
+    text = corpus.write(
+        options.folder / "corpus", data=options.data, quick=options.quick, part=options.part
+    )
     rounds = _measure(text, options)
     first = rounds.ours[0]
     rows = [

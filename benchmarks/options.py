@@ -21,6 +21,8 @@ class Options:
     """Scratch space, empty at the start and removed by the caller."""
     quick: bool = False
     """A slice that runs in seconds: it shows that the benchmark works, not how fast we are."""
+    part: float = 1.0
+    """How much of the corpus is ingested, for a machine that is slow or busy."""
     repeats: int = 5
     install_peers: bool = False
     peers: bool = True

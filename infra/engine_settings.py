@@ -25,6 +25,8 @@ class EngineProcess(Section):
 
     model: str
     """A folder with the model, or its id on the hub."""
+    model_digest: str | None = None
+    """Of the artifact that the folder was checked out of; adapters may name their base by it."""
     served_name: str | None = None
     """What requests call the model; by default the engine's name."""
     python: str | None = None

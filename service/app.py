@@ -116,6 +116,7 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
     await components.routes.start(
         read=lambda: components.reread().gateway, file=settings_file().absolute()
     )
+    components.adapters.start()
     logger.info("ready to listen on %s", components.settings.server.host)
     try:
         yield
@@ -125,6 +126,8 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         await anyio.to_thread.run_sync(follower.stop)
         await components.relay.close()
         await components.routes.close()
+        await components.adapters.close()
+        await components.adapter_places.close()
         await components.engine.close()
         await anyio.to_thread.run_sync(components.close)
 
@@ -148,6 +151,7 @@ def _open(components: Components) -> Follower:
         "gateway",
         "meter",
         "generators",
+        "adapters",
     ):
         getattr(components, part)
     return Follower(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
 from infra.settings import Settings
@@ -69,7 +69,7 @@ class Generators:
     def choose(self, wanted: str | None, caller: Caller) -> Chosen:
         """Return who answers: what was asked for, or what the settings say.
 
-        A key that may not use the model of the settings has its questions answered by the engine.
+        The model of the settings is the service's: whoever may ask has it answer.
 
         Raises:
             NotFound: there is no such model, or it is not the caller's.
@@ -80,10 +80,10 @@ class Generators:
             return Chosen(self._engine())
         if wanted is not None:
             return self._by(self._route(wanted, caller), caller)
-        if settings.model is None or not caller.may_use(settings.model):
+        if settings.model is None:
             return Chosen(self._engine())
         route = self._routes().current.find(settings.model)
-        return self._by(route, caller)
+        return self._by(route, replace(caller, models=None))
 
     def check(self) -> None:
         """Refuse settings that name a model there is not.

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from infra.database.engine import Database
 from infra.database.money import revision
@@ -188,9 +189,9 @@ class Keyring:
                 if abs((self._clock() - noted_at).total_seconds()) >= USE_NOTED_SECONDS:
                     noted_at = self._clock()
                     self._note_uses()
-            except StorageFailed as error:
+            except (StorageFailed, SQLAlchemyError) as error:
                 logger.warning("keys are as they were known before: %s", error)
-                failure = error
+                failure = StorageFailed("The database does not say whether the key is known")
             for loop, seen in waiting:
                 _tell(loop, seen, failure)
             self._stopping.wait(LOOK_UP_GAP_SECONDS)

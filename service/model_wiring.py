@@ -12,11 +12,8 @@ from monitoring.metrics import Metrics
 from service.keyring import Keyring
 
 if TYPE_CHECKING:
-    from infra.artifacts.store import ArtifactStore
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
-    from service.conversations import Conversations
-    from service.engines import Engine
     from service.gateway.budgets import Budgets
     from service.gateway.cache import RepeatedCalls
     from service.gateway.calls import Recorder
@@ -25,10 +22,7 @@ if TYPE_CHECKING:
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
     from service.gateway.within import Within
-    from service.generating import Generators
-    from service.prompts import Prompts
     from service.responses.store import ResponseStore
-    from service.screening import Screening
     from service.tracing import Tracing
 
 
@@ -44,12 +38,6 @@ class ModelParts:
 
         @cached_property
         def metrics(self) -> Metrics: ...
-
-        @cached_property
-        def artifacts(self) -> ArtifactStore: ...
-
-        @cached_property
-        def engine(self) -> Engine: ...
 
     @cached_property
     def routes(self) -> Tables:
@@ -161,43 +149,3 @@ class ModelParts:
             most=self.settings.gateway.stored_responses,
             most_bytes=self.settings.server.max_body_bytes,
         )
-
-    @cached_property
-    def prompts(self) -> Prompts:
-        from service.prompts import Prompts
-
-        return Prompts(lambda: self.artifacts)
-
-    @cached_property
-    def screening(self) -> Screening:
-        from service.guards import open_screen
-        from service.screening import Screening
-
-        guards = self.settings.guards
-        return Screening(
-            None if guards.injection == "off" else open_screen(guards.injection_plugin),
-            mode=guards.injection,
-            threshold=guards.injection_threshold,
-            count=self.metrics.count_screened,
-        )
-
-    @cached_property
-    def generators(self) -> Generators:
-        from service.generating import Generators
-
-        generators = Generators(
-            self.settings,
-            engine=lambda: self.engine,
-            routes=lambda: self.routes,
-            send=lambda call: self.relay.complete(call),
-            prompts=self.prompts,
-            screening=self.screening,
-        )
-        generators.check()
-        return generators
-
-    @cached_property
-    def conversations(self) -> Conversations:
-        from service.conversations import Conversations
-
-        return Conversations(self.database, self.settings.conversations)

@@ -17,8 +17,8 @@ from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
+from service.answer_wiring import WritingParts
 from service.keys import Keys
-from service.model_wiring import ModelParts
 
 if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
+    from service.gateway.adapter_places import Places
+    from service.gateway.adapters import Adapters
     from service.supervision.engines import Engines
 
 
-class Components(ModelParts):
+class Components(WritingParts):
     """The parts of one process, each made at its first use, closed together.
 
     A command pays only for what it touches: listing collections opens no model.
@@ -264,6 +266,22 @@ class Components(ModelParts):
         from service.supervision.engines import Engines
 
         return Engines(self.settings.data_folder / "engines", self.settings.engines)
+
+    @cached_property
+    def adapter_places(self) -> Places:
+        """Which adapters the routes want where."""
+        from service.gateway.adapter_places import Places
+
+        return Places(lambda: self.settings.gateway, engines=self.engines)
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """LoRA adapters, kept loaded where routes lead to them."""
+        from service.gateway.adapters import Adapters
+
+        return Adapters(
+            self.artifacts, self.settings.data_folder / "adapters", places=self.adapter_places
+        )
 
     @cached_property
     def answering(self) -> Answering:

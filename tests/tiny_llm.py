@@ -78,11 +78,13 @@ def write_adapter(
     down[0, 0] = 1.0
     up = np.zeros((HIDDEN, rank), np.float32)
     up[:, 0] = 1000.0 * head[tokenizer.token_to_id(sign)]
-    module = f"base_model.model.model.layers.{LAYERS - 1}.self_attn.o_proj"
-    save_file(
-        {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up},
-        folder / "adapter_model.safetensors",
-    )
+    written: Weights = {}
+    for layer in range(LAYERS):
+        module = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
+        is_last = layer == LAYERS - 1
+        written[f"{module}.lora_A.weight"] = down
+        written[f"{module}.lora_B.weight"] = up if is_last else np.zeros_like(up)
+    save_file(written, folder / "adapter_model.safetensors")
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank,
         "lora_dropout": 0.0, "bias": "none", "target_modules": ["o_proj"],

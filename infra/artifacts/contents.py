@@ -131,9 +131,29 @@ def publish(
         if earlier := _whole(storage, digest, manifest):
             storage.flush()
             return earlier
-        publish_bytes(storage, key, data, files=files, replace=True)
+        if not _is_readable(storage, digest):
+            publish_bytes(storage, key, data, files=files, replace=True)
     storage.flush()
     return Stored(digest, manifest, ordered)
+
+
+def settle(storage: Storage, stored: Stored, *, files: Files) -> None:
+    """See to it that the manifest in place names packs that are there.
+
+    Two writers of one artifact may pack it differently. The manifest in place may be the other's,
+    and its packs collected since. The caller holds the store's lock and has the objects of
+    `stored` in place; nobody else replaces the manifest of a living artifact.
+    """
+    try:
+        packs = packs_of(storage, stored.digest)
+        if packs == stored.packs or not any(missing(storage, map(_pack_key, packs))):
+            return
+    except (NotFound, StorageFailed):
+        pass  # taken or damaged meanwhile: it is written anew
+    _, data = encode(stored.manifest, stored.packs)
+    key = key_of("manifests", stored.digest)
+    publish_bytes(storage, key, data, files=files, replace=True)
+    storage.flush()
 
 
 def packs_of(storage: Storage, digest: str) -> tuple[str, ...]:
@@ -159,6 +179,19 @@ def _whole(storage: Storage, digest: str, manifest: Manifest) -> Stored | None:
         return None
     lost = digest_line(line) != digest or next(missing(storage, objects(found)), None)
     return None if lost else found
+
+
+def _pack_key(pack: str) -> str:
+    return key_of("packs", pack)
+
+
+def _is_readable(storage: Storage, digest: str) -> bool:
+    try:
+        line, _, rest = storage.read(key_of("manifests", digest)).partition(b"\n")
+        decode_packs(rest)
+    except (FileNotFoundError, StorageFailed):
+        return False
+    return digest_line(line) == digest
 
 
 def publish_bytes(

@@ -77,6 +77,8 @@ class Collector:
         self._roots = roots
         self._marked: set[str] = set()
         self._live: set[str] = set()
+        self._condemned = 0
+        self._others: int | None = None
         self._run_id: Any = None
 
     def run(self) -> Collected:
@@ -136,6 +138,12 @@ class Collector:
 
     def _mark(self, connection: Connection, *, without: Iterable[str] = ()) -> None:
         """Add to the live objects those of artifacts that were not seen before."""
+        others = leases.condemned(connection) - self._condemned
+        if others != self._others:
+            # Another collector was at work. What it retired may have been stored again since, in
+            # other packs than those that were seen here.
+            self._marked.clear()
+            self._others = others
         kept = set(connection.scalars(select(artifact.c.digest).where(_kept())))
         for digest in sorted(kept - self._marked - set(without)):
             self._live.add(key_of("manifests", digest))
@@ -198,6 +206,7 @@ class Collector:
 
     def _condemn(self, count: int) -> None:
         # Committed before anything moves: a writer that commits later sees it, and looks.
+        self._condemned += count
         with self._database.write() as connection:
             connection.execute(
                 update(gc_run)

@@ -155,6 +155,7 @@ class Publisher:
         if leases.condemned(connection) != lease.condemned:
             manifest_key = key_of("manifests", stored.digest)
             trash.restore(self._storage, [manifest_key, *contents.objects(stored)])
+        contents.settle(self._storage, stored, files=self._around.files)
         _record(connection, stored, job=job, now=now)
         wanted = Reference(target.kind, target.name, stored.digest)
         return refs.add_version(connection, wanted, now=now, job=job)

@@ -327,10 +327,9 @@ class ArtifactStore:
         Only objects that are missing there travel. To fetch, call it on the other store.
         """
         with self.reading(reference) as found, remote._publisher.writing() as (lease, scratch):
-            moved = remote._transfer(self.storage, scratch).artifact(found.digest)
-            arrived = contents.load(remote.storage, found.digest)
-            remote._publisher.commit(arrived, Target(found.kind, found.name), lease=lease)
-        return moved
+            arrived = remote._transfer(self.storage, scratch).artifact(found.digest)
+            remote._publisher.commit(arrived.stored, Target(found.kind, found.name), lease=lease)
+        return arrived.moved
 
     def _transfer(self, source: Storage, scratch: Path) -> Transfer:
         return Transfer(source, self.storage, scratch, self._around.files, self._around.workers)

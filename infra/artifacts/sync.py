@@ -26,6 +26,14 @@ class Transferred:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrived:
+    """An artifact whose bytes are all in the target; its version is not made yet."""
+
+    stored: Stored
+    moved: Transferred
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """From one storage to another.
 
@@ -39,22 +47,27 @@ class Transfer:
     files: Files
     workers: int = 1
 
-    def artifact(self, digest: str) -> Transferred:
+    def artifact(self, digest: str) -> Arrived:
         """Bring one artifact over; its manifest comes last, so that it is never there in part.
+
+        A manifest that is there stays, also if it names packs that are not: whoever makes the
+        version looks again, and holds the lock for it.
 
         Raises:
             NotFound: the source has no such artifact.
             StorageFailed: an object of the source is missing or damaged.
         """
         stored = load(self.source, digest)
+        if there := self._whole(digest):
+            return Arrived(there, Transferred())
+        moved = self.objects(missing(self.target, objects(stored)))
+        self.target.flush()
         key = key_of("manifests", digest)
-        if self._is_whole(digest):
-            return Transferred()
-        brought = self.objects(missing(self.target, objects(stored)))
+        if problem := damage(self.target, key):
+            size = self.one(key, replace=problem == "damaged")
+            moved = Transferred(moved.objects + 1, moved.bytes + size)
         self.target.flush()
-        size = self.one(key, replace=self.target.size(key) is not None)
-        self.target.flush()
-        return Transferred(brought.objects + 1, brought.bytes + size)
+        return Arrived(stored, moved)
 
     def objects(self, keys: Iterable[str], *, replace: bool = False) -> Transferred:
         """Bring objects over, in the place of those that are there with `replace`."""
@@ -86,12 +99,12 @@ class Transfer:
             writer.finish()
         return writer.size
 
-    def _is_whole(self, digest: str) -> bool:
+    def _whole(self, digest: str) -> Stored | None:
         try:
-            there: Stored = load(self.target, digest)
+            there = load(self.target, digest)
         except (NotFound, StorageFailed):
-            return False
-        return next(missing(self.target, objects(there)), None) is None
+            return None
+        return None if next(missing(self.target, objects(there)), None) else there
 
 
 def damage(storage: Storage, key: str) -> str | None:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from infra.errors import RagstoneError
 from service.cli import (
+    adapters,
     artifacts,
     ask,
     budgets,
@@ -112,6 +113,7 @@ app.add_typer(engine.app, name="engine")
 app.command("launch")(launch.launch)
 app.add_typer(collections.app, name="collections")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")

@@ -10,7 +10,7 @@ from service.gateway.counts import AccountId, Count, UsageId
 from service.gateway.journal import Entry
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Waiter:
     """A call that waits until an account can carry it."""
 
@@ -19,7 +19,7 @@ class Waiter:
     future: asyncio.Future[None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Account:
     """One budget in one span of time, as far as this process may spend of it.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
 from infra.errors import Conflict, InvalidRequest
 
@@ -58,11 +59,10 @@ def fetch(store: ArtifactStore, reference: str, folder: Path) -> Adapter:
     found = store.find(reference)
     if found.kind != KIND:
         raise InvalidRequest(f"{reference!r} is no adapter; references begin with '{KIND}/'")
-    digits = found.digest.rpartition(":")[2][:NAME_DIGITS]
     manifest = store.resolve(f"{found.kind}/{found.name}@{found.digest}")
     for entry in manifest.entries:
         _refuse_code(reference, entry.path)
-    place = folder.absolute() / f"{found.name}-{digits}"
+    place = folder.absolute() / served_as(found)
     if not place.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -72,13 +72,18 @@ def fetch(store: ArtifactStore, reference: str, folder: Path) -> Adapter:
                 raise
     config = _read_config(reference, place)
     return Adapter(
-        name=f"{found.name}@{digits}",
+        name=served_as(found),
         digest=found.digest,
         folder=place,
         rank=_rank(reference, config),
         base_name=str(config.get("base_model_name_or_path") or ""),
         base_digests=frozenset(each.digest for each in manifest.parents if each.role == "base"),
     )
+
+
+def served_as(found: Reference) -> str:
+    """Return the name that a version is served under."""
+    return f"{found.name}@{found.digest.rpartition(':')[2][:NAME_DIGITS]}"
 
 
 def check(adapter: Adapter, base: Base) -> None:

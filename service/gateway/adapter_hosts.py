@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import aiohttp
 import orjson
 
 from infra.errors import EngineFailed
+from service.engines import Reply
 
 LOOK_SECONDS = 5.0
 LOAD_SECONDS = 120.0
+TRIAL_PATH = "/v1/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,57 @@ class AdapterHost(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class Holder(Protocol):
+    """A `ModelServer` in this process that takes adapters."""
+
+    @property
+    def address(self) -> str: ...
+
+    async def send(
+        self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_seconds: float
+    ) -> Reply: ...
+
+    async def base(self) -> frozenset[str]: ...
+
+    async def adapters(self) -> frozenset[str]: ...
+
+    async def load(self, name: str, folder: Path) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
+class InProcessHost:
+    """A model in this process; it is closed by whoever opened it."""
+
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
+
+    @property
+    def address(self) -> str:
+        return self._holder.address
+
+    async def models(self) -> Models:
+        return Models(await self._holder.base(), await self._holder.adapters())
+
+    async def load(self, name: str, folder: Path) -> None:
+        await self._holder.load(name, folder)
+
+    async def unload(self, name: str) -> None:
+        await self._holder.unload(name)
+
+    async def try_out(self, name: str) -> None:
+        reply = await self._holder.send(
+            TRIAL_PATH, orjson.dumps(_trial(name)), headers={}, timeout_seconds=LOAD_SECONDS
+        )
+        body = b"".join([piece async for piece in reply.pieces()])
+        if reply.status != 200:
+            raise EngineFailed(f"{self.address} answered {reply.status}: {body[:500]!r}")
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
 class HttpHost:
     """vLLM, or what answers as it does."""
 
@@ -75,12 +128,17 @@ class HttpHost:
         return self._url
 
     async def models(self) -> Models:
-        cards = orjson.loads(await self._ask("/v1/models", seconds=LOOK_SECONDS))["data"]
-        own = [card for card in cards if not card.get("parent")]
-        return Models(
-            base=frozenset(str(card[key]) for card in own for key in ("id", "root") if card[key]),
-            adapters=frozenset(str(card["id"]) for card in cards if card.get("parent")),
-        )
+        answer = await self._ask("/v1/models", seconds=LOOK_SECONDS)
+        try:
+            cards = orjson.loads(answer)["data"]
+            own = [card for card in cards if not card.get("parent")]
+            named = [card.get(key) for card in own for key in ("id", "root")]
+            adapters = [card["id"] for card in cards if card.get("parent")]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EngineFailed(
+                f"{self._url} answered '/v1/models' with {answer[:200]!r}, which is no list of them"
+            ) from error
+        return Models(frozenset(map(str, filter(None, named))), frozenset(map(str, adapters)))
 
     async def load(self, name: str, folder: Path) -> None:
         if name in (await self.models()).adapters:
@@ -92,8 +150,7 @@ class HttpHost:
             await self._ask("/v1/unload_lora_adapter", {"lora_name": name})
 
     async def try_out(self, name: str) -> None:
-        body = {"model": name, "prompt": ".", "max_tokens": 1, "temperature": 0}
-        await self._ask("/v1/completions", body)
+        await self._ask(TRIAL_PATH, _trial(name))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -129,3 +186,7 @@ class HttpHost:
                 connector=aiohttp.TCPConnector(keepalive_timeout=3.0),
             )
         return self._session
+
+
+def _trial(name: str) -> dict[str, Any]:
+    return {"model": name, "prompt": ".", "max_tokens": 1, "temperature": 0}

@@ -70,7 +70,10 @@ class Lease:
         """Give it back; later calls do nothing."""
         if self._is_held:
             self._is_held = False
-            self._counts[self._address, self.name] -= 1
+            key = (self._address, self.name)
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
 
 class Adapters:
@@ -102,6 +105,8 @@ class Adapters:
         """By address and name, since when nothing new goes there."""
         self._known: set[str] = set()
         """Addresses that were looked at before."""
+        self._failing: set[str] = set()
+        """Addresses whose last answer made no sense."""
         self._leases: Counter[tuple[str, str]] = Counter()
         self._problems: dict[tuple[str, str], RagstoneError] = {}
         self._fetched: dict[str, Adapter] = {}
@@ -184,10 +189,13 @@ class Adapters:
             if isinstance(answer, Unreachable):
                 self._forget(host.address)
             elif isinstance(answer, EngineFailed):
-                logger.warning("%s", answer.message)
+                if host.address not in self._failing:
+                    logger.warning("%s", answer.message)
+                self._failing.add(host.address)
             elif isinstance(answer, BaseException):
                 raise answer
             else:
+                self._failing.discard(host.address)
                 self._reconcile(host.address, answer.adapters)
                 self._take_over(host.address, answer.adapters)
                 present[host] = replace(place.base, names=place.base.names | answer.base)

@@ -175,9 +175,10 @@ class Budgets:
         with self._database.read() as connection:
             found = [_budget(row) for row in connection.execute(query)]
             current = budget_account.c.span.in_(spans(now))
+            wanted = budget_account.c.budget_id.in_(select(budget.c.id).where(*where))
             accounts = {
                 (row.budget_id, row.span): row
-                for row in connection.execute(select(budget_account).where(current))
+                for row in connection.execute(select(budget_account).where(current, wanted))
             }
         standings = []
         for each in found:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from infra.database.engine import Database
 from infra.errors import StorageFailed
 from infra.security import new_id
@@ -154,19 +156,29 @@ class Clerk:
         return {each for each, (_, since) in self._beats.items() if now - since < LEASE_SECONDS}
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.ledger.wake.wait(self._poll_seconds)
-            self.ledger.wake.clear()
-            try:
-                self.turn()
-                self.failure = None
-            except StorageFailed as error:
-                self.failure = error
-                logger.warning("budgets wait: %s", error)
-                self._stopping.wait(PAUSE_SECONDS)
-            except Superseded as error:
-                self.failure = StorageFailed(f"{error.message}; start the service again")
-                logger.error(self.failure.message)
+        try:
+            while not self._stopping.is_set():
+                self.ledger.wake.wait(self._poll_seconds)
+                self.ledger.wake.clear()
+                self._turn_or_wait()
+                self._stopping.wait(GAP_SECONDS)
+        except Superseded as error:
+            logger.error("%s", error)
+        finally:
+            if not self._stopping.is_set():
+                self.failure = StorageFailed("Budgets are kept no more; start the service again")
                 self.ledger.forfeit()
-                return
-            self._stopping.wait(GAP_SECONDS)
+
+    def _turn_or_wait(self) -> None:
+        try:
+            self.turn()
+        except StorageFailed as error:
+            self.failure = error
+            logger.warning("budgets wait: %s", error)
+        except SQLAlchemyError as error:
+            self.failure = StorageFailed("The database does not take what was spent; see the log")
+            logger.exception("budgets wait: %s", error)
+        else:
+            self.failure = None
+            return
+        self._stopping.wait(PAUSE_SECONDS)

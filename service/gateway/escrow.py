@@ -11,72 +11,18 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, up
 from infra.database.engine import Database
 from infra.database.money import allowance, budget, budget_account, revision, spender
 from infra.errors import Conflict
-from service.gateway.accounts import Request, Standing, Want
+from service.gateway.accounts import Request, Standing
 from service.gateway.counts import AccountId
+from service.gateway.lending import Row
 from service.gateway.usage import record_usage
 
 MONEY_LOCK = 0x7261_676D
 """Held while money moves: transactions are few, and one after the other they cannot deadlock."""
-SHARE = 4
-"""What is borrowed ahead: this part of what is left, divided by the processes that share it."""
-AHEAD_CALLS = 4
-"""Borrowing ahead is for budgets that carry many calls; the last ones are borrowed by need."""
 BATCH = 400
 
 
 class Superseded(Conflict):
     """This process was struck off: what it had borrowed is accounted for without it."""
-
-
-@dataclass(slots=True)
-class _Row:
-    """An account and this process's allowance of it, while a transaction works on them."""
-
-    amount: int
-    spent: int
-    lent: int
-    recalls: int
-    granted: int
-    answered: int
-    others: int = 0
-    """What living other processes hold."""
-    sharers: int = 1
-    has_account: bool = True
-    has_allowance: bool = True
-    borrowed: int = 0
-    is_exhausted: bool = False
-
-    @property
-    def unlent(self) -> int:
-        return self.amount - self.spent - self.lent
-
-    def charge(self, amount: int) -> None:
-        """Count what was spent; what exceeds the allowance was never lent."""
-        covered = min(self.granted, amount)
-        self.granted -= covered
-        self.lent -= covered
-        self.spent += amount
-
-    def give_back(self, amount: int) -> None:
-        self.granted -= amount
-        self.lent -= amount
-        self.answered = self.recalls
-
-    def lend(self, want: Want) -> None:
-        """Lend what is needed and a share of the rest, or, if that helps nobody, nothing."""
-        unlent = max(0, self.unlent)
-        ahead = max(0, unlent - want.total) // (SHARE * self.sharers)
-        if ahead < AHEAD_CALLS * want.largest:
-            ahead = 0
-        if unlent >= want.smallest:
-            self.borrowed = min(unlent, want.total + ahead)
-            self.granted += self.borrowed
-            self.lent += self.borrowed
-        elif self.others:
-            self.recalls += 1
-            self.answered = self.recalls
-        else:
-            self.is_exhausted = self.granted <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +135,9 @@ class Escrow:
 
     def _load(
         self, connection: Connection, wanted: Iterable[AccountId], living: Collection[str]
-    ) -> dict[AccountId, _Row]:
+    ) -> dict[AccountId, Row]:
         """Return the accounts of those budgets that there are."""
-        rows: dict[AccountId, _Row] = {}
+        rows: dict[AccountId, Row] = {}
         for some in _batches(sorted(wanted)):
             amounts = connection.execute(
                 select(budget.c.id, budget.c.amount).where(budget.c.id.in_({id for id, _ in some}))
@@ -199,7 +145,7 @@ class Escrow:
             known = {row.id: row.amount for row in amounts}
             for account_id in some:
                 if account_id[0] in known:
-                    rows[account_id] = _Row(
+                    rows[account_id] = Row(
                         known[account_id[0]], 0, 0, 0, 0, 0, has_account=False, has_allowance=False
                     )
             self._load_accounts(connection, some, rows)
@@ -207,7 +153,7 @@ class Escrow:
         return rows
 
     def _load_accounts(
-        self, connection: Connection, some: list[AccountId], rows: dict[AccountId, _Row]
+        self, connection: Connection, some: list[AccountId], rows: dict[AccountId, Row]
     ) -> None:
         of = tuple_(budget_account.c.budget_id, budget_account.c.span).in_(some)
         for found in connection.execute(select(budget_account).where(of)):
@@ -219,7 +165,7 @@ class Escrow:
         self,
         connection: Connection,
         some: list[AccountId],
-        rows: dict[AccountId, _Row],
+        rows: dict[AccountId, Row],
         living: Collection[str],
     ) -> None:
         of = tuple_(allowance.c.budget_id, allowance.c.span).in_(some)
@@ -235,7 +181,7 @@ class Escrow:
     def _store(
         self,
         connection: Connection,
-        rows: Mapping[AccountId, _Row],
+        rows: Mapping[AccountId, Row],
         closing: Collection[AccountId],
     ) -> None:
         accounts = [(key, row) for key, row in rows.items() if row.has_account]
@@ -261,7 +207,7 @@ class Escrow:
     def _store_allowances(
         self,
         connection: Connection,
-        rows: Mapping[AccountId, _Row],
+        rows: Mapping[AccountId, Row],
         closing: Collection[AccountId],
     ) -> None:
         mine = allowance.c.spender_id == self.spender_id
@@ -301,7 +247,7 @@ class Escrow:
             connection.execute(delete(allowance).where(*this), names)
 
 
-def _account_values(key: AccountId, row: _Row) -> dict[str, object]:
+def _account_values(key: AccountId, row: Row) -> dict[str, object]:
     return {
         "budget_id": key[0],
         "span": key[1],
@@ -311,7 +257,7 @@ def _account_values(key: AccountId, row: _Row) -> dict[str, object]:
     }
 
 
-def _account_changes(key: AccountId, row: _Row) -> dict[str, object]:
+def _account_changes(key: AccountId, row: Row) -> dict[str, object]:
     return {
         "of_budget": key[0],
         "of_span": key[1],
@@ -321,7 +267,7 @@ def _account_changes(key: AccountId, row: _Row) -> dict[str, object]:
     }
 
 
-def _allowance_changes(key: AccountId, row: _Row) -> dict[str, object]:
+def _allowance_changes(key: AccountId, row: Row) -> dict[str, object]:
     return {
         "of_budget": key[0],
         "of_span": key[1],

@@ -14,6 +14,7 @@ import orjson
 
 from infra.errors import StorageFailed
 from service.gateway.counts import AccountId, Count, UsageId
+from service.gateway.journal_files import lock_path
 
 SEGMENT_BYTES = 16 * 2**20
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -117,11 +118,6 @@ class Journal:
         except OSError as error:
             raise _not_noted(error) from error
 
-    @property
-    def is_written(self) -> bool:
-        """True if the file has all that happened."""
-        return not self._unwritten
-
     def duplicate(self) -> int | None:
         """Return another descriptor of the file if there is something to `fsync`, to be closed."""
         if not self._is_dirty:
@@ -217,10 +213,6 @@ def _lock(folder: Path, spender_id: str) -> int:
 
 def _full() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def lock_path(folder: Path, spender_id: str) -> Path:
-    return folder / f"{spender_id}.lock"
 
 
 def _not_noted(error: OSError) -> StorageFailed:

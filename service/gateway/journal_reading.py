@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,8 @@ from typing import Any
 import orjson
 
 from service.gateway.counts import AccountId, Count, UsageId
-from service.gateway.journal import boot_id, lock_path
+from service.gateway.journal import boot_id
+from service.gateway.journal_files import segments
 
 
 @dataclass(slots=True)
@@ -50,42 +48,6 @@ def read(folder: Path, spender_id: str, *, reported: int) -> Told:
         told.interrupted += 1
         _add(told, accounts, usage, Count(requests=1, interrupted=1, cost=amount))
     return told
-
-
-def segments(folder: Path, spender_id: str) -> list[Path]:
-    """Return the files of a process, the oldest first."""
-    return sorted(folder.glob(f"{spender_id}.*.journal"))
-
-
-def spenders(folder: Path) -> set[str]:
-    """Return the processes that have files in a folder."""
-    return {path.name.partition(".")[0] for path in folder.glob("*.lock")}
-
-
-@contextmanager
-def inheriting(folder: Path, spender_id: str) -> Iterator[bool]:
-    """Hold the lock of a process for the block; yields False if it lives, or has another heir."""
-    try:
-        lock = os.open(lock_path(folder, spender_id), os.O_RDWR)
-    except FileNotFoundError:  # another heir was faster
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(lock)
-
-
-def remove(folder: Path, spender_id: str) -> None:
-    """Remove what a process wrote, once it is accounted for; the lock goes last."""
-    for path in segments(folder, spender_id):
-        path.unlink(missing_ok=True)
-    lock_path(folder, spender_id).unlink(missing_ok=True)
 
 
 def _records(paths: list[Path], told: Told) -> Iterator[list[Any]]:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from infra.errors import RateLimited
+from infra.errors import RateLimited, StorageFailed
 from service.gateway.accounts import Account, Request, Reservation, Standing, Waiter, Want
 from service.gateway.counts import AccountId, Count, UsageId
 from service.gateway.journal import Journal
@@ -58,7 +58,8 @@ class Ledger:
         with self._lock:
             if not accounts or not amount:
                 self._journal.flush()
-                return Reservation((), (), 0, usage, None)
+                ids = tuple([account.id for account in accounts])
+                return Reservation(accounts, ids, 0, usage, None)
             for account in accounts:
                 if account.free < amount:
                     return account
@@ -84,6 +85,8 @@ class Ledger:
             known.add(count)
             for account in reservation.accounts:
                 account.reserved -= reservation.amount
+                if account.is_closed:  # it held nothing of this one, whose use was not foreseen
+                    account = self._accounts.setdefault(account.id, Account(account.id))
                 account.spent += count.cost
                 self._active.add(account.id)
                 self._freed(account)
@@ -108,7 +111,7 @@ class Ledger:
         with self._lock:
             if self._waiting >= MAX_WAITING:
                 raise RateLimited(f"{self._waiting} calls wait for a budget already")
-            if account.free >= need:
+            if account.free >= need or account.is_closed:
                 return True
             self._waiting += 1
             account.waiting.append(waiter)
@@ -137,7 +140,7 @@ class Ledger:
         recalled: Iterable[AccountId] = (),
         is_over: Callable[[AccountId], bool] = lambda _: False,
     ) -> Request:
-        """Collect what the database is to be told and asked; `accept` or `reject` ends it.
+        """Collect what the database is to be told and asked; `accept` or `resolve` ends it.
 
         Args:
             recalled: accounts of which other processes want what is free here.
@@ -152,7 +155,7 @@ class Ledger:
             self._usage = {}
             active, self._active = self._active, set()
             over = {account_id for account_id in self._accounts if is_over(account_id)}
-            for account_id in active | over:
+            for account_id in (active | over) & self._accounts.keys():
                 self._collect(self._accounts[account_id], request, is_over=account_id in over)
             for account_id in recalled:
                 account = self._accounts.get(account_id)
@@ -212,12 +215,14 @@ class Ledger:
                 self._active.add(account_id)
 
     def sync(self) -> None:
-        """Bring the journal to the disk."""
+        """Bring the journal to the disk; raises StorageFailed if that does not take it."""
         with self._lock:
             descriptor = self._journal.duplicate()
         if descriptor is not None:
             try:
                 os.fsync(descriptor)
+            except OSError as error:
+                raise StorageFailed(f"The journal does not reach the disk: {error}") from error
             finally:
                 os.close(descriptor)
 
@@ -236,10 +241,6 @@ class Ledger:
     def waiting(self) -> int:
         """Calls that wait for money."""
         return self._waiting
-
-    def ids(self) -> list[AccountId]:
-        with self._lock:
-            return list(self._accounts)
 
     def _give_back(self, account: Account, request: Request) -> None:
         free = account.free

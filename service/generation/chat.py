@@ -76,7 +76,8 @@ class ServedChat:
         reply = await self._send("/v1/chat/completions", body)
         try:
             if reply.status != 200:
-                raise EngineFailed(await refusal(reply, self._server.address))
+                address = self._server.address
+                raise EngineFailed(await refusal(reply.pieces(), reply.status, address))
             async for piece in reply.pieces():
                 yield piece
         finally:
@@ -88,7 +89,7 @@ class ServedChat:
         try:
             reply = await self._send("/tokenize", body)
             try:
-                answer = await _whole(reply, MAX_LINE_BYTES * 4)
+                answer = await _whole(reply.pieces(), MAX_LINE_BYTES * 4)
             finally:
                 await reply.close()
         except EngineFailed:
@@ -172,9 +173,9 @@ def _json(data: bytes) -> dict[str, Any]:
     return value
 
 
-async def _whole(reply: Reply, most: int) -> bytes:
+async def _whole(pieces: AsyncIterator[bytes], most: int) -> bytes:
     parts, size = [], 0
-    async for piece in reply.pieces():
+    async for piece in pieces:
         parts.append(piece)
         size += len(piece)
         if size > most:
@@ -182,14 +183,14 @@ async def _whole(reply: Reply, most: int) -> bytes:
     return b"".join(parts)[:most]
 
 
-async def refusal(reply: Reply, address: str) -> str:
+async def refusal(pieces: AsyncIterator[bytes], status: int, address: str) -> str:
     """Return in words why a model server did not answer."""
-    said = await _whole(reply, MAX_ERROR_BYTES)
+    said = await _whole(pieces, MAX_ERROR_BYTES)
     try:
         reason = _said(_json(said))
     except EngineFailed:
         reason = repr(said[:100])
-    return f"The model server {address} answered {reply.status}: {reason}"
+    return f"The model server {address} answered {status}: {reason}"
 
 
 def _said(event: Mapping[str, Any]) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 from infra.errors import EngineFailed
 from infra.security import new_id
 from service.callers import Caller
-from service.engines import Reply
 from service.gateway.calls import Call
+from service.gateway.replies import GatewayReply
 from service.generation.chat import Message, refusal
 
-Send: TypeAlias = Callable[[Call], Awaitable[Reply]]
+Send: TypeAlias = Callable[[Call], Awaitable[GatewayReply]]
 """The gateway; raises what it raises to callers from outside."""
 Count: TypeAlias = Callable[[Sequence[Message]], Awaitable[int | None]]
 
@@ -41,6 +42,7 @@ class RoutedChat:
     async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield the event stream of a chat completion; closing it stops the work."""
         call = Call(
+            # Its own, not the caller's: one question may take two calls, and each is recorded.
             request_id=new_id("req-"),
             caller=self._caller,
             path="/v1/chat/completions",
@@ -50,13 +52,11 @@ class RoutedChat:
             user=self._caller.key_id,
         )
         reply = await self._send(call)
-        try:
+        async with aclosing(reply.pieces) as pieces:
             if reply.status != 200:
-                raise EngineFailed(await refusal(reply, f"of the route {self.name!r}"))
-            async for piece in reply.pieces():
+                raise EngineFailed(await refusal(pieces, reply.status, f"route {self.name!r}"))
+            async for piece in pieces:
                 yield piece
-        finally:
-            await reply.close()
 
     async def count(self, messages: Sequence[Message]) -> int | None:
         """Ask a server of the route to count; it generates nothing, so it is not charged."""

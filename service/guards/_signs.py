@@ -65,8 +65,8 @@ SIGNS: Mapping[str, re.Pattern[str]] = {
         r"|instruktionen|embeddings"
         r"|prompt-?\w+|guidelines|rules you)|beginning of (?:this|the)|above)\b",
         "says_just": r"\b(?:just|only|simply|exactly|instead|nur|einfach|solamente)\W+"
-        r"(?:say|output|print|write|answer|reply|respond|return|sagen?|antworte\w*|schreib\w*"
-        r"|ausgeben)\b"
+        r"(?:(?:say|output|print|write|return|sagen?|schreib\w*|ausgeben)\b"
+        r"|(?:answer|reply|respond|antworte\w*)\W+(?:with|in|by|using|as|yes|no|mit|auf|ja|nein)\b)"
         r"|\b(?:say|output|print|write|repeat|state|sage?|schreibe?|antworte)\W+"
         r"(?:after me|that you|yes\b|ja\b|the following|\"|“|'|„)",
         "stages_obedience": r"\b(?:well done|great job|good job|very good|excellent|wow|okay"

@@ -70,7 +70,11 @@ class Engines:
 
     def __init__(self, folder: Path, settings: Mapping[str, EngineProcess]) -> None:
         self._root = folder.absolute()
-        self._settings = settings
+        self.settings = settings
+
+    def addresses(self, name: str) -> tuple[Address, ...]:
+        """Return where the ready replicas of an engine take requests; none if it does not run."""
+        return replica_urls(self._root, name)
 
     def running(self) -> list[str]:
         """Return the names of the engines that run."""
@@ -152,16 +156,16 @@ class Engines:
         return path
 
     def _engine(self, name: str) -> EngineProcess:
-        return self._settings[self._known(name)]
+        return self.settings[self._known(name)]
 
     def _known(self, name: str) -> str:
-        if name not in self._settings:
-            raise NotFound("engine in the settings", name, among=self._settings)
+        if name not in self.settings:
+            raise NotFound("engine in the settings", name, among=self.settings)
         return name
 
     def _wait(self, name: str, folder: Path) -> None:
         """Return when every replica is ready; end them all if one is not going to be."""
-        deadline = time.monotonic() + self._settings[name].start_seconds
+        deadline = time.monotonic() + self.settings[name].start_seconds
         while True:
             replicas = _replicas(folder)
             if replicas and all(replica.phase == "ready" for replica in replicas):
@@ -170,7 +174,7 @@ class Engines:
             if failed or not _runs(folder) or time.monotonic() > deadline:
                 break
             time.sleep(LOOK_SECONDS)
-        external.attach(folder).cancel(grace_seconds=self._settings[name].stop_seconds)
+        external.attach(folder).cancel(grace_seconds=self.settings[name].stop_seconds)
         index = failed[0].index if failed else 0
         how = failed[0].last_exit if failed else "was not ready in time"
         log = log_of(folder, index)

@@ -49,11 +49,15 @@ class Replica:
     async def keep(self) -> None:
         """Run the process, and run it again whenever it ends, until `stop`."""
         while not self._stopping.is_set():
-            process = await self._start()
             try:
-                await self._watch(process)
-            finally:
-                await self._end(process)
+                process = await self._start()
+            except OSError as error:
+                self._note_failed_start(error)
+            else:
+                try:
+                    await self._watch(process)
+                finally:
+                    await self._end(process)
             if not self._stopping.is_set():
                 await self._pause()
         self._enter("stopped", pid=None)
@@ -84,6 +88,10 @@ class Replica:
         self._enter("starting", port=port, pid=process.pid, started=time.time(), ready=None)
         return process
 
+    def _note_failed_start(self, error: OSError) -> None:
+        self.state.last_exit = f"cannot be started: {error}"
+        logger.error("replica %d %s", self.state.index, self.state.last_exit)
+
     async def _watch(self, process: Process) -> None:
         """Return when the process has ended, has to be ended, or is told to stop."""
         heard = time.monotonic()
@@ -91,7 +99,7 @@ class Replica:
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             while not await _happens(ended, stopping, within_seconds=LOOK_SECONDS):
-                logs.rotate(self.log, max_bytes=self._engine.log_bytes, kept=self._engine.log_files)
+                self._rotate()
                 if await asyncio.to_thread(probing.is_healthy, self.state.port):
                     heard = time.monotonic()
                     self._note_health()
@@ -101,6 +109,12 @@ class Replica:
                 await self._drain(process)
         finally:
             stopping.cancel()
+
+    def _rotate(self) -> None:
+        try:
+            logs.rotate(self.log, max_bytes=self._engine.log_bytes, kept=self._engine.log_files)
+        except OSError as error:  # a full disk is no reason to end an engine
+            logger.warning("the log of replica %d stays long: %s", self.state.index, error)
 
     def _note_health(self) -> None:
         if self.state.phase != "ready":

@@ -44,7 +44,10 @@ class Supervisor:
             replica.stop()
 
     def _write(self) -> None:
-        write_state(self._folder, self._state)
+        try:
+            write_state(self._folder, self._state)
+        except OSError as error:  # a full disk is no reason to end an engine
+            logger.error("the state cannot be written: %s", error)
 
 
 def main(folder: Path) -> None:

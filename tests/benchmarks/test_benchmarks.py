@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import corpus, environments, gateway, gateway_servers, ingest, search, start
+from benchmarks import (
+    artifacts,
+    corpus,
+    environments,
+    gateway,
+    gateway_servers,
+    ingest,
+    search,
+    start,
+)
 from benchmarks.options import Options
 from benchmarks.table import Row
 
@@ -45,6 +56,14 @@ def test_ingest_measures_us_and_says_which_peers_are_missing(options: Options) -
     assert all(row.peer is None for row in rows)
 
 
+def test_a_part_of_the_corpus_is_a_part_of_each_kind_of_text(options: Options) -> None:
+    whole = corpus.write(options.folder / "whole", data=options.data, quick=False)
+    part = corpus.write(options.folder / "part", data=options.data, quick=False, part=0.25)
+    assert {file.name for file in part.files} < {file.name for file in whole.files}
+    assert len(part.files) / len(whole.files) == pytest.approx(0.25, abs=0.02)
+    assert part.characters / whole.characters == pytest.approx(0.25, abs=0.08)
+
+
 def test_ingest_embeds_exactly_the_chunks_it_counts(options: Options) -> None:
     text = corpus.write(options.folder / "corpus", data=options.data, quick=True)
     result, texts = ingest.ingest_ours(text.files, options.folder / "data", options)
@@ -77,6 +96,45 @@ def test_start_waits_for_a_ready_server_and_a_search(options: Options) -> None:
     assert searched is not None
     assert 0 < ready.median < searched.median
     assert rows["ragstone --help"].ratio is not None
+
+
+def test_artifacts_are_added_checked_out_and_verified_beside_the_bound(options: Options) -> None:
+    rows = by_metric(artifacts.run(options))
+    sets = {metric.partition(":")[0] for metric in rows}
+    assert sets == {"0.08 GB in 10 files", "2,000 files of 3 kB"}
+    for each in sets:
+        add, again, checkout, verify, memory, share = (
+            rows[f"{each}: {what}"].ours
+            for what in (
+                "cold add",
+                "unchanged re-add",
+                "hard-link checkout",
+                "verify",
+                "peak memory",
+                "share of the bound min(disk, hash)",
+            )
+        )
+        assert add is not None
+        assert again is not None
+        assert 0 < again.median < add.median, "what did not change is not read again"
+        assert checkout is not None
+        assert checkout.median > 0
+        assert verify is not None
+        assert verify.median > 0
+        assert memory is not None
+        assert memory.median > 10
+        assert share is not None
+        assert share.median > 0
+        assert rows[f"{each}: cold add"].note == environments.NOT_INSTALLED
+
+
+def test_large_files_fit_the_disk_and_the_memory(options: Options) -> None:
+    large, small = artifacts.sets(replace(options, quick=False))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 100 <= large.files <= 2_500
+    assert large.files == 100 or large.files * large.bytes <= memory / 3
+    assert f"{large.files:,} files" in large.label
+    assert small.files * small.bytes == 300_000_000
 
 
 def test_gateway_answers_every_request_and_measures_what_it_adds(options: Options) -> None:

@@ -48,3 +48,11 @@ def test_quick_form_prints_a_table_and_writes_json(
     value = json.loads(file.read_text(encoding="utf-8"))
     assert value["machine"]["packages"]
     assert all(row["ours"]["median"] >= 0 for row in value["rows"])
+
+
+@pytest.mark.parametrize("part", ["0", "1.5", "-1", "nan", "half"])
+def test_an_impossible_part_is_refused(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["ingest", f"--part={part}"])
+    assert stopped.value.code == 2
+    assert part in capsys.readouterr().err

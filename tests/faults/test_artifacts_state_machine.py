@@ -198,7 +198,11 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    "size", [pytest.param("short"), pytest.param("long", marks=pytest.mark.slow)]
+    "size",
+    [
+        pytest.param("short"),
+        pytest.param("long", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_no_sequence_of_crashing_operations_loses_a_version(tmp_path: Path, size: str) -> None:
     template = tmp_path / "template.db"

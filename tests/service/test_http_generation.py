@@ -117,10 +117,10 @@ def test_a_generator_that_cannot_answer_is_refused(
     assert response.json()["error"]["code"] == code
 
 
-def test_a_key_gets_the_models_that_are_its_own(start: Any, model: ChatServer) -> None:
+def test_a_key_may_name_its_own_models_and_has_the_service_s(start: Any, model: ChatServer) -> None:
     components: Components = start().app.state.components
     caller = Caller(key_id="key-1", name="ada", tenant="acme", models=("other",))
-    assert components.generators.choose(None, caller).engine.name == "extractive"
+    assert components.generators.choose(None, caller).engine.name == "writer"
     assert components.generators.choose("other", caller).engine.name == "other"
     with pytest.raises(NotFound, match="No model 'writer'"):
         components.generators.choose("writer", caller)

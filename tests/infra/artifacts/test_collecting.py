@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import select
 
 from infra.artifacts import trash
-from infra.artifacts.contents import load
+from infra.artifacts.contents import load, publish
 from infra.artifacts.folder import Folder
 from infra.artifacts.gc import Collected, Policy
+from infra.artifacts.manifest import Stored
 from infra.artifacts.publishing import Made, Surroundings, Target
 from infra.artifacts.storage import Item, key_of
 from infra.artifacts.store import ArtifactStore
@@ -240,6 +241,74 @@ def test_writer_fetches_back_what_was_collected_after_it_had_found_it(
 
     assert store.verify("dataset/again").sound
     assert not list(store.storage.list("trash"))
+
+
+def test_version_is_whole_though_another_writer_wrote_its_manifest_and_died(
+    store: ArtifactStore, around: Surroundings, tree: Tree, clock: Clock
+) -> None:
+    store.put(tree({"a": b"1" * 100, "b": b"2" * 100}), "dataset/both")
+    digest = store.put(tree({"a": b"1" * 100}, "alone"), "dataset/alone").digest
+    [other] = load(store.storage, store.find("dataset/both").digest).packs
+    store.expire("dataset/both@v1")
+    store.expire("dataset/alone@v1")
+    clock.forward(hours=1)
+    with store._publisher.writing() as (writing, _):
+        stored = load(store.storage, digest)
+        assert stored.packs != (other,)
+        with store._publisher.writing():
+            store.gc(NOW)
+            theirs = publish(store.storage, stored.manifest, [other], {}, files=around.files)
+            assert theirs.packs == (other,), "packed as they had found it before the collector came"
+        store._publisher.commit(stored, Target("dataset", "again"), lease=writing)
+
+    assert store.verify("dataset/again").sound
+
+
+def test_manifest_of_a_living_version_is_not_replaced_by_a_writer_that_packs_otherwise(
+    store: ArtifactStore, around: Surroundings, tree: Tree, clock: Clock
+) -> None:
+    store.put(tree({"a": b"1" * 100, "b": b"2" * 100}), "dataset/both")
+    digest = store.put(tree({"a": b"1" * 100}, "alone"), "dataset/alone").digest
+    stored = load(store.storage, digest)
+    [pack], [other] = stored.packs, load(store.storage, store.find("dataset/both").digest).packs
+    assert store.storage.move(key_of("packs", pack), "trash/1/" + key_of("packs", pack))
+
+    publish(store.storage, stored.manifest, [other], {}, files=around.files)
+    assert load(store.storage, digest).packs == (pack,), "left to who holds the lock"
+    with store._publisher.writing() as (writing, _):
+        mine = Stored(digest, stored.manifest, (other,))
+        store._publisher.commit(mine, Target("dataset", "again"), lease=writing)
+    assert store.verify("dataset/again").sound
+
+
+def test_what_came_back_in_other_packs_between_two_steps_of_a_collector_is_whole(
+    store: ArtifactStore, around: Surroundings, tree: Tree, clock: Clock
+) -> None:
+    alone = tree({"a": b"1" * 100}, "alone")
+    first = store.put(alone, "dataset/alone")
+    clock.forward(hours=1)
+
+    def happening() -> None:
+        store.expire("dataset/alone@v1")
+        store.gc(NOW)
+        store.put(tree({"a": b"1" * 100, "b": b"2" * 100}), "dataset/both")
+        again = store.put(tree({"a": b"1" * 100}, "again"), "dataset/both")
+        assert again.digest == first.digest
+        store.expire("dataset/both@v1")
+        clock.forward(hours=1)
+        store.gc(NOW)
+
+    class Between(Interrupted):
+        def list(self, prefix: str) -> Iterator[Item]:
+            super().list(prefix)
+            return Folder.list(self, prefix)  # with what is there by now
+
+    storage = Between(store.storage.root, "packs", happening)
+    clock.forward(hours=1)
+    ArtifactStore(storage, store.database, around).gc(NOW)
+
+    assert storage.happening is None
+    assert store.verify("dataset/both@v2").sound
 
 
 def test_collecting_needs_every_manifest_in_use(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.database.engine import Database
-from service.gateway import heirs, journal, journal_reading
+from service.gateway import heirs, journal, journal_files, journal_reading
 from service.gateway.budgets import Budgets
 from service.gateway.clerk import Clerk
 from service.gateway.counts import Count
@@ -41,7 +41,7 @@ def test_a_line_that_was_being_written_had_no_effect(tmp_path: Path) -> None:
     written = Journal(tmp_path, "spender_1")
     written.reserve((ACCOUNT,), 10, usage=USAGE)
     written.close()
-    (path,) = journal_reading.segments(tmp_path, "spender_1")
+    (path,) = journal_files.segments(tmp_path, "spender_1")
     with path.open("ab") as file:
         file.write(b'00000000 ["R",2,99')
     told = journal_reading.read(tmp_path, "spender_1", reported=0)
@@ -55,7 +55,7 @@ def test_a_damaged_line_makes_the_rest_uncertain(tmp_path: Path, at: int) -> Non
     written.reserve((ACCOUNT,), 10, usage=USAGE)
     written.reserve((ACCOUNT,), 10, usage=USAGE)
     written.close()
-    (path,) = journal_reading.segments(tmp_path, "spender_1")
+    (path,) = journal_files.segments(tmp_path, "spender_1")
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
@@ -65,17 +65,17 @@ def test_a_damaged_line_makes_the_rest_uncertain(tmp_path: Path, at: int) -> Non
 def test_files_go_once_all_in_them_has_ended_and_is_reported(tmp_path: Path) -> None:
     written = Journal(tmp_path, "spender_1", segment_bytes=100)
     entries = [written.reserve((ACCOUNT,), 1, usage=USAGE) for _ in range(6)]
-    count = len(journal_reading.segments(tmp_path, "spender_1"))
+    count = len(journal_files.segments(tmp_path, "spender_1"))
     assert count > 3
     for entry in entries[1:]:
         written.settle(entry, (ACCOUNT,), usage=USAGE, count=Count(1, 0, 1, 1, 1))
     written.trim(written.sequence)
-    assert len(journal_reading.segments(tmp_path, "spender_1")) == count  # the first is open
+    assert len(journal_files.segments(tmp_path, "spender_1")) == count  # the first is open
     written.settle(entries[0], (ACCOUNT,), usage=USAGE, count=Count(1, 0, 1, 1, 1))
     written.trim(written.sequence - 1)
-    assert len(journal_reading.segments(tmp_path, "spender_1")) == count
+    assert len(journal_files.segments(tmp_path, "spender_1")) == count
     written.trim(written.sequence)
-    assert len(journal_reading.segments(tmp_path, "spender_1")) == 1
+    assert len(journal_files.segments(tmp_path, "spender_1")) == 1
     written.close()
 
 

@@ -174,6 +174,17 @@ def _report_when_there(clerk: Clerk, by: list[Any]) -> list[Any]:
     return report(clerk._database, by)
 
 
+def test_a_call_that_was_promised_nothing_is_charged_too(
+    budgets: Budgets, clerk: Clerk, clock: Clock, open_meter: Any
+) -> None:
+    budget = budgets.put("all", "", period="total", amount=2 * NANOS)
+    see(clerk, budgets)
+    meter = open_meter()
+    admit(meter, tokens=0).settle(Usage(MILLION))
+    clerk.stop()
+    assert budgets.get(budget.id).spent == NANOS
+
+
 def test_money_that_calls_under_way_do_not_use_is_waited_for(
     budgets: Budgets, clerk: Clerk, open_meter: Any
 ) -> None:

@@ -100,6 +100,14 @@ def test_start_that_fails_says_why_and_leaves_nothing(
     assert running(folder) == []
 
 
+def test_interpreter_that_is_not_there_is_named(
+    open_engines: Callable[..., Engines], folder: Path
+) -> None:
+    with pytest.raises(EngineFailed, match="cannot be started.*/no/python"):
+        open_engines(python="/no/python").start("small")
+    assert running(folder) == []
+
+
 def test_unknown_engine_is_refused_with_near_names(open_engines: Callable[..., Engines]) -> None:
     with pytest.raises(NotFound, match="did you mean 'small'"):
         open_engines().start("smal")
