@@ -12,7 +12,8 @@ from service.gateway.budgets import subject_of
 from service.gateway.prices import parse_amount
 from service.gateway.usage import COLUMNS, MAX_ROWS, Column, report
 from service.schemas.budgets import BudgetList, BudgetOut, PutBudget, UsageList, UsageRow
-from service.schemas.shared import OPENAI_ERRORS, Day, Deleted
+from service.schemas.shared import OPENAI_ERRORS, Deleted
+from service.schemas.times import Day
 
 router = APIRouter(
     prefix="/v1",

@@ -10,7 +10,8 @@ from infra.errors import InvalidRequest, NotFound
 from monitoring.interactions import Query as Wanted
 from service.dependencies import Asking, Parts
 from service.schemas.interactions import DeletedInteractions, InteractionOut, InteractionPage
-from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Moment
+from service.schemas.shared import MAX_LIST, OPENAI_ERRORS
+from service.schemas.times import Moment
 
 router = APIRouter(prefix="/v1/interactions", tags=["interactions"], responses=OPENAI_ERRORS)
 

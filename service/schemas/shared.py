@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from infra.contracts import Metadata, Readers
 from retrieval.filters import Filter, parse
@@ -88,15 +88,6 @@ RawFilter = Annotated[
         "{type: and|or, filters: [...]}, or {type: not, filter: {...}}."
     ),
 ]
-
-
-# Numbers are refused: pydantic would take them for seconds since 1970.
-Moment = Annotated[
-    datetime, BeforeValidator(lambda given: given and datetime.fromisoformat(str(given)))
-]
-"""Of a query, in ISO 8601."""
-Day = Annotated[date, BeforeValidator(lambda given: given and date.fromisoformat(str(given)))]
-"""Of a query, in ISO 8601."""
 
 
 def parse_filter(raw: dict[str, Any] | None) -> Filter | None:
