@@ -13,8 +13,11 @@ from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from relayed import answer, call, gateway, opened, run, until
+from service.gateway import reloading
+from service.gateway.reloading import Tables
 
 Serve = Callable[..., Misbehaving]
+ROUTE = {"targets": [{"upstream": "u"}]}
 
 
 def test_reloading_under_load_fails_no_request(serve: Serve) -> None:
@@ -97,6 +100,33 @@ def test_wrong_settings_change_nothing_and_say_why(serve: Serve, tmp_path: Path)
             assert gate.tables.current is before
             assert told == []
             assert b"tiny" in await answer(gate.relay, call())
+
+    run(ask())
+
+
+def test_looks_at_model_servers_go_on_after_one_that_failed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an engine's state is read in the moment in which its disk is full."""
+    monkeypatch.setattr(reloading, "PROBE_SECONDS", 0.005)
+    old, new = serve(name="old"), serve(name="new")
+    places, is_readable = [(old.url, None)], True
+
+    def locate(name: str) -> list[tuple[str, str | None]]:
+        if not is_readable:
+            raise OSError("the state cannot be read")
+        return places
+
+    async def ask() -> None:
+        nonlocal places, is_readable
+        settings = {"upstreams": {"u": {"engine": "e"}}, "routes": {"m": ROUTE}}
+        tables = Tables(Gateway.model_validate(settings), locate=locate)
+        await tables.start(read=lambda: tables.current.settings)
+        is_readable = False
+        await asyncio.sleep(0.05)
+        places, is_readable = [(new.url, None)], True
+        await until(lambda: [each.replica for each in tables.current.snapshot()] == [new.url])
+        await tables.close()
 
     run(ask())
 
