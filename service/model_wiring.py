@@ -144,7 +144,9 @@ class ModelParts:
         from monitoring.interactions import Interactions
 
         keep = timedelta(days=self.settings.telemetry.keep_days)
-        return Interactions(self.database, keep=keep)
+        return Interactions(
+            self.database, keep=keep, count_dropped=self.metrics.count_dropped_interaction
+        )
 
     @cached_property
     def tracing(self) -> Tracing | None:
