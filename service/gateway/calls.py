@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from infra.contracts import Usage
 from service.callers import Caller
+from service.gateway.longest import Longest
 
 Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
 
@@ -34,6 +35,8 @@ class Call:
     """An answer to it might have been in memory, and was not."""
     target: str | None = None
     """The tag of the one target that may answer, where the caller asked for it."""
+    longest: Longest | None = None
+    """How long the answers may be: what was reserved for them, and what servers are told."""
 
     @property
     def is_stream(self) -> bool:

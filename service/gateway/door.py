@@ -20,10 +20,10 @@ from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
 from service.gateway.calls import Call
+from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply
 from service.gateway.routing import Route
-from service.gateway.sending import TIMEOUT_HEADER
 
 logger = logging.getLogger(__name__)
 
