@@ -106,6 +106,7 @@ async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[No
         components.database,
         embedder=lambda: components.embedder,
         has_views=lambda: follower.has_opened_all,
+        has_budgets=lambda: components.clerk.failure is None,
     )
     app.state.readiness = readiness
     app.state.admission.widen_threads()

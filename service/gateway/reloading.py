@@ -159,9 +159,12 @@ class Tables:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            self._follow_engines()
-            for upstream in self.current.upstreams.values():
-                await upstream.probe()
+            try:
+                self._follow_engines()
+                for upstream in self.current.upstreams.values():
+                    await upstream.probe()
+            except (RagstoneError, OSError) as error:  # the next look may find it mended
+                logger.error("the servers cannot be looked after: %s", error)
 
     def _follow_engines(self) -> None:
         """Take engines in that were started, stopped or moved to other ports meanwhile."""
@@ -186,7 +189,7 @@ class Tables:
         """Reload where nobody waits for the answer: a failure is logged, and changes nothing."""
         try:
             await self.reload()
-        except RagstoneError as error:
+        except (RagstoneError, OSError) as error:
             logger.error("the routes stay as they are: %s", error)
 
     def _on_signal(self) -> None:
