@@ -113,6 +113,7 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
         components.database,
         embedder=lambda: components.embedder,
         has_views=lambda: follower.has_opened_all,
+        has_budgets=lambda: components.clerk.failure is None,
     )
     app.state.readiness = readiness
     app.state.admission.widen_threads()

@@ -98,6 +98,7 @@ class Door:
         tag = given.get(TARGET_HEADER)
         if tag is not None:
             caller.require("admin")
+            caller.require_operator()
         seconds = _seconds(given.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
         return Call(
             request_id=scope["state"]["request_id"],

@@ -194,7 +194,7 @@ class Tables:
         """Reload where nobody waits for the answer: a failure is logged, and changes nothing."""
         try:
             await self.reload()
-        except RagstoneError as error:
+        except (RagstoneError, OSError) as error:
             logger.error("the routes stay as they are: %s", error)
 
     def _on_signal(self) -> None:

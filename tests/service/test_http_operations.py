@@ -40,7 +40,7 @@ def test_live_and_ready_tell_the_parts(client: TestClient) -> None:
     for _ in range(200):
         answered = client.get("/health/ready")
         parts = answered.json()["parts"]
-        assert set(parts) == {"database", "views", "embedder"}
+        assert set(parts) == {"database", "views", "embedder", "budgets"}
         assert (answered.status_code == 200) == (answered.json()["status"] == "ready")
         if parts["embedder"] == parts["views"] == "ready":
             return
