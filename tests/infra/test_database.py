@@ -31,6 +31,15 @@ def test_migrations_give_the_schema_that_the_code_declares(database: Database) -
         assert compare_metadata(context, metadata) == []
 
 
+def test_empty_database_is_brought_to_the_current_schema(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    upgrade(database)
+    with database.read() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == head()
+    assert _digests(database) == []
+    database.close()
+
+
 def test_migrating_twice_changes_nothing(database: Database) -> None:
     upgrade(database)
 
@@ -60,13 +69,13 @@ def test_database_that_is_current_is_opened_without_loading_migrations(
     subprocess.run([sys.executable, "-c", script, database_url], check=True)
 
 
-def test_processes_that_start_together_migrate_once(database_url: str) -> None:
+def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
     script = (
         "import sys; from infra.database.engine import Database;"
         "from infra.database.migrate import upgrade; upgrade(Database(sys.argv[1]))"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", script, database_url], stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", script, empty_database_url], stderr=subprocess.PIPE)
         for _ in range(4)
     ]
     for process in processes:

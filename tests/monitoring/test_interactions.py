@@ -12,6 +12,7 @@ import pytest
 from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
 from infra.errors import NotFound, StorageFailed
+from migrated import put_schema
 from monitoring.interactions import Interactions, Query
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -107,12 +108,7 @@ def test_what_the_database_refuses_is_kept_in_order(tmp_path: Any) -> None:
             with super().write(**options) as connection:
                 yield connection
 
-    from infra.database.migrate import upgrade
-
-    plain = Database(f"sqlite:///{tmp_path / 'test.db'}")
-    upgrade(plain)
-    plain.close()
-    database = Failing(f"sqlite:///{tmp_path / 'test.db'}")
+    database = Failing(f"sqlite:///{put_schema(tmp_path / 'test.db')}")
     log = Interactions(database)
     for number in range(3):
         log.add(made(number))
