@@ -36,6 +36,9 @@ def test_every_route_has_its_line_in_the_table(client: TestClient) -> None:
         if not permissions.is_open(each.path) and permissions.find(each.path) is None
     ]
     assert missing == []
+    used = {id(permissions.find(each.path)) for each in routes}
+    without = [path for path, line in permissions.PERMISSIONS.items() if id(line) not in used]
+    assert without == []
     named = {
         scope
         for each in permissions.PERMISSIONS.values()

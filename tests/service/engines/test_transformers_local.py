@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from migrated import open_migrated
+
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
 from infra.artifacts.store import open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
 from service.engines import Reply, ServerContext
 from service.engines.transformers_local import LocalServer, build_server
@@ -451,8 +451,7 @@ async def test_adapter_that_fails_unexpectedly_leaves_the_model_alive(model: Pat
 async def test_aliases_of_artifacts_are_followed_in_this_process_too(
     model: Path, tmp_path: Path
 ) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "a.db")
     store = open_store(tmp_path / "store", database)
     reference = "adapter/support@production"
     async with opened(model) as server:

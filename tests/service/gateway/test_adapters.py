@@ -12,9 +12,8 @@ import pytest
 
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore, open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import EngineFailed, InvalidRequest, NotFound, NotReady
+from migrated import open_migrated
 from service.gateway.adapter_files import Base, check, fetch
 from service.gateway.adapter_hosts import Models, Unreachable
 from service.gateway.adapters import Adapters, Pace, Place
@@ -69,9 +68,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    upgrade(database)
-    return open_store(tmp_path / "store", database)
+    return open_store(tmp_path / "store", open_migrated(tmp_path / "a.db"))
 
 
 @pytest.fixture
