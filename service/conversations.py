@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from infra.database.conversation_tables import (
     conversation,
@@ -16,9 +26,11 @@ from infra.database.conversation_tables import (
     conversation_item_document,
 )
 from infra.database.engine import Database
+from infra.database.schema import file
 from infra.errors import NotFound, TooLarge
 from infra.security import new_id
 from infra.settings import Conversations as Limits
+from retrieval.files import visible
 from retrieval.paging import Page, fetch_page
 from service.callers import Caller
 from service.engines import Turn
@@ -67,7 +79,10 @@ class Item:
 
 
 class Conversations:
-    """Makes, finds, grows and removes conversations; a caller sees its tenant's."""
+    """Makes, finds, grows and removes conversations; a caller sees its tenant's.
+
+    Of their messages it sees those that quote nothing but what it may read.
+    """
 
     def __init__(
         self,
@@ -154,7 +169,7 @@ class Conversations:
         """Return a page of the messages."""
         with self._database.read() as connection:
             row = self._find(connection, caller, id)
-            within = conversation_item.c.conversation_number == row.number
+            within = _within(row, caller)
             page = fetch_page(
                 connection,
                 select(conversation_item).where(within),
@@ -171,13 +186,13 @@ class Conversations:
     def item(self, caller: Caller, id: str, item_id: str) -> Item:
         """Return one message."""
         with self._database.read() as connection:
-            return _item(self._find_item(connection, self._find(connection, caller, id), item_id))
+            return _item(self._find_item(connection, caller, id, item_id))
 
     def delete_item(self, caller: Caller, id: str, item_id: str) -> Conversation:
         """Remove one message; returns the conversation it was in."""
         with self._database.write() as connection:
             row = self._find(connection, caller, id)
-            found = self._find_item(connection, row, item_id)
+            found = self._find_item(connection, caller, id, item_id)
             connection.execute(
                 delete(conversation_item).where(conversation_item.c.number == found.number)
             )
@@ -203,12 +218,10 @@ class Conversations:
             raise NotFound("conversation", id)
         return row
 
-    def _find_item(self, connection: Connection, row: Row[Any], item_id: str) -> Row[Any]:
+    def _find_item(self, connection: Connection, caller: Caller, id: str, item_id: str) -> Row[Any]:
+        row = self._find(connection, caller, id)
         found = connection.execute(
-            select(conversation_item).where(
-                conversation_item.c.id == item_id,
-                conversation_item.c.conversation_number == row.number,
-            )
+            select(conversation_item).where(conversation_item.c.id == item_id, _within(row, caller))
         ).first()
         if found is None:
             raise NotFound("item", item_id)
@@ -294,6 +307,20 @@ class Conversations:
         """Return how many conversations there are, aged ones too."""
         with self._database.read() as connection:
             return int(connection.scalar(select(func.count()).select_from(conversation)) or 0)
+
+
+def _within(row: Row[Any], caller: Caller) -> ColumnElement[bool]:
+    """Which messages are of a conversation, and quote nothing that the caller may not read."""
+    mine: ColumnElement[bool] = conversation_item.c.conversation_number == row.number
+    if caller.access is None:
+        return mine
+    quotes = conversation_item_document
+    secret = (
+        select(quotes.c.item_id)
+        .join(file, file.c.id == quotes.c.file_id)
+        .where(quotes.c.item_id == conversation_item.c.id, ~visible(caller.access))
+    )
+    return and_(mine, ~secret.exists())
 
 
 def _remove(connection: Connection, numbers: Sequence[int]) -> None:

@@ -13,7 +13,9 @@ from sqlalchemy import delete, insert, select
 from infra.database.engine import Database
 from infra.database.response_tables import response as table
 from infra.database.response_tables import response_document as quoted
+from infra.database.schema import file
 from infra.errors import NotFound, TooLarge
+from retrieval.files import visible
 from service.callers import Caller
 from service.responses.turns import Message
 
@@ -27,6 +29,8 @@ class Stored:
     """Of the request, without those of earlier turns."""
     messages: Sequence[Message]
     """Of all turns, the answer of this one included."""
+    documents: tuple[str, ...] = ()
+    """Public ids of those that any of the turns quotes."""
 
 
 class ResponseStore:
@@ -44,8 +48,8 @@ class ResponseStore:
         self._most = most
         self._most_bytes = most_bytes
 
-    def put(self, stored: Stored, caller: Caller, *, documents: Sequence[str] = ()) -> None:
-        """Keep a response; `documents` are the ids of those it quotes.
+    def put(self, stored: Stored, caller: Caller) -> None:
+        """Keep a response.
 
         Raises:
             TooLarge: the conversation is longer than one may be.
@@ -70,7 +74,7 @@ class ResponseStore:
                 )
                 .returning(table.c.number)
             ).scalar_one()
-            names = [{"response_number": number, "file_id": each} for each in set(documents)]
+            names = [{"response_number": number, "file_id": each} for each in set(stored.documents)]
             if names:
                 connection.execute(insert(quoted), names)
             newest = select(table.c.number).order_by(table.c.number.desc()).limit(self._most)
@@ -80,19 +84,25 @@ class ResponseStore:
         """Return a response that the caller may see.
 
         Raises:
-            NotFound: there is none, or it is another tenant's.
+            NotFound: there is none, it is another tenant's, or it quotes what is not the caller's
+                to read.
         """
         with self._database.read() as connection:
             row = connection.execute(select(table).where(table.c.id == id_)).first()
-        if row is None or not _is_of(row, caller):
-            raise NotFound("response", id_)
-        return Stored(row.body, row.items, row.messages)
+            if row is None or not _is_of(row, caller):
+                raise NotFound("response", id_)
+            quotes = select(quoted.c.file_id).where(quoted.c.response_number == row.number)
+            documents = connection.execute(quotes.order_by(quoted.c.file_id)).scalars().all()
+            secret = select(file.c.id).where(file.c.id.in_(documents), ~visible(caller.access))
+            if connection.execute(secret.limit(1)).first():
+                raise NotFound("response", id_)
+        return Stored(row.body, row.items, row.messages, tuple(documents))
 
     def delete(self, id_: str, caller: Caller) -> None:
         """Remove a response; those that went on from it keep what they copied.
 
         Raises:
-            NotFound: there is none, or it is another tenant's.
+            NotFound: as `get`.
         """
         self.get(id_, caller)
         with self._database.write() as connection:

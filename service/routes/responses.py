@@ -19,7 +19,7 @@ from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
 from service.responses.store import Stored
-from service.responses.turns import Message, as_question, output_messages
+from service.responses.turns import as_question, output_messages
 from service.responses.writing import (
     Complete,
     Draft,
@@ -152,19 +152,19 @@ def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Ca
         for at, item in enumerate(body.items)
     ]
     messages = [*draft.messages, *output_messages(draft.response["output"])]
-    stored = Stored(draft.response, items, messages)
-    components.responses.put(stored, caller, documents=draft.documents)
+    stored = Stored(draft.response, items, messages, draft.documents)
+    components.responses.put(stored, caller)
 
 
-def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> list[Message]:
+def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored | None:
     if body.previous_response_id is None:
-        return []
-    messages = list(components.responses.get(body.previous_response_id, caller).messages)
+        return None
+    earlier = components.responses.get(body.previous_response_id, caller)
     limit = components.settings.server.max_body_bytes
-    size = sum(len(str(message.get("content"))) for message in messages)
+    size = sum(len(str(message.get("content"))) for message in earlier.messages)
     if size > limit:
         raise TooLarge(f"The conversation has {size:,} characters; begin a new one")
-    return messages
+    return earlier
 
 
 async def _frames(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,8 +68,8 @@ def test_deleted_is_gone(store: ResponseStore) -> None:
 
 
 def test_erasing_a_document_removes_what_quotes_it(store: ResponseStore) -> None:
-    store.put(made(1), ADA, documents=["file-a", "file-b", "file-a"])
-    store.put(made(2), ADA, documents=["file-b"])
+    store.put(replace(made(1), documents=("file-a", "file-b", "file-a")), ADA)
+    store.put(replace(made(2), documents=("file-b",)), ADA)
     assert store.erase(["file-a"]) == 1
     with pytest.raises(NotFound):
         store.get("resp_1", ADA)
