@@ -11,7 +11,8 @@ import numpy.typing as npt
 from evals.statistics.intervals import Floats, Interval
 from infra.errors import InvalidRequest
 
-_GRID = 1_000
+_COARSE = 32
+_GRID = _COARSE**2
 """Candidate means; a bound is exact to the range divided by this, towards the wide side."""
 _STAKE = 0.75
 """Share of the wealth that one cluster can cost at most."""
@@ -54,8 +55,8 @@ class Bets:
 
     def interval(self, level: float = 0.95) -> Interval:
         """Return the bounds after the last cluster; those of all earlier looks are in them."""
-        low, high = self.sequence(level)
-        return Interval(self.estimate, float(low[-1]), float(high[-1]), level)
+        tail = (1 - level) / 2
+        return Interval(self.estimate, self._low(tail), -self.mirrored()._low(tail), level)
 
     def sequence(self, level: float = 0.95) -> tuple[Floats, Floats]:
         """Return the bounds after each cluster, each of shape (clusters,).
@@ -66,6 +67,16 @@ class Bets:
 
     def mirrored(self) -> Bets:
         return Bets(-self.sums, self.sizes, -self.highest, -self.lowest)
+
+    def _low(self, alpha: float) -> float:
+        """Return the last of `_lows`, found among few means first and then between two of them."""
+        low, step = self.lowest, (self.highest - self.lowest) / _COARSE
+        for _ in range(2):
+            means = np.linspace(low + step, low + step * (_COARSE - 1), _COARSE - 1)
+            wealth = self._log_wealth(means).max(axis=0)
+            low += step * int(np.logical_and.accumulate(wealth >= -math.log(alpha)).sum())
+            step /= _COARSE
+        return float(low)
 
     def _lows(self, alpha: float) -> Floats:
         step = (self.highest - self.lowest) / _GRID
