@@ -113,7 +113,9 @@ def _of_file(path: Path) -> Iterator[Row]:
 def _build(rows: Iterable[Row], fields: Fields, slices: Sequence[Slice]) -> list[Case]:
     built: list[Case] = []
     seen: dict[str, str] = {}
+    columns: dict[str, None] = {}
     for number, (place, row) in enumerate(rows, 1):
+        columns.update(dict.fromkeys(row))
         case = _case(row, fields, place=place, number=number, slices=slices)
         if case.id in seen:
             raise InvalidRequest(
@@ -121,6 +123,7 @@ def _build(rows: Iterable[Row], fields: Fields, slices: Sequence[Slice]) -> list
             )
         seen[case.id] = place
         built.append(case)
+    _require_columns(fields, columns)
     return built
 
 
@@ -181,6 +184,16 @@ def _grades(value: Any, place: str) -> dict[str, float]:
     raise InvalidRequest(
         f"{place}: relevant is {value!r:.80}; give a source, a list of them, or grades by source"
     )
+
+
+def _require_columns(fields: Fields, columns: Mapping[str, None]) -> None:
+    """A column that the suite names and no row has is a name spelt wrong."""
+    for field in sorted(fields.model_fields_set - {"input"}):
+        name = getattr(fields, field)
+        if columns and name not in columns:
+            raise InvalidRequest(
+                f"No row has the column {name!r} of `{field}`{nearest(name, columns)}"
+            )
 
 
 def _is_in(one: Slice, row: Mapping[str, Any]) -> bool:

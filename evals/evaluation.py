@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from evals.metric import Metric
+from evals.metric import Metric, SetMetric, is_of_set, open_metric
 from evals.scores import Counts, Score
 from evals.suite import ALL, Suite
-from evals.trial import Case, Trial
+from evals.trial import Trial
+from infra.errors import InvalidConfiguration
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,13 @@ class MeasuredBy:
     bounds: tuple[float | None, float | None] = (0.0, 1.0)
     higher_is_better: bool = True
     is_measured: bool = False
+    is_of_set: bool = False
+    """Whether it scores all cases together."""
 
     @classmethod
-    def of(cls, metric: Metric, *, name: str, parameters: Mapping[str, Any]) -> MeasuredBy:
+    def of(
+        cls, metric: Metric | SetMetric, *, name: str, parameters: Mapping[str, Any]
+    ) -> MeasuredBy:
         return cls(
             name,
             metric.version,
@@ -35,7 +40,19 @@ class MeasuredBy:
             metric.bounds,
             metric.higher_is_better,
             metric.is_measured,
+            is_of_set(metric),
         )
+
+    def of_set(self) -> SetMetric:
+        """Build the metric again.
+
+        Raises:
+            InvalidConfiguration: it does not score sets.
+        """
+        built = open_metric(self.metric, self.parameters)
+        if not is_of_set(built):
+            raise InvalidConfiguration(f"Metric {self.metric!r} does not score sets any more")
+        return built
 
     @property
     def identity(self) -> str:
@@ -87,10 +104,28 @@ class Evaluation:
         return [trial for trial in self.trials if slice_name in trial.case.slices]
 
     def scores(self, metric: str, slice_name: str = ALL) -> list[Score]:
+        """Return the score of each trial; of a metric of the set, whether it takes part."""
+        if self.described.metrics[metric].is_of_set:
+            return [
+                Score.error(trial.failure) if trial.output is None else Score.of(0.0)
+                for trial in self.members(slice_name)
+            ]
         return [trial.scores[metric] for trial in self.members(slice_name)]
 
     def mean(self, metric: str, slice_name: str = ALL) -> float | None:
-        """Return the mean over cases of their means over repeats; None if nothing is scored."""
+        """Return the mean over cases of their means over repeats; None if nothing is scored.
+
+        Of a metric of the set, its score.
+        """
+        by = self.described.metrics[metric]
+        if by.is_of_set:
+            return (
+                by.of_set()
+                .score_set(
+                    [trial for trial in self.members(slice_name) if trial.output is not None]
+                )
+                .value
+            )
         by_case: dict[str, list[float]] = {}
         for trial in self.members(slice_name):
             value = trial.scores[metric].value
@@ -117,16 +152,6 @@ class Evaluation:
             if by.is_measured == measured
             for name in names
         ]
-
-    def sliced(self, cases: Sequence[Case]) -> Evaluation:
-        """Return the same trials with the cases as a suite of now sees them, with its slices."""
-        known = {case.id: case for case in cases}
-        return replace(
-            self,
-            trials=tuple(
-                replace(trial, case=known.get(trial.case.id, trial.case)) for trial in self.trials
-            ),
-        )
 
 
 def _counted(scores: Sequence[Score]) -> dict[str, Any]:

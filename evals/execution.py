@@ -45,7 +45,7 @@ class Work:
     suite: Suite
     target: Target
     metrics: Mapping[str, Metric]
-    """By the name that the suite gives them."""
+    """Those of cases, by the name that the suite gives them."""
     context: Context = field(default_factory=Context)
     clock: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

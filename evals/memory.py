@@ -27,8 +27,6 @@ class Memory:
         self._folder = folder
         self._known: dict[str, Any] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.calls = 0
-        """Made because nothing was remembered."""
 
     async def recall(self, key: Mapping[str, Any], call: Callable[[], Awaitable[Any]]) -> Any:
         """Return what the call answered to the same key before, or make it and remember.
@@ -43,7 +41,6 @@ class Memory:
             if digest not in self._known:
                 found = self._read(digest)
                 if found is None:
-                    self.calls += 1
                     found = {"key": dict(key), "answer": await call()}
                     self._write(digest, found)
                 self._known[digest] = found["answer"]

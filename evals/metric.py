@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeGuard, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals import problems
 from evals.context import Context
 from evals.scores import Score
-from evals.trial import Case, Output
+from evals.trial import Case, Output, Trial
 from infra.errors import InvalidConfiguration, InvalidRequest
 from infra.plugins import load
 
@@ -37,6 +37,22 @@ class Metric(Protocol):
         ...
 
 
+class SetMetric(Protocol):
+    """Scores all outputs together, where a mean over cases is not what is meant, as of F1.
+
+    It has `score_set` in place of `score`, and is else like a metric.
+    """
+
+    version: ClassVar[int]
+    bounds: ClassVar[Bounds]
+    higher_is_better: ClassVar[bool]
+    is_measured: ClassVar[bool]
+
+    def score_set(self, trials: Sequence[Trial]) -> Score:
+        """Return one score of trials that have an output; in any order, of any part of the set."""
+        ...
+
+
 class Parameters(BaseModel):
     """A metric whose fields are its parameters; most need nothing else.
 
@@ -51,7 +67,7 @@ class Parameters(BaseModel):
     is_measured: ClassVar[bool] = False
 
 
-def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") -> Metric:
+def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") -> Metric | SetMetric:
     """Build the metric of plug-in `name`.
 
     Args:
@@ -66,9 +82,15 @@ def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") ->
     try:
         built = load(PACKAGE, name)(parameters)
     except ValidationError as error:
+        # `build` is mostly the method of a model, which knows the names that there are.
         model = cast("type[BaseModel]", getattr(load(PACKAGE, name), "__self__", BaseModel))
         words = problems.of_model(error, model)
         raise InvalidRequest(f"Metric {label or name!r}: {words}") from None
-    if not callable(getattr(built, "score", None)):
+    if not (callable(getattr(built, "score", None)) or is_of_set(built)):
         raise InvalidConfiguration(f"The plug-in {name!r} in {PACKAGE} is no metric: no `score`")
     return cast("Metric", built)
+
+
+def is_of_set(metric: Metric | SetMetric) -> TypeGuard[SetMetric]:
+    """Whether it scores a set and not its cases."""
+    return callable(getattr(metric, "score_set", None))

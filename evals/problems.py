@@ -25,6 +25,8 @@ def unknown(kind: str, name: str, among: Iterable[str]) -> str:
 def nearest(name: str, among: Iterable[str]) -> str:
     """Return the nearest name as a question, or all names."""
     known = list(among)
+    if not known:
+        return ""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 

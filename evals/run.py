@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from evals import cases, execution, records
 from evals.cases import Cases
@@ -13,7 +13,7 @@ from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
 from evals.execution import Finished, Work
 from evals.journal import Journal
-from evals.metric import Metric, open_metric
+from evals.metric import Metric, SetMetric, is_of_set, open_metric
 from evals.suite import Suite
 from evals.target import Target
 from evals.trial import Case, Trial
@@ -37,7 +37,7 @@ class Plan:
     suite: Suite
     cases: Cases
     target: Target
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Metric | SetMetric]
     described: Described
 
     @property
@@ -88,7 +88,10 @@ async def run(plan: Plan, options: Options) -> Evaluation:
         Conflict: another process carries the same plan out.
         StorageFailed: the journal cannot be written.
     """
-    work = Work(plan.suite, plan.target, plan.metrics, options.context)
+    of_cases = {
+        name: cast("Metric", each) for name, each in plan.metrics.items() if not is_of_set(each)
+    }
+    work = Work(plan.suite, plan.target, of_cases, options.context)
     planned = [(case, repeat) for case in plan.cases.cases for repeat in range(plan.suite.repeats)]
     with Journal(journal_of(plan, options.folder), resume=options.resume) as journal:
         done = _finished(journal, planned)
@@ -158,7 +161,7 @@ def _finished(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[s
     return found
 
 
-def _check_directions(suite: Suite, metrics: Mapping[str, Metric]) -> None:
+def _check_directions(suite: Suite, metrics: Mapping[str, Metric | SetMetric]) -> None:
     for number, gate in enumerate(suite.gates, 1):
         better = metrics[gate.metric].higher_is_better
         if (gate.floor is not None and not better) or (gate.ceiling is not None and better):

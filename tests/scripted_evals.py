@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from evals.run import Options, Plan
 from evals.scores import Score
 from evals.suite import Suite
 from evals.target import Target
-from evals.trial import Case, Output
+from evals.trial import Case, Output, Trial
 
 ROWS = [
     {"id": f"q{number}", "question": f"What is {number}?", "answer": f"It is {number}."}
@@ -117,5 +118,22 @@ class Judged(Parameters):
         return Score.of(await context.memory.recall(key, judge))
 
 
+class QuickF1(Parameters):
+    """Macro F1 by counting, many times faster than scikit-learn's on small sets."""
+
+    def score_set(self, trials: Sequence[Trial]) -> Score:
+        pairs = Counter(
+            (trial.case.expected, trial.output.prediction) for trial in trials if trial.output
+        )
+        labels = {label for pair in pairs for label in pair}
+        found = []
+        for label in labels:
+            wanted = sum(count for (left, _), count in pairs.items() if left == label)
+            given = sum(count for (_, right), count in pairs.items() if right == label)
+            found.append(2 * pairs[label, label] / (wanted + given))
+        return Score.of(sum(found) / len(found)) if found else Score.unscored("no trials")
+
+
 broken = Broken.model_validate
 judged = Judged.model_validate
+quick_f1 = QuickF1.model_validate

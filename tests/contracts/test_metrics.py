@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.context import Context
-from evals.metric import Metric, open_metric
+from evals.metric import Metric, SetMetric, is_of_set, open_metric
 from evals.scores import Score
-from evals.trial import Case, Output
+from evals.trial import Case, Output, Trial
 from infra.contracts import Citation, Passage, Usage
 from infra.errors import InvalidRequest
 from infra.plugins import available
 
-NAMES = available("evals.metrics")
+EVERY = available("evals.metrics")
+OF_SETS = [name for name in EVERY if is_of_set(open_metric(name, {}))]
+NAMES = [name for name in EVERY if name not in OF_SETS]
 WITHOUT_REFERENCE = {"citation_precision", "citation_recall", "cost", "latency", "tokens"}
 """Metrics of the output alone."""
 TEXT = "The bridge is 48 metres long. It was opened in 1890."
@@ -40,13 +42,17 @@ EMPTY = Output("")
 HOSTILE = ("", " ", "\x00", "\udc80", "[1]" * 2_000, "a" * 50_000, ". " * 20_000, "？！。" * 3_000)
 
 
+def opened(name: str) -> Metric:
+    return cast("Metric", open_metric(name, {}))
+
+
 def score(metric: Metric, case: Case, output: Output) -> Score:
     return asyncio.run(metric.score(case, output, Context()))
 
 
 @pytest.fixture(params=NAMES)
 def metric(request: pytest.FixtureRequest) -> Metric:
-    return open_metric(request.param, {})
+    return opened(request.param)
 
 
 def name_of(metric: Metric) -> str:
@@ -68,6 +74,7 @@ def test_folder_holds_the_metrics_we_ship() -> None:
         *(f"retrieval_{name}" for name in ("precision", "recall", "ndcg", "mrr")),
     }
     assert len(NAMES) >= 14
+    assert set(OF_SETS) >= {"macro_f1"}
 
 
 def test_good_answer_scores_the_best_there_is(metric: Metric) -> None:
@@ -108,7 +115,7 @@ def test_same_scores_the_same_in_any_order(metric: Metric) -> None:
     forward = [score(metric, *pair) for pair in pairs]
     backward = [score(metric, *pair) for pair in reversed(pairs)]
     assert forward == backward[::-1]
-    fresh = open_metric(name_of(metric), {})
+    fresh = opened(name_of(metric))
     assert [score(fresh, *pair) for pair in pairs] == forward
 
 
@@ -134,7 +141,7 @@ def test_whatever_comes_the_score_is_within_the_bounds(
     for name in NAMES:
         if name == "regex":  # its references are patterns, which any text need not be
             continue
-        metric = open_metric(name, {})
+        metric = opened(name)
         found = score(metric, Case("1", "?", expected, answerable), output)
         assert within(metric, found), (name, found)
 
@@ -151,3 +158,35 @@ def test_unknown_parameter_is_refused_with_the_ones_there_are(metric: Metric) ->
 def test_near_parameter_is_suggested(name: str, parameters: Mapping[str, Any], near: str) -> None:
     with pytest.raises(InvalidRequest, match=f"'{near}'|there are {near}"):
         open_metric(name, parameters)
+
+
+def trials(outputs: Sequence[Output]) -> list[Trial]:
+    labels = ("ham", "spam")
+    return [
+        Trial(Case(str(number), {"x": number}, labels[number % 2]), 0, output)
+        for number, output in enumerate(outputs)
+    ]
+
+
+@pytest.fixture(params=OF_SETS)
+def of_set(request: pytest.FixtureRequest) -> SetMetric:
+    return cast("SetMetric", open_metric(request.param, {}))
+
+
+def test_set_without_predictions_is_unscored_and_not_zero(of_set: SetMetric) -> None:
+    for found in (of_set.score_set([]), of_set.score_set(trials([EMPTY] * 4))):
+        assert found.state == "unscored"
+        assert found.reason
+
+
+def test_set_scores_the_same_in_any_order_and_within_the_bounds(of_set: SetMetric) -> None:
+    sides = [{"spam": 0.8, "ham": 0.2}, {"spam": 0.1, "ham": 0.9}, {"spam": 0.4, "ham": 0.6}]
+    some = trials([Output(prediction=sides[number % 3]) for number in range(30)])
+    found = of_set.score_set(some)
+    assert found.state == "scored"
+    assert found.value is not None
+    low, high = of_set.bounds
+    assert low is None or found.value >= low
+    assert high is None or found.value <= high
+    again = of_set.score_set(some[::-1]).value
+    assert again == pytest.approx(found.value)
