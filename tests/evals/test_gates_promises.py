@@ -21,12 +21,12 @@ Pair = tuple[ScoreTable, ScoreTable]
 Draw = Callable[[np.random.Generator], Pair]
 ALIKE: dict[str, Draw] = {
     "pass or fail": lambda rng: passes(rng, 687),
-    "graded": lambda rng: graded(rng, 155),
+    "graded": lambda rng: graded(rng, 175),
     "graded, in clusters": lambda rng: graded(rng, 155, per_question=4),
 }
 SAME_BUT_WORSE: dict[str, Callable[[np.random.Generator, float], Pair]] = {
     "pass or fail": lambda rng, worse: passes(rng, 687, worse=worse),
-    "graded": lambda rng, worse: graded(rng, 155, worse=worse),
+    "graded": lambda rng, worse: graded(rng, 175, worse=worse),
     "graded, in clusters": lambda rng, worse: graded(rng, 155, per_question=4, worse=worse),
 }
 NON_INFERIOR = Gate("correct", "non_inferior", 0.03)
