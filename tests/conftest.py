@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+import longest
 import postgresql
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
@@ -26,6 +27,12 @@ hypothesis.settings.register_profile(
     "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first: workers that share files end together then."""
+    tests = ROOT / "tests"
+    items.sort(key=lambda item: longest.place(item.path.relative_to(tests).as_posix()))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from infra.database.migrate import upgrade
 
 def put_schema(path: Path) -> Path:
     """Write an SQLite file that all migrations were run on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_bytes(_migrated())
     return path
 
