@@ -44,11 +44,7 @@ class Metering:
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        self._prices = Prices(settings.prices)
-        self._key_default = _limits(settings.key_limits)
-        self._tenants = {name: _limits(each) for name, each in settings.tenant_limits.items()}
-        self._models = {name: _limits(each) for name, each in settings.model_limits.items()}
-        self._merged: dict[Limits, Limits] = {}
+        self.adopt(settings)
         self._clerk = clerk
         self._ledger = clerk.ledger
         self._time = time_of_day
@@ -59,6 +55,14 @@ class Metering:
         self._plans: dict[tuple[str | None, str | None], tuple[_Charge, ...]] = {}
         self._planned_for: tuple[Book, str] = (clerk.book, "")
         self._today = ("", 0.0, 0.0)
+
+    def adopt(self, settings: Gateway) -> None:
+        """Go by other prices and limits from now on; what was used of a limit stays used."""
+        self._prices = Prices(settings.prices)
+        self._key_default = _limits(settings.key_limits)
+        self._tenants = {name: _limits(each) for name, each in settings.tenant_limits.items()}
+        self._models = {name: _limits(each) for name, each in settings.model_limits.items()}
+        self._merged: dict[Limits, Limits] = {}
 
     def try_admit(
         self, call: Call, *, prompt_tokens: int, completion_tokens: int

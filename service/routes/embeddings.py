@@ -105,4 +105,4 @@ def _rerank(body: RerankBody, components: Components) -> Ranking:
 def _require_model(name: str, known: str, components: Components) -> None:
     """Tell of the models there are; routes of the gateway have been looked for before."""
     if name != known:
-        raise NotFound("model", name, among=[known, *components.settings.gateway.routes])
+        raise NotFound("model", name, among=[known, *components.routes.current.routes])
