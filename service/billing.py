@@ -31,12 +31,12 @@ class Bill:
             self._ticket.settle(event.answer.usage)
 
     def close(self) -> None:
-        """End it; an answer that nothing was written of costs nothing."""
+        """End it; an answer that nothing was written of costs nothing, and counts as a request."""
         if self._ticket is None:
             return
         if self._written_bytes:
             self._ticket.settle(Usage(self._prompt_tokens, self._written_bytes))
-        self._ticket.refund()
+        self._ticket.waive(Usage())
 
 
 async def open_bill(

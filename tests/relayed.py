@@ -11,7 +11,7 @@ from typing import Any
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
-from service.gateway.calls import Call, Outcome
+from service.gateway.calls import Call, Meter, Outcome
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
 from service.gateway.unmetered import Unmetered
@@ -30,10 +30,10 @@ class Kept:
 class Opened:
     """A relay with what stands around it."""
 
-    def __init__(self, settings: Gateway) -> None:
+    def __init__(self, settings: Gateway, *, meter: Meter | None = None) -> None:
         self.recorder = Kept()
         self.tables = Tables(settings)
-        self.relay = Relay(self.tables, meter=Unmetered(), recorder=self.recorder)
+        self.relay = Relay(self.tables, meter=meter or Unmetered(), recorder=self.recorder)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -50,8 +50,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(settings: Gateway) -> AsyncIterator[Opened]:
-    found = Opened(settings)
+async def opened(settings: Gateway, *, meter: Meter | None = None) -> AsyncIterator[Opened]:
+    found = Opened(settings, meter=meter)
     try:
         yield found
     finally:

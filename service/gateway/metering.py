@@ -123,6 +123,13 @@ class Metering:
         self._rates.release(ticket.passed, used_tokens=prompt + completion)
         return cost / NANOS
 
+    def waive(self, ticket: MeteredTicket, usage: Usage) -> None:
+        """Count a ticket against limits alone; see there."""
+        self._ledger.settle(ticket.reservation, Count(requests=1))
+        self._rates.release(
+            ticket.passed, used_tokens=usage.prompt_tokens + usage.completion_tokens
+        )
+
     def refund(self, ticket: MeteredTicket) -> None:
         """Give back what a ticket holds; see there."""
         self._ledger.refund(ticket.reservation)
@@ -212,7 +219,7 @@ class _Charge:
 
 
 class MeteredTicket:
-    """What one admitted call holds; settled or refunded once."""
+    """What one admitted call holds; ended once."""
 
     __slots__ = ("_is_open", "_metering", "model", "passed", "reservation")
 
@@ -240,8 +247,18 @@ class MeteredTicket:
         self._is_open = False
         return self._metering.settle(self, usage)
 
+    def waive(self, usage: Usage) -> None:
+        """Charge nothing, but count the request and what it used. Later calls do nothing.
+
+        For what a server refused or failed at: nobody pays for that, and nobody repeats it
+        without a limit.
+        """
+        if self._is_open:
+            self._is_open = False
+            self._metering.waive(self, usage)
+
     def refund(self) -> None:
-        """Give everything back: nothing was used. Later calls do nothing."""
+        """Give everything back: nothing was sent. Later calls do nothing."""
         if self._is_open:
             self._is_open = False
             self._metering.refund(self)

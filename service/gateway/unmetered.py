@@ -29,5 +29,8 @@ class _Free:
         del usage
         return 0.0
 
+    def waive(self, usage: Usage) -> None:
+        """Nothing is counted."""
+
     def refund(self) -> None:
         """Nothing was taken."""
