@@ -74,7 +74,9 @@ class ModelParts:
     def meter(self) -> Metering:
         from service.gateway.metering import Metering
 
-        return Metering(self.settings.gateway, self.clerk)
+        meter = Metering(self.routes.current.settings, self.clerk)
+        self.routes.subscribe(meter.adopt)
+        return meter
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -94,15 +96,17 @@ class ModelParts:
         """Answers calls of models, from HTTP and from within: from memory, or by asking."""
         from service.gateway.cache import RepeatedCalls
 
-        return RepeatedCalls(
+        repeated = RepeatedCalls(
             self.relay.run,
-            settings=self.settings.gateway,
+            settings=self.routes.current.settings,
             variant=lambda call: self.routes.current.find(call.model).variant(
                 call.user, tag=call.target
             ),
             meter=self.meter,
             recorder=self.recorder,
         )
+        self.routes.subscribe(repeated.adopt)
+        return repeated
 
     @cached_property
     def within(self) -> Within:
@@ -152,7 +156,7 @@ class ModelParts:
     def tracing(self) -> Tracing | None:
         from service.tracing import open_tracing
 
-        return open_tracing(self.settings)
+        return open_tracing(self.settings, upstreams=lambda: self.routes.current.settings.upstreams)
 
     @cached_property
     def responses(self) -> ResponseStore:
@@ -160,6 +164,6 @@ class ModelParts:
 
         return ResponseStore(
             self.database,
-            most=self.settings.gateway.stored_responses,
+            most=lambda: self.routes.current.settings.stored_responses,
             most_bytes=self.settings.server.max_body_bytes,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from service.billing import Bill, open_bill
 from service.callers import Caller
 from service.conversations import Said
 from service.engines import Turn, Unsupported
+from service.gateway.estimate import likely_tokens
 from service.generating import Chosen
 from service.limits import Admission, Result, in_thread
 from service.redaction import redacted
@@ -29,6 +30,8 @@ from service.wiring import Components
 
 logger = logging.getLogger(__name__)
 
+SEARCH = "local/search"
+"""What limits, prices and usage call a search."""
 TEMPLATE_TOKENS = 512
 """Of a prompt, beside the question, what was said before and the passages; rather too many."""
 TOKENS_PER_CHUNK_TOKEN = 2
@@ -65,10 +68,16 @@ class Questions:
         self._components = components
         self._admission = admission
         self._seen = seen or Seen(components, Caller())
+        self._bill = Bill(None, 0)
 
     def asked_by(self, seen: Seen) -> Questions:
         """Return the same for one caller, who finds what it may see and nothing else."""
         return Questions(self._components, self._admission, seen=seen)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`x-ratelimit-*`, for the answer; none where the gateway counts the call of a model."""
+        return self._bill.headers
 
     async def answer(self, question: Question) -> Answer:
         """Return the whole answer."""
@@ -99,7 +108,7 @@ class Questions:
                 history=(*said, *question.history),
                 max_tokens=question.max_tokens,
             )
-            bill = await self._open_bill(question, chosen)
+            bill = self._bill = await self._open_bill(question, chosen)
             if self._components.settings.guards.personal_data == "on":
                 events = redacted(events)
             try:
@@ -152,13 +161,43 @@ class Questions:
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""
         self._check_length(request.text, "query")
-        async with self._admission.admit():
-            return await in_thread(lambda: self._search(collection, request))
+        tokens = likely_tokens(text_bytes([request.text]))
+        return await self.work(
+            lambda: self._search(collection, request),
+            model=SEARCH,
+            texts=[request.text],
+            used=lambda _: tokens,
+        )
 
-    async def work(self, work: Callable[[], Result]) -> Result:
-        """Run what blocks, in turn with questions and searches."""
+    async def work(
+        self,
+        work: Callable[[], Result],
+        *,
+        model: str,
+        texts: Sequence[str],
+        used: Callable[[Result], int],
+    ) -> Result:
+        """Run what blocks, in turn with questions and searches.
+
+        Args:
+            work: is run in a thread.
+            model: what limits, prices and usage call it.
+            texts: that it reads; they have no more tokens than bytes.
+            used: returns how many tokens these were, of the result.
+        """
         async with self._admission.admit():
-            return await in_thread(work)
+            bill = self._bill = await open_bill(
+                self._components.meter,
+                caller=self._seen.caller,
+                engine=model,
+                prompt_tokens=text_bytes(texts),
+            )
+            try:
+                result = await in_thread(work)
+                bill.settle(used(result))
+                return result
+            finally:
+                bill.close()
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._seen.collections.get(name)
@@ -202,8 +241,12 @@ class Questions:
 
 def most_prompt_tokens(question: Question, options: Retrieval) -> int:
     """Return what a model will hardly count more than: of text its bytes."""
-    texts = [question.text, *(turn.content for turn in question.history)]
-    said = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    said = text_bytes([question.text, *(turn.content for turn in question.history)])
     passages = options.passages if question.limit is None else question.limit
     chunks = passages * (1 + 2 * options.neighbours)
     return said + TEMPLATE_TOKENS + chunks * options.chunk_tokens * TOKENS_PER_CHUNK_TOKEN
+
+
+def text_bytes(texts: Iterable[str]) -> int:
+    """Return how many bytes some texts have, which is more than they have tokens."""
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from infra.gateway_settings import Upstream
     from infra.settings import Settings
 
 OPERATIONS = {
@@ -250,8 +251,14 @@ class Traced:
             span.end()
 
 
-def open_tracing(settings: Settings) -> Tracing | None:
+def open_tracing(
+    settings: Settings, *, upstreams: Callable[[], Mapping[str, Upstream]]
+) -> Tracing | None:
     """Return tracing as the settings ask for it, or None where they do not.
+
+    Args:
+        settings: where to, how much.
+        upstreams: returns those in force, which have names of providers.
 
     Raises:
         MissingDependency: the extra `otel` is not installed.
@@ -265,13 +272,17 @@ def open_tracing(settings: Settings) -> Tracing | None:
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     address = options.otlp_endpoint.rstrip("/")
-    providers = {name: each.provider for name, each in settings.gateway.upstreams.items()}
+
+    def provider_of(name: str) -> str:
+        found = upstreams().get(name)
+        return found.provider if found is not None else "ragstone"
+
     return Tracing(
         spans=OTLPSpanExporter(f"{address}/v1/traces"),
         metrics=PeriodicExportingMetricReader(OTLPMetricExporter(f"{address}/v1/metrics")),
         sample_ratio=options.sample_ratio,
         has_content=options.content,
-        provider_of=lambda upstream: providers.get(upstream, "ragstone"),
+        provider_of=provider_of,
     )
 
 

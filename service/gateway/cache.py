@@ -71,8 +71,9 @@ class RepeatedCalls:
         self._recorder = recorder
         self._clock = clock
         self._settings = settings
-        self._largest = max(settings.cache_bytes, LEAST_BYTES) // LARGEST_SHARE
         self._kept, self._named = self._empty()
+        self._forgotten = 0
+        """How often everything was dropped."""
         self._under_way: dict[bytes, SharedAnswer] = {}
 
     async def run(self, call: Call) -> GatewayReply:
@@ -90,11 +91,29 @@ class RepeatedCalls:
         call.was_looked_up = asked.variant is not None
         return await self._ask(call, asked).join()
 
+    def adopt(self, settings: Gateway) -> None:
+        """Go by other bounds from now on.
+
+        Whoever repeats an idempotency key is told the same as before: those answers are kept.
+        """
+        before, self._settings = self._settings, settings
+        if _bounds(before) == _bounds(settings):
+            return
+        named = self._named
+        self._kept, self._named = self._empty()
+        for key, answer in list(named.items()):
+            _keep(self._named, key, answer)
+
     def forget(self) -> int:
         """Drop every answer, those under way too once they have ended; returns how many."""
         count = len(self._kept) + len(self._named)
         self._kept, self._named = self._empty()
+        self._forgotten += 1
         return count
+
+    @property
+    def _largest(self) -> int:
+        return max(self._settings.cache_bytes, LEAST_BYTES) // LARGEST_SHARE
 
     def _empty(self) -> tuple[TTLCache[bytes, SharedAnswer], TTLCache[bytes, SharedAnswer]]:
         settings, clock = self._settings, self._clock
@@ -202,7 +221,7 @@ class RepeatedCalls:
 
     def _ask(self, call: Call, asked: _Asked) -> SharedAnswer:
         """Ask the model; the work for an idempotency key goes on if the caller leaves."""
-        kept, named = self._kept, self._named  # an answer goes where it was asked for, or nowhere
+        kept, forgotten = self._kept, self._forgotten  # it goes where it was asked for, or nowhere
         key, variant = asked.key, asked.variant
 
         def finished(answer: SharedAnswer) -> None:
@@ -211,8 +230,9 @@ class RepeatedCalls:
             if answer.is_complete and answer.size + OVERHEAD_BYTES <= self._largest:
                 if variant is None:
                     # A client that asks again is told the same, also that it was wrong.
-                    if answer.status < 500 and answer.status not in {408, 429}:
-                        named[key] = answer
+                    is_final = answer.status < 500 and answer.status not in {408, 429}
+                    if is_final and forgotten == self._forgotten:
+                        _keep(self._named, key, answer)
                 elif answer.status == 200 and _is_of(variant, answer.reply):
                     _keep(kept, key, answer)
 
@@ -263,12 +283,16 @@ def _fingerprint(call: Call, variant: Variant) -> bytes:
     access = call.caller.access
     principals = [] if access is None else sorted(access.principals)
     asked = {name: part for name, part in call.body.items() if name not in WITHOUT_MEANING}
-    where = [variant.upstream, variant.model, variant.tag]
+    where = [variant.upstream, variant.model, variant.tag, variant.opening]
     return _digest([call.caller.tenant, principals, call.path, call.model, where, asked])
 
 
 def _digest(value: Any) -> bytes:
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _bounds(settings: Gateway) -> tuple[float, ...]:
+    return settings.cache_bytes, settings.cache_seconds, settings.idempotency_seconds
 
 
 def _bounded(

@@ -84,7 +84,7 @@ class Outcome:
 
 
 class Ticket(Protocol):
-    """What one admitted call holds of its key's limits and budget; settled or refunded once."""
+    """What one admitted call holds of its key's limits and budget; ended once."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -95,8 +95,12 @@ class Ticket(Protocol):
         """Charge what was used, give the rest back, return the cost. Later calls do nothing."""
         ...
 
+    def waive(self, usage: Usage) -> None:
+        """Charge nothing, but count the request and what it used. Later calls do nothing."""
+        ...
+
     def refund(self) -> None:
-        """Give everything back: nothing was used. Later calls do nothing."""
+        """Give everything back: nothing was sent. Later calls do nothing."""
         ...
 
 

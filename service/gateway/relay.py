@@ -69,21 +69,22 @@ class Relay:
                     self._send_shadows(call, route, estimate.likely_tokens(prompt))
                 begun = await self._sender.begin(call, table, outcome)
         except TimeoutError as error:
+            # The caller says how long it waits, and the server read the prompt meanwhile.
             late = EngineTimedOut("The deadline passed before an answer began")
-            self._fail(outcome, late, ticket)
+            self._fail(outcome, late)
+            self._charge_prompt(outcome, ticket, prompt)
             raise late from error
         except RagstoneError as error:
-            self._fail(outcome, error, ticket)
+            self._fail(outcome, error)
+            self._waive(outcome, ticket, prompt)
+            self._end(outcome)
             raise
         except asyncio.CancelledError:
             outcome.status = LEFT
-            if outcome.attempts:  # the server read the prompt at least
-                outcome.usage = Usage(estimate.likely_tokens(prompt), 0)
-            self._settle(outcome, ticket)
+            self._charge_prompt(outcome, ticket, prompt)
             raise
         except BaseException:  # a fault of ours: the log tells, nobody pays
-            if ticket is not None:
-                ticket.refund()
+            self._waive(outcome, ticket, prompt)
             raise
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
@@ -109,20 +110,31 @@ class Relay:
             self._settle(outcome, ticket)
         else:
             outcome.error = "invalid_request"
-            self._refund(outcome, ticket)
+            if ticket is not None:
+                ticket.waive(Usage(prompt, 0))
+            self._end(outcome)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(answer.body))
         return GatewayReply(answer.status, headers, whole(answer.body), outcome)
 
-    def _fail(self, outcome: Outcome, error: RagstoneError, ticket: Ticket | None) -> None:
+    def _fail(self, outcome: Outcome, error: RagstoneError) -> None:
         failure = describe(error)
         outcome.status, outcome.error = failure.status, failure.code
-        self._refund(outcome, ticket)
 
-    def _refund(self, outcome: Outcome, ticket: Ticket | None) -> None:
-        if ticket is not None:
+    def _charge_prompt(self, outcome: Outcome, ticket: Ticket | None, prompt: int) -> None:
+        """Charge what a server read at least, if one was asked; it counts as a request anyway."""
+        if outcome.attempts:
+            outcome.usage = Usage(estimate.likely_tokens(prompt), 0)
+        self._settle(outcome, ticket)
+
+    def _waive(self, outcome: Outcome, ticket: Ticket | None, prompt: int) -> None:
+        """Charge nothing; what was sent counts against limits, or it could be repeated for ever."""
+        if ticket is None:
+            return
+        if outcome.attempts:
+            ticket.waive(Usage(estimate.likely_tokens(prompt), 0))
+        else:
             ticket.refund()
-        self._end(outcome)
 
     def _settle(self, outcome: Outcome, ticket: Ticket | None) -> None:
         if ticket is not None:
@@ -154,9 +166,11 @@ class Relay:
             async with asyncio.timeout(call.deadline - time.monotonic()):
                 begun = await send_aside(call, target)
         except TimeoutError:
-            self._fail(outcome, EngineTimedOut("The deadline passed before an answer began"), None)
+            self._fail(outcome, EngineTimedOut("The deadline passed before an answer began"))
+            self._end(outcome)
         except RagstoneError as error:
-            self._fail(outcome, error, None)
+            self._fail(outcome, error)
+            self._end(outcome)
         else:
             outcome.served = begun.model
             reply = self._relay(begun, outcome, None, prompt)

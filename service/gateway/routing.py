@@ -77,6 +77,8 @@ class Variant:
     model: str
     """As the server calls it."""
     tag: str
+    opening: int = 0
+    """The number of the upstream: behind another URL there may be another model."""
 
 
 class Route:
@@ -135,7 +137,7 @@ class Route:
         target = self.order(user, tag=tag)[0]
         if (version := target.version) is None:
             return None
-        return Variant(target.upstream.name, version, target.tag)
+        return Variant(target.upstream.name, version, target.tag, target.upstream.number)
 
     def _draw(self, user: str | None) -> Target:
         point = self._total * (random.random() if user is None else _share(self.name, user))

@@ -24,6 +24,7 @@ AFFINITY_SLACK = 4
 LONGEST_RETRY_AFTER = 60.0
 DRAIN_SECONDS = 600.0
 """For the calls under way at replicas that a reload took out."""
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Upstream:
         locations: Sequence[tuple[str, str | None]] = (),
     ) -> None:
         self.name = name
+        self.number = next(_numbers)
+        """Of this opening: one that takes its place, elsewhere or otherwise, has another."""
         self.settings = settings
         self.locations = tuple(locations)
         """URLs and keys that the servers were opened with."""

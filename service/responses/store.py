@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -36,12 +36,12 @@ class Stored:
 class ResponseStore:
     """Keeps the newest responses; the oldest make room."""
 
-    def __init__(self, database: Database, *, most: int, most_bytes: int) -> None:
+    def __init__(self, database: Database, *, most: Callable[[], int], most_bytes: int) -> None:
         """Take where they are kept.
 
         Args:
             database: at the current schema.
-            most: responses that are kept at most.
+            most: returns how many responses are kept at most.
             most_bytes: of one response with all its turns; a longer conversation ends.
         """
         self._database = database
@@ -77,7 +77,7 @@ class ResponseStore:
             names = [{"response_number": number, "file_id": each} for each in set(stored.documents)]
             if names:
                 connection.execute(insert(quoted), names)
-            newest = select(table.c.number).order_by(table.c.number.desc()).limit(self._most)
+            newest = select(table.c.number).order_by(table.c.number.desc()).limit(self._most())
             connection.execute(delete(table).where(table.c.number.not_in(newest)))
 
     def get(self, id_: str, caller: Caller) -> Stored:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from infra.errors import NotFound, TooLarge
 from retrieval.search import SearchRequest
@@ -41,7 +41,12 @@ router = APIRouter(
 
 @router.post("", response_model=ResponseOut, responses=STREAM)
 async def create(
-    body: ResponsesBody, request: Request, asked: Asked, caller: Asking, components: Parts
+    body: ResponsesBody,
+    request: Request,
+    asked: Asked,
+    caller: Asking,
+    components: Parts,
+    response: Response,
 ) -> Any:
     """Answer with a model, or from documents: `rag/<collection>`, or the tool `file_search`.
 
@@ -50,14 +55,17 @@ async def create(
     body.refuse_unsupported()
     earlier = await in_thread(lambda: _earlier(components, body, caller))
     draft = begin(body, earlier)
-    events = _events(draft, body, asked, _complete(components, request, caller))
+    limits: dict[str, str] = {}
+    events = _events(draft, body, asked, _complete(components, request, caller, limits))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
     if body.stream:
-        return EventStream(_frames(await begun(events)))
+        frames = _frames(await begun(events))
+        return EventStream(frames, headers={**asked.headers, **limits})
     async with aclosing(events):
         async for _ in events:
             pass
+    response.headers.update({**asked.headers, **limits})
     return draft.response
 
 
@@ -128,9 +136,16 @@ def _events(
     )
 
 
-def _complete(components: Components, request: Request, caller: Caller) -> Complete:
+def _complete(
+    components: Components, request: Request, caller: Caller, limits: dict[str, str]
+) -> Complete:
+    """Return what asks a model; `limits` are filled with what its answer says of them."""
+
     async def complete(body: dict[str, Any]) -> GatewayReply:
-        return await components.within.chat(body, caller=caller, state=request.scope["state"])
+        reply = await components.within.chat(body, caller=caller, state=request.scope["state"])
+        named = reply.headers.items()
+        limits.update({name: each for name, each in named if name.startswith("x-ratelimit-")})
+        return reply
 
     return complete
 

@@ -165,7 +165,7 @@ def test_only_the_asked_share_is_traced() -> None:
 
 
 def test_without_an_endpoint_nothing_is_traced() -> None:
-    assert open_tracing(load_settings()) is None
+    assert open_tracing(load_settings(), upstreams=dict) is None
 
 
 def test_spans_reach_a_collector_over_http() -> None:
@@ -185,7 +185,8 @@ def test_spans_reach_a_collector_over_http() -> None:
     thread.start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        tracing = open_tracing(load_settings(telemetry={"otlp_endpoint": endpoint}))
+        settings = load_settings(telemetry={"otlp_endpoint": endpoint})
+        tracing = open_tracing(settings, upstreams=dict)
         assert tracing is not None
         tracing.record(made_outcome())
         tracing.close()

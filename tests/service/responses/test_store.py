@@ -23,7 +23,7 @@ def made(number: int, text: str = "Hello") -> Stored:
 
 @pytest.fixture
 def store(database: Database) -> ResponseStore:
-    return ResponseStore(database, most=3, most_bytes=10_000)
+    return ResponseStore(database, most=lambda: 3, most_bytes=10_000)
 
 
 def test_what_was_put_is_returned(store: ResponseStore) -> None:
