@@ -34,6 +34,10 @@ class Call:
     """An answer to it might have been in memory, and was not."""
     target: str | None = None
     """The tag of the one target that may answer, where the caller asked for it."""
+    documents: tuple[str, ...] = ()
+    """Public ids of the documents that the body may quote, as far as this service wrote it."""
+    keeps_content: bool = True
+    """False where the body was made of documents for an answer: its own record has what is kept."""
 
     @property
     def is_stream(self) -> bool:

@@ -87,9 +87,8 @@ class InteractionRecorder:
     def record(self, outcome: Outcome) -> None:
         """Make an interaction of a call that ended."""
         call = outcome.call
-        content = None
-        if self._has_content:
-            content = {"request": call.body, "answer": outcome.text}
+        has_content = self._has_content and call.keeps_content
+        content = {"request": call.body, "answer": outcome.text} if has_content else None
         self._add(
             Interaction(
                 id=new_id("call-"),
@@ -110,6 +109,7 @@ class InteractionRecorder:
                 cost_nano=round(outcome.cost * NANO),
                 first_byte_seconds=_first_byte(outcome),
                 seconds=outcome.ended - outcome.started,
+                documents=call.documents if has_content else (),
                 content=content,
             )
         )

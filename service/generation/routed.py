@@ -50,6 +50,7 @@ class RoutedChat:
             body=dict(body),
             deadline=time.monotonic() + self._deadline_seconds,
             user=self._caller.key_id,
+            keeps_content=False,
         )
         reply = await self._send(call)
         async with aclosing(reply.pieces) as pieces:

@@ -36,15 +36,23 @@ class Draft:
     messages: Sequence[Message]
     """Of all turns so far, the request's included."""
     documents: tuple[str, ...] = ()
-    """Ids of the documents that it quotes."""
+    """Public ids of the documents that it may quote, in this turn or an earlier one."""
 
     @property
     def response(self) -> dict[str, Any]:
         return self.assembly.response
 
 
-def begin(body: ResponsesBody, earlier: Sequence[Message]) -> Draft:
-    """Return the response to a request before anything of it is written."""
+def begin(
+    body: ResponsesBody, earlier: Sequence[Message], *, documents: tuple[str, ...] = ()
+) -> Draft:
+    """Return the response to a request before anything of it is written.
+
+    Args:
+        body: the request.
+        earlier: what was said in earlier turns.
+        documents: public ids of those that they may quote.
+    """
     messages = [*earlier, *as_messages(body.items)]
     response: dict[str, Any] = {
         "id": new_id("resp_"),
@@ -75,7 +83,7 @@ def begin(body: ResponsesBody, earlier: Sequence[Message]) -> Draft:
         "user": body.user,
         "metadata": body.metadata or {},
     }
-    return Draft(Assembly(response), messages)
+    return Draft(Assembly(response), messages, documents)
 
 
 async def write_with_model(
@@ -164,7 +172,8 @@ async def _from_answer(
             case Retrieved():
                 results = [_result(passage) for passage in event.passages]
                 told = assembly.found(results if shows_results else None)
-                draft.documents = tuple(passage.document_id for passage in event.passages)
+                found = (passage.document_id for passage in event.passages)
+                draft.documents = tuple(dict.fromkeys((*draft.documents, *found)))
             case Text():
                 told = assembly.text(event.text)
             case Cited():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from sqlalchemy.exc import StatementError
 
-from infra.errors import NotFound, TooLarge
+from infra.errors import NotFound, RagstoneError, TooLarge
 from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
@@ -19,7 +21,7 @@ from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
 from service.responses.store import Stored
-from service.responses.turns import Message, as_question, output_messages
+from service.responses.turns import as_question, output_messages
 from service.responses.writing import (
     Complete,
     Draft,
@@ -33,6 +35,8 @@ from service.schemas.responses import ItemList, ResponseOut, ResponsesBody
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
 from service.streaming import EventStream, begun, frame
 from service.wiring import Components
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(
     prefix="/v1/responses", tags=["responses"], route_class=StrictRoute, responses=OPENAI_ERRORS
@@ -49,8 +53,8 @@ async def create(
     """
     body.refuse_unsupported()
     earlier = await in_thread(lambda: _earlier(components, body, caller))
-    draft = begin(body, earlier)
-    events = _events(draft, body, asked, _complete(components, request, caller))
+    draft = begin(body, earlier.messages, documents=earlier.documents)
+    events = _events(draft, body, asked, _complete(components, request, caller, draft))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
     if body.stream:
@@ -110,6 +114,7 @@ def _events(
         text=text,
         collection=body.model.removeprefix(MODEL_PREFIX),
         history=history,
+        quoted=draft.documents,
         max_tokens=body.max_output_tokens,
         parameter="input",
     )
@@ -128,43 +133,54 @@ def _events(
     )
 
 
-def _complete(components: Components, request: Request, caller: Caller) -> Complete:
+def _complete(components: Components, request: Request, caller: Caller, draft: Draft) -> Complete:
     async def complete(body: dict[str, Any]) -> GatewayReply:
-        return await components.within.chat(body, caller=caller, state=request.scope["state"])
+        return await components.within.chat(
+            body, caller=caller, state=request.scope["state"], documents=draft.documents
+        )
 
     return complete
 
 
 async def _kept(
-    events: AsyncGenerator[Event, None], store: Callable[[], None]
+    events: AsyncGenerator[Event, None], store: Callable[[], bool]
 ) -> AsyncGenerator[Event, None]:
-    """Store the response before its last event is told: who has seen the end can go on from it."""
+    """Store the response before its last event is told: who has seen the end can go on from it.
+
+    One that cannot be stored was paid for all the same: it is told, and says that it is not stored.
+    """
     async with aclosing(events):
         async for event in events:
             if event["type"] in {"response.completed", "response.incomplete"}:
-                await in_thread(store)
+                event["response"]["store"] = await in_thread(store)
             yield event
 
 
-def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
+def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> bool:
     items = [
         {"id": f"item_{at}", **item.model_dump(mode="json", exclude_none=True)}
         for at, item in enumerate(body.items)
     ]
     messages = [*draft.messages, *output_messages(draft.response["output"])]
-    stored = Stored(draft.response, items, messages)
-    components.responses.put(stored, caller, documents=draft.documents)
+    stored = Stored(draft.response, items, messages, draft.documents)
+    try:
+        components.responses.put(stored, caller)
+    except (RagstoneError, StatementError) as error:
+        why = error.message if isinstance(error, RagstoneError) else type(error.orig).__name__
+        logger.warning("response %s is not stored: %s", draft.response["id"], why)
+        draft.response["store"] = False
+    return bool(draft.response["store"])
 
 
-def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> list[Message]:
+def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored:
     if body.previous_response_id is None:
-        return []
-    messages = list(components.responses.get(body.previous_response_id, caller).messages)
+        return Stored({}, (), ())
+    earlier = components.responses.get(body.previous_response_id, caller)
     limit = components.settings.server.max_body_bytes
-    size = sum(len(str(message.get("content"))) for message in messages)
+    size = sum(len(str(message.get("content"))) for message in earlier.messages)
     if size > limit:
         raise TooLarge(f"The conversation has {size:,} characters; begin a new one")
-    return messages
+    return earlier
 
 
 async def _frames(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
