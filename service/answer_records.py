@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from infra import telemetry
-from infra.contracts import Answer, Citation, Interaction, Passage
+from infra.contracts import Answer, Interaction
 from infra.errors import RagstoneError
-from infra.security import new_id
+from service.answer_interactions import Subject, Told, interaction_of
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
-from service.callers import Caller
 from service.errors import describe
 
-OK = 200
 CLIENT_LEFT = 499
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is answered, for whom, by whom."""
-
-    question: str
-    collection: str
-    """Its name."""
-    engine: str
-    """The one that is asked first."""
-    caller: Caller
-    quoted: Sequence[str] = ()
-    """Public ids of the documents that earlier turns may quote."""
 
 
 class AnswerRecords:
@@ -72,20 +54,19 @@ class AnswerRecord:
         self._records = records
         self._subject = subject
         self._started = time.monotonic()
-        self._passages: tuple[Passage, ...] = ()
-        self._citations: list[Citation] = []
-        self._text = ""
+        self._told = Told()
         self._has_ended = False
 
     def note(self, event: AnswerEvent) -> None:
         """Look at an event on its way to the caller."""
+        told = self._told
         match event:
             case Retrieved():
-                self._passages = event.passages
+                told.passages = event.passages
             case Text():
-                self._text += event.text
+                told.text += event.text
             case Cited():
-                self._citations.append(event.citation)
+                told.citations = (*told.citations, event.citation)
             case Finished():
                 self._finish(event.answer)
 
@@ -103,7 +84,7 @@ class AnswerRecord:
             raise
 
     def _finish(self, answer: Answer) -> None:
-        self._text, self._citations = answer.text, list(answer.citations)
+        self._told = Told(answer.passages, answer.text, answer.citations)
         self._end(
             id=answer.id,
             outcome="answered" if answer.answerable else "abstained",
@@ -119,43 +100,14 @@ class AnswerRecord:
         if self._has_ended:
             return
         self._has_ended = True
-        subject, has_content = self._subject, self._records.has_content
-        values: dict[str, Any] = {
-            "id": new_id("answer-"),
-            "kind": "answer",
-            "at": self._records.now(),
-            "model": f"rag/{subject.collection}",
-            "status": OK,
-            "request_id": telemetry.request_id.get(),
-            "tenant": subject.caller.tenant,
-            "key_id": subject.caller.key_id,
-            "collection": subject.collection,
-            "upstream": subject.engine,
-            "tag": "live",
-            "seconds": time.monotonic() - self._started,
-            "documents": self._documents() if has_content else (),
-            "content": self._content() if has_content else None,
-        }
-        self._records.add(Interaction(**{**values, **how}))
-
-    def _documents(self) -> tuple[str, ...]:
-        found = {passage.document_id for passage in self._passages}
-        return tuple(sorted(found.union(self._subject.quoted)))
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "question": self._subject.question,
-            "answer": self._text,
-            "citations": [
-                {
-                    "document_id": each.document_id,
-                    "document_version": each.document_version,
-                    "start_char": each.start_char,
-                    "end_char": each.end_char,
-                    "text": each.text,
-                    "support": each.support,
-                }
-                for each in self._citations
-            ],
-            "passages": [each.chunk_id for each in self._passages],
-        }
+        records = self._records
+        values = {"seconds": time.monotonic() - self._started, **how}
+        records.add(
+            interaction_of(
+                self._subject,
+                self._told,
+                at=records.now(),
+                has_content=records.has_content,
+                **values,
+            )
+        )

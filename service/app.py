@@ -146,6 +146,7 @@ def _open(components: Components) -> Follower:
         "ingester",
         "builds",
         "answering",
+        "retriever",
         "files",
         "batches",
         "jobs",

@@ -87,7 +87,12 @@ class ModelParts:
         """Asks models."""
         from service.gateway.relay import Relay
 
-        return Relay(self.routes, meter=self.meter, recorder=self.recorder)
+        return Relay(
+            self.routes,
+            meter=self.meter,
+            recorder=self.recorder,
+            keeps_text=self.settings.telemetry.content,
+        )
 
     @cached_property
     def gateway(self) -> RepeatedCalls:

@@ -16,7 +16,7 @@ from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
-from service.answer_records import Subject
+from service.answer_interactions import Subject
 from service.answering import AnswerEvent, Finished
 from service.billing import Bill, open_bill
 from service.callers import Caller

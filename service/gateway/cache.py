@@ -133,9 +133,12 @@ class RepeatedCalls:
         finally:
             ticket.settle(Usage())
         now = self._clock()
-        self._recorder.record(
-            Outcome(call, reply.status, source=how, started=started, first_byte=now, ended=now)
+        outcome = Outcome(
+            call, reply.status, source=how, started=started, first_byte=now, ended=now
         )
+        if found.is_complete and reply.outcome is not None:
+            outcome.transcript = reply.outcome.transcript
+        self._recorder.record(outcome)
         return reply
 
     def _ask(

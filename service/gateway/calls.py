@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from infra.contracts import Usage
 from service.callers import Caller
+from service.gateway.transcripts import Transcript
 
 Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
 
@@ -70,8 +71,18 @@ class Outcome:
     cost: float = 0.0
     error: str | None = None
     """The code of the error object, if it failed."""
-    text: str | None = None
-    """The answer, only where settings ask for content."""
+    transcript: Transcript | None = None
+    """Of the answer, only where settings ask for content."""
+
+    @property
+    def text(self) -> str | None:
+        """The answer as far as it was told, None where it is not kept."""
+        return None if self.transcript is None else self.transcript.text
+
+    def listen(self, events: bytes) -> None:
+        """Note what these events of a stream say, where it is to be kept."""
+        if self.transcript is not None:
+            self.transcript.add_events(events)
 
 
 class Ticket(Protocol):

@@ -329,9 +329,10 @@ async def send_aside(call: Call, target: Target, outcome: Outcome) -> None:
             _note_whole(outcome, begun.whole)
             return
         events = cast("Events", begun.events)
+        outcome.listen(begun.first)
         async with aclosing(cast("AsyncGenerator[bytes, None]", begun.pieces)) as pieces:
             async for piece in pieces:
-                events.feed(piece)
+                outcome.listen(events.feed(piece))
         outcome.usage = events.usage or outcome.usage
         outcome.pieces, outcome.finish_reason = events.count, events.finish_reason
     finally:
@@ -342,6 +343,8 @@ def _note_whole(outcome: Outcome, whole: Whole) -> None:
     outcome.status = whole.status
     outcome.usage = whole.usage or outcome.usage
     outcome.finish_reason = whole.finish_reason
+    if outcome.transcript is not None:
+        outcome.transcript.add_body(whole.body)
 
 
 def outgoing(call: Call, model: str) -> bytes:
