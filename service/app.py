@@ -162,6 +162,7 @@ def _open(components: Components) -> Follower:
         components.collections,
         components.views,
         warm=lambda item: components.embedders.of(item.recipe, collection=item.name),
+        on_removed=components.gateway.forget,
     )
 
 
