@@ -24,7 +24,8 @@ class Upstream(Section):
     api_key: SecretStr | None = None
     """Sent to the servers as a Bearer token."""
     provider: str = "vllm"
-    """What traces and metrics call it: `vllm`, `openai`, ..."""
+    """What traces and metrics call it; to `openai` and `azure.ai.openai` the bound of an answer is
+    sent as `max_completion_tokens`, to others as `max_tokens`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the plug-in."""
     max_running: int = Field(default=256, ge=1)

@@ -216,7 +216,7 @@ class Answering:
                 watch.skip()
         if draft.end is None:
             raise EngineFailed(f"The engine {self._engine.name!r} stopped before the answer's end")
-        if not draft.has_quotes:
+        if not (draft.has_quotes or draft.end.notes.has_read_markers):
             citations = await self._verify_markers(draft, prompt)
             watch.lap("verify")
             for citation in citations:

@@ -21,6 +21,8 @@ from tiny_llm import write_llm
 
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venvs" / "vllm" / "bin" / "python"
+INSTALLED = ROOT / ".venvs" / "vllm" / "engine.done"
+"""Written last: without it an install was cut short, as by a full disk."""
 MODEL = "tiny"
 KEY = "key-of-the-tests"
 START_SECONDS = 300.0
@@ -126,7 +128,7 @@ def shared_server(folder: Path, *, owner: int) -> VllmServer:
         folder: that all processes of the run share.
         owner: the process that the server ends with.
     """
-    if not PYTHON.exists():
+    if not INSTALLED.exists():
         raise Unavailable("no vLLM here; `make vllm` installs it")
     folder.mkdir(exist_ok=True)
     known = folder / "server.json"

@@ -72,7 +72,9 @@ class Notes:
     unsupported: tuple[tuple[int, int], ...] = ()
     """Stretches of the answer that no source carries."""
     unknown: int = 0
-    """Markers of sources that are not there, taken out of the text."""
+    """Markers that nothing in the sources stands behind, taken out of the text."""
+    has_read_markers: bool = False
+    """Its markers became quotes or were taken out; what else is in brackets is none."""
 
 
 @dataclass(frozen=True, slots=True)

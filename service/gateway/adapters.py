@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from infra.artifacts.store import ArtifactStore
 from infra.errors import EngineFailed, NotReady, RagstoneError
 from service.gateway.adapter_files import NAME_DIGITS, Adapter, Base, check, fetch
 from service.gateway.adapter_hosts import AdapterHost, Unreachable
+from service.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +44,6 @@ class Pace:
     """A version that was replaced stays loaded at least so long: other processes may use it."""
     drain_seconds: float = 600.0
     """After which it goes even if requests are under way; these are not broken off."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterStatus:
-    """An adapter at an upstream."""
-
-    upstream: str
-    reference: str
-    replicas: Mapping[str, str | None]
-    """By address, the name it is served under there."""
-    problem: str | None
 
 
 @dataclass(slots=True)
@@ -111,6 +101,8 @@ class Adapters:
         self._problems: dict[tuple[str, str], RagstoneError] = {}
         self._fetched: dict[str, Adapter] = {}
         self._round = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By address: upstreams may share a replica, which is asked or told one thing at a time."""
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -136,19 +128,6 @@ class Adapters:
         self._forget(address)
         self._due.set()
 
-    def status(self) -> list[AdapterStatus]:
-        """Return every adapter that is wanted, and where it is served."""
-        return [
-            AdapterStatus(
-                upstream,
-                reference,
-                {host.address: self.served_name(reference, host.address) for host in place.hosts},
-                problem.message if (problem := self._problems.get((upstream, reference))) else None,
-            )
-            for upstream, place in self._places().items()
-            for reference in sorted(place.references)
-        ]
-
     def start(self) -> None:
         """Look again and again, from now on."""
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -157,49 +136,66 @@ class Adapters:
         """Stop looking; what is loaded stays so."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Bring every replica to where it should be; failures are kept as problems."""
+        """Bring every replica to where it should be; failures are kept as problems.
+
+        Upstreams are looked after side by side: one that is slow or broken holds up no other.
+        """
         async with self._round:
             places = self._places()
-            for upstream, place in places.items():
-                present = await self._look(place)
-                for reference in sorted(place.references):
-                    await self._bring(upstream, reference, place, present)
+            outcomes = await asyncio.gather(
+                *(self._tend(upstream, place) for upstream, place in places.items()),
+                return_exceptions=True,
+            )
             self._drop_unwanted(places)
             await self._let_go(places)
+            _raise_first(outcomes)
 
     async def _watch(self) -> None:
+        rounds = Rounds("the adapters")
         while True:
             self._due.clear()
-            await self.refresh()
+            await rounds.attempt(self.refresh)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.watch_seconds):
                     await self._due.wait()
 
+    async def _tend(self, upstream: str, place: Place) -> None:
+        present = await self._look(place)
+        for reference in sorted(place.references):
+            await self._bring(upstream, reference, place, present)
+
     async def _look(self, place: Place) -> dict[AdapterHost, Base]:
         """Ask the replicas what they have; return those that answer, with what they serve."""
-        answers = await asyncio.gather(
-            *(host.models() for host in place.hosts), return_exceptions=True
+        found = await asyncio.gather(
+            *(self._look_at(host, place.base) for host in place.hosts), return_exceptions=True
         )
-        present = {}
-        for host, answer in zip(place.hosts, answers, strict=True):
-            if isinstance(answer, Unreachable):
-                self._forget(host.address)
-            elif isinstance(answer, EngineFailed):
-                if host.address not in self._failing:
-                    logger.warning("%s", answer.message)
-                self._failing.add(host.address)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                self._failing.discard(host.address)
-                self._reconcile(host.address, answer.adapters)
-                self._take_over(host.address, answer.adapters)
-                present[host] = replace(place.base, names=place.base.names | answer.base)
-        return present
+        _raise_first(found)
+        return {
+            host: base
+            for host, base in zip(place.hosts, found, strict=True)
+            if isinstance(base, Base)
+        }
+
+    async def _look_at(self, host: AdapterHost, base: Base) -> Base | None:
+        address = host.address
+        async with self._turns[address]:
+            try:
+                answer = await host.models()
+            except Unreachable:
+                self._forget(address)
+                return None
+            except EngineFailed as error:
+                if address not in self._failing:
+                    logger.warning("%s", error.message)
+                self._failing.add(address)
+                return None
+            self._failing.discard(address)
+            self._reconcile(address, answer.adapters)
+            self._take_over(address, answer.adapters)
+            return replace(base, names=base.names | answer.base)
 
     def _reconcile(self, address: str, adapters: frozenset[str]) -> None:
         """Believe the replica: what it does not list is not served there."""
@@ -229,7 +225,11 @@ class Adapters:
             adapter = await asyncio.to_thread(self._fetch, reference)
             for base in present.values():
                 check(adapter, base)
-            await _all(self._load(host, adapter) for host in present)
+            _raise_first(
+                await asyncio.gather(
+                    *(self._load(host, adapter) for host in present), return_exceptions=True
+                )
+            )
         except RagstoneError as error:
             if str(self._problems.get((upstream, reference))) != str(error):
                 logger.error("%r is not served as it should be: %s", reference, error.message)
@@ -246,14 +246,16 @@ class Adapters:
         return known
 
     async def _load(self, host: AdapterHost, adapter: Adapter) -> None:
-        if adapter.name in self._loaded[host.address]:
-            return
-        await host.load(adapter.name, adapter.folder)
-        if adapter.name not in (await host.models()).adapters:
-            raise EngineFailed(f"{host.address} loaded {adapter.name!r} and does not list it")
-        await host.try_out(adapter.name)
-        self._loaded[host.address].add(adapter.name)
-        logger.info("%s has loaded %s", host.address, adapter.name)
+        address, name = host.address, adapter.name
+        async with self._turns[address]:
+            if name in self._loaded[address]:
+                return
+            await host.load(name, adapter.folder)
+            if name not in (await host.models()).adapters:
+                raise EngineFailed(f"{address} loaded {name!r} and does not list it")
+            await host.try_out(name)
+            self._loaded[address].add(name)
+        logger.info("%s has loaded %s", address, name)
 
     def _flip(self, reference: str, name: str, place: Place) -> None:
         """Send what comes from now on to a version, at all replicas in the same moment."""
@@ -297,8 +299,8 @@ class Adapters:
                 logger.info("%s has unloaded %s", address, name)
 
 
-async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait for all of them to end, then raise what the first that failed did."""
-    for outcome in await asyncio.gather(*works, return_exceptions=True):
+def _raise_first(outcomes: Iterable[object]) -> None:
+    """Raise what the first that failed did, once all of them have ended."""
+    for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome

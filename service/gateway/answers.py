@@ -95,6 +95,12 @@ async def refuse(reply: Reply, address: str) -> Whole:
     return Whole(status, orjson.dumps({"error": error}))
 
 
+def is_about_length(refusal: Whole) -> bool:
+    """Whether a server's words are about how long prompt and answer are together."""
+    words = refusal.body.lower()
+    return b"max_" in words or b"context" in words or b"reads and writes" in words
+
+
 def _error_of(body: bytes) -> dict[str, Any]:
     """Return OpenAI's error object, also from the flat form of older servers."""
     try:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from infra.contracts import Usage
 from service.callers import Caller
+from service.gateway.longest import Longest
 from service.gateway.transcripts import Transcript
 
 Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
@@ -39,6 +40,8 @@ class Call:
     """Public ids of the documents that the body may quote, as far as this service wrote it."""
     keeps_content: bool = True
     """False where the body was made of documents for an answer: its own record has what is kept."""
+    longest: Longest | None = None
+    """How long the answers may be: what was reserved for them, and what servers are told."""
 
     @property
     def is_stream(self) -> bool:

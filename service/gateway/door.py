@@ -20,10 +20,10 @@ from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
 from service.gateway.calls import Call
+from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply
 from service.gateway.routing import Route
-from service.gateway.sending import TIMEOUT_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class Door:
         tag = given.get(TARGET_HEADER)
         if tag is not None:
             caller.require("admin")
+            caller.require_operator()
         seconds = _seconds(given.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
         return Call(
             request_id=scope["state"]["request_id"],

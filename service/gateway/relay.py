@@ -18,6 +18,7 @@ from service.engines import Reply
 from service.errors import describe
 from service.gateway import estimate
 from service.gateway.calls import Call, Meter, Outcome, Recorder, Ticket
+from service.gateway.longest import Longest, longest_answers
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply, whole
 from service.gateway.routing import Route, Target
@@ -66,7 +67,8 @@ class Relay:
             table = self._tables.current
             route = table.find(call.model)
             prompt = estimate.prompt_tokens(call.body)
-            completion = _completion_tokens(call, route, prompt)
+            call.longest = _longest(call, route, prompt)
+            completion = call.longest.total
             ticket = self._meter.try_admit(call, prompt_tokens=prompt, completion_tokens=completion)
             async with asyncio.timeout(call.deadline - time.monotonic()):
                 if ticket is None:
@@ -195,20 +197,18 @@ class _Inner:
         await self._reply.pieces.aclose()
 
 
-def _completion_tokens(call: Call, route: Route, prompt: int) -> int:
-    """Return how long the answer may be at most.
+def _longest(call: Call, route: Route, prompt: int) -> Longest:
+    """Return how long the answers may be at most.
 
     Raises:
         InvalidRequest: prompt and answer together exceed what the model reads and writes.
     """
     context = route.settings.context_tokens
-    tokens = estimate.completion_tokens(call.body, prompt=prompt, context=context)
-    if context is not None:
-        asked = tokens // int(call.body.get("n") or 1) + estimate.fewest_tokens(prompt)
-        if asked > context:
-            raise InvalidRequest(
-                f"{route.name!r} reads and writes {context:,} tokens in one request; the messages "
-                f"and the answer asked for take at least {asked:,}",
-                parameter="messages" if "messages" in call.body else None,
-            )
-    return tokens
+    longest = longest_answers(call.path, call.body, prompt=prompt, context=context)
+    if context is not None and longest.least > context:
+        raise InvalidRequest(
+            f"{route.name!r} reads and writes {context:,} tokens in one request; the messages "
+            f"and the answer asked for take at least {longest.least:,}",
+            parameter="messages" if "messages" in call.body else None,
+        )
+    return longest

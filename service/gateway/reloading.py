@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from infra.gateway_settings import Upstream as UpstreamSettings
 from service.engines import ModelServer, ServerContext, open_server
 from service.gateway.routing import Served, Table, check
 from service.gateway.upstreams import DRAIN_SECONDS, Upstream
+from service.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +124,9 @@ class Tables:
         for task in (*self._tasks, *self._leaving):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
-        for upstream in self.current.upstreams.values():
-            await upstream.close()
+        async with AsyncExitStack() as stack:  # one that fails to close keeps no other open
+            for upstream in self.current.upstreams.values():
+                stack.push_async_callback(upstream.close)
 
     def _build(self, settings: Gateway, known: Mapping[str, Upstream]) -> Table:
         check(settings)
@@ -157,11 +160,15 @@ class Tables:
         task.add_done_callback(self._leaving.discard)
 
     async def _probe(self) -> None:
+        rounds = Rounds("the model servers")
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            self._follow_engines()
-            for upstream in self.current.upstreams.values():
-                await upstream.probe()
+            await rounds.attempt(self._look_at_servers)
+
+    async def _look_at_servers(self) -> None:
+        self._follow_engines()
+        for upstream in self.current.upstreams.values():
+            await upstream.probe()
 
     def _follow_engines(self) -> None:
         """Take engines in that were started, stopped or moved to other ports meanwhile."""
@@ -174,19 +181,20 @@ class Tables:
                 return
 
     async def _watch(self, file: Path) -> None:
+        rounds = Rounds("the settings")
         seen = _stamp(file)
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = _stamp(file)
             if now != seen:
                 seen = now
-                await self._reload_or_say_why()
+                await rounds.attempt(self._reload_or_say_why)
 
     async def _reload_or_say_why(self) -> None:
         """Reload where nobody waits for the answer: a failure is logged, and changes nothing."""
         try:
             await self.reload()
-        except RagstoneError as error:
+        except (RagstoneError, OSError) as error:
             logger.error("the routes stay as they are: %s", error)
 
     def _on_signal(self) -> None:

@@ -7,14 +7,12 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
-import orjson
-
-from infra.errors import EngineFailed, EngineTimedOut, InvalidRequest, Overloaded, RagstoneError
+from infra.errors import EngineFailed, EngineTimedOut, Overloaded, RagstoneError
 from service.engines import Reply
 from service.gateway import answers, estimate
 from service.gateway.adapters import Lease
@@ -22,6 +20,7 @@ from service.gateway.answers import Refused, Whole
 from service.gateway.calls import Call, Outcome
 from service.gateway.events import Events
 from service.gateway.naming import Naming
+from service.gateway.outgoing import headers_for, is_refusable, outgoing, wants_usage
 from service.gateway.routing import Adapted, Route, Table, Target
 from service.gateway.upstreams import Replica
 
@@ -238,19 +237,21 @@ async def _begin(begun: Begun, call: Call) -> None:
     begun.lease = _lease(begun)
     name = begun.lease.name if begun.lease else begun.target.model
     rename = Naming(name, call.model)
-    reply = await begun.replica.server.send(
-        call.path,
-        outgoing(call, name),
-        headers=_headers(call, begun.started),
-        timeout_seconds=patience,
-    )
+    reply = await _ask(begun, call, name)
+    if reply.status == 400 and is_refusable(call):
+        begun.whole = await _refusal(begun, reply)
+        if not answers.is_about_length(begun.whole):
+            return
+        # It has room for less than our bound, so that it needs none.
+        begun.whole = None
+        reply = await _ask(begun, call, name, is_bounded=False)
     try:
         if reply.status == 404 and begun.target.adapter is not None:
             # It was started anew since it was last looked at.
             begun.target.adapter.served.lost(begun.replica.server.address)
             raise _not_served(begun.target)
         if reply.status != 200:
-            begun.whole = await answers.refuse(reply, begun.replica.server.address)
+            begun.whole = await _refusal(begun, reply)
         elif call.is_stream:
             events = Events(strip_usage=not wants_usage(call.body), rename=rename)
             await _begin_stream(begun, reply, events, patience=patience)
@@ -260,6 +261,24 @@ async def _begin(begun: Begun, call: Call) -> None:
     except BaseException:
         await reply.close()
         raise
+
+
+async def _ask(begun: Begun, call: Call, model: str, *, is_bounded: bool = True) -> Reply:
+    return await begun.replica.server.send(
+        call.path,
+        outgoing(
+            call,
+            model,
+            provider=begun.target.upstream.settings.provider,
+            is_bounded=is_bounded,
+        ),
+        headers=headers_for(call, begun.started),
+        timeout_seconds=begun.target.first_byte_seconds,
+    )
+
+
+async def _refusal(begun: Begun, reply: Reply) -> Whole:
+    return await answers.refuse(reply, begun.replica.server.address)
 
 
 def _unserved(target: Target) -> list[Replica]:
@@ -345,35 +364,3 @@ def _note_whole(outcome: Outcome, whole: Whole) -> None:
     outcome.finish_reason = whole.finish_reason
     if outcome.transcript is not None:
         outcome.transcript.add_body(whole.body)
-
-
-def outgoing(call: Call, model: str) -> bytes:
-    """Return the body as the server gets it: its own name of the model, usage always asked for.
-
-    Raises:
-        InvalidRequest: the body is nested too deep.
-    """
-    body: dict[str, Any] = {**call.body, "model": model}
-    if call.is_stream:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    try:
-        return orjson.dumps(body)
-    except orjson.JSONEncodeError as error:
-        raise InvalidRequest(f"The body cannot be passed on: {error}") from error
-
-
-def wants_usage(body: Mapping[str, Any]) -> bool:
-    """Whether the caller of a stream asked for the usage."""
-    return bool((body.get("stream_options") or {}).get("include_usage"))
-
-
-def _headers(call: Call, now: float) -> dict[str, str]:
-    return {
-        **call.headers,
-        "x-request-id": call.request_id,
-        TIMEOUT_HEADER: f"{call.deadline - now:.3f}",
-    }
-
-
-TIMEOUT_HEADER = "x-ragstone-timeout-seconds"
-"""What is left of the deadline; another Ragstone behind this one keeps it."""

@@ -173,6 +173,7 @@ class Generative:
                 left_out=composed.left_out,
                 unsupported=unsupported(told.text, told.quotes) if is_marking else (),
                 unknown=writer.unknown,
+                has_read_markers=True,
             ),
         )
 
@@ -258,7 +259,7 @@ def _declined(
         usage=Usage(0, 0),
         answerable=False,
         reason=reason,
-        notes=Notes(prompt_version=template.digest, left_out=left_out or {}),
+        notes=Notes(prompt_version=template.digest, left_out=left_out or {}, has_read_markers=True),
     )
 
 

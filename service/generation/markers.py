@@ -6,13 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-# [2], [1, 3] and the form that some models were taught, 【2】 or 【2†L10-L12】.
-_NUMBERS = r"\d{1,3}(?: ?[,;] ?\d{1,3}){0,9}"
-_MARKER = re.compile(rf"\[ ?({_NUMBERS}) ?\]|【({_NUMBERS})(?:†[L\d-]{{0,24}})?】")
-_BEGUN = re.compile(
-    r"\[ ?(?:\d{1,3}(?: ?[,;] ?\d{1,3}){0,9}(?: ?[,;]? ?)?)?\Z"
-    r"|【(?:\d{1,3}(?: ?[,;] ?\d{1,3}){0,9}(?: ?[,;] ?|†[L\d-]{0,24})?)?\Z"
-)
+from service.generation.bracketed import BEGUN, LONGEST, MARKER, numbers_of
+
 _BLANKS = " \t"
 
 
@@ -40,7 +35,7 @@ class Markers:
     """
 
     def __init__(self, refusal: str) -> None:
-        self._token = re.compile(rf"{_MARKER.pattern}|(?P<refusal>{re.escape(refusal)})")
+        self._token = re.compile(rf"(?i:{MARKER.pattern})|(?P<refusal>{re.escape(refusal)})")
         self._refusal = refusal
         self._waiting = ""
 
@@ -72,20 +67,17 @@ class Markers:
                 items += [text, Refusal()] if text else [Refusal()]
                 continue
             bare = text.rstrip(_BLANKS)
-            numbers = [int(number) for number in re.findall(r"\d+", match[1] or match[2])]
             if bare:
                 items.append(bare)
-            items.append(Marker(tuple(dict.fromkeys(numbers)), lead=text[len(bare) :]))
+            items.append(Marker(numbers_of(match["numbers"]), lead=text[len(bare) :]))
         self._waiting = self._waiting[told:]
         return items
 
     def _held_from(self) -> int:
         """Where the part begins that the next piece may turn into a marker or a refusal."""
         text = self._waiting
-        held = len(text)
-        begun = max(text.rfind("["), text.rfind("【"))
-        if begun >= 0 and _BEGUN.match(text, begun):
-            held = begun
+        begun = BEGUN.search(text, max(0, len(text) - LONGEST))
+        held = len(text) if begun is None else begun.start()
         for size in range(min(len(self._refusal) - 1, len(text)), 0, -1):
             if text.endswith(self._refusal[:size]):
                 held = min(held, len(text) - size)

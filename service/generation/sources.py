@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 
 from infra.contracts import Passage
+from service.generation.bracketed import BRACKETS, MARKER
 
 MARK = "| "
 """Opens every line of a source; no line of ours opens with it."""
@@ -22,12 +23,14 @@ _UNSEEN = re.compile(
 # Chat templates write roles with such words, and tokenizers read them back as control tokens
 # wherever they stand: <|im_end|>, </s>, <start_of_turn>, [INST], <<SYS>>.
 _CONTROL = re.compile(
-    r"<(?=\||/?(?:s|bos|eos|pad|unk|mask|sep|cls|start_of_turn|end_of_turn|think|tool_call"
-    r"|tool_response|tools|system|user|assistant)>|<SYS>>|</SYS>>|｜)"
-    r"|(?<=\|)(?=>)|(?<=｜)(?=>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|IMG)\b)",
+    r"<(?=\||/?(?:s|bos|eos|pad|unk|mask|sep|cls|sop|eop|start_of_turn|end_of_turn|start_of_image"
+    r"|think|tool_call|tool_response|tools|system|user|assistant)>|<SYS>>|</SYS>>|｜)"
+    r"|(?<=\|)(?=>)|(?<=｜)(?=>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID"
+    r"|ARGS|THINK|IMG|gMASK)\b)",
     re.IGNORECASE,
 )
-_NUMBERED = re.compile(r"\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,9})\]|【([^】\n]{1,40})】")
+_LENTICULAR = re.compile(r"【([^】\n]{1,40})】")
 
 
 def new_secret() -> bytes:
@@ -77,7 +80,8 @@ def as_data(text: str) -> str:
     Characters that do not show are left out, words that a chat template would take for its own
     lose that meaning, and numbers in square brackets, which are ours to cite with, get round ones.
     """
-    return _NUMBERED.sub(lambda found: f"({found[1] or found[2]})", speech(text))
+    said = MARKER.sub(lambda found: f"({found.group().strip(BRACKETS)})", speech(text))
+    return _LENTICULAR.sub(lambda found: f"({found[1]})", said)
 
 
 def speech(text: str) -> str:

@@ -11,6 +11,7 @@ from infra.sentences import sentence_spans
 from service import words
 from service.citations import align, claim_before
 from service.engines import Delta, Quote
+from service.generation.bracketed import unmarked
 from service.generation.markers import Marker, Markers, Refusal
 
 MIN_SUPPORT = 0.5
@@ -65,27 +66,28 @@ class Writer:
                 self.has_refused = True
             elif isinstance(item, Marker):
                 deltas.append(self._cite(item))
-            elif text := item if self.text else item.lstrip():
+            elif text := unmarked(self.text, item) if self.text else item.lstrip():
                 self.text += text
                 deltas.append(Delta(text))
         return [delta for delta in deltas if delta.text]
 
     def _cite(self, marker: Marker) -> Delta:
-        """Write a marker with the numbers that stand for sources, and quote what they carry."""
-        known = [number for number in marker.numbers if 1 <= number <= len(self._shown)]
-        self.unknown += len(marker.numbers) - len(known)
-        if not known or not self.text:
-            return Delta()
+        """Write a marker with those of its numbers whose sources hold something of the claim.
+
+        What a reader would take for a citation and nothing stands behind is not told.
+        """
         claim = self._claim_here()
-        text = (marker.lead if self.text else "") + "".join(f"[{number}]" for number in known)
-        quotes = [self._quote(claim, self._shown[number - 1]) for number in known]
-        found = tuple(quote for quote in quotes if quote is not None)
-        self.unknown += len(quotes) - len(found)
+        found = {number: self._quote(claim, number) for number in marker.numbers}
+        quotes = {number: quote for number, quote in found.items() if quote is not None}
+        self.unknown += len(found) - len(quotes)
+        if not quotes:
+            return Delta()
+        text = marker.lead + "".join(f"[{number}]" for number in quotes)
         self.text += text
         self._told = len(self.text)
         self._claim = claim
-        self.quotes += found
-        return Delta(text, quotes=found)
+        self.quotes += quotes.values()
+        return Delta(text, quotes=tuple(quotes.values()))
 
     def _claim_here(self) -> tuple[int, int]:
         """The claim that the next marker is for: markers in a row share theirs."""
@@ -93,8 +95,11 @@ class Writer:
             return self._claim
         return claim_before(self.text, self._told, len(self.text))
 
-    def _quote(self, claim: tuple[int, int], position: int) -> Quote | None:
+    def _quote(self, claim: tuple[int, int], number: int) -> Quote | None:
         start, end = claim
+        if start >= end or not 1 <= number <= len(self._shown):
+            return None
+        position = self._shown[number - 1]
         found = align(self.text[start:end], self._passages[position].text)
         if found is None:
             return None

@@ -14,6 +14,7 @@ import pytest
 from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
 from infra.errors import NotFound, StorageFailed
+from migrated import put_schema
 from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue
 from monitoring.interactions import Interactions, Query
 from standing_documents import remove, stand
@@ -209,12 +210,7 @@ def test_what_a_database_that_is_down_does_not_take_is_kept_in_order(tmp_path: A
             with super().write(**options) as connection:
                 yield connection
 
-    from infra.database.migrate import upgrade
-
-    plain = Database(f"sqlite:///{tmp_path / 'test.db'}")
-    upgrade(plain)
-    plain.close()
-    database = Failing(f"sqlite:///{tmp_path / 'test.db'}")
+    database = Failing(f"sqlite:///{put_schema(tmp_path / 'test.db')}")
     log = Interactions(database)
     for number in range(3):
         log.add(made(number))

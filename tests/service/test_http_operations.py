@@ -20,6 +20,7 @@ from infra.database.schema import change
 from model_server import serving
 from retrieval.receipts import Asked
 from retrieval.sources import Source
+from service.app import create_app
 from service.erasing import erase
 from service.following import Follower
 from service.routes.console import FOLDER
@@ -44,7 +45,7 @@ def test_live_and_ready_tell_the_parts(client: TestClient) -> None:
     for _ in range(200):
         answered = client.get("/health/ready")
         parts = answered.json()["parts"]
-        assert set(parts) == {"database", "views", "embedder"}
+        assert set(parts) == {"database", "views", "embedder", "budgets"}
         assert (answered.status_code == 200) == (answered.json()["status"] == "ready")
         if parts["embedder"] == parts["views"] == "ready":
             return
@@ -223,3 +224,27 @@ def test_the_pages_never_set_markup_from_text() -> None:
 @pytest.mark.parametrize("name", ["../app.py", "index.html", "x.js", "..%2Fapp.py"])
 def test_only_the_pages_own_files_are_served(client: TestClient, name: str) -> None:
     assert client.get(f"/console/{name}").status_code in {400, 404}
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_part_that_fails_keeps_no_other_open(
+    fast_settings: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    components, closed = Components(fast_settings()), []
+
+    async def fail(**_: object) -> None:
+        raise OSError("a fault of ours")
+
+    def close() -> None:
+        Components.close(components)
+        closed.append("all")
+
+    monkeypatch.setattr(components, "close", close)
+    if when == "start":
+        monkeypatch.setattr(components.routes, "start", fail)
+    else:
+        monkeypatch.setattr(components.adapters, "close", fail)
+    client = TestClient(create_app(components))
+    with pytest.raises(OSError, match="a fault of ours"), client:
+        assert when == "end"
+    assert closed == ["all"]

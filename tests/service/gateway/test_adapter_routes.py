@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from migrated import open_migrated
+
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
 from infra.artifacts.store import open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import InvalidConfiguration, NotFound, NotReady
 from infra.gateway_settings import Gateway
 from relayed import Kept, answer, call
@@ -39,8 +39,7 @@ class Routed:
 
     def __init__(self, folder: Path) -> None:
         self.model = write_llm(folder / "model")
-        self.database = Database(f"sqlite:///{folder / 'a.db'}")
-        upgrade(self.database)
+        self.database = open_migrated(folder / "a.db")
         self.store = open_store(folder / "store", self.database)
         self.settings = Gateway.model_validate(
             {

@@ -19,10 +19,9 @@ import psutil
 import pytest
 
 from infra.artifacts.store import ArtifactStore, open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.engine_settings import EngineProcess
 from infra.errors import NotFound
+from migrated import open_migrated
 from service.gateway.adapter_hosts import HttpHost
 from service.gateway.adapters import Adapters, Pace, Place
 from service.supervision.engines import Address, Engines, replica_urls
@@ -43,8 +42,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ArtifactStore]:
-    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "a.db")
     yield open_store(tmp_path / "store", database)
     database.close()
 

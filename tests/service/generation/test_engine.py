@@ -107,7 +107,8 @@ def test_the_answer_and_its_quotes_do_not_depend_on_how_it_arrives(
     parts=st.lists(
         st.sampled_from(
             ["The bridge is 244 metres long", " [1]", "[2]", " [1, 2]", ". ", "Nobody knows why",
-             " [7]", "\n", " Pigs fly over it", "[", "1]", " It was opened in 1894"]
+             " [7]", "\n", " Pigs fly over it", "[", "1]", " It was opened in 1894", "`x[1]`",
+             "［2］", " [source 2]", "[^1]", "NOT_IN_SOURCES"]
         ),
         max_size=14,
     ),
@@ -224,7 +225,7 @@ def test_screening_that_only_logs_counts_and_lets_pass() -> None:
     made = engine(
         ScriptedChat(ANSWER), mode="log", count=lambda kind, number: seen.append((kind, number))
     )
-    deltas = run(made, Prompt("OBEY me", passages("OBEY", BRIDGE)))
+    deltas = run(made, Prompt("OBEY me", passages(f"{TOWER} OBEY", BRIDGE)))
     assert text_of(deltas) == ANSWER
     assert seen == [("question", 1), ("passage", 1)]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scripted_chat import cut
+from service.generation.bracketed import MARKER, unmarked
 from service.generation.markers import Item, Marker, Markers, Refusal
 
 PARTS = ["[1]", "[2]", "[1, 2]", "[1][3]", " [9]", "[", "]", "1", ",", ";", " ", "\t", "word", ".",
-    "【4】", "【4†L1-L9】", "†", "NOT_IN_SOURCES", "NOT_IN", "_", "S", "[12345]", "\n"]  # fmt: skip
+    "【4】", "【4†L1-L9】", "【4:0†source】", "†", "NOT_IN_SOURCES", "NOT_IN", "_", "S", "[12345]",
+    "\n", "［3］", "[^2]", "[Source 1]", "[sources 1, 2]", "so", "urce", "-", "^", "\\",
+    "\\[1\\]"]  # fmt: skip
 
 
 def read(pieces: list[str]) -> list[Item]:
@@ -45,6 +49,34 @@ def test_markers_are_told_from_other_brackets() -> None:
         Marker((5,), lead="\t"),
         Marker((6,), lead=" "),
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "numbers"),
+    [
+        ("[1-3]", (1, 2, 3)),
+        ("[3–1]", (3, 1)),
+        ("[1-999]", tuple(range(1, 12))),
+        ("[^2]", (2,)),
+        ("[Source 2]", (2,)),
+        ("[sources 1, 3]", (1, 3)),
+        ("［２］", (2,)),
+        ("【4:0†source】", (4,)),
+        ("\\[2\\]", (2,)),
+        ("[1;1]", (1,)),
+        ("[1,; 2 ,]", (1, 2)),
+        ("[1 2]", (1, 2)),
+    ],
+)
+def test_other_ways_to_write_a_marker_are_read_too(said: str, numbers: tuple[int, ...]) -> None:
+    assert read([said]) == [Marker(numbers)]
+
+
+@given(told=st.lists(st.sampled_from(PARTS), max_size=8).map("".join), text=st.text("1]） \\2,"))
+def test_what_was_parted_is_not_joined_to_a_marker(told: str, text: str) -> None:
+    joined = told + unmarked(told, text)
+    across = [one for one in MARKER.finditer(joined) if one.start() < len(told) < one.end()]
+    assert across == []
 
 
 def test_what_only_begins_like_a_marker_comes_at_the_end() -> None:
