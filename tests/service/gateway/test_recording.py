@@ -15,7 +15,7 @@ from infra.gateway_settings import Gateway
 from model_server import Misbehaving, hang_midway
 from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
 from relayed import answer, call, gateway, opened, outcome_of, run, until
-from service.gateway.calls import Call, Outcome
+from service.gateway.calls import Outcome
 from service.gateway.recording import InteractionRecorder, MetricsRecorder
 from service.gateway.transcripts import MAX_CHARACTERS, Transcript
 from service.gateway.upstreams import ReplicaState
