@@ -35,7 +35,7 @@ class Upstream(Section):
     connect_seconds: float = Field(default=5.0, gt=0)
     """Until a connection stands."""
     first_byte_seconds: float = Field(default=120.0, gt=0)
-    """Until the answer begins."""
+    """Until a stream begins; of a whole answer, until the server is asked for its health."""
     silence_seconds: float = Field(default=60.0, gt=0)
     """Between two pieces of an answer."""
     breaker_failures: int = Field(default=5, ge=1)
@@ -54,7 +54,7 @@ class Target(Section):
     adapter: str | None = None
     """An adapter's reference, such as `adapter/support@production`, served instead of the model."""
     weight: float = Field(default=1.0, ge=0)
-    """Its share of the traffic, among the weights of the route."""
+    """Its share of the traffic, among the weights of the route; of a shadow, the share copied."""
     tag: str = "live"
     """What metrics and interactions call it, such as `canary`."""
 
@@ -64,7 +64,7 @@ class Route(Section):
 
     targets: tuple[Target, ...] = Field(min_length=1)
     shadow: tuple[Target, ...] = ()
-    """Get a copy of each request; their answers are recorded, not returned."""
+    """Get a copy of requests, by their weights; their answers are recorded, not returned."""
     fallback: tuple[str, ...] = ()
     """Routes that are tried in turn when this one fails before the first byte."""
     retries: int = Field(default=1, ge=0, le=5)

@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from infra.database.conversation_tables import (
     conversation,
@@ -17,9 +27,11 @@ from infra.database.conversation_tables import (
 )
 from infra.database.engine import Database
 from infra.database.quoting import missing
+from infra.database.schema import file
 from infra.errors import NotFound, TooLarge
 from infra.security import new_id
 from infra.settings import Conversations as Limits
+from retrieval.files import visible
 from retrieval.paging import Page, fetch_page
 from service.callers import Caller
 from service.engines import Turn
@@ -77,7 +89,10 @@ class History:
 
 
 class Conversations:
-    """Makes, finds, grows and removes conversations; a caller sees its tenant's."""
+    """Makes, finds, grows and removes conversations; a caller sees its tenant's.
+
+    Of their messages it sees those that quote nothing but what it may read.
+    """
 
     def __init__(
         self,
@@ -168,19 +183,19 @@ class Conversations:
     ) -> Page[Item]:
         """Return a page of the messages."""
         with self._database.read() as connection:
-            number = self._find(connection, caller, id).number
-            return _page(connection, number, limit=limit, after=after, descending=descending)
+            within = _within(self._find(connection, caller, id), caller)
+            return _page(connection, within, limit=limit, after=after, descending=descending)
 
     def item(self, caller: Caller, id: str, item_id: str) -> Item:
         """Return one message."""
         with self._database.read() as connection:
-            return _item(self._find_item(connection, self._find(connection, caller, id), item_id))
+            return _item(self._find_item(connection, caller, id, item_id))
 
     def delete_item(self, caller: Caller, id: str, item_id: str) -> Conversation:
         """Remove one message; returns the conversation it was in."""
         with self._database.write() as connection:
             row = self._find(connection, caller, id)
-            found = self._find_item(connection, row, item_id)
+            found = self._find_item(connection, caller, id, item_id)
             connection.execute(
                 delete(conversation_item).where(conversation_item.c.number == found.number)
             )
@@ -192,7 +207,8 @@ class Conversations:
             row = self._find(connection, caller, id)
             if not self._limits.history_items:
                 return History()
-            latest = _page(connection, row.number, limit=self._limits.history_items).items
+            within = _within(row, caller)
+            latest = _page(connection, within, limit=self._limits.history_items).items
             quoted = connection.execute(
                 select(conversation_item_document.c.file_id)
                 .where(conversation_item_document.c.item_id.in_([item.id for item in latest]))
@@ -213,12 +229,10 @@ class Conversations:
             raise NotFound("conversation", id)
         return row
 
-    def _find_item(self, connection: Connection, row: Row[Any], item_id: str) -> Row[Any]:
+    def _find_item(self, connection: Connection, caller: Caller, id: str, item_id: str) -> Row[Any]:
+        row = self._find(connection, caller, id)
         found = connection.execute(
-            select(conversation_item).where(
-                conversation_item.c.id == item_id,
-                conversation_item.c.conversation_number == row.number,
-            )
+            select(conversation_item).where(conversation_item.c.id == item_id, _within(row, caller))
         ).first()
         if found is None:
             raise NotFound("item", item_id)
@@ -324,13 +338,12 @@ class Conversations:
 
 def _page(
     connection: Connection,
-    number: int,
+    within: ColumnElement[bool],
     *,
     limit: int,
     after: str | None = None,
     descending: bool = True,
 ) -> Page[Item]:
-    within = conversation_item.c.conversation_number == number
     page = fetch_page(
         connection,
         select(conversation_item).where(within),
@@ -343,6 +356,20 @@ def _page(
         within=within,
     )
     return page.map(_item)
+
+
+def _within(row: Row[Any], caller: Caller) -> ColumnElement[bool]:
+    """Which messages are of a conversation, and quote nothing that the caller may not read."""
+    mine: ColumnElement[bool] = conversation_item.c.conversation_number == row.number
+    if caller.access is None:
+        return mine
+    quotes = conversation_item_document
+    secret = (
+        select(quotes.c.item_id)
+        .join(file, file.c.id == quotes.c.file_id)
+        .where(quotes.c.item_id == conversation_item.c.id, ~visible(caller.access))
+    )
+    return and_(mine, ~secret.exists())
 
 
 def _remove(connection: Connection, numbers: Sequence[int]) -> None:

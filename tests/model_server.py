@@ -122,6 +122,12 @@ async def hang(server: Misbehaving, asked: Asked, write: Write) -> None:
     await asyncio.sleep(60)
 
 
+async def freeze(server: Misbehaving, asked: Asked, write: Write) -> None:
+    """Hang, and be unwell from now on."""
+    server.is_healthy = False
+    await hang(server, asked, write)
+
+
 async def hang_after_head(server: Misbehaving, asked: Asked, write: Write) -> None:
     await write(EVENTS_HEAD)
     await asyncio.sleep(60)
@@ -136,6 +142,17 @@ async def half_a_stream(server: Misbehaving, asked: Asked, write: Write) -> None
     """Break off without an end to the chunks."""
     await write(EVENTS_HEAD + chunked(event(server.name, 0)) + chunked(event(server.name, 1)))
     raise _HangUp
+
+
+async def fail_midway(server: Misbehaving, asked: Asked, write: Write) -> None:
+    """Say in good order that it failed, as vLLM does when its engine dies."""
+    error = data(
+        {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}
+    )
+    await write(EVENTS_HEAD + chunked(event(server.name, 0)))
+    await asyncio.sleep(0.05)
+    await write(chunked(error))
+    await write(chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
 async def early_end(server: Misbehaving, asked: Asked, write: Write) -> None:

@@ -62,6 +62,10 @@ class SearchIndex(Protocol):
         """Apply changes in rising order of sequence; those at or below the watermark are ignored.
 
         A chunk may be upserted again (its text or document metadata changed); the last one counts.
+
+        Raises:
+            StorageFailed: the changes are not applied; try again later.
+            CorruptIndex: somebody removed the files; searches go on, changes need it opened anew.
         """
         ...
 

@@ -11,6 +11,12 @@ from service.callers import Caller
 from service.gateway.longest import Longest
 from service.gateway.transcripts import Transcript
 
+TARGET_HEADER = "x-ragstone-target"
+"""In a request the tag of the target that is to answer, in an answer of the one that did."""
+
+LEFT = 499
+"""The status of a call whose caller left before the answer was complete."""
+
 Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
 
 
@@ -32,6 +38,8 @@ class Call:
     """What keeps a caller at the same target: the `user` of the body, else the key."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """That are passed on, such as `traceparent`; lower case."""
+    idempotency_key: str | None = None
+    """The caller's name for the request, by which its answer is replayed; not passed on."""
     was_looked_up: bool = False
     """An answer to it might have been in memory, and was not."""
     target: str | None = None
@@ -54,11 +62,13 @@ class Outcome:
 
     call: Call
     status: int
-    """As the caller saw it; 499 if the caller left."""
+    """As the caller saw it, or would have, had a stream not begun; 499 if the caller left."""
     usage: Usage = field(default_factory=Usage)
     cached_tokens: int = 0
     """Of the prompt, as the server reports its prefix cache."""
     upstream: str = ""
+    served: str = ""
+    """What the server called the model: of an adapter the version that answered."""
     tag: str = ""
     """Of the target: `live`, `canary`, `shadow`, ..."""
     finish_reason: str | None = None

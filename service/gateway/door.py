@@ -19,7 +19,7 @@ from service.bodies import refuse_nul
 from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
-from service.gateway.calls import Call
+from service.gateway.calls import TARGET_HEADER, Call
 from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 OTHER_MODELS = ("rag/", "local/")
 """What begins so is no route of the gateway but a collection, or a model of this process."""
-TARGET_HEADER = "x-ragstone-target"
-PASSED_ON = frozenset({b"traceparent", b"tracestate", b"idempotency-key"})
+IDEMPOTENCY_HEADER = "idempotency-key"
+PASSED_ON = frozenset({"traceparent", "tracestate"})
 SLOW_READER_SECONDS = 5.0
 """Past the deadline, for the caller to take what is already there."""
 _STREAM = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
@@ -109,6 +109,7 @@ class Door:
             deadline=time.monotonic() + seconds,
             user=body.get("user") or caller.key_id or scope["state"]["request_id"],
             headers=_passed_on(given, scope["state"].get("traceparent")),
+            idempotency_key=given.get(IDEMPOTENCY_HEADER),
             target=tag,
         )
 
@@ -233,10 +234,10 @@ async def _until_left(receive: Receive) -> None:
         pass
 
 
-_WANTED = {name.encode(): name for name in (TARGET_HEADER, TIMEOUT_HEADER)} | {
-    name: name.decode() for name in PASSED_ON
+_WANTED = {
+    name.encode(): name
+    for name in (TARGET_HEADER, TIMEOUT_HEADER, IDEMPOTENCY_HEADER, *sorted(PASSED_ON))
 }
-_PASSED = frozenset(name.decode() for name in PASSED_ON)
 
 
 def _given(scope: Scope) -> dict[str, str]:
@@ -249,7 +250,7 @@ def _given(scope: Scope) -> dict[str, str]:
 
 def _passed_on(given: Mapping[str, str], parent: str | None) -> dict[str, str]:
     """Return the headers for the model server; our own span, if there is one, is its parent."""
-    passed = {name: value for name, value in given.items() if name in _PASSED}
+    passed = {name: value for name, value in given.items() if name in PASSED_ON}
     return passed if parent is None else {**passed, "traceparent": parent}
 
 

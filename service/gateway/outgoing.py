@@ -18,7 +18,7 @@ NAMES = ("max_tokens", "max_completion_tokens", "n_predict")
 """Of the bound; the last is llama.cpp's, which goes before the others there."""
 
 
-def outgoing(call: Call, model: str, *, provider: str = "", is_bounded: bool = True) -> bytes:
+def body(call: Call, model: str, *, provider: str = "", is_bounded: bool = True) -> bytes:
     """Return the body as the server gets it: usage is always asked for, answers are bounded.
 
     Args:
@@ -30,18 +30,18 @@ def outgoing(call: Call, model: str, *, provider: str = "", is_bounded: bool = T
     Raises:
         InvalidRequest: the body is nested too deep.
     """
-    body: dict[str, Any] = {**call.body, "model": model}
+    content: dict[str, Any] = {**call.body, "model": model}
     longest = call.longest
     if longest is not None and longest.each:
         for name in NAMES:
-            body.pop(name, None)
+            content.pop(name, None)
         if longest.is_asked or is_bounded:
             is_new = provider in NEW_NAME and call.path == "/v1/chat/completions"
-            body["max_completion_tokens" if is_new else "max_tokens"] = longest.each
+            content["max_completion_tokens" if is_new else "max_tokens"] = longest.each
     if call.is_stream:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        content["stream_options"] = {**(content.get("stream_options") or {}), "include_usage": True}
     try:
-        return orjson.dumps(body)
+        return orjson.dumps(content)
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(f"The body cannot be passed on: {error}") from error
 
@@ -51,12 +51,12 @@ def is_refusable(call: Call) -> bool:
     return call.longest is not None and not call.longest.is_asked
 
 
-def wants_usage(body: Mapping[str, Any]) -> bool:
+def wants_usage(asked: Mapping[str, Any]) -> bool:
     """Whether the caller of a stream asked for the usage."""
-    return bool((body.get("stream_options") or {}).get("include_usage"))
+    return bool((asked.get("stream_options") or {}).get("include_usage"))
 
 
-def headers_for(call: Call, now: float) -> dict[str, str]:
+def headers(call: Call, now: float) -> dict[str, str]:
     """Return the headers that go with a call."""
     return {
         **call.headers,

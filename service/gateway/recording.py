@@ -10,11 +10,10 @@ from typing import Any, Literal, TypeAlias
 from infra.contracts import Interaction
 from infra.security import new_id
 from monitoring.gateway_metrics import GatewayMetrics
-from service.gateway.calls import Outcome, Recorder
+from service.gateway.calls import LEFT, Outcome, Recorder
 from service.gateway.transcripts import MAX_CHARACTERS
 
 Kept: TypeAlias = Literal["answered", "failed", "cancelled"]
-CLIENT_LEFT = 499
 NANO = 1_000_000_000
 
 
@@ -130,6 +129,6 @@ def _first_byte(outcome: Outcome) -> float | None:
 
 
 def _kept(status: int) -> Kept:
-    if status == CLIENT_LEFT:
+    if status == LEFT:
         return "cancelled"
     return "failed" if status >= 400 else "answered"

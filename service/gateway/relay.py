@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from dataclasses import replace
 
 from infra.contracts import Usage
-from infra.errors import (
-    EngineTimedOut,
-    InvalidRequest,
-    RagstoneError,
-)
-from service.engines import Reply
+from infra.errors import EngineTimedOut, InvalidRequest, RagstoneError
 from service.errors import describe
 from service.gateway import estimate
-from service.gateway.calls import Call, Meter, Outcome, Recorder, Ticket
+from service.gateway.attempts import Begun
+from service.gateway.calls import LEFT, TARGET_HEADER, Call, Meter, Outcome, Recorder, Ticket
 from service.gateway.longest import Longest, longest_answers
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply, whole
 from service.gateway.routing import Route, Target
-from service.gateway.sending import Begun, Sender, send_aside
-from service.gateway.stream import LEFT, Stream
+from service.gateway.sending import Sender, send_aside
+from service.gateway.stream import Stream
 from service.gateway.transcripts import SPOKEN, Transcript
 
 logger = logging.getLogger(__name__)
@@ -76,7 +72,7 @@ class Relay:
                         call, prompt_tokens=prompt, completion_tokens=completion
                     )
                 if route.shadow:
-                    self._send_shadows(call, route)
+                    self._send_shadows(call, route, estimate.likely_tokens(prompt))
                 begun = await self._sender.begin(call, table, outcome)
         except TimeoutError as error:
             late = EngineTimedOut("The deadline passed before an answer began")
@@ -97,18 +93,16 @@ class Relay:
             raise
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
-    async def complete(self, call: Call) -> Reply:
-        """Answer a call from within; the same as `run`, in the form of a server's reply."""
-        return _Inner(await self.run(call))
-
     def _begin(self, call: Call) -> Outcome:
         is_kept = self._keeps_text and call.path in SPOKEN
         transcript = Transcript() if is_kept else None
         return Outcome(call, status=200, started=time.monotonic(), transcript=transcript)
 
-    def _relay(self, begun: Begun, outcome: Outcome, ticket: Ticket, prompt: int) -> GatewayReply:
+    def _relay(
+        self, begun: Begun, outcome: Outcome, ticket: Ticket | None, prompt: int
+    ) -> GatewayReply:
         """Return what has begun; `prompt` is about how many tokens the prompt has."""
-        headers = {**ticket.headers, "x-ragstone-target": begun.target.tag}
+        headers = {**(ticket.headers if ticket else {}), TARGET_HEADER: begun.target.tag}
         if begun.whole is None:
             stream = Stream(
                 begun, outcome, prompt=prompt, end=lambda ended: self._settle(ended, ticket)
@@ -128,8 +122,7 @@ class Relay:
             self._settle(outcome, ticket)
         else:
             outcome.error = "invalid_request"
-            ticket.refund()
-            self._end(outcome)
+            self._refund(outcome, ticket)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(answer.body))
         return GatewayReply(answer.status, headers, whole(answer.body), outcome)
@@ -137,6 +130,9 @@ class Relay:
     def _fail(self, outcome: Outcome, error: RagstoneError, ticket: Ticket | None) -> None:
         failure = describe(error)
         outcome.status, outcome.error = failure.status, failure.code
+        self._refund(outcome, ticket)
+
+    def _refund(self, outcome: Outcome, ticket: Ticket | None) -> None:
         if ticket is not None:
             ticket.refund()
         self._end(outcome)
@@ -150,51 +146,41 @@ class Relay:
         outcome.ended = time.monotonic()
         self._recorder.record(outcome)
 
-    def _send_shadows(self, call: Call, route: Route) -> None:
+    def _send_shadows(self, call: Call, route: Route, prompt: int) -> None:
         for target in route.shadow:
+            if random.random() >= target.weight:
+                continue
             if len(self._shadows) >= MAX_SHADOWS:
                 logger.info("a copy for %r is left out: too many are under way", target.tag)
                 return
-            task = asyncio.create_task(self._shadow(call, target))
+            # What was not in memory is counted for the call itself.
+            copy = replace(call, was_looked_up=False)
+            task = asyncio.create_task(self._shadow(copy, target, prompt))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
 
-    async def _shadow(self, call: Call, target: Target) -> None:
+    async def _shadow(self, call: Call, target: Target, prompt: int) -> None:
         """Have a copy answered, for the record alone: nothing of it is charged or returned."""
         outcome = self._begin(call)
         outcome.upstream, outcome.tag = target.upstream.name, target.tag
         try:
             async with asyncio.timeout(call.deadline - time.monotonic()):
-                await send_aside(call, target, outcome)
+                begun = await send_aside(call, target)
         except TimeoutError:
-            outcome.status, outcome.error = 504, "engine_timeout"
+            self._fail(outcome, EngineTimedOut("The deadline passed before an answer began"), None)
         except RagstoneError as error:
-            failure = describe(error)
-            outcome.status, outcome.error = failure.status, failure.code
-        self._end(outcome)
+            self._fail(outcome, error, None)
+        else:
+            outcome.served = begun.model
+            reply = self._relay(begun, outcome, None, prompt)
+            async for _ in reply.pieces:
+                pass
 
     async def close(self) -> None:
         """Give up the copies under way."""
         for task in self._shadows:
             task.cancel()
         await asyncio.gather(*self._shadows, return_exceptions=True)
-
-
-class _Inner:
-    """A reply as a server gives it."""
-
-    def __init__(self, reply: GatewayReply) -> None:
-        self._reply = reply
-        self.status = reply.status
-        self.headers = reply.headers
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        async with aclosing(self._reply.pieces) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def close(self) -> None:
-        await self._reply.pieces.aclose()
 
 
 def _longest(call: Call, route: Route, prompt: int) -> Longest:

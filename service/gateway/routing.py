@@ -202,6 +202,12 @@ def check(settings: Gateway) -> None:
                 )
         if not any(target.weight > 0 for target in route.targets):
             raise InvalidConfiguration(f"gateway.routes.{name}: no target has a weight above 0")
+        for target in route.shadow:
+            if target.weight > 1:
+                raise InvalidConfiguration(
+                    f"gateway.routes.{name}.shadow has the weight {target.weight:g}; there it is "
+                    "the share of requests that are copied, 0 to 1"
+                )
         _check_fallback(name, route, settings)
 
 

@@ -120,7 +120,7 @@ SIGNS: Mapping[str, re.Pattern[str]] = {
         r"|dictator|asshole|fuck\w*|propaganda|scam\w*|malware|phishing|virus)\b",
     }.items()
 }
-MEASURES = ("shouting", "spaced_letters", "length", "sentences")
+MEASURES = ("shouting", "spaced_letters")
 NAMES = (*SIGNS, *MEASURES)
 
 _SHOUTED = re.compile(r"\b[A-ZÄÖÜ]{3,}(?:\W+[A-ZÄÖÜ']{2,}){2,}")
@@ -144,14 +144,11 @@ def normalise(text: str) -> str:
 def signs(text: str) -> NDArray[np.float64]:
     """Return which signs a normalised text shows, in the order of `NAMES`."""
     found = [float(bool(pattern.search(text))) for pattern in SIGNS.values()]
-    words = text.count(" ") + 1
     return np.array(
         [
             *found,
             float(bool(_SHOUTED.search(text))),
             float(bool(_SPACED.search(text))),
-            min(1.0, words / 60),
-            min(1.0, (text.count(". ") + text.count("? ") + text.count("! ")) / 6),
         ]
     )
 

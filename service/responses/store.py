@@ -14,7 +14,9 @@ from infra.database.engine import Database
 from infra.database.quoting import missing
 from infra.database.response_tables import response as table
 from infra.database.response_tables import response_document as quoted
+from infra.database.schema import file
 from infra.errors import Conflict, NotFound, TooLarge
+from retrieval.files import visible
 from service.callers import Caller
 from service.responses.turns import Message
 
@@ -95,24 +97,25 @@ class ResponseStore:
         """Return a response that the caller may see.
 
         Raises:
-            NotFound: there is none, or it is another tenant's.
+            NotFound: there is none, it is another tenant's, or it quotes what is not the caller's
+                to read.
         """
         with self._database.read() as connection:
             row = connection.execute(select(table).where(table.c.id == id_)).first()
             if row is None or not _is_of(row, caller):
                 raise NotFound("response", id_)
-            documents = connection.execute(
-                select(quoted.c.file_id)
-                .where(quoted.c.response_number == row.number)
-                .order_by(quoted.c.file_id)
-            ).scalars()
-            return Stored(row.body, row.items, row.messages, tuple(documents))
+            quotes = select(quoted.c.file_id).where(quoted.c.response_number == row.number)
+            documents = connection.execute(quotes.order_by(quoted.c.file_id)).scalars().all()
+            secret = select(file.c.id).where(file.c.id.in_(documents), ~visible(caller.access))
+            if connection.execute(secret.limit(1)).first():
+                raise NotFound("response", id_)
+        return Stored(row.body, row.items, row.messages, tuple(documents))
 
     def delete(self, id_: str, caller: Caller) -> None:
         """Remove a response; those that went on from it keep what they copied.
 
         Raises:
-            NotFound: there is none, or it is another tenant's.
+            NotFound: as `get`.
         """
         self.get(id_, caller)
         with self._database.write() as connection:

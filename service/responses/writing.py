@@ -19,6 +19,7 @@ from service.chat_stream import CallPiece, End, TextPiece, Used, read_chat
 from service.errors import describe
 from service.gateway.replies import GatewayReply
 from service.responses.assembly import Assembly, Event
+from service.responses.store import Stored
 from service.responses.turns import Message, as_chat_body, as_messages
 from service.schemas.chat import Annotation
 from service.schemas.responses import ResponsesBody
@@ -43,17 +44,12 @@ class Draft:
         return self.assembly.response
 
 
-def begin(
-    body: ResponsesBody, earlier: Sequence[Message], *, documents: tuple[str, ...] = ()
-) -> Draft:
+def begin(body: ResponsesBody, earlier: Stored | None = None) -> Draft:
     """Return the response to a request before anything of it is written.
 
-    Args:
-        body: the request.
-        earlier: what was said in earlier turns.
-        documents: public ids of those that they may quote.
+    It copies what was said in an `earlier` one, and so quotes what that one quotes.
     """
-    messages = [*earlier, *as_messages(body.items)]
+    messages = [*(earlier.messages if earlier else ()), *as_messages(body.items)]
     response: dict[str, Any] = {
         "id": new_id("resp_"),
         "object": "response",
@@ -83,7 +79,7 @@ def begin(
         "user": body.user,
         "metadata": body.metadata or {},
     }
-    return Draft(Assembly(response), messages, documents)
+    return Draft(Assembly(response), messages, earlier.documents if earlier else ())
 
 
 async def write_with_model(

@@ -53,7 +53,7 @@ async def create(
     """
     body.refuse_unsupported()
     earlier = await in_thread(lambda: _earlier(components, body, caller))
-    draft = begin(body, earlier.messages, documents=earlier.documents)
+    draft = begin(body, earlier)
     events = _events(draft, body, asked, _complete(components, request, caller, draft))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
@@ -172,9 +172,9 @@ def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Ca
     return bool(draft.response["store"])
 
 
-def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored:
+def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored | None:
     if body.previous_response_id is None:
-        return Stored({}, (), ())
+        return None
     earlier = components.responses.get(body.previous_response_id, caller)
     limit = components.settings.server.max_body_bytes
     size = sum(len(str(message.get("content"))) for message in earlier.messages)

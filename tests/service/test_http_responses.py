@@ -66,6 +66,21 @@ def test_a_response_can_be_read_continued_and_deleted(client: TestClient, handbo
     assert client.get(f"/v1/responses/{second['id']}").status_code == 200
 
 
+def test_erasing_a_document_erases_the_turns_that_repeat_what_was_quoted(
+    client: TestClient, handbook: str
+) -> None:
+    first = client.post("/v1/responses", json=BODY).json()
+    file_id = first["output"][1]["content"][0]["annotations"][0]["file_id"]
+    made = client.post("/v1/vector_stores", json={"name": "other"}).json()["id"]
+    other = {**BODY, "model": "rag/other", "previous_response_id": first["id"]}
+    second = client.post("/v1/responses", json=other).json()
+    assert client.get(f"/v1/responses/{second['id']}").status_code == 200
+    client.delete(f"/v1/files/{file_id}")
+    for gone in (first, second):
+        assert client.get(f"/v1/responses/{gone['id']}").status_code == 404
+    client.delete(f"/v1/vector_stores/{made}")
+
+
 def test_what_is_not_to_be_stored_is_not(client: TestClient, handbook: str) -> None:
     response = client.post("/v1/responses", json={**BODY, "store": False}).json()
     assert client.get(f"/v1/responses/{response['id']}").status_code == 404

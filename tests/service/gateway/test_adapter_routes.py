@@ -15,13 +15,12 @@ pytest.importorskip("transformers", reason="the extra 'transformers' is not inst
 from infra.artifacts.store import open_store
 from infra.errors import InvalidConfiguration, NotFound, NotReady
 from infra.gateway_settings import Gateway
-from relayed import Kept, answer, call
+from relayed import Kept, Unmetered, answer, call
 from service.engines.transformers_local import LocalServer
 from service.gateway.adapter_places import Places
 from service.gateway.adapters import Adapters, Pace
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
-from service.gateway.unmetered import Unmetered
 from service.supervision.engines import Engines
 from tiny_llm import write_adapter, write_llm
 

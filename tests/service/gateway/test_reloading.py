@@ -12,11 +12,10 @@ import model_server
 from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
-from relayed import Kept, answer, call, gateway, opened, run, until
+from relayed import Kept, Unmetered, answer, call, gateway, opened, run, until
 from service.gateway import reloading
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
-from service.gateway.unmetered import Unmetered
 
 Serve = Callable[..., Misbehaving]
 ROUTE = {"targets": [{"upstream": "u"}]}
