@@ -125,7 +125,7 @@ class Gateway(Section):
     idempotency_seconds: float = Field(default=3600.0, gt=0)
     """How long an `Idempotency-Key` is remembered."""
     stored_responses: int = Field(default=10_000, ge=0)
-    """Of `/v1/responses`, kept for later turns; the oldest go first."""
+    """Of `/v1/responses` and one tenant, kept for later turns; the oldest go first."""
 
 
 class Guards(Section):

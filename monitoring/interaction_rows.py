@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Integer, String
@@ -13,6 +13,8 @@ from infra.database.interaction_tables import interaction as table
 LARGEST = 2**31 - 1
 """Of a column of whole numbers; a server that reports more tokens than this is mistaken."""
 LARGEST_COST = 2**63 - 1
+DOCUMENT_ID = "document_id"
+"""Some of these look like a card's or a telephone's number."""
 PLAIN = tuple(
     column.name
     for column in table.columns
@@ -31,12 +33,15 @@ _COUNTS = tuple(
 )
 
 
-def as_row(item: Interaction) -> dict[str, Any]:
-    """Return an interaction as a row: too long texts cut, too large numbers made the largest."""
+def as_row(item: Interaction, *, mask: Callable[[str], str]) -> dict[str, Any]:
+    """Return an interaction as a row: too long texts cut, too large numbers made the largest.
+
+    Every text of its content is masked, but for the ids of documents.
+    """
     row = {name: getattr(item, name) for name in PLAIN}
     row["prompt_tokens"] = item.usage.prompt_tokens
     row["completion_tokens"] = item.usage.completion_tokens
-    row["content"] = None if item.content is None else dict(item.content)
+    row["content"] = None if item.content is None else _masked(item.content, mask)
     return _fitted(row)
 
 
@@ -45,6 +50,19 @@ def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
     values = {name: getattr(row, name) for name in PLAIN}
     usage = Usage(row.prompt_tokens, row.completion_tokens)
     return Interaction(**values, usage=usage, documents=tuple(documents))
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {
+            name: part if name == DOCUMENT_ID else _masked(part, mask)
+            for name, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(part, mask) for part in value]
+    return value
 
 
 def _fitted(row: Mapping[str, Any]) -> dict[str, Any]:

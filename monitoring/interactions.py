@@ -70,6 +70,7 @@ class Interactions:
         flush_seconds: float = FLUSH_SECONDS,
         queue: InteractionQueue | None = None,
         keep: timedelta | None = None,
+        mask: Callable[[str], str] | None = None,
         count_dropped: Callable[[Dropped], None] = lambda _: None,
     ) -> None:
         """Take where they are kept.
@@ -79,12 +80,14 @@ class Interactions:
             flush_seconds: between two writes.
             queue: of what waits to be written, with its bounds.
             keep: how long they are kept; None is for ever.
+            mask: takes personal data out of texts of their content; slow, so it is done here.
             count_dropped: told of each one that is lost, and why.
         """
         self._database = database
         self._flush_seconds = flush_seconds
         self._queue = queue or InteractionQueue()
         self._keep = keep
+        self._mask = mask or (lambda text: text)
         self._count_dropped = count_dropped
         self._wake = threading.Event()
         self._is_stopping = False
@@ -141,7 +144,7 @@ class Interactions:
 
         It was so where a connection broke after the commit, or where some of it is tried again.
         """
-        rows = [as_row(item) for item in batch]
+        rows = [as_row(item, mask=self._mask) for item in batch]
         with self._database.write(durable=False) as connection:
             wanted = {each for item in batch for each in item.documents}
             gone = missing(self._database, connection, wanted)

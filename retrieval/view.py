@@ -313,10 +313,14 @@ class Views:
                 logger.warning("checkpoint failed: %s", error)
 
     def close(self) -> None:
+        """Close every open view; one whose files another process has replaced is only logged."""
         with self._opening:
             views, self._open = list(self._open.values()), {}
         for view in views:
-            view.close()
+            try:
+                view.close()
+            except StorageFailed as error:
+                logger.warning("an index did not close: %s", error.message)
 
     def _opened(self, collection: Collection) -> View:
         folders = self._folders(collection)

@@ -161,6 +161,7 @@ def _open(components: Components) -> Follower:
         "ingester",
         "builds",
         "answering",
+        "retriever",
         "files",
         "batches",
         "jobs",
@@ -176,6 +177,7 @@ def _open(components: Components) -> Follower:
         components.collections,
         components.views,
         warm=lambda item: components.embedders.of(item.recipe, collection=item.name),
+        on_removed=components.gateway.forget,
     )
 
 

@@ -89,7 +89,12 @@ class ModelParts:
         """Asks models."""
         from service.gateway.relay import Relay
 
-        return Relay(self.routes, meter=self.meter, recorder=self.recorder)
+        return Relay(
+            self.routes,
+            meter=self.meter,
+            recorder=self.recorder,
+            keeps_text=self.settings.telemetry.content,
+        )
 
     @cached_property
     def gateway(self) -> RepeatedCalls:
@@ -132,7 +137,6 @@ class ModelParts:
     @cached_property
     def answer_records(self) -> AnswerRecords:
         """Takes note of every answer over a collection."""
-        from infra.expectations.recognizers import mask
         from service.answer_records import AnswerRecords
 
         options, tracing = self.settings.telemetry, self.tracing
@@ -140,16 +144,19 @@ class ModelParts:
             add=self.interactions.add if options.interactions else None,
             trace=None if tracing is None else tracing.record_answer,
             has_content=options.content,
-            mask=None if self.settings.guards.personal_data == "off" else mask,
         )
 
     @cached_property
     def interactions(self) -> Interactions:
+        from infra.expectations.recognizers import mask
         from monitoring.interactions import Interactions
 
         keep = timedelta(days=self.settings.telemetry.keep_days)
         return Interactions(
-            self.database, keep=keep, count_dropped=self.metrics.count_dropped_interaction
+            self.database,
+            keep=keep,
+            mask=None if self.settings.guards.personal_data == "off" else mask,
+            count_dropped=self.metrics.count_dropped_interaction,
         )
 
     @cached_property

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from infra.contracts import Answer
-from infra.errors import EngineFailed, InvalidRequest, NotFound, TooLarge
+from infra.errors import EngineFailed, InvalidRequest, RagstoneError, TooLarge
 from infra.expectations.recognizers import mask
 from infra.settings import Retrieval
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
+from service.answer_interactions import Subject
 from service.answering import AnswerEvent, Finished
 from service.billing import Bill, open_bill
 from service.callers import Caller
-from service.conversations import Said
+from service.conversations import History, Said
 from service.engines import Turn, Unsupported
 from service.gateway.estimate import likely_tokens
 from service.generating import Chosen
@@ -46,6 +47,8 @@ class Question:
     filter: Filter | None = None
     limit: int | None = None
     history: tuple[Turn, ...] = ()
+    quoted: tuple[str, ...] = ()
+    """Public ids of the documents that `history` may quote."""
     max_tokens: int | None = None
     min_sequence: int = 0
     template: SearchRequest | None = None
@@ -105,23 +108,45 @@ class Questions:
                 collection,
                 filter=question.filter,
                 limit=question.limit,
-                history=(*said, *question.history),
+                history=(*said.turns, *question.history),
                 max_tokens=question.max_tokens,
             )
+            question = replace(question, quoted=(*said.documents, *question.quoted))
+            subject = Subject(
+                question.text,
+                collection.name,
+                chosen.engine.name,
+                self._seen.caller,
+                quoted=question.quoted,
+            )
+            async with aclosing(self._recorded(events, question, chosen, subject)) as recorded:
+                async for event in recorded:
+                    yield event
+
+    async def _recorded(
+        self,
+        events: AsyncGenerator[AnswerEvent, None],
+        question: Question,
+        chosen: Chosen,
+        subject: Subject,
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield the events, and charge, count, record and remember what they come to."""
+        record = self._components.answer_records.begin(subject)
+        if self._components.settings.guards.personal_data == "on":
+            events = redacted(events)
+        with record.to_its_end():
             bill = self._bill = await self._open_bill(question, chosen)
-            if self._components.settings.guards.personal_data == "on":
-                events = redacted(events)
             try:
                 async with aclosing(events):
                     async for event in events:
                         bill.note(event)
+                        record.note(event)
                         if isinstance(event, Finished):
                             self._count(event.answer)
-                            self._components.answer_records.record(event.answer, self._seen.caller)
                             await in_thread(partial(self._remember, question, event.answer))
                         yield event
             except EngineFailed:
-                self._components.metrics.count_answer(self._components.engine.name, "failed")
+                self._components.metrics.count_answer(subject.engine, "failed")
                 raise
             finally:
                 bill.close()
@@ -139,9 +164,9 @@ class Questions:
             completion_tokens=question.max_tokens or settings.generation.max_tokens,
         )
 
-    def _said(self, question: Question) -> tuple[Turn, ...]:
+    def _said(self, question: Question) -> History:
         if question.conversation is None:
-            return ()
+            return History()
         return self._components.conversations.history(self._seen.caller, question.conversation)
 
     def _remember(self, question: Question, answer: Answer) -> None:
@@ -151,12 +176,13 @@ class Questions:
         texts = [question.text, answer.text]
         if self._components.settings.guards.personal_data != "off":
             texts = [mask(text) for text in texts]
-        quoted = tuple(passage.document_id for passage in answer.passages)
+        found = (passage.document_id for passage in answer.passages)
+        quoted = (*question.quoted, *found)
         said = [Said.of("user", texts[0]), Said.of("assistant", texts[1], documents=quoted)]
         try:
             self._components.conversations.append(self._seen.caller, question.conversation, said)
-        except (NotFound, TooLarge) as error:  # it was deleted meanwhile, or holds less than this
-            logger.info("an answer is not kept in its conversation: %s", error.message)
+        except RagstoneError as error:  # the answer is there, and was paid for
+            logger.warning("an answer is not kept in its conversation: %s", error.message)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra import telemetry
 from infra.contracts import Answer
 from infra.plugins import require
 from service.gateway.calls import Outcome
@@ -39,8 +39,6 @@ REQUESTED = {
     "presence_penalty": "gen_ai.request.presence_penalty",
     "stream": "gen_ai.request.stream",
 }
-_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""Of the request at hand."""
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
 SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
 SUPPORT = "citation_support"
@@ -128,7 +126,7 @@ class Tracing:
         now, monotonic = time.time_ns(), time.monotonic()
         span = self._tracer.start_span(
             f"{names['gen_ai.operation.name']} {outcome.call.model}",
-            context=_parent(outcome.call.headers.get("traceparent") or _current.get()),
+            context=_parent(outcome.call.headers.get("traceparent") or telemetry.traceparent.get()),
             kind=SpanKind.CLIENT,
             start_time=now - _nano(monotonic - outcome.started),
             attributes={**names, **_request(outcome), **_response(outcome)},
@@ -143,7 +141,7 @@ class Tracing:
         """Make spans of an answer and of the retrieval in it, with its support as an evaluation."""
         end = time.time_ns()
         start = end - _nano(answer.timings_ms.get("total", 0.0) / 1e3)
-        context = _parent(_current.get())
+        context = _parent(telemetry.traceparent.get())
         self._record_retrieval(answer, start, context)
         span = self._tracer.start_span(
             f"invoke_workflow rag/{answer.collection}",
@@ -231,7 +229,9 @@ class Traced:
         span = self._tracing.begin(scope["method"], scope["path"], given.decode("latin-1"))
         parent = _traceparent(span)
         scope.setdefault("state", {})["traceparent"] = parent
-        _current.set(parent)  # never reset: each request is a task with a context of its own
+        telemetry.traceparent.set(
+            parent
+        )  # never reset: each request is a task with a context of its own
         status = 500
 
         async def send_noted(message: Message) -> None:

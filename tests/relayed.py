@@ -58,10 +58,17 @@ class Kept:
 class Opened:
     """A relay with what stands around it."""
 
-    def __init__(self, settings: Gateway, *, meter: Meter | None = None) -> None:
+    def __init__(
+        self, settings: Gateway, *, meter: Meter | None = None, keeps_text: bool = False
+    ) -> None:
         self.recorder = Kept()
         self.tables = Tables(settings)
-        self.relay = Relay(self.tables, meter=meter or Unmetered(), recorder=self.recorder)
+        self.relay = Relay(
+            self.tables,
+            meter=meter or Unmetered(),
+            recorder=self.recorder,
+            keeps_text=keeps_text,
+        )
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -78,8 +85,10 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(settings: Gateway, *, meter: Meter | None = None) -> AsyncIterator[Opened]:
-    found = Opened(settings, meter=meter)
+async def opened(
+    settings: Gateway, *, meter: Meter | None = None, keeps_text: bool = False
+) -> AsyncIterator[Opened]:
+    found = Opened(settings, meter=meter, keeps_text=keeps_text)
     try:
         yield found
     finally:
@@ -117,6 +126,18 @@ async def until(holds: Callable[[], bool], *, seconds: float = 5.0) -> float:
         assert time.monotonic() - start < seconds, "it did not come to hold in time"
         await asyncio.sleep(0.005)
     return time.monotonic() - start
+
+
+def outcome_of(settings: Gateway, asked: Call, *, keeps_text: bool = True) -> Outcome:
+    """Return how a call ended that was read to its end."""
+
+    async def ask() -> Outcome:
+        async with opened(settings, keeps_text=keeps_text) as found:
+            await answer(found.relay, asked)
+            (outcome,) = found.outcomes
+            return outcome
+
+    return asyncio.run(ask())
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

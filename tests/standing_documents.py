@@ -14,7 +14,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def stand(database: Database, *file_ids: str) -> None:
-    """Add documents, without words or chunks, of these public ids."""
+    """Add documents of the tenant acme, without words or chunks, of these public ids."""
     with database.write() as connection:
         public_id = new_id("vs_")
         whole = connection.execute(
@@ -30,6 +30,7 @@ def stand(database: Database, *file_ids: str) -> None:
                     purpose="ingest",
                     digest=file_id,
                     bytes=1,
+                    tenant="acme",
                     created_at=NOW,
                 )
             )
@@ -41,6 +42,7 @@ def stand(database: Database, *file_ids: str) -> None:
                     status="completed",
                     digest=file_id,
                     version=1,
+                    tenant="acme",
                     created_at=NOW,
                     updated_at=NOW,
                 )

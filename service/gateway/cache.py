@@ -196,6 +196,7 @@ class RepeatedCalls:
                 if error is None:
                     outcome.status, outcome.error = first.status, first.error
                     outcome.finish_reason = first.finish_reason
+                    outcome.transcript = first.transcript
             self._end(outcome, error)
 
         return Reader(

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from infra.contracts import Usage
 from service.callers import Caller
 from service.gateway.longest import Longest
+from service.gateway.transcripts import Transcript
 
 TARGET_HEADER = "x-ragstone-target"
 """In a request the tag of the target that is to answer, in an answer of the one that did."""
@@ -43,6 +44,10 @@ class Call:
     """An answer to it might have been in memory, and was not."""
     target: str | None = None
     """The tag of the one target that may answer, where the caller asked for it."""
+    documents: tuple[str, ...] = ()
+    """Public ids of the documents that the body may quote, as far as this service wrote it."""
+    keeps_content: bool = True
+    """False where the body was made of documents for an answer: its own record has what is kept."""
     longest: Longest | None = None
     """How long the answers may be: what was reserved for them, and what servers are told."""
 
@@ -79,8 +84,18 @@ class Outcome:
     cost: float = 0.0
     error: str | None = None
     """The code of the error object, if it failed."""
-    text: str | None = None
-    """The answer, only where settings ask for content."""
+    transcript: Transcript | None = None
+    """Of the answer, only where settings ask for content."""
+
+    @property
+    def text(self) -> str | None:
+        """The answer as far as it was told, None where it is not kept."""
+        return None if self.transcript is None else self.transcript.text
+
+    def listen(self, events: bytes) -> None:
+        """Note what these events of a stream say, where it is to be kept."""
+        if self.transcript is not None:
+            self.transcript.add_events(events)
 
 
 class Ticket(Protocol):

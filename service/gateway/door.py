@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,7 +108,7 @@ class Door:
             body=body,
             deadline=time.monotonic() + seconds,
             user=body.get("user") or caller.key_id or scope["state"]["request_id"],
-            headers={name: value for name, value in given.items() if name in PASSED_ON},
+            headers=_passed_on(given, scope["state"].get("traceparent")),
             idempotency_key=given.get(IDEMPOTENCY_HEADER),
             target=tag,
         )
@@ -246,6 +246,12 @@ def _given(scope: Scope) -> dict[str, str]:
         for name, value in scope["headers"]
         if name in _WANTED
     }
+
+
+def _passed_on(given: Mapping[str, str], parent: str | None) -> dict[str, str]:
+    """Return the headers for the model server; our own span, if there is one, is its parent."""
+    passed = {name: value for name, value in given.items() if name in PASSED_ON}
+    return passed if parent is None else {**passed, "traceparent": parent}
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes:

@@ -20,6 +20,7 @@ from service.gateway.replies import GatewayReply, whole
 from service.gateway.routing import Route, Target
 from service.gateway.sending import Sender, send_aside
 from service.gateway.stream import Stream
+from service.gateway.transcripts import SPOKEN, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,14 @@ MAX_SHADOWS = 32
 class Relay:
     """Answers calls of models, from HTTP and from within."""
 
-    def __init__(self, tables: Tables, *, meter: Meter, recorder: Recorder) -> None:
+    def __init__(
+        self, tables: Tables, *, meter: Meter, recorder: Recorder, keeps_text: bool = False
+    ) -> None:
+        """Take the parts; with `keeps_text` the recorder is told what models say."""
         self._tables = tables
         self._meter = meter
         self._recorder = recorder
+        self._keeps_text = keeps_text
         self._sender = Sender()
         self._shadows: set[asyncio.Task[None]] = set()
 
@@ -50,7 +55,8 @@ class Relay:
             Overloaded: every place is taken.
             EngineFailed: no server answered; EngineTimedOut: not in time.
         """
-        outcome = Outcome(call, status=200, started=time.monotonic(), attempts=0)
+        outcome = self._begin(call)
+        outcome.attempts = 0
         ticket: Ticket | None = None
         prompt = 0
         try:
@@ -88,6 +94,11 @@ class Relay:
             raise
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
+    def _begin(self, call: Call) -> Outcome:
+        is_kept = self._keeps_text and call.path in SPOKEN
+        transcript = Transcript() if is_kept else None
+        return Outcome(call, status=200, started=time.monotonic(), transcript=transcript)
+
     def _relay(
         self, begun: Begun, outcome: Outcome, ticket: Ticket | None, prompt: int
     ) -> GatewayReply:
@@ -106,6 +117,8 @@ class Relay:
         outcome.finish_reason = answer.finish_reason
         outcome.cached_tokens = answer.cached_tokens
         if answer.status == 200:
+            if outcome.transcript is not None:
+                outcome.transcript.add_body(answer.body)
             outcome.usage = answer.usage or Usage(prompt, 0)
             self._settle(outcome, ticket)
         else:
@@ -160,8 +173,8 @@ class Relay:
 
     async def _shadow(self, call: Call, target: Target, prompt: int) -> None:
         """Have a copy answered, for the record alone: nothing of it is charged or returned."""
-        outcome = Outcome(call, status=200, started=time.monotonic(), upstream=target.upstream.name)
-        outcome.tag = target.tag
+        outcome = self._begin(call)
+        outcome.upstream, outcome.tag = target.upstream.name, target.tag
         try:
             async with asyncio.timeout(call.deadline - time.monotonic()):
                 begun = await send_aside(call, target)

@@ -52,12 +52,14 @@ class Stream(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         if self._first:
             first, self._first = self._first, b""
+            self._outcome.listen(first)
             return first
         if self._has_ended:
             raise StopAsyncIteration
         try:
             while (piece := await self._read()) is not None:
                 if whole := self._events.feed(piece):
+                    self._outcome.listen(whole)
                     return whole
             last = self._ending()
         except EngineFailed as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from service.callers import Caller
@@ -25,7 +25,12 @@ class Within:
         self._run = run
 
     async def chat(
-        self, body: dict[str, Any], *, caller: Caller, state: Mapping[str, Any]
+        self,
+        body: dict[str, Any],
+        *,
+        caller: Caller,
+        state: Mapping[str, Any],
+        documents: Sequence[str] = (),
     ) -> GatewayReply:
         """Answer the body of a chat completion for `caller`.
 
@@ -33,6 +38,7 @@ class Within:
             body: as a client would send it; `model` is a route.
             caller: whose limits and budget it counts against.
             state: of the request that it is for: its id, and where it stands in a trace.
+            documents: public ids of those that the body may quote.
 
         Raises:
             Forbidden: the caller's key is not for models.
@@ -52,5 +58,6 @@ class Within:
             deadline=time.monotonic() + route.settings.deadline_seconds,
             user=body.get("user") or caller.key_id,
             headers={"traceparent": parent} if parent else {},
+            documents=tuple(documents),
         )
         return await self._run(call)

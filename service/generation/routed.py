@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
+from infra import telemetry
 from infra.errors import EngineFailed
 from infra.security import new_id
 from service.callers import Caller
@@ -41,6 +42,7 @@ class RoutedChat:
 
     async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield the event stream of a chat completion; closing it stops the work."""
+        parent = telemetry.traceparent.get()
         call = Call(
             # Its own, not the caller's: one question may take two calls, and each is recorded.
             request_id=new_id("req-"),
@@ -50,6 +52,8 @@ class RoutedChat:
             body=dict(body),
             deadline=time.monotonic() + self._deadline_seconds,
             user=self._caller.key_id,
+            headers={"traceparent": parent} if parent else {},
+            keeps_content=False,
         )
         reply = await self._send(call)
         async with aclosing(reply.pieces) as pieces:

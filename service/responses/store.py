@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 
 from infra.database.engine import Database
+from infra.database.quoting import missing
 from infra.database.response_tables import response as table
 from infra.database.response_tables import response_document as quoted
 from infra.database.schema import file
-from infra.errors import NotFound, TooLarge
+from infra.errors import Conflict, NotFound, TooLarge
 from retrieval.files import visible
 from service.callers import Caller
 from service.responses.turns import Message
@@ -30,18 +31,18 @@ class Stored:
     messages: Sequence[Message]
     """Of all turns, the answer of this one included."""
     documents: tuple[str, ...] = ()
-    """Public ids of those that any of the turns quotes."""
+    """Public ids of those that any of its turns may quote."""
 
 
 class ResponseStore:
-    """Keeps the newest responses; the oldest make room."""
+    """Keeps the newest responses of each tenant; its oldest make room."""
 
     def __init__(self, database: Database, *, most: Callable[[], int], most_bytes: int) -> None:
         """Take where they are kept.
 
         Args:
             database: at the current schema.
-            most: returns how many responses are kept at most.
+            most: returns how many responses are kept at most of one tenant, or of one key without.
             most_bytes: of one response with all its turns; a longer conversation ends.
         """
         self._database = database
@@ -53,6 +54,7 @@ class ResponseStore:
 
         Raises:
             TooLarge: the conversation is longer than one may be.
+            Conflict: a document that it may quote is gone.
         """
         size = len(orjson.dumps([stored.body, stored.items, stored.messages]))
         if size > self._most_bytes:
@@ -61,6 +63,8 @@ class ResponseStore:
                 "begin a new one, or send store = false"
             )
         with self._database.write() as connection:
+            if gone := missing(self._database, connection, stored.documents):
+                raise Conflict(f"Document {min(gone)!r} was removed while the answer was written")
             number = connection.execute(
                 insert(table)
                 .values(
@@ -74,11 +78,20 @@ class ResponseStore:
                 )
                 .returning(table.c.number)
             ).scalar_one()
-            names = [{"response_number": number, "file_id": each} for each in set(stored.documents)]
+            quotes = set(stored.documents)
+            names = [{"response_number": number, "file_id": each} for each in quotes]
             if names:
                 connection.execute(insert(quoted), names)
-            newest = select(table.c.number).order_by(table.c.number.desc()).limit(self._most())
-            connection.execute(delete(table).where(table.c.number.not_in(newest)))
+            own = _own(caller)
+            newest_too_many = (
+                select(table.c.number)
+                .where(*own)
+                .order_by(table.c.number.desc())
+                .offset(self._most())
+                .limit(1)
+                .scalar_subquery()
+            )
+            connection.execute(delete(table).where(*own, table.c.number <= newest_too_many))
 
     def get(self, id_: str, caller: Caller) -> Stored:
         """Return a response that the caller may see.
@@ -115,6 +128,12 @@ class ResponseStore:
             return int(
                 connection.execute(delete(table).where(table.c.number.in_(numbers))).rowcount
             )
+
+
+def _own(caller: Caller) -> list[ColumnElement[bool]]:
+    """Return which responses share a bound with the caller's."""
+    own = [table.c.tenant == caller.tenant]
+    return own if caller.tenant is not None else [*own, table.c.key_id == caller.key_id]
 
 
 def _is_of(row: Any, caller: Caller) -> bool:

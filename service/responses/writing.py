@@ -37,7 +37,7 @@ class Draft:
     messages: Sequence[Message]
     """Of all turns so far, the request's included."""
     documents: tuple[str, ...] = ()
-    """Ids of the documents that it quotes, in this turn or an earlier one."""
+    """Public ids of the documents that it may quote, in this turn or an earlier one."""
 
     @property
     def response(self) -> dict[str, Any]:
@@ -168,7 +168,8 @@ async def _from_answer(
             case Retrieved():
                 results = [_result(passage) for passage in event.passages]
                 told = assembly.found(results if shows_results else None)
-                draft.documents += tuple(passage.document_id for passage in event.passages)
+                found = (passage.document_id for passage in event.passages)
+                draft.documents = tuple(dict.fromkeys((*draft.documents, *found)))
             case Text():
                 told = assembly.text(event.text)
             case Cited():

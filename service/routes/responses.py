@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.exc import StatementError
 
-from infra.errors import NotFound, TooLarge
+from infra.errors import NotFound, RagstoneError, TooLarge
 from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
@@ -34,6 +36,8 @@ from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filte
 from service.streaming import EventStream, begun, frame
 from service.wiring import Components
 
+logger = logging.getLogger(__name__)
+
 router = APIRouter(
     prefix="/v1/responses", tags=["responses"], route_class=StrictRoute, responses=OPENAI_ERRORS
 )
@@ -56,7 +60,7 @@ async def create(
     earlier = await in_thread(lambda: _earlier(components, body, caller))
     draft = begin(body, earlier)
     limits: dict[str, str] = {}
-    events = _events(draft, body, asked, _complete(components, request, caller, limits))
+    events = _events(draft, body, asked, _complete(components, request, caller, draft, limits))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
     if body.stream:
@@ -118,6 +122,7 @@ def _events(
         text=text,
         collection=body.model.removeprefix(MODEL_PREFIX),
         history=history,
+        quoted=draft.documents,
         max_tokens=body.max_output_tokens,
         parameter="input",
     )
@@ -137,12 +142,14 @@ def _events(
 
 
 def _complete(
-    components: Components, request: Request, caller: Caller, limits: dict[str, str]
+    components: Components, request: Request, caller: Caller, draft: Draft, limits: dict[str, str]
 ) -> Complete:
     """Return what asks a model; `limits` are filled with what its answer says of them."""
 
     async def complete(body: dict[str, Any]) -> GatewayReply:
-        reply = await components.within.chat(body, caller=caller, state=request.scope["state"])
+        reply = await components.within.chat(
+            body, caller=caller, state=request.scope["state"], documents=draft.documents
+        )
         named = reply.headers.items()
         limits.update({name: each for name, each in named if name.startswith("x-ratelimit-")})
         return reply
@@ -151,24 +158,33 @@ def _complete(
 
 
 async def _kept(
-    events: AsyncGenerator[Event, None], store: Callable[[], None]
+    events: AsyncGenerator[Event, None], store: Callable[[], bool]
 ) -> AsyncGenerator[Event, None]:
-    """Store the response before its last event is told: who has seen the end can go on from it."""
+    """Store the response before its last event is told: who has seen the end can go on from it.
+
+    One that cannot be stored was paid for all the same: it is told, and says that it is not stored.
+    """
     async with aclosing(events):
         async for event in events:
             if event["type"] in {"response.completed", "response.incomplete"}:
-                await in_thread(store)
+                event["response"]["store"] = await in_thread(store)
             yield event
 
 
-def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
+def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> bool:
     items = [
         {"id": f"item_{at}", **item.model_dump(mode="json", exclude_none=True)}
         for at, item in enumerate(body.items)
     ]
     messages = [*draft.messages, *output_messages(draft.response["output"])]
     stored = Stored(draft.response, items, messages, draft.documents)
-    components.responses.put(stored, caller)
+    try:
+        components.responses.put(stored, caller)
+    except (RagstoneError, StatementError) as error:
+        why = error.message if isinstance(error, RagstoneError) else type(error.orig).__name__
+        logger.warning("response %s is not stored: %s", draft.response["id"], why)
+        draft.response["store"] = False
+    return bool(draft.response["store"])
 
 
 def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored | None:

@@ -86,6 +86,34 @@ def test_what_is_not_to_be_stored_is_not(client: TestClient, handbook: str) -> N
     assert client.get(f"/v1/responses/{response['id']}").status_code == 404
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_cannot_be_stored_is_told_all_the_same(
+    client: TestClient, handbook: str, is_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    components = client.app.state.components  # type: ignore[attr-defined]
+    with components.database.write() as connection:  # as where the disk is full
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON response "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    told = client.post("/v1/responses", json={**BODY, "stream": is_stream})
+    assert told.status_code == 200
+    response = events_of(told)[-1]["response"] if is_stream else told.json()
+    assert (response["status"], response["store"]) == ("completed", False)
+    assert client.get(f"/v1/responses/{response['id']}").status_code == 404
+    assert "is not stored" in caplog.text
+
+
+def test_a_conversation_that_is_too_long_to_keep_is_answered(
+    fast_settings: Any, open_client: Any, add_text: Any
+) -> None:
+    client = open_client(fast_settings(server={"max_body_bytes": 1024}))
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    add_text(client, "handbook", "leave.txt", "Employees have 27 days of leave.")
+    told = client.post("/v1/responses", json={**BODY, "input": "leave " * 100}).json()
+    assert (told["status"], told["store"]) == ("completed", False)
+
+
 @pytest.mark.parametrize(
     ("change", "status", "parameter"),
     [
