@@ -12,7 +12,7 @@ from infra.contracts import Usage
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
-from service.gateway.calls import Call, Outcome, Ticket
+from service.gateway.calls import Call, Meter, Outcome, Ticket
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
 
@@ -55,10 +55,10 @@ class Kept:
 class Opened:
     """A relay with what stands around it."""
 
-    def __init__(self, settings: Gateway) -> None:
+    def __init__(self, settings: Gateway, *, meter: Meter | None = None, **more: Any) -> None:
         self.recorder = Kept()
-        self.tables = Tables(settings)
-        self.relay = Relay(self.tables, meter=Unmetered(), recorder=self.recorder)
+        self.tables = Tables(settings, **more)
+        self.relay = Relay(self.tables, meter=meter or Unmetered(), recorder=self.recorder)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -75,8 +75,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(settings: Gateway) -> AsyncIterator[Opened]:
-    found = Opened(settings)
+async def opened(settings: Gateway, **more: Any) -> AsyncIterator[Opened]:
+    found = Opened(settings, **more)
     try:
         yield found
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from infra.artifacts.store import ArtifactStore
 from infra.errors import EngineFailed, NotReady, RagstoneError
-from service.gateway.adapter_files import NAME_DIGITS, Adapter, Base, check, fetch
-from service.gateway.adapter_hosts import AdapterHost, Unreachable
+from service.gateway.adapter_files import VERSIONED, Adapter, Base, check, fetch, prune
+from service.gateway.adapter_hosts import AdapterHost, Models, Unreachable
 
 logger = logging.getLogger(__name__)
 
-VERSIONED = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*@[0-9a-f]{{{NAME_DIGITS}}}")
-"""Names that versions are served under; what is called otherwise is not ours to unload."""
+TIDY_SECONDS = 600.0
+"""Between two looks for files that nobody needs any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,8 @@ class Pace:
     """A version that was replaced stays loaded at least so long: other processes may use it."""
     drain_seconds: float = 600.0
     """After which it goes even if requests are under way; these are not broken off."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterStatus:
-    """An adapter at an upstream."""
-
-    upstream: str
-    reference: str
-    replicas: Mapping[str, str | None]
-    """By address, the name it is served under there."""
-    problem: str | None
+    keep_seconds: float = 3600.0
+    """The files of a version that no replica has stay on the disk at least so long."""
 
 
 @dataclass(slots=True)
@@ -101,6 +92,8 @@ class Adapters:
         """By address and reference, the name in force."""
         self._loaded: defaultdict[str, set[str]] = defaultdict(set)
         """By address, the names that were confirmed there."""
+        self._listed: dict[str, frozenset[str]] = {}
+        """By address, the names that it said it has, whoever had it load them."""
         self._leaving: dict[tuple[str, str], float] = {}
         """By address and name, since when nothing new goes there."""
         self._known: set[str] = set()
@@ -110,6 +103,7 @@ class Adapters:
         self._leases: Counter[tuple[str, str]] = Counter()
         self._problems: dict[tuple[str, str], RagstoneError] = {}
         self._fetched: dict[str, Adapter] = {}
+        self._tidied_at = -math.inf
         self._round = asyncio.Lock()
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -136,19 +130,6 @@ class Adapters:
         self._forget(address)
         self._due.set()
 
-    def status(self) -> list[AdapterStatus]:
-        """Return every adapter that is wanted, and where it is served."""
-        return [
-            AdapterStatus(
-                upstream,
-                reference,
-                {host.address: self.served_name(reference, host.address) for host in place.hosts},
-                problem.message if (problem := self._problems.get((upstream, reference))) else None,
-            )
-            for upstream, place in self._places().items()
-            for reference in sorted(place.references)
-        ]
-
     def start(self) -> None:
         """Look again and again, from now on."""
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -164,12 +145,16 @@ class Adapters:
         """Bring every replica to where it should be; failures are kept as problems."""
         async with self._round:
             places = self._places()
+            has_seen_all = True
             for upstream, place in places.items():
                 present = await self._look(place)
+                has_seen_all &= len(present) == len(place.hosts)
                 for reference in sorted(place.references):
                     await self._bring(upstream, reference, place, present)
             self._drop_unwanted(places)
             await self._let_go(places)
+            if has_seen_all:
+                await self._tidy(places)
 
     async def _watch(self) -> None:
         while True:
@@ -181,7 +166,7 @@ class Adapters:
 
     async def _look(self, place: Place) -> dict[AdapterHost, Base]:
         """Ask the replicas what they have; return those that answer, with what they serve."""
-        answers = await asyncio.gather(
+        answers: list[Models | BaseException] = await asyncio.gather(
             *(host.models() for host in place.hosts), return_exceptions=True
         )
         present = {}
@@ -196,6 +181,7 @@ class Adapters:
                 raise answer
             else:
                 self._failing.discard(host.address)
+                self._listed[host.address] = answer.adapters
                 self._reconcile(host.address, answer.adapters)
                 self._take_over(host.address, answer.adapters)
                 present[host] = replace(place.base, names=place.base.names | answer.base)
@@ -295,6 +281,18 @@ class Adapters:
             with suppress(EngineFailed):  # it is gone then, with all that it had
                 await host.unload(name)
                 logger.info("%s has unloaded %s", address, name)
+
+    async def _tidy(self, places: Mapping[str, Place]) -> None:
+        """Remove files of versions that no replica has; one that has them may read them again."""
+        if self._clock() - self._tidied_at < min(self._pace.keep_seconds, TIDY_SECONDS):
+            return
+        self._tidied_at = self._clock()
+        addresses = {host.address for place in places.values() for host in place.hosts}
+        listed = [names for address, names in self._listed.items() if address in addresses]
+        needed = frozenset(self._serving.values()).union(*listed, *self._loaded.values())
+        await asyncio.to_thread(
+            prune, self._folder, needed=needed, keep_seconds=self._pace.keep_seconds
+        )
 
 
 async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:

@@ -404,7 +404,7 @@ async def test_aliases_of_artifacts_are_followed_in_this_process_too(
             store.tag(str(found), "production")
             await adapters.refresh()
             lease = adapters.lease(reference, server.address)
-            assert lease is not None, adapters.status()
+            assert lease is not None, adapters.problem(reference, "tiny")
             text = await told(server, "Who?", model=lease.name, max_tokens=4, temperature=0)
             lease.release()
             assert text == sign * 4
