@@ -50,7 +50,7 @@ class WritingParts(ModelParts):
     def generators(self) -> Generators:
         from service.generating import Generators
 
-        generators = Generators(
+        return Generators(
             self.settings,
             engine=lambda: self.engine,
             routes=lambda: self.routes,
@@ -58,8 +58,6 @@ class WritingParts(ModelParts):
             prompts=self.prompts,
             screening=self.screening,
         )
-        generators.check()
-        return generators
 
     @cached_property
     def conversations(self) -> Conversations:

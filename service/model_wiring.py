@@ -50,12 +50,15 @@ class ModelParts:
     @cached_property
     def routes(self) -> Tables:
         """Of the gateway, with the servers they lead to."""
+        from service import generating
         from service.gateway.reloading import Tables
 
+        model = self.settings.generation.model
         return Tables(
             self.settings.gateway,
             locate=self.engines.locations,
             adapters=lambda: self.adapters,
+            check=lambda gateway: generating.check(model, gateway),
         )
 
     @cached_property

@@ -59,10 +59,15 @@ class Opened:
     """A relay with what stands around it."""
 
     def __init__(
-        self, settings: Gateway, *, meter: Meter | None = None, keeps_text: bool = False
+        self,
+        settings: Gateway,
+        *,
+        meter: Meter | None = None,
+        keeps_text: bool = False,
+        **more: Any,
     ) -> None:
         self.recorder = Kept()
-        self.tables = Tables(settings)
+        self.tables = Tables(settings, **more)
         self.relay = Relay(
             self.tables,
             meter=meter or Unmetered(),
@@ -85,10 +90,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(
-    settings: Gateway, *, meter: Meter | None = None, keeps_text: bool = False
-) -> AsyncIterator[Opened]:
-    found = Opened(settings, meter=meter, keeps_text=keeps_text)
+async def opened(settings: Gateway, **more: Any) -> AsyncIterator[Opened]:
+    found = Opened(settings, **more)
     try:
         yield found
     finally:

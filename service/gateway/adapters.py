@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from infra.artifacts.store import ArtifactStore
 from infra.errors import EngineFailed, NotReady, RagstoneError
-from service.gateway.adapter_files import NAME_DIGITS, Adapter, Base, check, fetch
+from service.gateway.adapter_files import VERSIONED, Adapter, Base, check, fetch, prune
 from service.gateway.adapter_hosts import AdapterHost, Unreachable
 from service.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
-VERSIONED = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*@[0-9a-f]{{{NAME_DIGITS}}}")
-"""Names that versions are served under; what is called otherwise is not ours to unload."""
+TIDY_SECONDS = 600.0
+"""Between two looks for files that nobody needs any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Pace:
     """A version that was replaced stays loaded at least so long: other processes may use it."""
     drain_seconds: float = 600.0
     """After which it goes even if requests are under way; these are not broken off."""
+    keep_seconds: float = 3600.0
+    """The files of a version that no replica has stay on the disk at least so long."""
 
 
 @dataclass(slots=True)
@@ -91,6 +93,8 @@ class Adapters:
         """By address and reference, the name in force."""
         self._loaded: defaultdict[str, set[str]] = defaultdict(set)
         """By address, the names that were confirmed there."""
+        self._listed: dict[str, frozenset[str]] = {}
+        """By address, the names that it said it has, whoever had it load them."""
         self._leaving: dict[tuple[str, str], float] = {}
         """By address and name, since when nothing new goes there."""
         self._known: set[str] = set()
@@ -100,6 +104,7 @@ class Adapters:
         self._leases: Counter[tuple[str, str]] = Counter()
         self._problems: dict[tuple[str, str], RagstoneError] = {}
         self._fetched: dict[str, Adapter] = {}
+        self._tidied_at = -math.inf
         self._round = asyncio.Lock()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By address: upstreams may share a replica, which is asked or told one thing at a time."""
@@ -152,6 +157,8 @@ class Adapters:
             self._drop_unwanted(places)
             await self._let_go(places)
             _raise_first(outcomes)
+            if all(outcomes):
+                await self._tidy(places)
 
     async def _watch(self) -> None:
         rounds = Rounds("the adapters")
@@ -162,10 +169,12 @@ class Adapters:
                 async with asyncio.timeout(self._pace.watch_seconds):
                     await self._due.wait()
 
-    async def _tend(self, upstream: str, place: Place) -> None:
+    async def _tend(self, upstream: str, place: Place) -> bool:
+        """Look after one upstream; return whether all its replicas said what they have."""
         present = await self._look(place)
         for reference in sorted(place.references):
             await self._bring(upstream, reference, place, present)
+        return len(present) == len(place.hosts)
 
     async def _look(self, place: Place) -> dict[AdapterHost, Base]:
         """Ask the replicas what they have; return those that answer, with what they serve."""
@@ -193,6 +202,7 @@ class Adapters:
                 self._failing.add(address)
                 return None
             self._failing.discard(address)
+            self._listed[address] = answer.adapters
             self._reconcile(address, answer.adapters)
             self._take_over(address, answer.adapters)
             return replace(base, names=base.names | answer.base)
@@ -297,6 +307,18 @@ class Adapters:
             with suppress(EngineFailed):  # it is gone then, with all that it had
                 await host.unload(name)
                 logger.info("%s has unloaded %s", address, name)
+
+    async def _tidy(self, places: Mapping[str, Place]) -> None:
+        """Remove files of versions that no replica has; one that has them may read them again."""
+        if self._clock() - self._tidied_at < min(self._pace.keep_seconds, TIDY_SECONDS):
+            return
+        self._tidied_at = self._clock()
+        addresses = {host.address for place in places.values() for host in place.hosts}
+        listed = [names for address, names in self._listed.items() if address in addresses]
+        needed = frozenset(self._serving.values()).union(*listed, *self._loaded.values())
+        await asyncio.to_thread(
+            prune, self._folder, needed=needed, keep_seconds=self._pace.keep_seconds
+        )
 
 
 def _raise_first(outcomes: Iterable[object]) -> None:

@@ -189,7 +189,7 @@ def unserved(target: Target) -> list[Replica]:
     Raises:
         NotServed: that are all of them.
     """
-    if target.adapter is None:
+    if target.adapter is None or not target.upstream.replicas:
         return []
     unserved = target.unserved
     if len(unserved) == len(target.upstream.replicas):

@@ -269,7 +269,8 @@ def _is_of(variant: Variant, reply: GatewayReply | None) -> bool:
     outcome = None if reply is None else reply.outcome
     if outcome is None:
         return True
-    return Variant(outcome.upstream, outcome.served, outcome.tag) == variant
+    came_from = (outcome.upstream, outcome.served, outcome.tag)
+    return came_from == (variant.upstream, variant.model, variant.tag)
 
 
 def _is_deterministic(call: Call) -> bool:

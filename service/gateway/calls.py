@@ -127,8 +127,8 @@ class Meter(Protocol):
 
         Args:
             call: who asks which model.
-            prompt_tokens: at least what the prompt will be counted as; the bytes of its text are
-                never less than that.
+            prompt_tokens: the most that the prompt's text can be counted as; 0 of a call that is
+                answered from memory.
             completion_tokens: the most that may be answered, over all choices.
 
         Raises:

@@ -17,7 +17,7 @@ from service.gateway.calls import LEFT, TARGET_HEADER, Call, Meter, Outcome, Rec
 from service.gateway.longest import Longest, longest_answers
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply, whole
-from service.gateway.routing import Route, Target
+from service.gateway.routing import Route, Table, Target
 from service.gateway.sending import Sender, send_aside
 from service.gateway.stream import Stream
 from service.gateway.transcripts import SPOKEN, Transcript
@@ -59,8 +59,9 @@ class Relay:
         outcome.attempts = 0
         ticket: Ticket | None = None
         prompt = 0
+        table = self._tables.current
+        table.users += 1
         try:
-            table = self._tables.current
             route = table.find(call.model)
             prompt = estimate.prompt_tokens(call.body)
             call.longest = _longest(call, route, prompt)
@@ -72,7 +73,7 @@ class Relay:
                         call, prompt_tokens=prompt, completion_tokens=completion
                     )
                 if route.shadow:
-                    self._send_shadows(call, route, estimate.likely_tokens(prompt))
+                    self._send_shadows(call, table, estimate.likely_tokens(prompt))
                 begun = await self._sender.begin(call, table, outcome)
         except TimeoutError as error:
             # The caller says how long it waits, and the server read the prompt meanwhile.
@@ -92,6 +93,8 @@ class Relay:
         except BaseException:  # a fault of ours: the log tells, nobody pays
             self._waive(outcome, ticket, prompt)
             raise
+        finally:
+            table.users -= 1
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
     def _begin(self, call: Call) -> Outcome:
@@ -158,8 +161,12 @@ class Relay:
         outcome.ended = time.monotonic()
         self._recorder.record(outcome)
 
-    def _send_shadows(self, call: Call, route: Route, prompt: int) -> None:
-        for target in route.shadow:
+    def _send_shadows(self, call: Call, table: Table, prompt: int) -> None:
+        def end(task: asyncio.Task[None]) -> None:
+            self._shadows.discard(task)
+            table.users -= 1
+
+        for target in table.find(call.model).shadow:
             if random.random() >= target.weight:
                 continue
             if len(self._shadows) >= MAX_SHADOWS:
@@ -169,7 +176,8 @@ class Relay:
             copy = replace(call, was_looked_up=False)
             task = asyncio.create_task(self._shadow(copy, target, prompt))
             self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+            table.users += 1
+            task.add_done_callback(end)
 
     async def _shadow(self, call: Call, target: Target, prompt: int) -> None:
         """Have a copy answered, for the record alone: nothing of it is charged or returned."""

@@ -55,15 +55,16 @@ class Target:
     @property
     def unserved(self) -> list[Replica]:
         """The replicas that do not have the adapter, if it is one that is asked for."""
-        return [replica for replica in self.upstream.replicas if self._name_at(replica) is None]
+        return [replica for replica in self.upstream.replicas if self.name_at(replica) is None]
 
     @property
     def version(self) -> str | None:
         """What the servers call the model or the adapter's version now; None if none has it."""
-        names = map(self._name_at, self.upstream.replicas)
+        names = map(self.name_at, self.upstream.replicas)
         return next((name for name in names if name is not None), None)
 
-    def _name_at(self, replica: Replica) -> str | None:
+    def name_at(self, replica: Replica) -> str | None:
+        """Return what a replica calls it now; None if it does not have the adapter."""
         if self.adapter is None:
             return self.model
         return self.adapter.served.served_name(self.adapter.reference, replica.server.address)
@@ -165,6 +166,8 @@ class Table:
         self.upstreams = upstreams
         self.made_at = int(time.time())
         """In seconds since 1970."""
+        self.users = 0
+        """Calls that may yet ask any of its servers; these stay open for them."""
         self.routes = {
             name: Route(name, route, upstreams, adapters) for name, route in settings.routes.items()
         }

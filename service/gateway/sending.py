@@ -99,7 +99,9 @@ class _Search:
             EngineFailed: there is none.
             Overloaded: there is none now.
         """
-        if all(r in self._tried for target in self._targets for r in target.upstream.replicas):
+        if self._tried and all(
+            r in self._tried for target in self._targets for r in target.upstream.replicas
+        ):
             if not self._may_repeat:
                 raise EngineFailed(f"No other server of {self.route.name!r} is left to try")
             self._tried.clear()

@@ -251,6 +251,34 @@ def test_doctor_says_what_to_mend() -> None:
     assert "server.prot" in result.stdout
 
 
+ROUTE = """
+[gateway.upstreams.gpu]
+urls = ["http://127.0.0.1:9"]
+
+[gateway.routes.writer]
+targets = [{{ upstream = "{upstream}" }}]
+
+[generation]
+model = "{model}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("upstream", "model", "said"),
+    [("cpu", "writer", "upstream 'cpu', which is not there"), ("gpu", "writr", "'writr', which")],
+)
+def test_a_wrong_route_is_told_in_one_line(upstream: str, model: str, said: str) -> None:
+    Path("ragstone.toml").write_text(ROUTE.format(upstream=upstream, model=model), "utf-8")
+    done = command("serve", "--port", "0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ragstone: ")
+    assert said in line
+    found = {item["name"]: item for item in run_json("doctor", code=1)["findings"]}
+    assert found["routes"]["status"] == "fail"
+    assert said in found["routes"]["detail"]
+
+
 def test_doctor_fails_on_a_database_that_is_none(tmp_path: Path) -> None:
     (tmp_path / ".ragstone").mkdir()
     (tmp_path / ".ragstone" / "ragstone.db").write_bytes(b"this is no database" * 100)

@@ -182,7 +182,7 @@ async def test_version_that_one_replica_refuses_goes_live_nowhere(
     shelves[1].fails.clear()
     await adapters.refresh()
     assert served(adapters) == [new, new]
-    assert isinstance(adapters.problem(REFERENCE, "tiny"), NotReady)
+    assert isinstance(adapters.problem(REFERENCE, "tiny"), NotReady)  # none is known
 
 
 async def test_replica_that_started_anew_gets_its_adapters_back(
@@ -309,6 +309,50 @@ async def test_what_a_process_before_left_loaded_goes_and_what_others_loaded_sta
     shelves[0].has = {"support@0123456789abcdef": Path(), "theirs": Path()}
     await adapters.refresh()
     assert set(shelves[0].has) == {name, "theirs"}
+
+
+async def test_files_of_a_version_go_once_no_replica_has_it(
+    store: ArtifactStore,
+    place: dict[str, Place],
+    publish: Callable[..., str],
+    shelves: list[Shelf],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "out"
+    pace = Pace(0.02, 0.0, 600.0, keep_seconds=0.0)
+    adapters = Adapters(store, folder, places=lambda: place, pace=pace)
+    old = publish("A")
+    await adapters.refresh()
+    lease = adapters.lease(REFERENCE, "one")
+    assert lease is not None
+    new = publish("B")
+    (folder / "notes").mkdir()
+    await adapters.refresh()
+    await adapters.refresh()
+    assert {each.name for each in folder.iterdir()} == {old, new, "notes"}
+    lease.release()
+    shelves[1].is_up = False  # who knows what it has
+    await adapters.refresh()
+    await adapters.refresh()
+    assert {each.name for each in folder.iterdir()} == {old, new, "notes"}
+    shelves[1].is_up = True
+    await adapters.refresh()
+    await adapters.refresh()
+    assert {each.name for each in folder.iterdir()} == {new, "notes"}
+    store.roll_back("adapter/support", "production")
+    await adapters.refresh()
+    assert served(adapters) == [old, old]
+
+
+async def test_files_that_were_just_laid_out_stay(
+    adapters: Adapters, publish: Callable[..., str], tmp_path: Path
+) -> None:
+    publish("A")
+    await adapters.refresh()
+    other = tmp_path / "out" / "support@0123456789abcdef"
+    other.mkdir()
+    await adapters.refresh()
+    assert other.is_dir()
 
 
 async def test_unknown_adapter_is_not_found(adapters: Adapters) -> None:

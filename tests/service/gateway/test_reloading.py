@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import model_server
-from infra.errors import InvalidConfiguration
+from infra.errors import EngineFailed, InvalidConfiguration
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from relayed import Kept, Unmetered, answer, call, gateway, opened, run, until
+from service.engines.openai_http import OpenAIServer
 from service.gateway import reloading
+from service.gateway.calls import Call, Ticket
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
 
@@ -205,5 +207,91 @@ def test_an_engine_that_cannot_be_located_does_not_end_the_looking_after(
         await until(lambda: tables.current.snapshot()[0].breaker != "open")
         await relay.close()
         await tables.close()
+
+    run(ask())
+
+
+class Slow(Unmetered):
+    """Has every call wait until it is let in."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.opens = asyncio.Event()
+
+    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> None:
+        """Have it waited for."""
+        del call, prompt_tokens, completion_tokens
+
+    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        self.waiting += 1
+        await self.opens.wait()
+        return Unmetered().try_admit(
+            call, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+        )
+
+
+def test_servers_of_a_past_table_stay_open_for_who_may_yet_ask_them(serve: Serve) -> None:
+    old, new = serve(name="old"), serve(name="new")
+    meter = Slow()
+
+    async def ask() -> None:
+        async with opened(gateway(old), meter=meter) as gate:
+            (server,) = gate.tables.current.servers("u")
+            assert isinstance(server, OpenAIServer)
+            task = asyncio.create_task(answer(gate.relay, call()))
+            await until(lambda: meter.waiting == 1)
+            gate.tables.replace(gateway(new))
+            await asyncio.sleep(0.2)
+            meter.opens.set()
+            assert b"old" in await task
+            await until(lambda: server._session is None)  # closed after it, not opened anew
+
+    run(ask())
+
+
+def test_what_a_wrong_reload_had_opened_is_closed(serve: Serve, tmp_path: Path) -> None:
+    server, file = serve(), tmp_path / "open"
+    wrong = gateway(server).model_dump()
+    noted = {"plugin": "noted_server.build_server", "options": {"file": str(file)}}
+    wrong["upstreams"] = {"a": noted, **wrong["upstreams"], "b": {"urls": ["nowhere"]}}
+    settings = Gateway.model_validate(wrong)
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            with pytest.raises(InvalidConfiguration, match=r"upstreams\.b"):
+                gate.tables.replace(settings)
+            await until(lambda: not file.exists())
+            assert b"tiny" in await answer(gate.relay, call())
+
+    run(ask())
+    with pytest.raises(InvalidConfiguration, match=r"upstreams\.b"):
+        Tables(settings)
+    assert not file.exists()
+
+
+def engine(server: Misbehaving, **target: float) -> Gateway:
+    settings = gateway(server).model_dump()
+    settings["upstreams"]["gpu"] = {"engine": "big"}
+    targets = settings["routes"]["m"]["targets"]
+    settings["routes"]["m"]["targets"] = [{"upstream": "gpu", **target}, *targets]
+    settings["routes"]["alone"] = {"targets": [{"upstream": "gpu"}], "retries": 0}
+    return Gateway.model_validate(settings)
+
+
+def stopped(_: str) -> Sequence[tuple[str, str | None]]:
+    return ()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stopped_engine_is_named_and_others_answer_for_it(serve: Serve, stream: bool) -> None:
+    server = serve()
+
+    async def ask() -> None:
+        async with opened(engine(server, weight=1000), locate=stopped) as gate:
+            assert b"tiny" in await answer(gate.relay, call(stream=stream))
+            with pytest.raises(EngineFailed, match="'gpu' runs; .*ragstone engine start big"):
+                await answer(gate.relay, call("alone", stream=stream))
+            assert [outcome.status for outcome in gate.outcomes] == [200, 502]
+            assert gate.is_idle
 
     run(ask())
