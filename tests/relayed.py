@@ -11,7 +11,8 @@ from typing import Any
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
-from service.gateway.calls import Call, Meter, Outcome
+from service.gateway.calls import Call, Outcome
+from service.gateway.meters import Meter
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
 from service.gateway.unmetered import Unmetered

@@ -13,7 +13,8 @@ from cachetools import TTLCache
 from infra.contracts import Usage
 from infra.errors import InvalidRequest
 from infra.gateway_settings import Gateway
-from service.gateway.calls import Call, Meter, Outcome, Recorder, Source
+from service.gateway.calls import Call, Outcome, Recorder, Source
+from service.gateway.meters import Meter
 from service.gateway.replies import GatewayReply
 from service.gateway.routing import Variant
 from service.gateway.sharing import SharedAnswer

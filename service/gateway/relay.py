@@ -17,8 +17,9 @@ from infra.errors import (
 from service.engines import Reply
 from service.errors import describe
 from service.gateway import estimate
-from service.gateway.calls import Call, Meter, Outcome, Recorder, Ticket
+from service.gateway.calls import Call, Outcome, Recorder
 from service.gateway.longest import Longest, longest_answers
+from service.gateway.meters import Meter, Ticket
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply, whole
 from service.gateway.routing import Route, Target

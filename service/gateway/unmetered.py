@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from infra.contracts import Usage
-from service.gateway.calls import Call, Ticket
+from service.gateway.calls import Call
+from service.gateway.meters import Ticket
 
 
 class Unmetered:
