@@ -10,7 +10,8 @@ from infra import telemetry
 from infra.contracts import Usage
 from service.answering import AnswerEvent, Finished, Text
 from service.callers import Caller
-from service.gateway.calls import Call, Meter, Ticket
+from service.gateway.calls import Call
+from service.gateway.meters import Meter, Ticket
 
 ANSWER_SECONDS = 300.0
 

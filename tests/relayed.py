@@ -12,7 +12,8 @@ from infra.contracts import Usage
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
-from service.gateway.calls import Call, Meter, Outcome, Ticket
+from service.gateway.calls import Call, Outcome
+from service.gateway.meters import Meter, Ticket
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
 

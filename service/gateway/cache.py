@@ -16,7 +16,8 @@ from infra.contracts import Usage
 from infra.errors import EngineFailed, EngineTimedOut, InvalidRequest, Overloaded, RagstoneError
 from infra.gateway_settings import Gateway
 from service.errors import describe
-from service.gateway.calls import LEFT, Call, Meter, Outcome, Recorder, Source, Ticket
+from service.gateway.calls import LEFT, Call, Outcome, Recorder, Source
+from service.gateway.meters import Meter, Ticket
 from service.gateway.replaying import Reader
 from service.gateway.replies import GatewayReply
 from service.gateway.routing import Variant

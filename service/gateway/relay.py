@@ -13,8 +13,9 @@ from infra.errors import EngineTimedOut, InvalidRequest, RagstoneError
 from service.errors import describe
 from service.gateway import estimate
 from service.gateway.attempts import Begun
-from service.gateway.calls import LEFT, TARGET_HEADER, Call, Meter, Outcome, Recorder, Ticket
+from service.gateway.calls import LEFT, TARGET_HEADER, Call, Outcome, Recorder
 from service.gateway.longest import Longest, longest_answers
+from service.gateway.meters import Meter, Ticket
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply, whole
 from service.gateway.routing import Route, Table, Target

@@ -15,7 +15,8 @@ from model_server import Misbehaving
 from relayed import Kept, Unmetered, answer, call, gateway, opened, run, until
 from service.engines.openai_http import OpenAIServer
 from service.gateway import reloading
-from service.gateway.calls import Call, Ticket
+from service.gateway.calls import Call
+from service.gateway.meters import Ticket
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
 
