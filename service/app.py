@@ -95,7 +95,8 @@ def create_app(components: Components) -> FastAPI:
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
     ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     for routes in (*models, *documents, *ours):
-        app.include_router(routes.router)
+        # Not `include_router`: it would analyse every route a second time, for a fifth of a second.
+        app.router.routes.extend(routes.router.routes)
     return app
 
 

@@ -7,6 +7,7 @@ FILES = (
     "contracts/test_indexes.py",
     "faults/test_kill_points.py",
     "e2e/test_openapi.py",
+    "e2e/test_openapi_refusals.py",
     "faults/test_jobs_kill.py",
     "e2e/test_models_on_vllm.py",
     "faults/test_artifacts_crash.py",

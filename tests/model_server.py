@@ -104,7 +104,8 @@ def paced(seconds: float, *, tokens: int = TOKENS) -> Behaviour:
     async def answer(server: Misbehaving, asked: Asked, write: Write) -> None:
         if not asked.body.get("stream"):
             await asyncio.sleep(seconds * tokens)
-            await write(json_answer(completion(server.name)))
+            is_chat = asked.path != "/v1/completions"
+            await write(json_answer((completion if is_chat else text_completion)(server.name)))
             return
         await write(EVENTS_HEAD)
         for number in range(tokens):
@@ -217,6 +218,11 @@ def completion(name: str) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": USAGE,
     }
+
+
+def text_completion(name: str) -> dict[str, Any]:
+    choice = {"index": 0, "text": f"I am {name}.", "finish_reason": "stop"}
+    return {**completion(name), "object": "text_completion", "choices": [choice]}
 
 
 def event(name: str, number: int, *, last: bool = False) -> bytes:
