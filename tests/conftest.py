@@ -17,6 +17,7 @@ from infra.database.migrate import upgrade
 from infra.settings import Settings, load_settings
 from migrated import put_schema
 from service.wiring import Components
+from surroundings import no_settings_from_outside
 from vllm_server import Unavailable as NoVllm
 from vllm_server import VllmServer, shared_server
 
@@ -37,11 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A developer's own RAGSTONE_* variables and ragstone.toml must not decide what a test sees."""
-    for name in list(os.environ):
-        if name.startswith("RAGSTONE_") and name != "RAGSTONE_TEST_DATA":
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    no_settings_from_outside(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")

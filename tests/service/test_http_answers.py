@@ -25,15 +25,13 @@ def events_of(response: Any) -> list[tuple[str, Any]]:
     return events
 
 
-def test_an_answer_carries_citations_that_equal_the_stored_text(
-    client: TestClient, handbook: str
-) -> None:
-    answer = client.post("/v1/answers", json=LEAVE).json()
+def test_an_answer_carries_citations_that_equal_the_stored_text(reader: TestClient) -> None:
+    answer = reader.post("/v1/answers", json=LEAVE).json()
     assert answer["text"] == LEAVE["question"]  # the engine echoes
     assert answer["answerable"] is True
     assert len(answer["citations"]) == 1
     cited = answer["citations"][0]
-    content = client.get(f"/v1/vector_stores/{handbook}/files/{cited['document_id']}/content")
+    content = reader.get(f"/v1/vector_stores/handbook/files/{cited['document_id']}/content")
     stored = content.json()["data"][0]["text"]
     assert stored[cited["start_char"] : cited["end_char"]] == cited["text"]
     assert answer["usage"]["prompt_tokens"] > answer["usage"]["completion_tokens"] > 0
@@ -44,9 +42,9 @@ def test_an_answer_carries_citations_that_equal_the_stored_text(
     ("body", "headers"), [({"stream": True}, {}), ({}, {"accept": "text/event-stream"})]
 )
 def test_the_stream_tells_the_same_answer_piece_by_piece(
-    client: TestClient, handbook: str, body: Any, headers: Any
+    reader: TestClient, body: Any, headers: Any
 ) -> None:
-    events = events_of(client.post("/v1/answers", json={**LEAVE, **body}, headers=headers))
+    events = events_of(reader.post("/v1/answers", json={**LEAVE, **body}, headers=headers))
     names = [name for name, _ in events]
     assert names[0] == "retrieved"
     assert names[-1] == "done"
@@ -88,21 +86,21 @@ def test_an_engine_that_fails_midway_ends_the_stream_with_an_error(failing: Test
     assert events[-1][1]["error"]["code"] == "engine_failed"
 
 
-def test_a_filter_restricts_what_is_read(client: TestClient, handbook: str) -> None:
+def test_a_filter_restricts_what_is_read(reader: TestClient) -> None:
     chosen = {"type": "eq", "key": "topic", "value": "travel"}
-    answer = client.post("/v1/answers", json={**LEAVE, "filter": chosen}).json()
+    answer = reader.post("/v1/answers", json={**LEAVE, "filter": chosen}).json()
     assert {passage["metadata"]["topic"] for passage in answer["passages"]} == {"travel"}
-    body = {"query": "days of leave", "collection": handbook, "filter": chosen}
-    found = client.post("/v1/search", json=body).json()
+    body = {"query": "days of leave", "collection": "handbook", "filter": chosen}
+    found = reader.post("/v1/search", json=body).json()
     assert {passage["metadata"]["filename"] for passage in found["passages"]} == {"travel.txt"}
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
 def test_search_finds_the_passage_with_a_score_between_0_and_1(
-    client: TestClient, handbook: str, mode: str
+    reader: TestClient, mode: str
 ) -> None:
-    body = {"query": "days of leave", "collection": handbook, "mode": mode, "limit": 1}
-    found = client.post("/v1/search", json=body).json()
+    body = {"query": "days of leave", "collection": "handbook", "mode": mode, "limit": 1}
+    found = reader.post("/v1/search", json=body).json()
     assert [passage["metadata"]["filename"] for passage in found["passages"]] == ["leave.txt"]
     assert 0 < found["passages"][0]["score"] <= 1
 
@@ -121,15 +119,13 @@ def test_a_write_is_found_by_a_search_that_names_its_sequence(
     assert answer.status_code == 200
 
 
-def test_a_sequence_that_was_never_written_is_refused_at_once(
-    client: TestClient, handbook: str
-) -> None:
+def test_a_sequence_that_was_never_written_is_refused_at_once(reader: TestClient) -> None:
     for path, body in (
-        ("/v1/search", {"query": "x", "collection": handbook}),
+        ("/v1/search", {"query": "x", "collection": "handbook"}),
         ("/v1/answers", LEAVE),
-        (f"/v1/vector_stores/{handbook}/search", {"query": "x"}),
+        ("/v1/vector_stores/handbook/search", {"query": "x"}),
     ):
-        response = client.post(path, json={**body, "min_sequence": 10**9})
+        response = reader.post(path, json={**body, "min_sequence": 10**9})
         assert response.status_code == 400
         assert response.json()["error"]["param"] == "min_sequence"
 

@@ -31,11 +31,11 @@ def test_every_collection_is_a_model(client: TestClient, handbook: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rag/missing", "missing", "gpt-4o"])
-def test_an_unknown_model_is_a_404(client: TestClient, handbook: str, name: str) -> None:
+def test_an_unknown_model_is_a_404(reader: TestClient, name: str) -> None:
     for response in (
-        client.get(f"/v1/models/{name}"),
-        client.post(URL, json={**BODY, "model": name}),
-        client.post(URL, json={**BODY, "model": name, "stream": True}),
+        reader.get(f"/v1/models/{name}"),
+        reader.post(URL, json={**BODY, "model": name}),
+        reader.post(URL, json={**BODY, "model": name, "stream": True}),
     ):
         assert response.status_code == 404
         assert response.json()["error"]["code"] == "model_not_found"
@@ -129,10 +129,8 @@ def test_the_last_user_message_is_the_question(client: TestClient, handbook: str
         [{"role": "user", "content": ""}],
     ],
 )
-def test_messages_that_ask_nothing_are_a_400(
-    client: TestClient, handbook: str, messages: Any
-) -> None:
-    response = client.post(URL, json={**BODY, "messages": messages})
+def test_messages_that_ask_nothing_are_a_400(reader: TestClient, messages: Any) -> None:
+    response = reader.post(URL, json={**BODY, "messages": messages})
     assert response.status_code == 400, response.text
     assert response.json()["error"]["type"] == "invalid_request_error"
 
@@ -154,9 +152,9 @@ def test_messages_that_ask_nothing_are_a_400(
     ],
 )
 def test_what_would_change_the_answer_is_refused_by_name(
-    client: TestClient, handbook: str, name: str, value: Any
+    reader: TestClient, name: str, value: Any
 ) -> None:
-    response = client.post(URL, json={**BODY, name: value})
+    response = reader.post(URL, json={**BODY, name: value})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == name
 

@@ -32,8 +32,8 @@ def assert_refused(response: Any, status: int, *, code: str, param: str | None =
     [b"{", b"", b"nothing", b'{"question": "\xff"}', b'{"question": NaN}', b"[" * 5000]
     + [b'{"question": "half \\ud800", "collection": "x"}'],
 )
-def test_what_is_not_json_is_a_400(client: TestClient, body: bytes) -> None:
-    response = post(client, body)
+def test_what_is_not_json_is_a_400(reader: TestClient, body: bytes) -> None:
+    response = post(reader, body)
     assert response.status_code == 400
     assert response.json()["error"]["code"] in {"invalid_json", "missing_required_parameter"}
 
@@ -46,18 +46,18 @@ def test_what_is_not_json_is_a_400(client: TestClient, body: bytes) -> None:
         {"question": "a", "collection": "x", "filter": {"type": "eq", "key": "\0", "value": "v"}},
     ],
 )
-def test_nul_characters_are_refused_before_any_database(client: TestClient, body: Any) -> None:
-    assert_refused(post(client, json.dumps(body).encode()), 400, code="invalid_value")
+def test_nul_characters_are_refused_before_any_database(reader: TestClient, body: Any) -> None:
+    assert_refused(post(reader, json.dumps(body).encode()), 400, code="invalid_value")
 
 
-def test_written_out_escape_sequences_are_only_text(client: TestClient, handbook: str) -> None:
-    body = {"question": "what is \\u0000 ?", "collection": handbook}
-    assert post(client, json.dumps(body).encode()).status_code == 200
+def test_written_out_escape_sequences_are_only_text(reader: TestClient) -> None:
+    body = {"question": "what is \\u0000 ?", "collection": "handbook"}
+    assert post(reader, json.dumps(body).encode()).status_code == 200
 
 
 @pytest.mark.parametrize("address", ["/v1/files/a%00b", "/v1/files?after=%00", "/v1/models/%00"])
-def test_nul_in_an_address_is_a_400(client: TestClient, address: str) -> None:
-    assert client.get(address).status_code == 400
+def test_nul_in_an_address_is_a_400(reader: TestClient, address: str) -> None:
+    assert reader.get(address).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -79,20 +79,20 @@ def test_nul_in_an_address_is_a_400(client: TestClient, address: str) -> None:
     ],
 )
 def test_invalid_bodies_name_the_parameter(
-    client: TestClient, body: Any, code: str, param: str
+    reader: TestClient, body: Any, code: str, param: str
 ) -> None:
-    assert_refused(post(client, json.dumps(body).encode()), 400, code=code, param=param)
+    assert_refused(post(reader, json.dumps(body).encode()), 400, code=code, param=param)
 
 
-def test_a_missing_collection_is_a_404_with_near_names(client: TestClient, handbook: str) -> None:
-    response = post(client, b'{"question": "a", "collection": "handbok"}')
+def test_a_missing_collection_is_a_404_with_near_names(reader: TestClient) -> None:
+    response = post(reader, b'{"question": "a", "collection": "handbok"}')
     assert_refused(response, 404, code="collection_not_found")
     assert "'handbook'" in response.json()["error"]["message"]
 
 
-def test_a_question_of_100_kb_is_refused_as_too_large(client: TestClient, handbook: str) -> None:
-    body = json.dumps({"question": "why " * 25_000, "collection": handbook}).encode()
-    assert_refused(post(client, body), 413, code="too_large", param="question")
+def test_a_question_of_100_kb_is_refused_as_too_large(reader: TestClient) -> None:
+    body = json.dumps({"question": "why " * 25_000, "collection": "handbook"}).encode()
+    assert_refused(post(reader, body), 413, code="too_large", param="question")
 
 
 def test_a_body_past_the_limit_is_refused_whatever_it_declares(
@@ -122,35 +122,35 @@ def test_an_upload_past_the_limit_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/xml", ""])
-def test_another_media_type_is_a_415(client: TestClient, media_type: str) -> None:
-    response = client.post(
+def test_another_media_type_is_a_415(reader: TestClient, media_type: str) -> None:
+    response = reader.post(
         "/v1/answers", content=b'{"question": "a"}', headers={"content-type": media_type}
     )
     assert_refused(response, 415, code="unsupported_media_type")
 
 
-def test_an_upload_that_is_no_form_is_a_415(client: TestClient) -> None:
-    assert_refused(client.post("/v1/files", json={}), 415, code="unsupported_media_type")
+def test_an_upload_that_is_no_form_is_a_415(reader: TestClient) -> None:
+    assert_refused(reader.post("/v1/files", json={}), 415, code="unsupported_media_type")
 
 
-def test_a_form_without_a_file_is_a_400(client: TestClient) -> None:
-    response = client.post("/v1/files", files={"other": ("a", b"b")})
+def test_a_form_without_a_file_is_a_400(reader: TestClient) -> None:
+    response = reader.post("/v1/files", files={"other": ("a", b"b")})
     assert_refused(response, 400, code="missing_required_parameter", param="file")
-    broken = client.post(
+    broken = reader.post(
         "/v1/files", content=b"--x\r\nno", headers={"content-type": "multipart/form-data"}
     )
     assert broken.status_code == 400
 
 
-def test_unknown_routes_and_methods_have_the_same_shape(client: TestClient) -> None:
-    assert_refused(client.get("/v1/nothing"), 404, code="unknown_route")
-    wrong = client.put("/v1/answers")
+def test_unknown_routes_and_methods_have_the_same_shape(reader: TestClient) -> None:
+    assert_refused(reader.get("/v1/nothing"), 404, code="unknown_route")
+    wrong = reader.put("/v1/answers")
     assert_refused(wrong, 405, code="method_not_allowed")
     assert "POST" in wrong.headers["allow"]
 
 
-def test_outside_v1_errors_are_problem_details(client: TestClient) -> None:
-    response = client.get("/nothing")
+def test_outside_v1_errors_are_problem_details(reader: TestClient) -> None:
+    response = reader.get("/nothing")
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
@@ -178,8 +178,8 @@ def test_an_unexpected_error_is_a_500_with_an_id_and_no_trace(
     ("given", "is_kept"),
     [("abc-123", True), ("a" * 128, True), ("a" * 129, False), ("a b", False), ("<x>", False)],
 )
-def test_a_sane_request_id_is_kept(client: TestClient, given: str, is_kept: bool) -> None:
-    answered = client.get("/health/live", headers={"x-request-id": given}).headers["x-request-id"]
+def test_a_sane_request_id_is_kept(reader: TestClient, given: str, is_kept: bool) -> None:
+    answered = reader.get("/health/live", headers={"x-request-id": given}).headers["x-request-id"]
     assert (answered == given) == is_kept
     assert answered
 

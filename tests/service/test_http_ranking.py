@@ -17,27 +17,27 @@ def search(client: TestClient, **how: Any) -> Any:
     return response.json()["passages"]
 
 
-def test_weights_of_the_fusion_can_be_said(client: TestClient, handbook: str) -> None:
-    lexical = search(client, mode="lexical")
-    words_only = search(client, dense_weight=0.0)
+def test_weights_of_the_fusion_can_be_said(reader: TestClient) -> None:
+    lexical = search(reader, mode="lexical")
+    words_only = search(reader, dense_weight=0.0)
     assert [one["document_id"] for one in words_only] == [one["document_id"] for one in lexical]
-    by_rank = search(client, fusion="rrf")
-    assert by_rank[0]["score"] != search(client, dense_weight=0.4)[1]["score"]
+    by_rank = search(reader, fusion="rrf")
+    assert by_rank[0]["score"] != search(reader, dense_weight=0.4)[1]["score"]
 
 
-def test_min_score_leaves_out_what_scores_less(client: TestClient, handbook: str) -> None:
-    scores = [one["score"] for one in search(client)]
+def test_min_score_leaves_out_what_scores_less(reader: TestClient) -> None:
+    scores = [one["score"] for one in search(reader)]
     assert len(scores) == 2
     assert scores[1] < scores[0]
-    assert [one["score"] for one in search(client, min_score=scores[0])] == scores[:1]
+    assert [one["score"] for one in search(reader, min_score=scores[0])] == scores[:1]
 
 
-def test_answers_search_as_they_are_told(client: TestClient, handbook: str) -> None:
+def test_answers_search_as_they_are_told(reader: TestClient) -> None:
     body = {"question": "How many days of leave?", "collection": "handbook"}
-    plain = client.post("/v1/answers", json=body).json()
+    plain = reader.post("/v1/answers", json=body).json()
     assert len(plain["passages"]) == 2
     best = plain["passages"][0]["score"]
-    answer = client.post("/v1/answers", json={**body, "min_score": best}).json()
+    answer = reader.post("/v1/answers", json={**body, "min_score": best}).json()
     assert [one["score"] for one in answer["passages"]] == [best]
 
 
@@ -65,10 +65,10 @@ def test_neighbours_come_with_exact_spans(client: TestClient, handbook: str, add
     assert answer["unverified"] == 0
 
 
-def test_what_is_not_set_up_is_refused_with_its_name(client: TestClient, handbook: str) -> None:
+def test_what_is_not_set_up_is_refused_with_its_name(reader: TestClient) -> None:
     for name in ("rerank", "multi_query"):
         body = {"query": QUESTION, "collection": "handbook", name: True}
-        response = client.post("/v1/search", json=body)
+        response = reader.post("/v1/search", json=body)
         assert response.status_code == 400
         assert response.json()["error"]["param"] == name
 
@@ -78,10 +78,10 @@ def test_what_is_not_set_up_is_refused_with_its_name(client: TestClient, handboo
     [{"dense_weight": 1.5}, {"diversity": -1}, {"neighbours": 11}, {"fusion": "sum"}],
     ids=str,
 )
-def test_wrong_values_are_refused(client: TestClient, handbook: str, wrong: Any) -> None:
+def test_wrong_values_are_refused(reader: TestClient, wrong: Any) -> None:
     for path, body in (("search", {"query": QUESTION}), ("answers", {"question": QUESTION})):
         whole = {**body, "collection": "handbook", **wrong}
-        response = client.post(f"/v1/{path}", json=whole)
+        response = reader.post(f"/v1/{path}", json=whole)
         assert response.status_code in {400, 422}
         assert next(iter(wrong)) in response.text
 
@@ -102,15 +102,18 @@ def test_variants_of_the_settings_are_searched(
     assert [one["score"] for one in alone] != [one["score"] for one in more]
 
 
-def test_a_vector_store_takes_openais_weights(client: TestClient, handbook: str) -> None:
+def test_a_vector_store_takes_openais_weights(reader: TestClient) -> None:
     def scores(embedding: float, text: float) -> list[float]:
         weights = {"embedding_weight": embedding, "text_weight": text}
         body = {"query": QUESTION, "ranking_options": {"hybrid_search": weights}}
-        response = client.post(f"/v1/vector_stores/{handbook}/search", json=body)
+        response = reader.post("/v1/vector_stores/handbook/search", json=body)
         assert response.status_code == 200, response.text
         return [one["score"] for one in response.json()["data"]]
 
-    assert scores(1, 0) == [one["score"] for one in search(client, dense_weight=1.0, limit=10)]
-    assert scores(1, 3) == [one["score"] for one in search(client, dense_weight=0.25, limit=10)]
+    assert scores(1, 0) == [one["score"] for one in search(reader, dense_weight=1.0, limit=10)]
+    assert scores(1, 3) == [one["score"] for one in search(reader, dense_weight=0.25, limit=10)]
     body = {"query": "x", "ranking_options": {"hybrid_search": {"embedding_weight": 0}}}
-    assert client.post(f"/v1/vector_stores/{handbook}/search", json=body).status_code in {400, 422}
+    assert reader.post("/v1/vector_stores/handbook/search", json=body).status_code in {
+        400,
+        422,
+    }

@@ -131,9 +131,9 @@ def test_a_conversation_that_is_too_long_to_keep_is_answered(
     ],
 )
 def test_what_cannot_be_done_is_refused(
-    client: TestClient, handbook: str, change: dict[str, Any], status: int, parameter: str | None
+    reader: TestClient, change: dict[str, Any], status: int, parameter: str | None
 ) -> None:
     for stream in (False, True):
-        answer = client.post("/v1/responses", json={**BODY, **change, "stream": stream})
+        answer = reader.post("/v1/responses", json={**BODY, **change, "stream": stream})
         assert answer.status_code == status, answer.text
         assert (answer.json()["error"]["param"] or "").split(".")[0] == (parameter or "")
