@@ -60,6 +60,17 @@ class Judgement:
         """Return JSON values."""
         return {**asdict(self), "exit_code": self.exit_code}
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Judgement:
+        """Return what `as_dict` made, from JSON."""
+        return cls(
+            value["verdict"],
+            value["reason"],
+            tuple(Decision.from_dict(each) for each in value["decisions"]),
+            tuple(value["unjudged"]),
+            value["baseline"],
+        )
+
 
 def judge(
     evaluation: Evaluation, baseline: Evaluation | None = None, *, name: str | None = None
