@@ -173,6 +173,11 @@ def declare(
     )
 
 
+def declared_gates(suite: Suite, metrics: Mapping[str, MeasuredBy]) -> list[declared.Gate]:
+    """Return every gate, also of each protected slice, in the order in which they are judged."""
+    return [declare(gate, one, suite, metrics) for gate, one in _all(suite)]
+
+
 def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> ScoreTable:
     """Return the scores of some cases as columns; of a metric of the set, its pseudo-values."""
     described = evaluation.described
