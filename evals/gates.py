@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,19 @@ class Decision:
     def blocks(self) -> bool:
         """Whether this verdict stands in the way of going live; the others warn."""
         return self.gate.decides and self.verdict is not Verdict.PASS
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Decision:
+        """Return a decision from JSON values, as a stored verdict has them."""
+        bounds, interval = value["gate"]["bounds"], value["interval"]
+        return cls(
+            **{
+                **value,
+                "gate": Gate(**{**value["gate"], "bounds": bounds and (bounds[0], bounds[1])}),
+                "verdict": Verdict(value["verdict"]),
+                "interval": interval and Interval(**interval),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

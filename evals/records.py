@@ -64,13 +64,14 @@ def read(folder: Path) -> tuple[Evaluation, dict[str, Any]]:
             raise StorageFailed(
                 f"The evaluation has format {description['format']!r}; this is for {FORMAT}"
             )
+        suite = Suite.model_validate(description["suite"])
         described = Described(
-            Suite.model_validate(description["suite"]),
+            suite,
             description["suite_digest"],
             description["dataset"],
             description["dataset_digest"],
             description["target"],
-            {name: _by(each) for name, each in description["metrics"].items()},
+            {use.name: _by(description["metrics"][use.name]) for use in suite.metrics},
         )
         lines = zip(_lines(folder / TRIALS), _lines(folder / MEASURED), strict=True)
         trials = tuple(restore(_case(row["case"]), {**row, "measured": own}) for row, own in lines)

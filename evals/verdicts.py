@@ -60,6 +60,17 @@ class Judgement:
         """Return JSON values."""
         return {**asdict(self), "exit_code": self.exit_code}
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Judgement:
+        """Return what `as_dict` made, from JSON."""
+        return cls(
+            value["verdict"],
+            value["reason"],
+            tuple(Decision.from_dict(each) for each in value["decisions"]),
+            tuple(value["unjudged"]),
+            value["baseline"],
+        )
+
 
 def judge(
     evaluation: Evaluation, baseline: Evaluation | None = None, *, name: str | None = None
@@ -160,6 +171,11 @@ def declare(
         bounds=None if by.is_of_set or low is None or high is None else (low, high),
         coverage=suite.min_coverage if gate.coverage is None else gate.coverage,
     )
+
+
+def declared_gates(suite: Suite, metrics: Mapping[str, MeasuredBy]) -> list[declared.Gate]:
+    """Return every gate, also of each protected slice, in the order in which they are judged."""
+    return [declare(gate, one, suite, metrics) for gate, one in _all(suite)]
 
 
 def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> ScoreTable:

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
+from service.cli.eval_reports import Html, Junit, Markdown, write_reports
 from service.cli.output import Json, note, print_json, print_table, say
 from service.cli.session import opened
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from service.evaluating import Stored
     from service.wiring import Components
 
+CASES = 25
+"""Worst cases on a page if nobody says otherwise; 50 keep it below two megabytes."""
 NO_VERDICT = 3
 INTERRUPTED = 130
 """128 + SIGINT, what shells expect."""
@@ -73,6 +76,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
     ] = False,
+    html: Html = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     json: Json = False,
 ) -> None:
     """Run a suite, keep the results as evaluation/NAME, and decide.
@@ -105,6 +111,8 @@ def run(
             note(f"To compare later runs with this one: {alias}")
     if evaluation.failures:
         note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    files = {"html": html, "junit": junit, "markdown": markdown}
+    write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES)
     raise typer.Exit(judgement.exit_code)
 
 
@@ -185,6 +193,34 @@ def compare(
         )
     print_judgement(judgement)
     raise typer.Exit(judgement.exit_code)
+
+
+@app.command("report")
+def report(
+    evaluation: Ref,
+    html: Html = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    cases: Annotated[int, typer.Option(min=0, max=50, help="Worst cases to show.")] = CASES,
+) -> None:
+    """Write a stored evaluation as a page, as JUnit XML or as Markdown.
+
+    If no file is named, the page is written as NAME-vN.html into this folder.
+    """
+    from evals.verdicts import Judgement
+    from service import evaluating
+
+    with opened() as parts:
+        found = evaluating.find(parts, evaluation)
+    if not (html or junit or markdown):
+        html = Path(f"{found.reference.name}-v{found.reference.version}.html")
+    write_reports(
+        found.evaluation,
+        Judgement.from_dict(found.verdict),
+        name=str(found.reference),
+        files={"html": html, "junit": junit, "markdown": markdown},
+        cases=cases,
+    )
 
 
 @app.command("list")

@@ -200,3 +200,30 @@ def test_evaluations_are_listed_and_shown() -> None:
 
 def test_schema_is_printed() -> None:
     assert "exact_match" in run("schema").stdout
+
+
+def test_reports_are_written_beside_a_run_and_again_from_the_store() -> None:
+    words = ("--html", "out/page.html", "--junit", "out/junit.xml", "--markdown", "out/pull.md")
+    run("run", "suite.yaml", *words)
+    written = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    assert set(written) == {"page.html", "junit.xml", "pull.md"}
+    for path in Path("out").iterdir():
+        path.unlink()
+    run("report", "handbook", *words)
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == written
+    assert b"How many days of paid leave" not in written["junit.xml"]
+    assert b"handbook.cases" in written["junit.xml"]
+
+
+def test_report_without_a_file_is_a_page_named_after_the_evaluation() -> None:
+    run("run", "suite.yaml")
+    run("report", "handbook@v1")
+    page = Path("handbook-v1.html").read_text(encoding="utf-8")
+    assert "evaluation/handbook@v1" in page
+
+
+def test_reports_are_written_when_a_gate_fails() -> None:
+    write_suite(0.99)
+    result = CliRunner().invoke(app, ["eval", "run", "suite.yaml", "--junit", "junit.xml"])
+    assert result.exit_code in {1, 2}
+    assert b"<failure" in Path("junit.xml").read_bytes()

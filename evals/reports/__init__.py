@@ -1,0 +1,1 @@
+"""Reports of an evaluation, for people and for what runs tests: HTML, JUnit XML, Markdown."""

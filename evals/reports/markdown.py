@@ -1,0 +1,91 @@
+"""A summary of an evaluation in Markdown, short enough for a comment on a pull request."""
+
+from __future__ import annotations
+
+import re
+
+from evals.evaluation import Evaluation
+from evals.reports import contents
+from evals.reports.elements import clean, number, short
+from evals.reports.wording import MEANINGS, about, between, demand
+from evals.verdicts import Judgement
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~@&:])")
+_MARKS = {"pass": "\u2705", "fail": "\u274c", "ungated": "\u26aa"}
+_OTHER = "\u26a0\ufe0f"
+_ROWS, _CASES, _TEXT = 40, 5, 120
+
+
+def write(evaluation: Evaluation, judgement: Judgement, *, name: str) -> str:
+    """Return the summary; nothing that a model said can become markup, a link or a mention."""
+    described = evaluation.described
+    parts = [f"### {_MARKS.get(judgement.verdict, _OTHER)} {plain(described.suite.name)}: "]
+    parts[0] += f"{judgement.verdict}"
+    parts.append(plain(judgement.reason or MEANINGS.get(judgement.verdict, "")))
+    if judgement.decisions:
+        rows = [
+            [
+                f"{_MARKS.get(each.verdict.value, _OTHER)} {each.verdict.value}",
+                plain(demand(each.gate)) + ("" if each.gate.decides else " (warns)"),
+                plain(between(each.interval)),
+                f"{each.cases:,} of {each.planned:,}",
+                plain(each.reason),
+            ]
+            for each in judgement.decisions[:_ROWS]
+        ]
+        parts.append(_table(["verdict", "gate", "found", "cases", "why"], rows))
+    if judgement.unjudged:
+        names = ", ".join(plain(each) for each in judgement.unjudged[:_ROWS])
+        parts.append(f"Not judged, for want of a baseline: {names}")
+    parts.append(_scores(evaluation))
+    parts += _worst(evaluation)
+    source, target = plain(described.dataset), plain(about(described.target))
+    counts = f"{len(evaluation.trials):,} trials, {evaluation.failures:,} without output"
+    beside = f", beside {plain(judgement.baseline)}" if judgement.baseline else ""
+    parts.append(f"{plain(name)}: {counts}, of {source}; target {target}{beside}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(text: str) -> str:
+    r"""Return a text as Markdown that shows it on one line, letter by letter.
+
+    >>> print(plain("a|b <script>"))
+    a\|b \<script\>
+    """
+    return _SPECIAL.sub(r"\\\1", short(" ".join(clean(text).split()), 500))
+
+
+def _scores(evaluation: Evaluation) -> str:
+    summary = [*evaluation.summary(measured=False), *evaluation.summary(measured=True)]
+    rows = [
+        [
+            plain(row["metric"]),
+            plain(row["slice"]),
+            number(row["mean"]),
+            *(f"{row[each]:,}" for each in ("scored", "unscored", "refused", "error")),
+        ]
+        for row in summary[:_ROWS]
+    ]
+    heads = ["metric", "slice", "mean", "scored", "unscored", "refused", "error"]
+    return _folded("Scores", _table(heads, rows))
+
+
+def _worst(evaluation: Evaluation) -> list[str]:
+    rows = []
+    for loss in contents.worst(evaluation, _CASES):
+        case, output = loss.trials[0].case, loss.trials[0].output
+        said = "" if output is None else output.text or str(output.prediction)
+        asked = case.question or str(case.input)
+        cells = (case.id, asked, " | ".join(case.references), said)
+        rows.append([plain(short(each, _TEXT)) for each in cells])
+    heads = ["case", "question", "expected", "answer"]
+    return [_folded("Worst cases", _table(heads, rows))] if rows else []
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(each)} |" for each in lines)

@@ -1,0 +1,173 @@
+"""Reports: what they show is what was found, and nothing that a model says can break out."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from lxml import etree, html
+from markdown_it import MarkdownIt
+
+from evals.evaluation import Evaluation
+from evals.reports import contents, junit, markdown, page
+from evals.reports.elements import clean
+from evals.scores import Score
+from evals.verdicts import Judgement, judge
+from reported import EVIL, evaluation
+
+MOST_BYTES = 2_000_000
+ALLOWED = {
+    *("html", "head", "meta", "title", "style", "body", "header", "main", "h1", "h2", "h4", "p"),
+    *("span", "dl", "dt", "dd", "details", "summary", "b", "br", "small", "svg", "line", "circle"),
+    *("rect", "text", "table", "thead", "tbody", "tr", "th", "td", "div", "figure", "figcaption"),
+    *("code", "mark", "ol", "li", "blockquote"),
+}
+SECONDS_OF_WORK = 10
+
+
+def page_of(found: Evaluation, judgement: Judgement | None = None, cases: int = 50) -> bytes:
+    return page.write(found, judgement or judge(found), name="evaluation/handbook@v3", cases=cases)
+
+
+def text_of(written: bytes) -> str:
+    return str(html.document_fromstring(written).text_content())
+
+
+def test_verdicts_and_the_numbers_that_led_to_them_are_on_the_page() -> None:
+    found = evaluation(200)
+    judgement = judge(found)
+    assert judgement.verdict == "fail"
+    text = text_of(page_of(found, judgement))
+    for decision in judgement.decisions:
+        assert decision.interval is not None
+        assert decision.interval.low != decision.interval.high
+        assert f"{decision.interval.low:.4g} to {decision.interval.high:.4g}" in text
+        assert decision.reason in text
+    assert "contains above 0.5" in text
+    assert "200 of 200" in text
+
+
+def test_nothing_that_is_said_becomes_an_element_or_loads_anything() -> None:
+    written = page_of(evaluation(40, failing=0.2))
+    tree = html.document_fromstring(written)
+    assert {each.tag for each in tree.iter(etree.Element)} <= ALLOWED
+    names = {name for each in tree.iter(etree.Element) for name in each.attrib}
+    assert not {name for name in names if name.startswith("on") or name in {"src", "href"}}
+    assert written.count(b"<style>") == 1
+    assert b"<script" not in written
+    assert b"\x00" not in written
+    # All the same it is shown, letter by letter, but for what cannot be.
+    assert clean(EVIL) in text_of(written)
+
+
+def test_page_of_ten_thousand_cases_is_small_and_quickly_made() -> None:
+    found = evaluation(10_000, failing=0.01)
+    judgement = judge(found)
+    started = time.process_time()
+    written = page_of(found, judgement)
+    assert time.process_time() - started < SECONDS_OF_WORK
+    assert len(written) < MOST_BYTES
+
+
+def test_page_stays_small_whatever_is_said() -> None:
+    slices = [{"name": f"s{number}", "where": {"part": number}} for number in range(2_000)]
+    found = evaluation(60, said="<&>" * 3_000, slices=slices)
+    written = page_of(found, replace(judge(found), reason="<" * 500))
+    assert len(written) < MOST_BYTES
+
+
+def test_worst_cases_are_those_that_lost_most_in_what_gates_look_at() -> None:
+    found = evaluation(60)
+    losses = contents.worst(found, 5)
+    assert len(losses) == 5
+    share = {
+        trial.case.id: 1
+        - sum(trial.scores[name].value or 0 for name in ("contains", "token_f1")) / 2
+        for trial in found.trials
+    }
+    expected = sorted(share, key=lambda case: (-share[case], case))[:5]
+    assert [loss.case for loss in losses] == expected
+    written = text_of(page_of(found, cases=5))
+    assert all(f"What is {case[1:]}?" in written for case in expected)
+
+
+def test_page_is_made_of_an_evaluation_in_which_nothing_was_scored() -> None:
+    found = evaluation(10, failing=1.0)
+    judgement = judge(found)
+    assert judgement.exit_code == 3
+    text = text_of(page_of(found, judgement))
+    assert "infrastructure" in text
+    assert "no output" in text
+
+
+def test_distribution_counts_every_score() -> None:
+    found = evaluation(300)
+    by_metric = {each.metric: each for each in contents.distributions(found)}
+    assert sum(by_metric["token_f1"].counts) == 300
+    zeros = sum(trial.scores["contains"].value == 0 for trial in found.trials)
+    assert by_metric["contains"].counts[0] == zeros > 0
+
+
+def test_stored_judgement_is_the_one_that_was_made() -> None:
+    judgement = judge(evaluation(100))
+    stored = orjson.loads(orjson.dumps(judgement.as_dict()))
+    assert Judgement.from_dict(stored) == judgement
+
+
+def test_junit_fails_for_a_gate_that_does_not_pass_and_errs_for_what_has_no_output() -> None:
+    found = evaluation(100, failing=0.01, min_coverage=0.9)
+    tree = etree.fromstring(junit.write(found, judge(found)))
+    gates, cases = tree.findall("testsuite")
+    outcome = {test.get("name"): [child.tag for child in test] for test in gates}
+    assert "failure" in outcome["token_f1 above 0.9"]
+    assert outcome["contains above 0.5"] == ["properties"]
+    assert outcome["verdict"] == ["failure"]
+    assert gates.get("failures") == "2"
+    assert cases.get("tests") == "100"
+    assert cases.get("errors") == str(found.failures)
+    missed = [test for test in cases if test.find("skipped") is not None]
+    assert len(missed) == int(cases.get("skipped") or 0) > 10
+
+
+def test_junit_of_a_gate_that_could_not_be_judged_is_an_error_and_no_success() -> None:
+    found = evaluation(30)
+    trials = tuple(
+        replace(trial, scores={**trial.scores, "contains": Score.error("the judge is down")})
+        for trial in found.trials
+    )
+    broken = replace(found, trials=trials)
+    tree = etree.fromstring(junit.write(broken, judge(broken)))
+    (gate,) = (test for test in tree.iter("testcase") if test.get("name") == "contains above 0.5")
+    assert gate.find("error").get("type") == "infrastructure"
+
+
+@pytest.mark.parametrize("said", [EVIL, "<!-- ", "](x)", "| a |\n| b |", "**b** https://a.b @you"])
+def test_markdown_shows_what_was_said_as_text(said: str) -> None:
+    found = evaluation(20, said=said, description="")
+    written = markdown.write(found, judge(found), name="evaluation/handbook@v3")
+    tokens: list[Any] = MarkdownIt("gfm-like", {"linkify": False}).parse(written)
+    inline = [child for each in tokens for child in each.children or []]
+    assert {each.type for each in inline} <= {"text", "text_special", "softbreak"}
+    blocks = {each.content.strip() for each in tokens if each.type == "html_block"}
+    assert all(re.fullmatch(r"(<details><summary>[\w ]+</summary>|</details>)", b) for b in blocks)
+    assert not re.search(r"(?<!\\)@", written)
+    assert len(written) < 20_000
+
+
+def test_markdown_says_which_gate_failed() -> None:
+    found = evaluation(200)
+    written = markdown.write(found, judge(found), name="evaluation/handbook@v3")
+    (line,) = (each for each in written.splitlines() if "token\\_f1 above 0.9" in each)
+    assert "fail" in line
+    assert written.startswith("### \u274c handbook: fail")
+
+
+def test_the_style_of_the_page_is_shipped_beside_it() -> None:
+    style = Path(page.__file__).with_name("page.css").read_text(encoding="utf-8")
+    assert "url(" not in style
+    assert "@import" not in style

@@ -1,0 +1,104 @@
+"""The plug-in for pytest: cases and gates are tests, and who does not use it does not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+CASES = [{"id": f"q{n}", "question": f"What is {n}?", "answer": "yes"} for n in range(40)]
+SUITE = """
+name: yes
+dataset: {file: cases.jsonl}
+target: {kind: recorded, file: outputs.jsonl}
+metrics: [exact_match]
+gates:
+  - {metric: exact_match, floor: FLOOR}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _suite(tmp_path: Path) -> None:
+    (tmp_path / "cases.jsonl").write_text("\n".join(map(json.dumps, CASES)), encoding="utf-8")
+    rows = [{"id": row["id"], "text": "no" if row["id"] == "q7" else "yes"} for row in CASES]
+    (tmp_path / "outputs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_suite("yes.eval.yaml", 0.8)
+
+
+def write_suite(name: str, floor: float) -> None:
+    Path(name).write_text(SUITE.replace("FLOOR", str(floor)), encoding="utf-8")
+
+
+def run(*words: str, code: int) -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "service.pytest_plugin", "-W", "error", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_each_case_and_each_gate_is_a_test() -> None:
+    said = run("-v", "-rx", code=0)
+    assert "41 passed, 1 xfailed" in said
+    assert re.search(r"^yes\.eval\.yaml::gate\[exact_match above 0\.8\] PASSED", said, re.M)
+    assert "exact_match is 0, below 0.8" in said
+
+
+def test_gate_that_fails_prints_its_numbers_and_no_traceback() -> None:
+    write_suite("yes.eval.yaml", 0.99)
+    said = run(code=1)
+    assert "2 failed" in said
+    assert "underpowered" in said or "inconclusive" in said
+    assert "cases scored: 40 of 40" in said
+    assert "Traceback" not in said
+    assert ".py:" not in said
+
+
+def test_strict_case_that_misses_prints_the_case() -> None:
+    said = run("--ragstone-strict", "-k", "q7", code=1)
+    assert "question: What is 7?" in said
+    assert "expected: yes" in said
+    assert "answer:   no" in said
+    assert "1 failed, 41 deselected" in said
+    assert "Traceback" not in said
+
+
+def test_suite_of_any_name_is_run_when_it_is_named() -> None:
+    Path("yes.eval.yaml").rename("suite.yaml")
+    assert "no tests ran" in run(code=5)
+    assert "41 passed, 1 xfailed" in run("--ragstone-suite", "suite.yaml", code=0)
+
+
+def test_suite_that_is_found_and_named_is_run_once() -> None:
+    assert "41 passed, 1 xfailed" in run("--ragstone-suite", "yes.eval.yaml", code=0)
+
+
+def test_broken_suite_is_an_error_with_its_line() -> None:
+    Path("yes.eval.yaml").write_text(SUITE.replace("metrics", "metrix"), encoding="utf-8")
+    said = run(code=2)
+    assert "metrics" in said
+    assert "Traceback" not in said
+
+
+def test_pytest_without_suites_imports_nothing_of_ragstone() -> None:
+    Path("yes.eval.yaml").unlink()
+    Path("test_light.py").write_text(
+        "import sys\n\ndef test_light():\n"
+        "    heavy = {'evals', 'infra', 'retrieval', 'pydantic', 'numpy', 'typer', 'lxml'}\n"
+        "    assert not heavy & set(sys.modules)\n"
+        "    assert 'service.pytest_plugin' in sys.modules\n",
+        encoding="utf-8",
+    )
+    assert "1 passed" in run(code=0)
+
+
+def test_package_registers_the_plugin() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"ragstone": "service.pytest_plugin"}
