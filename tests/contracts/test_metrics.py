@@ -22,9 +22,12 @@ from retrieval.embedders import open_embedder
 
 EVERY = available("evals.metrics")
 OF_SETS = [name for name in EVERY if is_of_set(open_metric(name, {}))]
-NAMES = [name for name in EVERY if name not in OF_SETS]
+JUDGED = [name for name in EVERY if name.startswith("ragas_")]
+"""They need a judge, and a file of tests of their own."""
+NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED}]
 WITHOUT_REFERENCE = {
-    *("citation_precision", "citation_recall", "cost", "latency", "refusal", "tokens"),
+    *("citation_precision", "citation_recall", "cost", "faithfulness", "latency"),
+    *("refusal", "tokens"),
 }
 """Metrics of the output alone."""
 TEXT = "The bridge is 48 metres long. It was opened in 1890."
