@@ -18,11 +18,17 @@ from evals.trial import Case, Output, Trial
 from infra.contracts import Citation, Passage, Usage
 from infra.errors import InvalidRequest
 from infra.plugins import available
+from retrieval.embedders import open_embedder
 
 EVERY = available("evals.metrics")
 OF_SETS = [name for name in EVERY if is_of_set(open_metric(name, {}))]
-NAMES = [name for name in EVERY if name not in OF_SETS]
-WITHOUT_REFERENCE = {"citation_precision", "citation_recall", "cost", "latency", "tokens"}
+JUDGED = [name for name in EVERY if name.startswith("ragas_")]
+"""They need a judge, and a file of tests of their own."""
+NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED}]
+WITHOUT_REFERENCE = {
+    *("citation_precision", "citation_recall", "cost", "faithfulness", "latency"),
+    *("refusal", "tokens"),
+}
 """Metrics of the output alone."""
 TEXT = "The bridge is 48 metres long. It was opened in 1890."
 PASSAGE = Passage(7, "file-a", 1, "c", "file:///docs/bridge.md", "Bridge", 100, 152, TEXT, 0.9)
@@ -35,10 +41,23 @@ GOOD = Output(
     cost=0.001,
     latency_seconds=0.4,
 )
-CASE = Case("1", "How long is the bridge?", TEXT[:29], relevant={"bridge.md": 1.0})
+CASE = Case(
+    "1",
+    "How long is the bridge?",
+    TEXT[:29],
+    relevant={"bridge.md": 1.0},
+    metadata={"canary": "PWNED-4711"},
+)
 BARE = Case("2", "How long is the bridge?")
 REFUSAL = Output("The documents do not say.", answerable=False, usage=Usage(9, 5))
 EMPTY = Output("")
+PREDICTING = {
+    **dict.fromkeys(("accuracy", "brier", "log_loss"), ("spam", {"spam": 0.8, "ham": 0.2})),
+    "mae": (2.5, 3.0),
+}
+"""Metrics of classical models, with a reference and a good prediction."""
+EMBEDDER = open_embedder("hashing")
+CONTEXT = Context(embed=lambda texts: EMBEDDER.embed(texts, kind="document"))
 HOSTILE = ("", " ", "\x00", "\udc80", "[1]" * 2_000, "a" * 50_000, ". " * 20_000, "？！。" * 3_000)
 
 
@@ -47,7 +66,7 @@ def opened(name: str) -> Metric:
 
 
 def score(metric: Metric, case: Case, output: Output) -> Score:
-    return asyncio.run(metric.score(case, output, Context()))
+    return asyncio.run(metric.score(case, output, CONTEXT))
 
 
 @pytest.fixture(params=NAMES)
@@ -55,8 +74,15 @@ def metric(request: pytest.FixtureRequest) -> Metric:
     return opened(request.param)
 
 
-def name_of(metric: Metric) -> str:
+def name_of(metric: Metric | SetMetric) -> str:
     return type(metric).__module__.rpartition(".")[2]
+
+
+def good(metric: Metric) -> tuple[Case, Output]:
+    if name_of(metric) not in PREDICTING:
+        return CASE, GOOD
+    expected, prediction = PREDICTING[name_of(metric)]
+    return replace(CASE, expected=expected), replace(GOOD, prediction=prediction)
 
 
 def within(metric: Metric, found: Score) -> bool:
@@ -73,12 +99,15 @@ def test_folder_holds_the_metrics_we_ship() -> None:
         *("citation_precision", "citation_recall", "latency", "tokens", "cost"),
         *(f"retrieval_{name}" for name in ("precision", "recall", "ndcg", "mrr")),
     }
-    assert len(NAMES) >= 14
-    assert set(OF_SETS) >= {"macro_f1"}
+    assert len(NAMES) >= 23
+    assert set(OF_SETS) >= {
+        *("auroc", "calibration_error", "demographic_parity", "equalised_odds"),
+        *("macro_f1", "r2", "rmse"),
+    }
 
 
 def test_good_answer_scores_the_best_there_is(metric: Metric) -> None:
-    found = score(metric, CASE, GOOD)
+    found = score(metric, *good(metric))
     assert found.state == "scored", found
     assert within(metric, found)
     assert isinstance(metric.version, int)
@@ -163,8 +192,21 @@ def test_near_parameter_is_suggested(name: str, parameters: Mapping[str, Any], n
 def trials(outputs: Sequence[Output]) -> list[Trial]:
     labels = ("ham", "spam")
     return [
-        Trial(Case(str(number), {"x": number}, labels[number % 2]), 0, output)
+        Trial(
+            Case(
+                str(number), {"x": number}, labels[number % 2], metadata={"group": number // 2 % 2}
+            ),
+            0,
+            output,
+        )
         for number, output in enumerate(outputs)
+    ]
+
+
+def numeric(count: int) -> list[Trial]:
+    return [
+        Trial(Case(str(number), {"x": number}, number / 2), 0, Output(prediction=number % 7))
+        for number in range(count)
     ]
 
 
@@ -182,6 +224,8 @@ def test_set_without_predictions_is_unscored_and_not_zero(of_set: SetMetric) -> 
 def test_set_scores_the_same_in_any_order_and_within_the_bounds(of_set: SetMetric) -> None:
     sides = [{"spam": 0.8, "ham": 0.2}, {"spam": 0.1, "ham": 0.9}, {"spam": 0.4, "ham": 0.6}]
     some = trials([Output(prediction=sides[number % 3]) for number in range(30)])
+    if name_of(of_set) in {"r2", "rmse"}:
+        some = numeric(30)
     found = of_set.score_set(some)
     assert found.state == "scored"
     assert found.value is not None

@@ -1,0 +1,162 @@
+"""A judge on loopback that goes by rules: it answers the prompts of ragas over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from infra.sentences import sentence_spans
+
+Given = dict[str, Any]
+
+
+class JudgeServer:
+    """What it says in place of a judgement, how slowly, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.says: str | None = None
+        self.message: dict[str, Any] = {}
+        self.finish_reason = "stop"
+        self.status = 200
+        self.seconds = 0.0
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.url = ""
+
+    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        prompt = next(each["content"] for each in body["messages"] if each["role"] == "user")
+        text = self.says if self.says is not None else json.dumps(judged(prompt))
+        message = {"role": "assistant", "content": text, **self.message}
+        choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+        return {
+            "id": "c",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [choice],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18},
+        }
+
+
+@contextmanager
+def judging() -> Iterator[JudgeServer]:
+    """Serve until the block ends."""
+    state = JudgeServer()
+    handler = type("Handler", (_Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def judged(prompt: str) -> dict[str, Any]:
+    """Return what the rules say: a statement holds where its words all stand in the context."""
+    given, _ = json.JSONDecoder().raw_decode(prompt[prompt.rindex("input: ") + len("input: ") :])
+    keys = frozenset(given)
+    if keys == {"question", "context", "answer"}:
+        rule = _recalled if '"classifications"' in prompt else _useful
+        return rule(given)
+    return RULES[keys](given)
+
+
+def _statements(given: Given) -> dict[str, Any]:
+    text = given.get("answer", given.get("text", ""))
+    return {"statements": [text[start:end] for start, end in sentence_spans(text)]}
+
+
+def _verdicts(given: Given) -> dict[str, Any]:
+    return {
+        "statements": [
+            {"statement": each, "reason": "words", "verdict": int(_holds(given["context"], each))}
+            for each in given["statements"]
+        ]
+    }
+
+
+def _questions(given: Given) -> dict[str, Any]:
+    return {"question": f"What about {given['response']}?", "noncommittal": 0}
+
+
+def _useful(given: Given) -> dict[str, Any]:
+    shared = _words(given["context"]) & _words(given["answer"])
+    return {"reason": "words", "verdict": int(len(shared) > len(_words(given["answer"])) / 2)}
+
+
+def _recalled(given: Given) -> dict[str, Any]:
+    found = _statements(given)["statements"]
+    return {
+        "classifications": [
+            {
+                "statement": each,
+                "reason": "words",
+                "attributed": int(_holds(given["context"], each)),
+            }
+            for each in found
+        ]
+    }
+
+
+def _sorted(given: Given) -> dict[str, Any]:
+    said, true = given["answer"], given["ground_truth"]
+    sides = {
+        "TP": [each for each in said if each in true],
+        "FP": [each for each in said if each not in true],
+        "FN": [each for each in true if each not in said],
+    }
+    return {
+        name: [{"statement": each, "reason": "words"} for each in side]
+        for name, side in sides.items()
+    }
+
+
+RULES: dict[frozenset[str], Callable[[Given], dict[str, Any]]] = {
+    frozenset({"question", "answer"}): _statements,
+    frozenset({"question", "text"}): _statements,
+    frozenset({"context", "statements"}): _verdicts,
+    frozenset({"response"}): _questions,
+    frozenset({"question", "answer", "ground_truth"}): _sorted,
+}
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def _holds(context: str, statement: str) -> bool:
+    return _words(statement) <= _words(context)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: JudgeServer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.state.asked.append(body)
+        self.state.headers.append(dict(self.headers))
+        time.sleep(self.state.seconds)
+        data = json.dumps(self.state.reply(body)).encode()
+        self.send_response(self.state.status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        try:
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
