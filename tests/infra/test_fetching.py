@@ -272,7 +272,7 @@ def test_gzip_is_unpacked_and_a_bomb_is_cut_at_the_limit(site: Site) -> None:
     ("encoding", "body"),
     [
         ("gzip", b"not gzip at all"),
-        ("gzip", gzip.compress(b"Hello." * 1000)[:-20]),
+        ("gzip", gzip.compress(b"Hello." * 1000, mtime=0)[:-20]),
         ("br", b"what was not asked for"),
     ],
 )
