@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import InvalidConfiguration
@@ -44,12 +47,6 @@ def ingest_on_ray(
     from retrieval.ingest import Summary
     from retrieval.sources import Unwalkable
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray = require("ray", extra="ray")
-    data = require("ray.data", extra="ray")
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
-    _check_database(ray, settings)
     summary = Summary()
     items = []
     for source in sources:
@@ -59,21 +56,43 @@ def ingest_on_ray(
             items.append(_item(source))
     if not items:
         return summary
-    context = data.DataContext.get_current()
-    context.enable_progress_bars = False
-    events = data.from_items(items, override_num_blocks=_blocks(len(items), batch_documents))
-    events = events.map_batches(
-        _Worker,
-        fn_constructor_kwargs={"settings": settings, "collection": into.name},
-        batch_size=batch_documents,
-        compute=data.ActorPoolStrategy(size=workers),
-        max_restarts=-1,
-        max_task_retries=-1,
-        num_cpus=1,
-    )
-    for row in events.iter_rows():
-        summary.add(_event(row["kind"], **row["values"]))
+    with _connected(settings) as data:
+        events = data.from_items(items, override_num_blocks=_blocks(len(items), batch_documents))
+        events = events.map_batches(
+            _Worker,
+            fn_constructor_kwargs={"settings": settings, "collection": into.name},
+            batch_size=batch_documents,
+            compute=data.ActorPoolStrategy(size=workers),
+            max_restarts=-1,
+            max_task_retries=-1,
+            num_cpus=1,
+        )
+        for row in events.iter_rows():
+            summary.add(_event(row["kind"], **row["values"]))
     return summary
+
+
+@contextmanager
+def _connected(settings: Settings) -> Iterator[ModuleType]:
+    """Yield `ray.data`; the connection is given up if it was made here.
+
+    Ray tells of workers that died on standard output, from a thread of its own and as long as
+    there is a connection: that is for what the caller has to say, so it goes to standard error.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray = require("ray", extra="ray")
+    data = require("ray.data", extra="ray")
+    is_ours = not ray.is_initialized()
+    with redirect_stdout(sys.stderr):
+        if is_ours:
+            ray.init(include_dashboard=False, log_to_driver=False)
+        try:
+            _check_database(ray, settings)
+            data.DataContext.get_current().enable_progress_bars = False
+            yield data
+        finally:
+            if is_ours:
+                ray.shutdown()
 
 
 class _Worker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -220,7 +221,9 @@ def test_log_is_read_in_pieces_that_make_the_whole(place: Place, launcher: Launc
         time.sleep(0.1)
     whole = launcher.logs(handle)
     assert "".join(pieces) == whole.text
-    assert "line 1\ncafé\nline 2\ncafé\n" in whole.text
+    # Ray says in the same file what it starts, at a moment of its own choosing.
+    ours = re.sub(r"Running entrypoint for job .*\n", "", whole.text)
+    assert "line 1\ncafé\nline 2\ncafé\n" in ours
     # Ray shows nothing of a log while it ends in half a character.
     assert place.name == "ray" or len([piece for piece in pieces if piece]) > 1
     assert launcher.logs(handle, offset=offset).text == ""

@@ -22,6 +22,13 @@ LOOPBACK = "http://127.0.0.1"
 
 
 @pytest.fixture
+def migrated_here(tmp_path: Path) -> None:
+    """The working folder has a database, where commands look for it."""
+    if not (path := tmp_path / ".ragstone" / "ragstone.db").exists():
+        put_schema(path)
+
+
+@pytest.fixture
 def fast_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings with the fakes, on SQLite; keyword arguments replace sections."""
     return partial(_fast, tmp_path / "data")

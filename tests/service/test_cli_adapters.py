@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from service.cli.entry import app
 from tiny_llm import write_adapter, write_llm
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 
 def run(*words: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, list(words))

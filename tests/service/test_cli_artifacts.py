@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from service.cli.entry import app
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 
 def run(*words: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, ["artifacts", *words])

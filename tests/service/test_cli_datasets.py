@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from service.cli.entry import app
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 
 def run(*words: object, code: int = 0) -> Any:
     result = CliRunner().invoke(app, [str(word) for word in words])

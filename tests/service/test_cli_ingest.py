@@ -21,6 +21,8 @@ from service.cli.entry import app
 from service.cli.ingest import parse_metadata, parse_value
 from service.cli.session import opened
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 INTERRUPT_AFTER_DOCUMENTS = 5
 FILES = 150
 

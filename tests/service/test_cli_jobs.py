@@ -19,6 +19,8 @@ from infra.settings import load_settings
 from service.cli.entry import app
 from service.wiring import Components
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 RAGSTONE = Path(sys.executable).parent / "ragstone"
 
 

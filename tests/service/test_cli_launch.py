@@ -17,6 +17,8 @@ from service.cli.entry import app
 from service.launching import open_launcher
 from service.wiring import Components
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 RAGSTONE = Path(sys.executable).parent / "ragstone"
 
 

@@ -14,6 +14,8 @@ from service.gateway.counts import Count
 from service.gateway.usage import record_usage
 from service.wiring import Components
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 
 def run(*words: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, list(words))

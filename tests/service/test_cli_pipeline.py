@@ -21,6 +21,8 @@ from service.cli.entry import app
 from service.wiring import Components
 from service.work import open_worker
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 PIPELINE = """
 pipeline: letters
 description: Counts "letters".

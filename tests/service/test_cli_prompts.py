@@ -16,6 +16,8 @@ from service.generation.templates import parse, shipped, shipped_text
 from service.prompts import Prompts
 from service.wiring import Components
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 OWN = shipped_text("answer").replace("one to five plain sentences", "one sentence")
 
 

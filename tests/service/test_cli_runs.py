@@ -20,6 +20,8 @@ from service.cli.entry import app
 from service.cli.figures import Chart, Line, draw
 from service.wiring import Components
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -19,6 +19,8 @@ from service.cli.entry import app
 from service.cli.session import opened
 from service.syncing import cron_of
 
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
 
 

@@ -97,7 +97,8 @@ def _run(tmp_path: Path, folder: Path, *, deaths: int) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    # The driver stays connected, so Ray may say something afterwards, but nothing before.
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
     return said
 
 
