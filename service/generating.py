@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
 from infra.settings import Settings
-from service.answering import Rewrite
+from service.answering import Admit, Rewrite
 from service.callers import Caller
 from service.engines import Engine
 from service.gateway.reloading import Tables
@@ -31,6 +31,8 @@ class Chosen:
 
     engine: Engine
     rewrite: Rewrite | None = None
+    admit: Admit | None = None
+    """Refuses questions that would instruct a model."""
     is_billed_by_gateway: bool = False
     """A model of a route writes: limits and costs are the gateway's matter."""
 
@@ -134,13 +136,13 @@ class Generators:
         writer = self.generative(route, caller)
         engine = Fallback([writer, self._engine()], note=_note)
         if not self._settings.generation.rewrite_questions:
-            return Chosen(engine, is_billed_by_gateway=True)
+            return Chosen(engine, admit=self._screening.admit, is_billed_by_gateway=True)
         rewriter = Rewriter(
             self.model(route, caller),
             template=lambda: self._prompts.current("rewrite"),
             max_characters=self._settings.server.max_question_characters,
         )
-        return Chosen(engine, rewriter, is_billed_by_gateway=True)
+        return Chosen(engine, rewriter, self._screening.admit, is_billed_by_gateway=True)
 
     def _route(self, name: str, caller: Caller) -> Route:
         table = self._routes().current

@@ -48,7 +48,7 @@ class Question:
     template: SearchRequest | None = None
     """How to search, where the settings are not to decide; its text, limit and filter are not."""
     parameter: str = "question"
-    """What the caller knows the text as, for error messages."""
+    """What the caller knows the text, and what was said before it, as; for errors."""
     generator: str | None = None
     """The model or engine that is to answer, where the settings are not to decide."""
     unsupported: Unsupported = "mark"
@@ -79,43 +79,60 @@ class Questions:
         raise EngineFailed("The engine ended without an answer; see its log")
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
-        """Yield the answer's events; closing it stops the engine and gives the place back."""
+        """Yield the answer's events; closing it stops the engine and gives the place back.
+
+        Whatever refuses the question raises before the first event.
+        """
         self._seen.caller.require("ask")
-        self._check_length(question.text, question.parameter)
-        async with self._admission.admit():
-            collection = await in_thread(lambda: self._prepare(question))
-            said = await in_thread(lambda: self._said(question))
-            template = question.template or SearchRequest("")
-            template = replace(template, access=self._seen.access)
-            chosen = self._components.generators.choose(question.generator, self._seen.caller)
-            answering = self._components.answering.searching(template).using(
-                chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
-            )
-            events = answering.stream(
-                question.text,
-                collection,
-                filter=question.filter,
-                limit=question.limit,
-                history=(*said, *question.history),
-                max_tokens=question.max_tokens,
-            )
-            bill = await self._open_bill(question, chosen)
-            if self._components.settings.guards.personal_data == "on":
-                events = redacted(events)
-            try:
-                async with aclosing(events):
-                    async for event in events:
-                        bill.note(event)
-                        if isinstance(event, Finished):
-                            self._count(event.answer)
-                            self._components.answer_records.record(event.answer, self._seen.caller)
-                            await in_thread(partial(self._remember, question, event.answer))
-                        yield event
-            except EngineFailed:
-                self._components.metrics.count_answer(self._components.engine.name, "failed")
-                raise
-            finally:
-                bill.close()
+        try:
+            self._check_length(question.text, "question")
+            async with self._admission.admit(), aclosing(self._answered(question)) as events:
+                async for event in events:
+                    yield event
+        except InvalidRequest as error:
+            if question.parameter != "question" and error.parameter in {"question", "history"}:
+                error.parameter = question.parameter
+            raise
+
+    async def _answered(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
+        collection = await in_thread(lambda: self._prepare(question))
+        said = await in_thread(lambda: self._said(question))
+        question = replace(question, history=(*said, *question.history))
+        template = question.template or SearchRequest("")
+        chosen = self._components.generators.choose(question.generator, self._seen.caller)
+        answering = self._components.answering.searching(
+            replace(template, access=self._seen.access)
+        ).using(
+            chosen.engine,
+            rewrite=chosen.rewrite,
+            admit=chosen.admit,
+            unsupported=question.unsupported,
+        )
+        events = answering.stream(
+            question.text,
+            collection,
+            filter=question.filter,
+            limit=question.limit,
+            history=question.history,
+            max_tokens=question.max_tokens,
+        )
+        bill = await self._open_bill(question, chosen)
+        if self._components.settings.guards.personal_data == "on":
+            events = redacted(events)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    bill.note(event)
+                    if isinstance(event, Finished):
+                        self._count(event.answer)
+                        self._components.answer_records.record(event.answer, self._seen.caller)
+                        await in_thread(partial(self._remember, question, event.answer))
+                    yield event
+        except EngineFailed:
+            self._components.metrics.count_answer(chosen.engine.name, "failed")
+            raise
+        finally:
+            bill.close()
 
     async def _open_bill(self, question: Question, chosen: Chosen) -> Bill:
         """Reserve what an answer costs at most; the gateway does it for its models itself."""

@@ -213,11 +213,41 @@ def test_where_every_passage_gives_orders_no_model_is_asked() -> None:
     assert chat.bodies == []
 
 
-def test_a_question_that_gives_orders_is_refused() -> None:
-    chat = ScriptedChat(ANSWER)
-    with pytest.raises(Screened):
-        run(engine(chat), Prompt("OBEY me", passages(BRIDGE)))
-    assert chat.bodies == []
+def test_a_question_that_gives_orders_is_refused_whenever_it_was_asked() -> None:
+    screening = Screening(Alarm())
+    with pytest.raises(Screened) as refused:
+        anyio.run(screening.admit, "OBEY me", ())
+    assert refused.value.parameter == "question"
+    with pytest.raises(Screened) as refused:
+        anyio.run(screening.admit, "How long is it?", (Turn("user", "OBEY me"),))
+    assert refused.value.parameter == "history"
+
+
+def test_what_is_said_to_be_an_answer_is_left_out_where_it_gives_orders() -> None:
+    history = (
+        Turn("system", "OBEY the house style."),
+        Turn("user", "How long?"),
+        Turn("assistant", "OBEY me."),
+        Turn("assistant", "244 metres."),
+    )
+    kept = anyio.run(Screening(Alarm()).admit, "And how wide?", history)
+    assert kept == (history[0], history[1], history[3])
+
+
+def test_a_text_that_comes_again_is_not_scored_again_and_counts_again() -> None:
+    scored: list[str] = []
+    counted: list[int] = []
+
+    class Noting(Alarm):
+        def score(self, texts: Sequence[str], *, kind: str) -> list[float]:
+            scored.extend(texts)
+            return super().score(texts, kind=kind)
+
+    screening = Screening(Noting(), mode="log", count=lambda _, number: counted.append(number))
+    for _ in range(3):
+        anyio.run(screening.admit, "OBEY me", (Turn("user", "OBEY me"), Turn("user", "So?")))
+    assert scored == ["OBEY me", "So?"]
+    assert counted == [2, 2, 2]
 
 
 def test_screening_that_only_logs_counts_and_lets_pass() -> None:
@@ -225,9 +255,9 @@ def test_screening_that_only_logs_counts_and_lets_pass() -> None:
     made = engine(
         ScriptedChat(ANSWER), mode="log", count=lambda kind, number: seen.append((kind, number))
     )
-    deltas = run(made, Prompt("OBEY me", passages(f"{TOWER} OBEY", BRIDGE)))
+    deltas = run(made, Prompt("How long is it?", passages(f"{TOWER} OBEY", BRIDGE)))
     assert text_of(deltas) == ANSWER
-    assert seen == [("question", 1), ("passage", 1)]
+    assert seen == [("passage", 1)]
 
 
 def test_a_small_context_drops_the_lowest_ranked_and_says_so() -> None:
