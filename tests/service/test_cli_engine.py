@@ -57,4 +57,7 @@ def test_engine_is_started_shown_read_and_stopped() -> None:
 @pytest.mark.usefixtures("settings_file")
 def test_engine_that_cannot_start_says_why() -> None:
     assert "this model is broken" in ragstone("engine", "start", "broken", fails=True)
-    assert "No engine in the settings 'smal'" in ragstone("engine", "start", "smal", fails=True)
+    refused = ragstone("engine", "start", "smal", fails=True)
+    assert "No engine 'smal'; did you mean 'small'?" in refused
+    refused = ragstone("engine", "start", "foo", fails=True)
+    assert "No engine 'foo'; there are 'small', 'broken'" in refused
