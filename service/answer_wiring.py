@@ -54,7 +54,7 @@ class WritingParts(ModelParts):
             self.settings,
             engine=lambda: self.engine,
             routes=lambda: self.routes,
-            send=lambda call: self.gateway.run(call),
+            within=self.within,
             prompts=self.prompts,
             screening=self.screening,
         )

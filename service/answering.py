@@ -1,4 +1,4 @@
-"""Answer out: retrieve, compose the prompt, generate, cite, verify, record."""
+"""Answer out: retrieve, compose the prompt, generate, cite, verify."""
 
 from __future__ import annotations
 
@@ -62,10 +62,6 @@ Admit: TypeAlias = Callable[[str, Sequence[Turn]], Awaitable[tuple[Turn, ...]]]
 """The same, to what may be read of what was said; raises where the question may not be."""
 
 
-def _keep_no_record(_answer: Answer) -> None:
-    pass
-
-
 class Answering:
     """Answers questions over a collection with one engine."""
 
@@ -76,7 +72,6 @@ class Answering:
         engine: Engine,
         read_text: ReadText,
         settings: Settings,
-        record: Callable[[Answer], None] = _keep_no_record,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take the parts.
@@ -86,14 +81,12 @@ class Answering:
             engine: writes the answer.
             read_text: the stored text at a span; blocks too.
             settings: limits and defaults.
-            record: receives every finished answer, for metrics; it must not block.
             clock: seconds from any fixed moment.
         """
         self._search = search
         self._engine = engine
         self._read_text = read_text
         self._settings = settings
-        self._record = record
         self._clock = clock
         self._template = SearchRequest("")
         self._rewrite: Rewrite | None = None
@@ -212,9 +205,8 @@ class Answering:
         async with aclosing(self._written(draft, prompt, watch)) as events:
             async for event in events:
                 yield event
-        answer = self._finish(draft, prompt, collection, timings_ms=_timings(watch, found))
-        self._record(answer)
-        yield Finished(answer)
+        timings_ms = _timings(watch, found)
+        yield Finished(self._finish(draft, prompt, collection, timings_ms=timings_ms))
 
     async def _written(
         self, draft: _Draft, prompt: Prompt, watch: _Stopwatch

@@ -13,11 +13,12 @@ from service.callers import Caller
 from service.engines import Engine
 from service.gateway.reloading import Tables
 from service.gateway.routing import Route
-from service.generation.chat import ChatModel, ServedChat
+from service.gateway.within import Within
+from service.generation.chat import ChatModel, Counter
 from service.generation.engine import Generative
 from service.generation.fallback import Fallback
 from service.generation.rewriting import Rewriter
-from service.generation.routed import RoutedChat, Send
+from service.generation.routed import RoutedChat
 from service.generation.sources import new_secret
 from service.prompts import Prompts
 from service.screening import Screening
@@ -46,7 +47,7 @@ class Generators:
         *,
         engine: Callable[[], Engine],
         routes: Callable[[], Tables],
-        send: Send,
+        within: Within,
         prompts: Prompts,
         screening: Screening,
     ) -> None:
@@ -56,14 +57,14 @@ class Generators:
             settings: name the model and the engine.
             engine: the one that needs no model.
             routes: of the gateway, as they are now.
-            send: the gateway.
+            within: the gateway, for what is asked here and not by a caller.
             prompts: templates in force.
             screening: keeps instructions out of prompts.
         """
         self._settings = settings
         self._engine = engine
         self._routes = routes
-        self._send = send
+        self._within = within
         self._prompts = prompts
         self._screening = screening
         self._secret = new_secret()
@@ -85,7 +86,8 @@ class Generators:
         if settings.model is None:
             return Chosen(self._engine())
         route = self._routes().current.find(settings.model)
-        return self._by(route, replace(caller, models=None))
+        as_service = replace(caller, models=None, scopes=caller.scopes | {"models"})
+        return self._by(route, as_service)
 
     def check(self) -> None:
         """Refuse settings that name a model there is not.
@@ -110,17 +112,15 @@ class Generators:
 
     def model(self, route: Route, caller: Caller) -> ChatModel:
         """Return a route as a chat model that is asked in the caller's name."""
-        settings = route.settings
         target = max(route.targets, key=lambda target: target.weight)
         # Counting is not generating: it needs no place in the queue and costs nothing.
-        counter = ServedChat(target.upstream.replicas[0].server, target.model, timeout_seconds=2.0)
+        counter = Counter(target.upstream.replicas[0].server, target.model, timeout_seconds=2.0)
         return RoutedChat(
             route.name,
-            self._send,
+            self._within,
             caller=caller,
             count=counter.count,
-            context_tokens=settings.context_tokens,
-            deadline_seconds=settings.deadline_seconds,
+            context_tokens=route.settings.context_tokens,
         )
 
     def generative(self, route: Route, caller: Caller) -> Generative:

@@ -109,7 +109,7 @@ class ModelParts:
         """Asks models from within, on behalf of a request."""
         from service.gateway.within import Within
 
-        return Within(lambda: self.routes.current, self.gateway.run)
+        return Within(lambda: self.routes.current, lambda call: self.gateway.run(call))
 
     @cached_property
     def recorder(self) -> Recorder:

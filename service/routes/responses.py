@@ -14,6 +14,8 @@ from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
+from service.gateway.cache import IDEMPOTENCY
+from service.gateway.opening import Origin
 from service.gateway.replies import GatewayReply
 from service.limits import in_thread
 from service.questions import Question
@@ -130,7 +132,13 @@ def _events(
 
 def _complete(components: Components, request: Request, caller: Caller) -> Complete:
     async def complete(body: dict[str, Any]) -> GatewayReply:
-        return await components.within.chat(body, caller=caller, state=request.scope["state"])
+        state = request.scope["state"]
+        headers = dict(request.headers)
+        headers.pop(IDEMPOTENCY, None)  # the response is what is repeated, not its completion
+        if "traceparent" in state:
+            headers["traceparent"] = state["traceparent"]
+        origin = Origin(state["request_id"], headers)
+        return await components.within.chat(body, caller=caller, origin=origin)
 
     return complete
 

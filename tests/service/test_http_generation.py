@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from chat_server import ChatServer, serving
 from infra.errors import InvalidConfiguration, NotFound
 from service.callers import Caller
+from service.keys import Opens
 from service.wiring import Components
 
 ANSWER = "Employees have 27 days of leave each year [1]."
@@ -317,3 +318,37 @@ def test_settings_that_name_no_route_are_refused(fast_settings: Any, model: Chat
     settings = fast_settings(**sections(model, generation=generation))
     with pytest.raises(InvalidConfiguration, match="'writr'.*writer"):
         _ = Components(settings).generators
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_by_a_model_is_checked_as_a_chat_with_it(
+    start: Any, model: ChatServer, stream: bool
+) -> None:
+    client = start()
+    body = {"model": "writer", "input": "Hello", "stream": stream}
+    refused = client.post("/v1/responses", json={**body, "model": "vectors"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "model"
+    refused = client.post(
+        "/v1/responses", json=body, headers={"x-ragstone-timeout-seconds": "soon"}
+    )
+    assert refused.status_code == 400
+    assert model.asked == []
+    model.word_seconds = 0.5
+    late = client.post("/v1/responses", json=body, headers={"x-ragstone-timeout-seconds": "0.1"})
+    assert late.status_code == 504
+    model.word_seconds = 0.0
+    assert client.post("/v1/responses", json=body).status_code == 200
+
+
+def test_the_service_s_model_answers_whoever_may_ask(
+    fast_settings: Any, open_client: Any, add_text: Any, model: ChatServer
+) -> None:
+    client = open_client(fast_settings(**sections(model, server={"authentication": "on"})))
+    opens = Opens(scopes=("ask", "read", "write"), models=())
+    _, text = client.app.state.components.keys.create("ada", opens=opens)
+    client.headers["authorization"] = f"Bearer {text}"
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    add_text(client, "handbook", "leave.txt", "Employees have 27 days of leave each year.")
+    assert client.post("/v1/answers", json=LEAVE).json()["engine"] == "writer"
+    assert client.post("/v1/answers", json={**LEAVE, "generator": "other"}).status_code == 403
