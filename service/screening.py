@@ -73,6 +73,25 @@ class Screening:
         hidden = {answers[at] for at in found} if self._acts else set()
         return tuple(turn for at, turn in enumerate(history) if at not in hidden)
 
+    async def check(self, asked: Sequence[str], read: Sequence[str], *, parameter: str) -> None:
+        """Let a chat pass or refuse it.
+
+        Args:
+            asked: what users say.
+            read: what comes from elsewhere, such as a tool's results.
+            parameter: what the caller knows both as.
+
+        Raises:
+            Screened: one of them seems to instruct the model.
+        """
+        found = await self._found(asked, "question") | await self._found(read, "passage")
+        if found and self._acts:
+            raise Screened(
+                "A message seems to change the rules that the model goes by; "
+                "ask for what you want to know, without instructions to the model",
+                parameter=parameter,
+            )
+
     async def keep(self, passages: Sequence[Passage]) -> tuple[int, ...]:
         """Return the positions of the passages that may be shown to a model."""
         found = await self._found([passage.text for passage in passages], "passage")

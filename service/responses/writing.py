@@ -53,6 +53,7 @@ def begin(body: ResponsesBody, earlier: Sequence[Message]) -> Draft:
         "status": "in_progress",
         "background": False,
         "completed_at": None,
+        "conversation": {"id": body.conversation_id} if body.conversation_id else None,
         "error": None,
         "incomplete_details": None,
         "instructions": body.instructions,

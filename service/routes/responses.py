@@ -7,19 +7,22 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+import orjson
+from fastapi import APIRouter, Query, Request, Response
 
-from infra.errors import NotFound, TooLarge
+from infra.errors import InvalidRequest, NotFound, TooLarge
+from infra.expectations.recognizers import mask
 from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
 from service.gateway.cache import IDEMPOTENCY
 from service.gateway.opening import Origin
-from service.gateway.replies import GatewayReply
+from service.gateway.replies import GatewayReply, whole
 from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
+from service.responses.conversing import continued, said_before, said_now
 from service.responses.store import Stored
 from service.responses.turns import Message, as_question, output_messages
 from service.responses.writing import (
@@ -55,12 +58,19 @@ async def create(
     events = _events(draft, body, asked, _complete(components, request, caller))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
-    if body.stream:
-        return EventStream(_frames(await begun(events)))
-    async with aclosing(events):
-        async for _ in events:
-            pass
-    return draft.response
+    if body.conversation_id is not None:
+        events = continued(events, lambda: _continue(components, draft, body, caller))
+    key = request.headers.get(IDEMPOTENCY)
+    if key is None:
+        return await _as_response(await _written(draft, events, is_stream=bool(body.stream)))
+    reply = await components.repeated_responses.run(
+        key,
+        body.model_dump(mode="json"),
+        lambda: _written(draft, events, is_stream=bool(body.stream)),
+        caller=caller,
+        has_failed=lambda: draft.response["status"] == "failed",
+    )
+    return await _as_response(reply)
 
 
 @router.get("/{response_id}")
@@ -73,6 +83,7 @@ def get(response_id: str, caller: Asking, components: Parts) -> ResponseOut:
 def delete(response_id: str, caller: Asking, components: Parts) -> Deleted:
     """Delete a stored response, with what it quotes."""
     components.responses.delete(response_id, caller)
+    components.repeated_responses.forget()
     return Deleted(id=response_id, object="response.deleted")
 
 
@@ -105,9 +116,9 @@ def _events(
     draft: Draft, body: ResponsesBody, asked: Asked, complete: Complete
 ) -> AsyncGenerator[Event, None]:
     search = body.file_search
-    if search is None and not body.model.startswith(MODEL_PREFIX):
+    if not body.asks_documents:
         return write_with_model(draft, body, complete)
-    text, history = as_question(draft.messages)
+    text, history = as_question(draft.messages, instructions=body.instructions)
     question = Question(
         text=text,
         collection=body.model.removeprefix(MODEL_PREFIX),
@@ -138,7 +149,11 @@ def _complete(components: Components, request: Request, caller: Caller) -> Compl
         if "traceparent" in state:
             headers["traceparent"] = state["traceparent"]
         origin = Origin(state["request_id"], headers)
-        return await components.within.chat(body, caller=caller, origin=origin)
+        try:
+            return await components.within.chat(body, caller=caller, origin=origin)
+        except InvalidRequest as error:
+            error.parameter = "input" if error.parameter == "messages" else error.parameter
+            raise
 
     return complete
 
@@ -164,7 +179,15 @@ def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Ca
     components.responses.put(stored, caller, documents=draft.documents)
 
 
+def _continue(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
+    is_masked = components.settings.guards.personal_data != "off"
+    said = said_now(body, draft, mask if is_masked else str)
+    components.conversations.append(caller, str(body.conversation_id), said)
+
+
 def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> list[Message]:
+    if body.conversation_id is not None:
+        return said_before(components.conversations, caller, body.conversation_id)
     if body.previous_response_id is None:
         return []
     messages = list(components.responses.get(body.previous_response_id, caller).messages)
@@ -173,6 +196,37 @@ def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> lis
     if size > limit:
         raise TooLarge(f"The conversation has {size:,} characters; begin a new one")
     return messages
+
+
+async def _written(
+    draft: Draft, events: AsyncGenerator[Event, None], *, is_stream: bool
+) -> GatewayReply:
+    """Begin the response, or write it whole."""
+    if is_stream:
+        frames = _frames(await begun(events))
+        return GatewayReply(200, {"content-type": "text/event-stream; charset=utf-8"}, frames)
+    async with aclosing(events):
+        async for _ in events:
+            pass
+    body = orjson.dumps(draft.response)
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    return GatewayReply(200, headers, whole(body))
+
+
+async def _as_response(reply: GatewayReply) -> Response:
+    own = {name: value for name, value in reply.headers.items() if not name.startswith("content-")}
+    if reply.is_whole:
+        body = b"".join([piece async for piece in _pieces(reply)])
+        return Response(body, headers=own, media_type="application/json")
+    response = EventStream(_pieces(reply))
+    response.headers.update(own)
+    return response
+
+
+async def _pieces(reply: GatewayReply) -> AsyncGenerator[bytes, None]:
+    async with aclosing(reply.pieces):
+        async for piece in reply.pieces:
+            yield piece
 
 
 async def _frames(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:

@@ -320,6 +320,68 @@ def test_settings_that_name_no_route_are_refused(fast_settings: Any, model: Chat
         _ = Components(settings).generators
 
 
+CHATS = (
+    [{"role": "user", "content": ORDER}],
+    [{"role": "user", "content": [{"type": "text", "text": ORDER}]}],
+    [{"role": "user", "content": "Hi"}, {"role": "tool", "tool_call_id": "c", "content": ORDER}],
+    [
+        {"role": "user", "content": ORDER},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "Go on"},
+    ],
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("messages", CHATS)
+def test_a_chat_with_a_model_is_screened_where_that_is_asked_for(
+    start: Any, model: ChatServer, messages: list[Any], stream: bool
+) -> None:
+    client = start(guards={"chats": "on"})
+    body = {"model": "other", "messages": messages, "stream": stream}
+    refused = client.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert (error["code"], error["param"]) == ("content_filter", "messages")
+    assert model.asked == []
+    assert "ragstone_screened_total" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whatever_else_asks_a_model_is_screened_too(
+    start: Any, model: ChatServer, stream: bool
+) -> None:
+    client = start(guards={"chats": "on"})
+    body = {"model": "other", "input": ORDER, "stream": stream}
+    refused = client.post("/v1/responses", json=body)
+    assert refused.json()["error"]["param"] == "input"
+    body = {"model": "other", "prompt": ["Once", ORDER], "stream": stream}
+    refused = client.post("/v1/completions", json=body)
+    assert refused.json()["error"]["param"] == "prompt"
+    assert model.asked == []
+
+
+def test_prompts_over_documents_and_systems_pass_the_screen_for_chats(
+    start: Any, model: ChatServer
+) -> None:
+    client = start(guards={"chats": "on"})
+    assert client.post("/v1/answers", json=LEAVE).json()["text"] == ANSWER
+    messages = [{"role": "system", "content": ORDER}, {"role": "user", "content": "Hi"}]
+    body = {"model": "other", "messages": messages, "stream": True}
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("mode", ["off", "log"])
+def test_chats_pass_while_their_screen_is_off_or_only_logs(
+    start: Any, model: ChatServer, mode: str
+) -> None:
+    client = start(guards={"chats": mode})
+    body = {"model": "other", "messages": CHATS[0], "stream": True}
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
+    counted = 'ragstone_screened_total{kind="question"} 1.0' in client.get("/metrics").text
+    assert counted == (mode == "log")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_response_by_a_model_is_checked_as_a_chat_with_it(
     start: Any, model: ChatServer, stream: bool
