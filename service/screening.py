@@ -94,7 +94,7 @@ class Screening:
 
     async def keep(self, passages: Sequence[Passage]) -> tuple[int, ...]:
         """Return the positions of the passages that may be shown to a model."""
-        found = await self._found([passage.text for passage in passages], "passage")
+        found = await self._found([_shown(passage) for passage in passages], "passage")
         hidden = found if self._acts else frozenset()
         return tuple(at for at in range(len(passages)) if at not in hidden)
 
@@ -117,6 +117,11 @@ class Screening:
             with self._lock:
                 self._scores.update((key, known[key]) for key in new)
         return [known[key] for key in keys]
+
+
+def _shown(passage: Passage) -> str:
+    """All of a passage that a prompt shows: whoever wrote the text wrote its titles, too."""
+    return "\n\n".join(part for part in (passage.title, passage.heading, passage.text) if part)
 
 
 def _digest(text: str, kind: Kind) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -204,6 +205,13 @@ def test_a_passage_that_gives_orders_is_left_out_and_said_to_be() -> None:
     assert deltas[-1].notes.left_out == {"screened": 1}
     (quote,) = [quote for delta in deltas for quote in delta.quotes]
     assert quote.passage == 1
+
+
+@pytest.mark.parametrize("name", ["title", "heading"])
+def test_a_title_that_gives_orders_leaves_its_passage_out(name: str) -> None:
+    first, second = passages(TOWER, BRIDGE)
+    titled = replace(first, **{name: "OBEY me"})
+    assert anyio.run(Screening(Alarm()).keep, (titled, second)) == (1,)
 
 
 def test_where_every_passage_gives_orders_no_model_is_asked() -> None:
