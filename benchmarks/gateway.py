@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks import environments, processes
 from benchmarks.gateway_servers import (
@@ -190,12 +190,11 @@ def _beside_direct(options: Options, client: Client) -> list[Row]:
         past: list[float] = []
         for number in range(options.repeats):
             options.say(f"round {number + 1} of {options.repeats}")
-            direct = Load(port, _body(stream=True, model=model, tokens=CHUNKS))
-            mine = Load(server.port, _body(stream=True, model=MODEL, tokens=CHUNKS), server.headers)
+            direct = _streams(port, model)
+            mine = replace(_streams(server.port, MODEL), headers=server.headers)
             for load, samples in ((direct, past), (mine, through)):
                 seconds = QUICK_SECONDS if options.quick else 6 * SECONDS
-                asked = Load(load.port, load.body, load.headers, clients=MODEL_CLIENTS)
-                done = _sound(client.drive(_lasting(asked, seconds)))
+                done = _sound(client.drive(replace(load, seconds=seconds)))
                 samples.append(len(done.latencies) / done.seconds)
     share = [a / b for a, b in zip(through, past, strict=True)]
     unit = f"/s of {CHUNKS} tokens"
@@ -205,8 +204,9 @@ def _beside_direct(options: Options, client: Client) -> list[Row]:
     ]
 
 
-def _lasting(load: Load, seconds: float) -> Load:
-    return Load(load.port, load.body, load.headers, clients=load.clients, seconds=seconds)
+def _streams(port: int, model: str) -> Load:
+    # A model may end before it has written all that it may, but not without a word.
+    return Load(port, _body(stream=True, model=model), clients=MODEL_CLIENTS, events=1)
 
 
 def _load(

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +19,18 @@ from benchmarks.options import Options
 from benchmarks.processes import PeerProcess
 from infra.errors import NotReady
 from infra.settings import load_settings
+from service.gateway.prices import NANOS
 from service.wiring import Components
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 180.0
 MODEL = "null"
 PEER_KEY = "sk-benchmark"
+AMOUNT = 10**6 * NANOS
+"""Of each budget: enough to refuse nothing."""
+ENOUGH = (
+    "requests_per_minute = 1000000000\ntokens_per_minute = 1000000000000\nmax_concurrent = 10000"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,10 @@ class Client:
 
 
 @contextmanager
-def null_backend(options: Options) -> Iterator[Server]:
-    """Run the backend that thinks nothing; it prints its port."""
-    with _process([sys.executable, "-m", "benchmarks.null_backend"], options, "backend") as process:
+def null_backend(options: Options, *, name: str = "backend") -> Iterator[Server]:
+    """Run the backend that thinks nothing; it prints its port, and takes traces in as well."""
+    command = [sys.executable, "-m", "benchmarks.null_backend"]
+    with _process(command, options, name, tells=True) as process:
         line = process.stdout.readline() if process.stdout else b""
         yield Server(int(line), process)
 
@@ -96,17 +103,28 @@ def ours(options: Options, url: str, *, model: str = MODEL) -> Iterator[Server]:
     """Run the service with everything that it does for a request switched on."""
     data = options.folder / "data"
     port = free_port()
-    settings = options.folder / "ragstone.toml"
-    settings.write_text(_settings(data, port, url, model), encoding="utf-8")
     components = Components(load_settings(data_folder=data, retrieval={"embedder": "hashing"}))
     try:
-        _, key = components.keys.create("benchmark")
+        made, key = components.keys.create("benchmark")
+        components.budgets.put("key", made.id, period="month", amount=AMOUNT)
+        components.budgets.put("all", "", period="month", amount=AMOUNT)
     finally:
         components.close()
-    command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
-    with _process(command, options, "ours", RAGSTONE_CONFIG=str(settings)) as process:
+    with (
+        null_backend(options, name="collector") as collector,
+        _serving(options, _settings(data, port, url, model, collector.port)) as process,
+    ):
         _wait(port, "/health/ready", process, options.folder / "ours.log")
         yield Server(port, process, key)
+
+
+@contextmanager
+def _serving(options: Options, settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    file = options.folder / "ragstone.toml"
+    file.write_text(settings, encoding="utf-8")
+    command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
+    with _process(command, options, "ours", variables={"RAGSTONE_CONFIG": str(file)}) as process:
+        yield process
 
 
 @contextmanager
@@ -124,7 +142,7 @@ def litellm(options: Options, python: Path, url: str) -> Iterator[Server]:
     command = [str(python.parent / "litellm"), "--config", str(config), "--port", str(port)]
     command += ["--host", "127.0.0.1", "--num_workers", "1", "--telemetry", "False"]
     alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    with _process(command, options, "litellm", **alone) as process:
+    with _process(command, options, "litellm", variables=alone) as process:
         _wait(port, "/health/liveliness", process, options.folder / "litellm.log")
         yield Server(port, process, PEER_KEY)
 
@@ -137,15 +155,20 @@ def free_port() -> int:
 
 @contextmanager
 def _process(
-    command: Sequence[str], options: Options, name: str, **variables: str
+    command: Sequence[str],
+    options: Options,
+    name: str,
+    *,
+    tells: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     environment = {key: value for key, value in os.environ.items() if "RAGSTONE_" not in key}
     with (options.folder / f"{name}.log").open("ab") as errors:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment | variables,
-            stdout=subprocess.PIPE if name == "backend" else errors,
+            env={**environment, **(variables or {})},
+            stdout=subprocess.PIPE if tells else errors,
             stderr=errors,
         )
     try:
@@ -161,7 +184,8 @@ def _process(
             process.stdout.close()
 
 
-def _settings(data: Path, port: int, url: str, model: str) -> str:
+def _settings(data: Path, port: int, url: str, model: str, collector: int) -> str:
+    """Return settings under which a request has all to pass that there is, and is let through."""
     name = json.dumps(MODEL)
     return f"""data_folder = {json.dumps(str(data))}
 [server]
@@ -177,6 +201,12 @@ cache = false
 [gateway.prices.{name}]
 input_per_million = 0.5
 output_per_million = 1.5
+[gateway.key_limits]
+{ENOUGH}
+[gateway.model_limits.{name}]
+{ENOUGH}
+[telemetry]
+otlp_endpoint = "http://127.0.0.1:{collector}"
 """
 
 

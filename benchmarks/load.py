@@ -172,14 +172,24 @@ async def _ask(
         connection.close()
         return
     now = time.perf_counter()
-    status = answer[9:12].decode()
-    if status != "200":
-        _count(measured, status)
-    elif load.events is not None and answer.count(b"data: {") < load.events:
-        _count(measured, f"{answer.count(b'data: {')} events")
+    if failure := _failure(answer, load):
+        _count(measured, failure)
     else:
         measured.latencies.append((now - due) * 1e3)
         measured.first_bytes.append((connection.first_byte - due) * 1e3)
+
+
+def _failure(answer: bytes, load: Load) -> str | None:
+    """Return what is wrong with an answer: streams tell their errors behind a 200."""
+    status = answer[9:12].decode()
+    if status != "200":
+        return status
+    if load.events is None:
+        return None
+    if b'data: {"error"' in answer or b"data: [DONE]" not in answer:
+        return "broken off"
+    count = answer.count(b"data: {")
+    return f"{count} events" if count < load.events else None
 
 
 def _count(measured: Measured, failure: str) -> None:

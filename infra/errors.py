@@ -5,6 +5,7 @@ RagstoneError
  ├─ MissingDependency        an optional package is not installed; the message is the install line
  ├─ InvalidRequest           the caller asked for something impossible
  │   ├─ InvalidFilter
+ │   ├─ IncomparableBaseline  a baseline of other cases, or of another version of the dataset
  │   ├─ TooLarge
  │   └─ Screened            a question that seems to instruct the model
  ├─ Unauthenticated          no key, or a wrong one
@@ -60,6 +61,10 @@ class InvalidRequest(RagstoneError):
 
 class InvalidFilter(InvalidRequest):
     """A metadata filter is malformed."""
+
+
+class IncomparableBaseline(InvalidRequest):
+    """A baseline has other cases, or is of another version of the dataset or metric."""
 
 
 class TooLarge(InvalidRequest):

@@ -24,7 +24,8 @@ class Upstream(Section):
     api_key: SecretStr | None = None
     """Sent to the servers as a Bearer token."""
     provider: str = "vllm"
-    """What traces and metrics call it: `vllm`, `openai`, ..."""
+    """What traces and metrics call it; to `openai` and `azure.ai.openai` the bound of an answer is
+    sent as `max_completion_tokens`, to others as `max_tokens`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the plug-in."""
     max_running: int = Field(default=256, ge=1)
@@ -34,7 +35,7 @@ class Upstream(Section):
     connect_seconds: float = Field(default=5.0, gt=0)
     """Until a connection stands."""
     first_byte_seconds: float = Field(default=120.0, gt=0)
-    """Until the answer begins."""
+    """Until a stream begins; of a whole answer, until the server is asked for its health."""
     silence_seconds: float = Field(default=60.0, gt=0)
     """Between two pieces of an answer."""
     breaker_failures: int = Field(default=5, ge=1)
@@ -53,7 +54,7 @@ class Target(Section):
     adapter: str | None = None
     """An adapter's reference, such as `adapter/support@production`, served instead of the model."""
     weight: float = Field(default=1.0, ge=0)
-    """Its share of the traffic, among the weights of the route."""
+    """Its share of the traffic, among the weights of the route; of a shadow, the share copied."""
     tag: str = "live"
     """What metrics and interactions call it, such as `canary`."""
 
@@ -63,7 +64,7 @@ class Route(Section):
 
     targets: tuple[Target, ...] = Field(min_length=1)
     shadow: tuple[Target, ...] = ()
-    """Get a copy of each request; their answers are recorded, not returned."""
+    """Get a copy of requests, by their weights; their answers are recorded, not returned."""
     fallback: tuple[str, ...] = ()
     """Routes that are tried in turn when this one fails before the first byte."""
     retries: int = Field(default=1, ge=0, le=5)
@@ -124,7 +125,7 @@ class Gateway(Section):
     idempotency_seconds: float = Field(default=3600.0, gt=0)
     """How long an `Idempotency-Key` is remembered."""
     stored_responses: int = Field(default=10_000, ge=0)
-    """Of `/v1/responses`, kept for later turns; the oldest go first."""
+    """Of `/v1/responses` and one tenant, kept for later turns; the oldest go first."""
 
 
 class Guards(Section):

@@ -182,6 +182,8 @@ class Conversations(Section):
     """Messages of one conversation; the oldest go first."""
     max_bytes: int = Field(default=1 * 2**20, ge=1024)
     """Of one conversation's messages; the oldest go first."""
+    max_conversations: int = Field(default=10_000, ge=1)
+    """Of one tenant; past them, those that nothing was added to for longest are removed."""
     keep_days: float = Field(default=30.0, gt=0)
     """After the last message, until a conversation is removed."""
     history_items: int = Field(default=20, ge=0, le=200)

@@ -15,6 +15,8 @@ from infra.settings import Logging
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Set for the length of one request; every line logged meanwhile carries it."""
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""W3C's header for what the request at hand calls: the place of the request's own span."""
 
 
 def configure_logging(settings: Logging, *, stream: TextIO | None = None) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import StatementError
 
-from infra.contracts import Interaction, Usage
+from infra.contracts import Interaction
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
 from infra.database.interaction_tables import interaction_document as quoted
+from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
+from monitoring.interaction_queue import InteractionQueue
+from monitoring.interaction_rows import as_interaction, as_row
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +30,11 @@ FLUSH_SECONDS = 0.5
 TIDY_SECONDS = 3600.0
 """Between two looks for what is too old."""
 BATCH = 500
-CAPACITY = 50_000
-"""Interactions that wait for a slow database; past them the newest are counted and dropped."""
-PLAIN = tuple(
-    column.name
-    for column in table.columns
-    if column.name not in {"number", "prompt_tokens", "completion_tokens"}
-)
-"""Columns that are fields of `Interaction`, by the same name."""
+REFUSED = (StatementError, ArithmeticError, TypeError, ValueError)
+"""What a value raises that no column takes, in the database or on the way to it."""
+
+Dropped: TypeAlias = Literal["full", "refused"]
+"""Why an interaction is lost: too many waited for the database, or it did not take this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,35 +68,36 @@ class Interactions:
         database: Database,
         *,
         flush_seconds: float = FLUSH_SECONDS,
-        capacity: int = CAPACITY,
+        queue: InteractionQueue | None = None,
         keep: timedelta | None = None,
+        mask: Callable[[str], str] | None = None,
+        count_dropped: Callable[[Dropped], None] = lambda _: None,
     ) -> None:
         """Take where they are kept.
 
         Args:
             database: at the current schema.
             flush_seconds: between two writes.
-            capacity: of what waits to be written.
+            queue: of what waits to be written, with its bounds.
             keep: how long they are kept; None is for ever.
+            mask: takes personal data out of texts of their content; slow, so it is done here.
+            count_dropped: told of each one that is lost, and why.
         """
         self._database = database
         self._flush_seconds = flush_seconds
-        self._capacity = capacity
+        self._queue = queue or InteractionQueue()
         self._keep = keep
-        self._waiting: deque[Interaction] = deque()
+        self._mask = mask or (lambda text: text)
+        self._count_dropped = count_dropped
         self._wake = threading.Event()
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
-        self.dropped = 0
-        """Interactions that found no room since the start."""
 
     def add(self, item: Interaction) -> None:
         """Take an interaction; never blocks, never raises."""
-        if len(self._waiting) >= self._capacity:
-            self.dropped += 1
-            return
-        self._waiting.append(item)
+        if not self._queue.put(item):
+            self._count_dropped("full")
 
     def start(self) -> None:
         """Write what is taken, every `flush_seconds`, until `stop`."""
@@ -112,19 +114,18 @@ class Interactions:
         self.flush()
 
     def flush(self) -> None:
-        """Write everything that was taken so far.
+        """Write everything that was taken so far; what the database will never take is dropped.
 
         Raises:
-            StorageFailed: the database does not take it; it is kept for the next time.
+            StorageFailed: the database cannot be written to; all is kept for the next time.
         """
         with self._writing:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            while batch := self._queue.first(BATCH):
                 try:
                     self._write(batch)
-                except BaseException:
-                    self._waiting.extendleft(reversed(batch))
-                    raise
+                except REFUSED:
+                    self._write_singly(batch)
+                self._queue.remove(len(batch))
 
     def _run(self) -> None:
         tidied = -TIDY_SECONDS
@@ -139,19 +140,37 @@ class Interactions:
                 logger.warning("interactions wait for the database: %s", error.message)
 
     def _write(self, batch: Sequence[Interaction]) -> None:
-        documents = {item.id: item.documents for item in batch if item.documents}
+        """Write a batch, or nothing of it; what was written before stays as it is.
+
+        It was so where a connection broke after the commit, or where some of it is tried again.
+        """
+        rows = [as_row(item, mask=self._mask) for item in batch]
         with self._database.write(durable=False) as connection:
-            connection.execute(insert(table), [_row(item) for item in batch])
-            if documents:
-                found = connection.execute(
-                    select(table.c.id, table.c.number).where(table.c.id.in_(documents))
-                )
-                pairs = [
-                    {"interaction_number": number, "file_id": file_id}
-                    for id_, number in found
-                    for file_id in sorted(set(documents[id_]))
-                ]
-                connection.execute(insert(quoted), pairs)
+            wanted = {each for item in batch for each in item.documents}
+            gone = missing(self._database, connection, wanted)
+            for item, row in zip(batch, rows, strict=True):
+                if not gone.isdisjoint(item.documents):
+                    row["content"] = None  # a document was erased while the answer was under way
+            self._insert(connection, table, rows)
+            self._insert(connection, quoted, _pairs(connection, batch, without=gone))
+
+    def _write_singly(self, batch: Sequence[Interaction]) -> None:
+        for item in batch:
+            try:
+                self._write([item])
+            except REFUSED as error:
+                self._count_dropped("refused")
+                # Not the error's words: they may hold the values.
+                kind = type(getattr(error, "orig", None) or error).__name__
+                logger.error("the database did not take interaction %s: %s", item.id, kind)
+
+    def _insert(self, connection: Connection, into: Table, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        if self._database.is_sqlite:
+            connection.execute(sqlite.insert(into).on_conflict_do_nothing(), rows)
+        else:
+            connection.execute(postgresql.insert(into).on_conflict_do_nothing(), rows)
 
     def get(self, id_: str) -> Interaction:
         """Return one interaction.
@@ -163,7 +182,7 @@ class Interactions:
             row = connection.execute(select(table).where(table.c.id == id_)).first()
             if row is None:
                 raise NotFound("interaction", id_)
-            return _interaction(row, _documents(connection, [row.number]).get(row.number, ()))
+            return as_interaction(row, _documents(connection, [row.number]).get(row.number, ()))
 
     def find(
         self, query: Query, *, limit: int = 100, after: str | None = None
@@ -182,7 +201,7 @@ class Interactions:
                 statement.order_by(table.c.number.desc()).limit(limit)
             ).fetchall()
             documents = _documents(connection, [row.number for row in rows])
-        return [_interaction(row, documents.get(row.number, ())) for row in rows]
+        return [as_interaction(row, documents.get(row.number, ())) for row in rows]
 
     def erase_content(self, file_ids: Sequence[str]) -> int:
         """Remove what interactions quote of documents; the numbers stay. Returns how many."""
@@ -208,18 +227,21 @@ class Interactions:
             return int(connection.execute(delete(table).where(*query.conditions())).rowcount)
 
 
-def _row(item: Interaction) -> dict[str, Any]:
-    row = {name: getattr(item, name) for name in PLAIN}
-    row["prompt_tokens"] = item.usage.prompt_tokens
-    row["completion_tokens"] = item.usage.completion_tokens
-    row["content"] = None if item.content is None else dict(item.content)
-    return row
-
-
-def _interaction(row: Any, documents: Sequence[str]) -> Interaction:
-    values = {name: getattr(row, name) for name in PLAIN}
-    usage = Usage(row.prompt_tokens, row.completion_tokens)
-    return Interaction(**values, usage=usage, documents=tuple(documents))
+def _pairs(
+    connection: Connection, batch: Sequence[Interaction], *, without: set[str]
+) -> list[dict[str, Any]]:
+    """Return which interaction quotes which document."""
+    documents = {item.id: set(item.documents) - without for item in batch if item.documents}
+    if not documents:
+        return []
+    found = connection.execute(
+        select(table.c.id, table.c.number).where(table.c.id.in_(documents))
+    ).all()
+    return [
+        {"interaction_number": number, "file_id": file_id}
+        for id_, number in found
+        for file_id in sorted(documents[id_])
+    ]
 
 
 def _documents(connection: Any, numbers: Sequence[int]) -> dict[int, list[str]]:

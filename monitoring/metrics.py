@@ -74,6 +74,12 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
+        self._dropped = Counter(
+            "ragstone_interactions_dropped_total",
+            "Interactions that are lost: too many waited, or the database refused their values.",
+            ("reason",),
+            registry=registry,
+        )
         self._gauges = {
             name: Gauge(f"ragstone_{name}", text, registry=registry)
             for name, text in _GAUGES.items()
@@ -108,6 +114,9 @@ class Metrics:
     ) -> None:
         self._documents.labels(outcome).inc()
         self._chunks.inc(chunks)
+
+    def count_dropped_interaction(self, reason: Literal["full", "refused"]) -> None:
+        self._dropped.labels(reason).inc()
 
     def watch(self, gauge: str, read: Callable[[], float]) -> None:
         """Have a gauge of `questions_running`, ... ask `read` whenever it is scraped."""

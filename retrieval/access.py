@@ -21,6 +21,10 @@ PRINCIPAL = re.compile(r"(key|group):[^\x00-\x1f\x7f]{1,240}")
 TENANT = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
+class OtherTenant(Conflict):
+    """A document, its file or its collection is another tenant's."""
+
+
 def may_read(access: Access | None, readers: Readers) -> bool:
     """Tell whether a document is for the eyes of whoever asks.
 
@@ -86,14 +90,14 @@ def settle(into: Collection, given: Readers | None, *, owner: str | None = None)
         owner: the tenant that uploaded the file.
 
     Raises:
-        Conflict: it would be of another tenant than its collection or its file.
+        OtherTenant: it would be of another tenant than its collection or its file.
         InvalidRequest: as `check`.
     """
     given = given or Readers()
     tenant = given.tenant or owner or into.tenant
     for whose, what in ((into.tenant, f"collection {into.name!r}"), (owner, "file")):
         if whose is not None and whose != tenant:
-            raise Conflict(f"The {what} is of another tenant than {tenant!r}")
+            raise OtherTenant(f"The {what} is of another tenant than {tenant!r}")
     settled = Readers(tenant, tuple(dict.fromkeys(given.allow)))
     check(settled)
     return settled

@@ -148,8 +148,9 @@ def _replace(
     """Make a document the next version of itself, without contents yet."""
     values = _values(prepared)
     if prepared.readers is not None:
-        require_same_tenant(prepared.uri, row.tenant, prepared.readers)
-        access.write(connection, row.id, access.settle(into, prepared.readers))
+        settled = access.settle(into, prepared.readers)
+        require_same_tenant(prepared.uri, row.tenant, settled)
+        access.write(connection, row.id, settled)
     if is_upload:  # its attributes may have been changed while it was read
         values["metadata"] = {**prepared.metadata, **row.metadata}
     else:
@@ -278,10 +279,10 @@ def require_same_tenant(uri: str, tenant: str | None, given: Readers) -> None:
     """Refuse to hand one tenant's document to another because both read the same source.
 
     Raises:
-        Conflict: the document there is belongs to another tenant than the one that is given.
+        OtherTenant: the document there is belongs to another tenant than the one that is given.
     """
     if given.tenant != tenant:
-        raise Conflict(
+        raise access.OtherTenant(
             f"{uri!r} is in the collection for the tenant {tenant!r}; ingest it for"
             f" {given.tenant!r} into another collection, or delete it first"
         )

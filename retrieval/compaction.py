@@ -12,7 +12,6 @@ from typing import Any
 from infra.database.compaction import WAIT_SECONDS
 from infra.database.compaction import compact as compact_database
 from infra.database.engine import Database
-from infra.errors import Conflict
 from retrieval.build_state import Build
 from retrieval.builds import Builds
 from retrieval.collections import Collection
@@ -70,7 +69,7 @@ class Compactor:
         Done again, it finishes what was interrupted.
 
         Raises:
-            Conflict: another process is at it.
+            Conflict: another machine is at it.
             StorageFailed: the disk is full, or the database is locked by another writer; the index
                 and the database stay as they were.
         """
@@ -83,7 +82,7 @@ class Compactor:
         self._on_step("swept")
         builds = [each for each in self._builds.list(whole) if _has_index(each)]
         for each in builds:
-            self._renew(each.of(whole))
+            self._views.get(each.of(whole)).compact()
             self._on_step("index")
         strays = self._views.remove_strays()
         self._on_step("strays")
@@ -103,12 +102,6 @@ class Compactor:
         self._note(receipts_of(done), done)
         self._on_step("compacted")
         return done
-
-    def _renew(self, as_built: Collection) -> None:
-        view = self._views.get(as_built)
-        view.renew()
-        if not view.renew(at_least=view.compactions + 1):
-            raise Conflict(f"The index of {as_built.name!r} is compacted by another process")
 
     def _note(self, receipt_ids: Sequence[str], done: Compacted) -> None:
         said = {name: value for name, value in done.as_dict().items() if name != "receipts"}

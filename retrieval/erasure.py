@@ -193,7 +193,7 @@ def select_documents(
         statement = statement.where(document.c.tenant == tenant)
     found = connection.execute(statement.order_by(document.c.id)).scalars().all()
     if chosen is not None:
-        matching = set(view.selection.documents(None, chosen).tolist())
+        matching = set(view.selection.anew().documents(None, chosen).tolist())
         numbers = connection.execute(
             statement.with_only_columns(document.c.id, document.c.file_id)
         ).all()

@@ -20,7 +20,7 @@ def require_tenant(database: Database, into: Collection, source: Source) -> None
     """Refuse a source whose document is, or would have to be, another tenant's.
 
     Raises:
-        Conflict: it is.
+        OtherTenant: it is.
         InvalidRequest: its list names nobody.
     """
     if source.readers is None:

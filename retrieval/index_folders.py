@@ -6,17 +6,19 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, select, update
 
 from infra.database.engine import Database
 from infra.database.schema import build, collection
-from infra.errors import Conflict, StorageFailed
+from infra.errors import Conflict, RagstoneError
 from retrieval.collections import Collection
 from retrieval.indexes import SearchIndex, open_index, remove_index
+from retrieval.indexes._folder import locked
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,13 @@ class Folders:
     def path(self) -> Path:
         return self._path(self.compactions)
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other process of this machine changes which folder is in use."""
+        self.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self._lock):
+            yield
+
     def open(self, number: int, *, anew: bool = False) -> SearchIndex:
         """Open the index of a compaction; what a compaction that was cut short left is removed."""
         if anew:
@@ -51,7 +60,7 @@ class Folders:
         """Use the folder of a compaction from here on; the older ones are removed with `old`."""
         try:
             old.close()
-        except StorageFailed as error:  # another process has removed its files
+        except RagstoneError as error:  # another process has removed its files
             logger.info("an index that was compacted is let go: %s", error)
         self.compactions = number
         for path in self.all():
@@ -62,12 +71,22 @@ class Folders:
         if (path := self._path(number)).exists():
             self._remove(path)
 
+    def remove_all(self) -> None:
+        """Remove what there is of a build that is gone."""
+        for path in self.all():
+            shutil.rmtree(path, ignore_errors=True)
+        self._lock.unlink(missing_ok=True)
+
     def all(self) -> Sequence[Path]:
         """Return the folders there are, of whatever compaction."""
         name = re.compile(rf"{self.collection.build_id}(\.\d+)?")
         found = self.parent.iterdir() if self.parent.is_dir() else iter(())
         there = [path for path in found if name.fullmatch(path.name)]
         return there or [self.path]
+
+    @property
+    def _lock(self) -> Path:
+        return self.parent / f"{self.collection.build_id}.lock"
 
     def _path(self, number: int) -> Path:
         name = str(self.collection.build_id)
@@ -104,10 +123,9 @@ def note_compaction(database: Database, build_id: int, number: int) -> None:
 def known_folders(database: Database) -> Iterator[str]:
     """Yield the names of the folders that builds use or will use next, below the index folder."""
     with database.read() as connection:
+        there = and_(build.c.collection_id == collection.c.id, build.c.state != "reclaimed")
         rows = connection.execute(
-            select(collection.c.public_id, build.c.id, build.c.compactions).outerjoin(
-                build, build.c.collection_id == collection.c.id
-            )
+            select(collection.c.public_id, build.c.id, build.c.compactions).outerjoin(build, there)
         ).all()
     for row in rows:
         yield row.public_id

@@ -16,10 +16,17 @@ from infra.artifacts.blobs import Blob, BlobStore
 from infra.contracts import Chunk, Document, Vectors
 from infra.database.engine import Database
 from infra.database.schema import document
-from infra.errors import Conflict, InvalidConfiguration, NotFound, UnreadableDocument
+from infra.errors import InvalidConfiguration, NotFound, UnreadableDocument
+from retrieval.access import OtherTenant
 from retrieval.build_state import Build, followed
 from retrieval.collections import Collection
-from retrieval.commit import BuildsChanged, Committed, Pieces, Prepared, commit_document
+from retrieval.commit import (
+    BuildsChanged,
+    Committed,
+    Pieces,
+    Prepared,
+    commit_document,
+)
 from retrieval.documents import Documents, check_metadata
 from retrieval.embedding import Embedded, Embedders, Known, Text, embed, in_context, joined
 from retrieval.files import BLOBS_LOCK, Files
@@ -186,8 +193,7 @@ class Ingester:
                 return
             if isinstance(outcome, _Window):
                 for item, prepared in outcome.documents:
-                    committed = self._commit(into, item, prepared)
-                    yield committed or Unchanged(item.source.uri)
+                    yield self._written(into, item, prepared)
                     yield from (Warned(item.source.uri, text) for text in item.content.warnings)
             else:
                 yield outcome
@@ -241,7 +247,7 @@ class Ingester:
             return self._read(into, source, None)
         except UnreadableDocument as error:
             return Skipped(source.uri, error.code, error.message)
-        except Conflict as error:
+        except OtherTenant as error:
             return Skipped(source.uri, "other_tenant", error.message)
         except OSError as error:
             return Skipped(source.uri, "unreadable", error.strerror or str(error))
@@ -319,6 +325,20 @@ class Ingester:
             if isinstance(outcome, _Window):
                 [(_, prepared)] = outcome.documents
         return prepared
+
+    def _written(
+        self, into: Collection, item: _Split, prepared: Prepared
+    ) -> Committed | Unchanged | Skipped:
+        """Commit a document; if another writer was faster with its bytes, what it says of them."""
+        uri = item.source.uri
+        try:
+            if committed := self._commit(into, item, prepared):
+                return committed
+            require_tenant(self._database, into, item.source)
+            is_current(self._documents, into, item.source, digest=item.blob.digest)
+        except OtherTenant as error:
+            return Skipped(uri, "other_tenant", error.message)
+        return Unchanged(uri)
 
     def _commit(
         self, into: Collection, item: _Split, prepared: Prepared, *, file_id: str | None = None

@@ -9,6 +9,7 @@ from typing import Protocol
 from sqlalchemy import Connection, delete, insert, select
 
 from infra.database.engine import Database
+from infra.database.quoting import await_writers
 from infra.database.schema import doomed_quote
 
 BATCH = 500
@@ -36,6 +37,8 @@ class Quotes:
     def erase(self, document_ids: Sequence[str]) -> Mapping[str, int]:
         """Have every store erase; returns how many entries went, by store."""
         counts: Counter[str] = Counter(dict.fromkeys(self._erasers, 0))
+        if document_ids:
+            await_writers(self._database)
         for start in range(0, len(document_ids), BATCH):
             some = document_ids[start : start + BATCH]
             for name, eraser in self._erasers.items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from infra.contracts import Access, Embedder, Passage
 from infra.database.engine import Database
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, NotReady
 from infra.settings import Retrieval
 from retrieval import fusion
 from retrieval.build_state import instead_of_removed
@@ -117,7 +117,7 @@ class Retriever:
             InvalidRequest: the text is empty, a weight or share is not between 0 and 1, or
                 variants are asked for and none are set up.
             InvalidConfiguration: the collection was built with another embedder.
-            NotReady: `min_sequence` was not reached in time.
+            NotReady: `min_sequence` was not reached in time, or the index is being opened.
         """
         if not request.text.strip():
             raise InvalidRequest("The question is empty", parameter="query")
@@ -191,8 +191,10 @@ class Retriever:
     def _wait(self, view: View, request: SearchRequest) -> None:
         if request.min_sequence:
             require_sequence(view, request.min_sequence, timeout_seconds=SEQUENCE_TIMEOUT_SECONDS)
-        else:
-            view.catch_up(view.latest_sequence(), timeout_seconds=LAG_TIMEOUT_SECONDS)
+        elif not view.catch_up(timeout_seconds=LAG_TIMEOUT_SECONDS) and not view.is_complete:
+            raise NotReady(
+                f"The index of {view.collection.name!r} is being opened; try again shortly"
+            )
 
     def _fused(
         self,

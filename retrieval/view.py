@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import threading
 import time
@@ -15,7 +16,7 @@ from sqlalchemy import func, select
 
 from infra.database.engine import Database
 from infra.database.schema import change, chunk, document
-from infra.errors import NotReady, RagstoneError, StorageFailed
+from infra.errors import CorruptIndex, NotReady, RagstoneError, StorageFailed
 from retrieval.collections import Collection
 from retrieval.index_folders import Folders, compactions, known_folders, note_compaction
 from retrieval.indexes import Change, SearchIndex, remove_index
@@ -50,6 +51,7 @@ class View:
         self._saving = threading.Lock()
         self._advanced = threading.Condition()
         self._checkpointed = index.watermark
+        self._is_complete = False
         self.selection = Selection(database, collection)
 
     @property
@@ -67,71 +69,64 @@ class View:
             ).scalar()
         return int(latest or 0)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the index has held all that was committed, at some time since it was opened."""
+        return self._is_complete
+
     def refresh(self) -> int:
         """Apply every committed change the index has not seen; returns the watermark."""
-        try:
-            self._follow()
-        except StorageFailed:
-            # Another process may have compacted the index and removed the files of this one.
-            if not self.renew():
-                raise
-            self._follow()
+        self._follow()
         return self.index.watermark
 
-    def renew(self, *, at_least: int | None = None) -> bool:
-        """Follow a compaction: write the index anew from the database and let go of the old one.
+    def compact(self) -> None:
+        """Write the index anew from the database and let go of the old one.
 
         What was deleted is in no file of the new one. Searches go on with the old one meanwhile.
 
-        Args:
-            at_least: make this compaction, the next one; None follows those that were made.
+        Raises:
+            Conflict: another machine was faster.
+            StorageFailed: the disk is full; the old index stays.
+        """
+        if (folders := self._folders) is None:
+            return
+        with self._renewing, folders.turn():
+            number = self._compactions_made() + 1
+            self._adopt(self._opened(folders, number, is_next=True), folders, number)
 
-        Returns:
-            Whether there was one to follow.
+    def renew(self) -> bool:
+        """Follow a compaction that another process made; returns whether there was one.
 
         Raises:
             StorageFailed: the disk is full; the old index stays.
         """
-        if self._folders is None:
+        if self._folders is None or self._compactions_made() <= self._folders.compactions:
             return False
-        with self._renewing:
-            made = compactions(self._database, self.collection.build_id)
-            wanted = made if at_least is None else max(made, at_least)
-            if wanted <= self._folders.compactions:
-                return False
-            fresh = self._folders.open(wanted, anew=wanted > made)
-            try:
-                self._fill(fresh)
-                fresh.checkpoint()
-                if wanted > made:
-                    note_compaction(self._database, self.collection.build_id, wanted)
-            except (RagstoneError, OSError):
-                fresh.close()
-                if wanted > made:  # else it is in use by others
-                    self._folders.remove(wanted)
-                raise
-            with self._saving, self._applying:
-                old, self.index = self.index, fresh
-                self._checkpointed = 0
-            self._folders.settle(wanted, old)
-        return True
+        return self._reopen(self.index)
 
-    def catch_up(self, sequence: int, *, timeout_seconds: float) -> bool:
+    def catch_up(self, sequence: int | None = None, *, timeout_seconds: float) -> bool:
         """Wait until the index has seen `sequence`; false if it has not by then.
 
-        Whoever comes first applies the changes; the others wait for the result.
+        Whoever comes first applies the changes; the others wait for the result. Until the index has
+        been complete once, whoever applies them does so to the end: what was found before that
+        would be any part of the collection.
+
+        Args:
+            sequence: None for all that is committed now.
+            timeout_seconds: how long.
         """
+        wanted = self.latest_sequence() if sequence is None else sequence
         deadline = time.monotonic() + timeout_seconds
-        while self.index.watermark < sequence:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
+        while self.index.watermark < wanted:
+            if time.monotonic() >= deadline:
                 return False
             if self._applying.acquire(blocking=False):
                 self._applying.release()
-                self.refresh()
-            else:
+                self._follow(until=wanted, deadline=deadline if self._is_complete else math.inf)
+            if self.index.watermark < wanted:
                 with self._advanced:
-                    self._advanced.wait(timeout=min(remaining, 0.05))
+                    self._advanced.wait(timeout=min(max(deadline - time.monotonic(), 0.0), 0.05))
+        self._is_complete |= sequence is None
         return True
 
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES, wait: bool = True) -> None:
@@ -154,15 +149,76 @@ class View:
         with self._applying:
             self.index.close()
 
-    def _follow(self) -> None:
-        with self._applying:
-            self._fill(self.index)
+    def _follow(self, *, until: int | None = None, deadline: float = math.inf) -> None:
+        index = self.index
+        try:
+            with self._applying:
+                self._fill(self.index, until=until, deadline=deadline)
+        except (StorageFailed, CorruptIndex) as error:
+            # Another process may have compacted the index, or somebody removed its files.
+            if not self._reopen(index, is_lost=isinstance(error, CorruptIndex)):
+                raise
+            with self._applying:
+                self._fill(self.index, until=until, deadline=deadline)
 
-    def _fill(self, index: SearchIndex) -> None:
-        while batch := self._read(index.watermark):
-            index.apply(batch)
-            with self._advanced:
-                self._advanced.notify_all()
+    def _fill(
+        self, index: SearchIndex, *, until: int | None = None, deadline: float = math.inf
+    ) -> None:
+        """Apply the log up to `until`, all of it without; after `deadline` no further batch."""
+        while until is None or index.watermark < until:
+            batch = self._read(index.watermark)
+            if batch:
+                index.apply(batch)
+                with self._advanced:
+                    self._advanced.notify_all()
+            if len(batch) < BATCH_CHANGES:
+                self._is_complete = True
+                return
+            if time.monotonic() >= deadline:
+                return
+
+    def _reopen(self, old: SearchIndex, *, is_lost: bool = False) -> bool:
+        """Use the index of the last compaction instead of `old`; false if that is what it is."""
+        if (folders := self._folders) is None:
+            return False
+        with self._renewing, folders.turn():
+            if self.index is not old:
+                return True
+            made = self._compactions_made()
+            if made <= folders.compactions and not is_lost:
+                return False
+            self._adopt(self._opened(folders, made), folders, made)
+        return True
+
+    def _opened(self, folders: Folders, number: int, *, is_next: bool = False) -> SearchIndex:
+        """Open the index of a compaction, complete and durable; the next one is made here."""
+        fresh = folders.open(number, anew=is_next)
+        try:
+            self._fill(fresh)
+            fresh.checkpoint()
+            if is_next:
+                note_compaction(self._database, self.collection.build_id, number)
+        except (RagstoneError, OSError):
+            fresh.close()
+            if is_next:  # else it is in use by others
+                folders.remove(number)
+            raise
+        return fresh
+
+    def _adopt(self, fresh: SearchIndex, folders: Folders, number: int) -> None:
+        """Have searches use an index instead of the one there is; never one that is behind it."""
+        with self._saving, self._applying:
+            try:
+                self._fill(fresh)
+            except (RagstoneError, OSError):
+                fresh.close()
+                raise
+            old, self.index = self.index, fresh
+            self._checkpointed = 0
+        folders.settle(number, old)
+
+    def _compactions_made(self) -> int:
+        return compactions(self._database, self.collection.build_id)
 
     def _read(self, after: int) -> Sequence[Change]:
         with self._database.read() as connection:
@@ -222,8 +278,7 @@ class Views:
     def remove(self, collection: Collection) -> None:
         """Remove the files of a build that is gone, of whatever compaction, and its view."""
         self.forget(collection)
-        for path in self._folders(collection).all():
-            shutil.rmtree(path, ignore_errors=True)
+        self._folders(collection).remove_all()
 
     def remove_strays(self) -> int:
         """Remove the folders of collections and builds that are gone; returns how many."""
@@ -231,6 +286,7 @@ class Views:
             path
             for parent in (self._folder.iterdir() if self._folder.is_dir() else ())
             for path in (parent, *(parent.iterdir() if parent.is_dir() else ()))
+            if path.is_dir()
         ]  # first, so that what is made meanwhile is not among them
         kept = set(known_folders(self._database))
         strays = [path for path in found if path.relative_to(self._folder).as_posix() not in kept]
@@ -257,10 +313,14 @@ class Views:
                 logger.warning("checkpoint failed: %s", error)
 
     def close(self) -> None:
+        """Close every open view; one whose files another process has replaced is only logged."""
         with self._opening:
             views, self._open = list(self._open.values()), {}
         for view in views:
-            view.close()
+            try:
+                view.close()
+            except StorageFailed as error:
+                logger.warning("an index did not close: %s", error.message)
 
     def _opened(self, collection: Collection) -> View:
         folders = self._folders(collection)

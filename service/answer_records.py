@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from infra import telemetry
 from infra.contracts import Answer, Interaction
-from service.callers import Caller
+from infra.errors import RagstoneError
+from service.answer_interactions import Subject, Told, interaction_of
+from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
+from service.errors import describe
 
-OK = 200
+CLIENT_LEFT = 499
 
 
 class AnswerRecords:
@@ -22,7 +27,6 @@ class AnswerRecords:
         add: Callable[[Interaction], None] | None,
         trace: Callable[[Answer], None] | None,
         has_content: bool,
-        mask: Callable[[str], str] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Take where it goes.
@@ -31,59 +35,79 @@ class AnswerRecords:
             add: takes interactions; None keeps none.
             trace: makes spans of answers; None makes none.
             has_content: keep question, answer and citations, too.
-            mask: takes personal data out of what is kept.
             now: the time of day.
         """
-        self._add = add
-        self._trace = trace
-        self._has_content = has_content
-        self._mask = mask or (lambda text: text)
-        self._now = now
+        self.add = add or (lambda _: None)
+        self.trace = trace or (lambda _: None)
+        self.has_content = has_content
+        self.now = now
 
-    def record(self, answer: Answer, caller: Caller) -> None:
-        """Take note of a whole answer."""
-        if self._add is not None:
-            self._add(self._interaction(answer, caller))
-        if self._trace is not None:
-            self._trace(answer)
+    def begin(self, subject: Subject) -> AnswerRecord:
+        """Take note of an answer from now on."""
+        return AnswerRecord(self, subject)
 
-    def _interaction(self, answer: Answer, caller: Caller) -> Interaction:
-        documents = {passage.document_id for passage in answer.passages}
-        return Interaction(
+
+class AnswerRecord:
+    """One answer on its way; one interaction is made of it, however it ends."""
+
+    def __init__(self, records: AnswerRecords, subject: Subject) -> None:
+        self._records = records
+        self._subject = subject
+        self._started = time.monotonic()
+        self._told = Told()
+        self._has_ended = False
+
+    def note(self, event: AnswerEvent) -> None:
+        """Look at an event on its way to the caller."""
+        told = self._told
+        match event:
+            case Retrieved():
+                told.passages = event.passages
+            case Text():
+                told.text += event.text
+            case Cited():
+                told.citations = (*told.citations, event.citation)
+            case Finished():
+                self._finish(event.answer)
+
+    @contextmanager
+    def to_its_end(self) -> Iterator[None]:
+        """Take note of what goes wrong within, and of a caller who leaves."""
+        try:
+            yield
+        except RagstoneError as error:
+            failure = describe(error)
+            self._end(outcome="failed", status=failure.status, error=failure.code)
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            self._end(outcome="cancelled", status=CLIENT_LEFT)
+            raise
+
+    def _finish(self, answer: Answer) -> None:
+        self._told = Told(answer.passages, answer.text, answer.citations)
+        self._end(
             id=answer.id,
-            kind="answer",
-            at=self._now(),
-            model=f"rag/{answer.collection}",
             outcome="answered" if answer.answerable else "abstained",
-            status=OK,
-            request_id=telemetry.request_id.get(),
-            tenant=caller.tenant,
-            key_id=caller.key_id,
-            collection=answer.collection,
             upstream=answer.engine,
-            tag="live",
             prompt_version=answer.prompt_version,
             usage=answer.usage,
             seconds=answer.timings_ms.get("total", 0.0) / 1e3,
             support=min((each.support for each in answer.citations), default=None),
-            documents=tuple(sorted(documents)) if self._has_content else (),
-            content=self._content(answer) if self._has_content else None,
         )
+        self._records.trace(answer)
 
-    def _content(self, answer: Answer) -> dict[str, Any]:
-        return {
-            "question": self._mask(answer.question),
-            "answer": self._mask(answer.text),
-            "citations": [
-                {
-                    "document_id": each.document_id,
-                    "document_version": each.document_version,
-                    "start_char": each.start_char,
-                    "end_char": each.end_char,
-                    "text": self._mask(each.text),
-                    "support": each.support,
-                }
-                for each in answer.citations
-            ],
-            "passages": [each.chunk_id for each in answer.passages],
-        }
+    def _end(self, **how: Any) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        records = self._records
+        values = {"seconds": time.monotonic() - self._started, **how}
+        records.add(
+            interaction_of(
+                self._subject,
+                self._told,
+                at=records.now(),
+                has_content=records.has_content,
+                **values,
+            )
+        )

@@ -78,7 +78,7 @@ class WritingParts(ModelParts):
         from service.gateway.within import Within
         from service.generating import Generators
 
-        generators = Generators(
+        return Generators(
             self.settings,
             engine=lambda: self.engine,
             routes=lambda: self.routes,
@@ -86,8 +86,6 @@ class WritingParts(ModelParts):
             prompts=self.prompts,
             screening=self.screening,
         )
-        generators.check()
-        return generators
 
     @cached_property
     def conversations(self) -> Conversations:

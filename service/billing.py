@@ -1,27 +1,39 @@
-"""What an answer by an engine of this process is charged; the gateway charges for its models."""
+"""What answers, searches and vectors of this process cost; the gateway charges for its models."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from infra import telemetry
 from infra.contracts import Usage
 from service.answering import AnswerEvent, Finished, Text
 from service.callers import Caller
-from service.gateway.calls import Call, Meter, Ticket
+from service.gateway.calls import Call
+from service.gateway.meters import Meter, Ticket
 
 ANSWER_SECONDS = 300.0
 
 
 class Bill:
-    """What one answer is charged: what it used, or, cut off, what was written of it."""
+    """What one request is charged: what it used, or, cut off, what was written of its answer."""
 
     def __init__(self, ticket: Ticket | None, prompt_tokens: int) -> None:
         """Without a ticket nothing is charged."""
         self._ticket = ticket
         self._prompt_tokens = prompt_tokens
         self._written_bytes = 0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`x-ratelimit-*`, as they stand now."""
+        return {} if self._ticket is None else self._ticket.headers
+
+    def settle(self, tokens: int) -> None:
+        """Charge what was read, where nothing is written."""
+        if self._ticket is not None:
+            self._ticket.settle(Usage(tokens, 0))
 
     def note(self, event: AnswerEvent) -> None:
         """Look at an event on its way to the caller."""
@@ -31,18 +43,18 @@ class Bill:
             self._ticket.settle(event.answer.usage)
 
     def close(self) -> None:
-        """End it; an answer that nothing was written of costs nothing."""
+        """End it; an answer that nothing was written of costs nothing, and counts as a request."""
         if self._ticket is None:
             return
         if self._written_bytes:
             self._ticket.settle(Usage(self._prompt_tokens, self._written_bytes))
-        self._ticket.refund()
+        self._ticket.waive(Usage())
 
 
 async def open_bill(
-    meter: Meter, *, caller: Caller, engine: str, prompt_tokens: int, completion_tokens: int
+    meter: Meter, *, caller: Caller, engine: str, prompt_tokens: int, completion_tokens: int = 0
 ) -> Bill:
-    """Reserve the most that an answer may cost.
+    """Reserve the most that an answer, a search or a vector may cost.
 
     Raises:
         RateLimited: too many requests, tokens or calls at once.

@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from infra.database.conversation_tables import (
     conversation,
@@ -16,15 +26,18 @@ from infra.database.conversation_tables import (
     conversation_item_document,
 )
 from infra.database.engine import Database
+from infra.database.quoting import missing
+from infra.database.schema import file
 from infra.errors import NotFound, TooLarge
 from infra.security import new_id
 from infra.settings import Conversations as Limits
+from retrieval.files import visible
 from retrieval.paging import Page, fetch_page
 from service.callers import Caller
 from service.engines import Turn
 
 SWEPT_AT_ONCE = 100
-"""Conversations that have aged, removed with each one that is made."""
+"""Conversations that have aged or are too many, removed with each one that is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +79,20 @@ class Item:
         return "\n".join(str(part.get("text") or "") for part in self.content)
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """The latest messages of a conversation, oldest first."""
+
+    turns: tuple[Turn, ...] = ()
+    documents: tuple[str, ...] = ()
+    """Public ids of the documents that they may quote: what is made of them may, too."""
+
+
 class Conversations:
-    """Makes, finds, grows and removes conversations; a caller sees its tenant's."""
+    """Makes, finds, grows and removes conversations; a caller sees its tenant's.
+
+    Of their messages it sees those that quote nothing but what it may read.
+    """
 
     def __init__(
         self,
@@ -83,7 +108,7 @@ class Conversations:
     def create(
         self, caller: Caller, *, attributes: Mapping[str, str], items: Sequence[Said] = ()
     ) -> Conversation:
-        """Make a conversation, with its first messages.
+        """Make a conversation, with its first messages; the tenant's least used makes room.
 
         Raises:
             TooLarge: a message is larger than a conversation may be.
@@ -91,6 +116,7 @@ class Conversations:
         now = self._clock()
         made = Conversation(new_id("conv_"), dict(attributes), now)
         with self._database.write() as connection:
+            items = self._standing(connection, items)
             self._sweep(connection, now)
             connection.execute(
                 insert(conversation).values(
@@ -103,6 +129,7 @@ class Conversations:
             )
             row = self._find(connection, caller, made.id)
             self._append(connection, row.number, items, now)
+            self._make_room(connection, caller)
         return made
 
     def get(self, caller: Caller, id: str) -> Conversation:
@@ -134,11 +161,14 @@ class Conversations:
     def append(self, caller: Caller, id: str, items: Sequence[Said]) -> list[Item]:
         """Add messages; the oldest give way where there are more than may be kept.
 
+        One that quotes a document which is gone by now is left out.
+
         Raises:
             TooLarge: a message is larger than a conversation may be.
         """
         now = self._clock()
         with self._database.write() as connection:
+            items = self._standing(connection, items)
             row = self._find(connection, caller, id)
             return self._append(connection, row.number, items, now)
 
@@ -153,43 +183,39 @@ class Conversations:
     ) -> Page[Item]:
         """Return a page of the messages."""
         with self._database.read() as connection:
-            row = self._find(connection, caller, id)
-            within = conversation_item.c.conversation_number == row.number
-            page = fetch_page(
-                connection,
-                select(conversation_item).where(within),
-                key=conversation_item.c.number,
-                cursor=conversation_item.c.id,
-                limit=limit,
-                after=after,
-                before=None,
-                descending=descending,
-                within=within,
-            )
-        return page.map(_item)
+            within = _within(self._find(connection, caller, id), caller)
+            return _page(connection, within, limit=limit, after=after, descending=descending)
 
     def item(self, caller: Caller, id: str, item_id: str) -> Item:
         """Return one message."""
         with self._database.read() as connection:
-            return _item(self._find_item(connection, self._find(connection, caller, id), item_id))
+            return _item(self._find_item(connection, caller, id, item_id))
 
     def delete_item(self, caller: Caller, id: str, item_id: str) -> Conversation:
         """Remove one message; returns the conversation it was in."""
         with self._database.write() as connection:
             row = self._find(connection, caller, id)
-            found = self._find_item(connection, row, item_id)
+            found = self._find_item(connection, caller, id, item_id)
             connection.execute(
                 delete(conversation_item).where(conversation_item.c.number == found.number)
             )
             return _conversation(row)
 
-    def history(self, caller: Caller, id: str) -> tuple[Turn, ...]:
-        """Return the latest messages as turns, oldest first."""
-        if not self._limits.history_items:
-            self.get(caller, id)
-            return ()
-        page = self.items(caller, id, limit=self._limits.history_items)
-        return tuple(_turn(item) for item in reversed(page.items) if item.text.strip())
+    def history(self, caller: Caller, id: str) -> History:
+        """Return the latest messages, and what they may quote."""
+        with self._database.read() as connection:  # one snapshot: both before an erasure, or after
+            row = self._find(connection, caller, id)
+            if not self._limits.history_items:
+                return History()
+            within = _within(row, caller)
+            latest = _page(connection, within, limit=self._limits.history_items).items
+            quoted = connection.execute(
+                select(conversation_item_document.c.file_id)
+                .where(conversation_item_document.c.item_id.in_([item.id for item in latest]))
+                .distinct()
+            ).scalars()
+            turns = tuple(_turn(item) for item in reversed(latest) if item.text.strip())
+            return History(turns, tuple(quoted))
 
     def _find(self, connection: Connection, caller: Caller, id: str) -> Row[Any]:
         oldest = self._clock() - timedelta(days=self._limits.keep_days)
@@ -203,12 +229,10 @@ class Conversations:
             raise NotFound("conversation", id)
         return row
 
-    def _find_item(self, connection: Connection, row: Row[Any], item_id: str) -> Row[Any]:
+    def _find_item(self, connection: Connection, caller: Caller, id: str, item_id: str) -> Row[Any]:
+        row = self._find(connection, caller, id)
         found = connection.execute(
-            select(conversation_item).where(
-                conversation_item.c.id == item_id,
-                conversation_item.c.conversation_number == row.number,
-            )
+            select(conversation_item).where(conversation_item.c.id == item_id, _within(row, caller))
         ).first()
         if found is None:
             raise NotFound("item", item_id)
@@ -224,6 +248,11 @@ class Conversations:
                 delete(conversation_item).where(conversation_item.c.id.in_(quoting))
             )
         return int(gone.rowcount)
+
+    def _standing(self, connection: Connection, items: Sequence[Said]) -> Sequence[Said]:
+        quoted = {each for one in items for each in one.documents}
+        gone = missing(self._database, connection, quoted)
+        return [one for one in items if gone.isdisjoint(one.documents)]
 
     def _append(
         self, connection: Connection, number: int, items: Sequence[Said], now: datetime
@@ -290,10 +319,57 @@ class Conversations:
         if aged:
             _remove(connection, aged)
 
+    def _make_room(self, connection: Connection, caller: Caller) -> None:
+        too_many = connection.scalars(
+            select(conversation.c.number)
+            .where(conversation.c.tenant == caller.tenant)
+            .order_by(conversation.c.updated_at.desc(), conversation.c.number.desc())
+            .offset(self._limits.max_conversations)
+            .limit(SWEPT_AT_ONCE)
+        ).all()
+        if too_many:
+            _remove(connection, too_many)
+
     def count(self) -> int:
         """Return how many conversations there are, aged ones too."""
         with self._database.read() as connection:
             return int(connection.scalar(select(func.count()).select_from(conversation)) or 0)
+
+
+def _page(
+    connection: Connection,
+    within: ColumnElement[bool],
+    *,
+    limit: int,
+    after: str | None = None,
+    descending: bool = True,
+) -> Page[Item]:
+    page = fetch_page(
+        connection,
+        select(conversation_item).where(within),
+        key=conversation_item.c.number,
+        cursor=conversation_item.c.id,
+        limit=limit,
+        after=after,
+        before=None,
+        descending=descending,
+        within=within,
+    )
+    return page.map(_item)
+
+
+def _within(row: Row[Any], caller: Caller) -> ColumnElement[bool]:
+    """Which messages are of a conversation, and quote nothing that the caller may not read."""
+    mine: ColumnElement[bool] = conversation_item.c.conversation_number == row.number
+    if caller.access is None:
+        return mine
+    quotes = conversation_item_document
+    secret = (
+        select(quotes.c.item_id)
+        .join(file, file.c.id == quotes.c.file_id)
+        .where(quotes.c.item_id == conversation_item.c.id, ~visible(caller.access))
+    )
+    return and_(mine, ~secret.exists())
 
 
 def _remove(connection: Connection, numbers: Sequence[int]) -> None:

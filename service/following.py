@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sqlalchemy import func, select
 
 from infra.database.engine import Database
-from infra.database.schema import build, change
+from infra.database.schema import build, change, erasure
 from infra.errors import RagstoneError, StorageFailed
 from retrieval.build_state import FOLLOWED, all_followed
 from retrieval.collections import Collection, Collections
@@ -34,9 +34,20 @@ class Follower:
         views: Views,
         *,
         warm: Callable[[Collection], object] = lambda _: None,
+        on_removed: Callable[[], object] = lambda: None,
     ) -> None:
-        """`warm` opens what else a build needs to answer, before it is swapped in."""
+        """Take what to follow.
+
+        Args:
+            database: that all processes share.
+            collections: which views there are to be.
+            views: are kept open and up to date.
+            warm: opens what else a build needs to answer, before it is swapped in.
+            on_removed: told when any process has removed words of documents, once no view here
+                finds them.
+        """
         self._warm = warm
+        self._on_removed = on_removed
         self._warmed: set[int] = set()
         self._database = database
         self._collections = collections
@@ -76,6 +87,8 @@ class Follower:
             if self._stopping.is_set():
                 return
             self._bring_up_to_date(item)
+        if self._seen is not None and self._has_removed(self._seen, state):
+            self._on_removed()
         self._checkpoint()
         self._seen, self._looked_at = state, time.monotonic()
         self._opened.set()
@@ -112,12 +125,23 @@ class Follower:
     def _state(self) -> tuple[int, ...]:
         with self._database.read() as connection:
             sequence = connection.execute(select(func.max(change.c.sequence))).scalar()
+            erased = connection.execute(select(func.max(erasure.c.number))).scalar()
             others = connection.execute(
                 select(func.count(), func.max(build.c.id), func.sum(build.c.compactions))
                 .select_from(build)
                 .where(build.c.state.in_(FOLLOWED))
             ).one()
-        return int(sequence or 0), *(int(each or 0) for each in others)
+        return int(sequence or 0), int(erased or 0), *(int(each or 0) for each in others)
+
+    def _has_removed(self, before: tuple[int, ...], now: tuple[int, ...]) -> bool:
+        """Whether documents, versions of them or collections went, with a receipt or without."""
+        if now[1:] != before[1:]:
+            return True
+        deletion = select(change.c.sequence).where(
+            change.c.sequence > before[0], change.c.operation == "delete"
+        )
+        with self._database.read() as connection:
+            return connection.execute(deletion.limit(1)).first() is not None
 
     def _all(self) -> list[Collection]:
         """Return every collection once for each build that is kept in step.

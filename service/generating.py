@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
+from infra.gateway_settings import Gateway
 from infra.settings import Settings
 from service.answering import Admit, Rewrite
 from service.callers import Caller
@@ -14,7 +16,7 @@ from service.engines import Engine
 from service.gateway.reloading import Tables
 from service.gateway.routing import Route
 from service.gateway.within import Within
-from service.generation.chat import ChatModel, Counter
+from service.generation.chat import ChatModel, Message, ServedChat
 from service.generation.engine import Generative
 from service.generation.fallback import Fallback
 from service.generation.rewriting import Rewriter
@@ -24,6 +26,9 @@ from service.prompts import Prompts
 from service.screening import Screening
 
 logger = logging.getLogger(__name__)
+
+COUNT_SECONDS = 2.0
+"""For a server to count the tokens of a prompt; then they are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,39 +94,28 @@ class Generators:
         as_service = replace(caller, models=None, scopes=caller.scopes | {"models"})
         return self._by(route, as_service)
 
-    def check(self) -> None:
-        """Refuse settings that name a model there is not.
-
-        Raises:
-            InvalidConfiguration: no route of the gateway has the name, or it does not chat.
-        """
-        model = self._settings.generation.model
-        if model is None:
-            return
-        route = self._settings.gateway.routes.get(model)
-        if route is None:
-            known = ", ".join(self._settings.gateway.routes) or "none"
-            raise InvalidConfiguration(
-                f"generation.model is {model!r}, which is no route of the gateway; "
-                f"there are {known}"
-            )
-        if route.kind != "chat":
-            raise InvalidConfiguration(
-                f"generation.model is {model!r}, a route for {route.kind}; choose one that chats"
-            )
-
     def model(self, route: Route, caller: Caller) -> ChatModel:
         """Return a route as a chat model that is asked in the caller's name."""
-        target = max(route.targets, key=lambda target: target.weight)
-        # Counting is not generating: it needs no place in the queue and costs nothing.
-        counter = Counter(target.upstream.replicas[0].server, target.model, timeout_seconds=2.0)
         return RoutedChat(
             route.name,
             self._within,
             caller=caller,
-            count=counter.count,
+            count=partial(self._count, route.name),
             context_tokens=route.settings.context_tokens,
         )
+
+    async def _count(self, name: str, messages: Sequence[Message]) -> int | None:
+        """Have a server of a route count; that needs no place in the queue and costs nothing."""
+        route = self._routes().current.routes.get(name)
+        if route is None:  # a reload took it away
+            return None
+        target = max(route.targets, key=lambda target: target.weight)
+        for replica in target.upstream.replicas:
+            model = target.name_at(replica)
+            if model is not None:
+                served = ServedChat(replica.server, model, timeout_seconds=COUNT_SECONDS)
+                return await served.count(messages)
+        return None
 
     def generative(self, route: Route, caller: Caller) -> Generative:
         """Return the engine that writes with a route's model."""
@@ -158,6 +152,26 @@ class Generators:
                 parameter="generator",
             )
         return route
+
+
+def check(model: str | None, gateway: Gateway) -> None:
+    """Refuse settings whose `generation.model` there is not.
+
+    Raises:
+        InvalidConfiguration: no route of the gateway has the name, or it does not chat.
+    """
+    if model is None:
+        return
+    route = gateway.routes.get(model)
+    if route is None:
+        known = ", ".join(gateway.routes) or "none"
+        raise InvalidConfiguration(
+            f"generation.model is {model!r}, which is no route of the gateway; there are {known}"
+        )
+    if route.kind != "chat":
+        raise InvalidConfiguration(
+            f"generation.model is {model!r}, a route for {route.kind}; choose one that chats"
+        )
 
 
 def _note(name: str, error: RagstoneError) -> None:

@@ -50,12 +50,15 @@ class ModelParts:
     @cached_property
     def routes(self) -> Tables:
         """Of the gateway, with the servers they lead to."""
+        from service import generating
         from service.gateway.reloading import Tables
 
+        model = self.settings.generation.model
         return Tables(
             self.settings.gateway,
             locate=self.engines.locations,
             adapters=lambda: self.adapters,
+            check=lambda gateway: generating.check(model, gateway),
         )
 
     @cached_property
@@ -74,7 +77,9 @@ class ModelParts:
     def meter(self) -> Metering:
         from service.gateway.metering import Metering
 
-        return Metering(self.settings.gateway, self.clerk)
+        meter = Metering(self.routes.current.settings, self.clerk)
+        self.routes.subscribe(meter.adopt)
+        return meter
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -87,22 +92,29 @@ class ModelParts:
         """Asks models."""
         from service.gateway.relay import Relay
 
-        return Relay(self.routes, meter=self.meter, recorder=self.recorder)
+        return Relay(
+            self.routes,
+            meter=self.meter,
+            recorder=self.recorder,
+            keeps_text=self.settings.telemetry.content,
+        )
 
     @cached_property
     def gateway(self) -> RepeatedCalls:
         """Answers calls of models, from HTTP and from within: from memory, or by asking."""
         from service.gateway.cache import RepeatedCalls
 
-        return RepeatedCalls(
+        repeated = RepeatedCalls(
             self.relay.run,
-            settings=self.settings.gateway,
+            settings=self.routes.current.settings,
             variant=lambda call: self.routes.current.find(call.model).variant(
                 call.user, tag=call.target
             ),
             meter=self.meter,
             recorder=self.recorder,
         )
+        self.routes.subscribe(repeated.adopt)
+        return repeated
 
     @cached_property
     def recorder(self) -> Recorder:
@@ -121,7 +133,6 @@ class ModelParts:
     @cached_property
     def answer_records(self) -> AnswerRecords:
         """Takes note of every answer over a collection."""
-        from infra.expectations.recognizers import mask
         from service.answer_records import AnswerRecords
 
         options, tracing = self.settings.telemetry, self.tracing
@@ -129,21 +140,26 @@ class ModelParts:
             add=self.interactions.add if options.interactions else None,
             trace=None if tracing is None else tracing.record_answer,
             has_content=options.content,
-            mask=None if self.settings.guards.personal_data == "off" else mask,
         )
 
     @cached_property
     def interactions(self) -> Interactions:
+        from infra.expectations.recognizers import mask
         from monitoring.interactions import Interactions
 
         keep = timedelta(days=self.settings.telemetry.keep_days)
-        return Interactions(self.database, keep=keep)
+        return Interactions(
+            self.database,
+            keep=keep,
+            mask=None if self.settings.guards.personal_data == "off" else mask,
+            count_dropped=self.metrics.count_dropped_interaction,
+        )
 
     @cached_property
     def tracing(self) -> Tracing | None:
         from service.tracing import open_tracing
 
-        return open_tracing(self.settings)
+        return open_tracing(self.settings, upstreams=lambda: self.routes.current.settings.upstreams)
 
     @cached_property
     def responses(self) -> ResponseStore:
@@ -151,7 +167,7 @@ class ModelParts:
 
         return ResponseStore(
             self.database,
-            most=self.settings.gateway.stored_responses,
+            most=lambda: self.routes.current.settings.stored_responses,
             most_bytes=self.settings.server.max_body_bytes,
         )
 

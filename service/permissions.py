@@ -29,8 +29,6 @@ _STORED = Permission(reading=("read", "write"), writing=("write",))
 PERMISSIONS: Mapping[str, Permission] = {
     "/v1/answers": _any("ask"),
     "/v1/search": _any("ask"),
-    "/v1/feedback": _any("ask"),
-    "/mcp": _any("ask"),
     # Collections are models too: what was asked for is looked at once the body is read.
     "/v1/chat": _any("ask", "models"),
     "/v1/responses": _any("ask", "models"),
@@ -39,7 +37,6 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/completions": _any("models"),
     "/v1/embeddings": _any("models"),
     "/v1/rerank": _any("models"),
-    "/v2": _any("models"),
     "/v1/files": _STORED,
     "/v1/vector_stores": _STORED,
     "/v1/collections": _STORED,

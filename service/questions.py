@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
 from infra.contracts import Answer
-from infra.errors import EngineFailed, InvalidRequest, NotFound, TooLarge
+from infra.errors import EngineFailed, InvalidRequest, RagstoneError, TooLarge
 from infra.expectations.recognizers import mask
 from infra.settings import Retrieval
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult
 from retrieval.view import require_sequence
+from service.answer_interactions import Subject
 from service.answering import AnswerEvent, Finished
 from service.billing import Bill, open_bill
 from service.callers import Caller
-from service.conversations import Said
+from service.conversations import History, Said
 from service.engines import Turn, Unsupported
+from service.gateway.estimate import likely_tokens
 from service.generating import Chosen
 from service.limits import Admission, Result, in_thread
 from service.redaction import redacted
@@ -29,6 +31,8 @@ from service.wiring import Components
 
 logger = logging.getLogger(__name__)
 
+SEARCH = "local/search"
+"""What limits, prices and usage call a search."""
 TEMPLATE_TOKENS = 512
 """Of a prompt, beside the question, what was said before and the passages; rather too many."""
 TOKENS_PER_CHUNK_TOKEN = 2
@@ -43,6 +47,8 @@ class Question:
     filter: Filter | None = None
     limit: int | None = None
     history: tuple[Turn, ...] = ()
+    quoted: tuple[str, ...] = ()
+    """Public ids of the documents that `history` may quote."""
     max_tokens: int | None = None
     min_sequence: int = 0
     template: SearchRequest | None = None
@@ -65,10 +71,16 @@ class Questions:
         self._components = components
         self._admission = admission
         self._seen = seen or Seen(components, Caller())
+        self._bill = Bill(None, 0)
 
     def asked_by(self, seen: Seen) -> Questions:
         """Return the same for one caller, who finds what it may see and nothing else."""
         return Questions(self._components, self._admission, seen=seen)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`x-ratelimit-*`, for the answer; none where the gateway counts the call of a model."""
+        return self._bill.headers
 
     async def answer(self, question: Question) -> Answer:
         """Return the whole answer."""
@@ -97,7 +109,11 @@ class Questions:
     async def _answered(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         collection = await in_thread(lambda: self._prepare(question))
         said = await in_thread(lambda: self._said(question))
-        question = replace(question, history=(*said, *question.history))
+        question = replace(
+            question,
+            history=(*said.turns, *question.history),
+            quoted=(*said.documents, *question.quoted),
+        )
         template = question.template or SearchRequest("")
         chosen = self._components.generators.choose(question.generator, self._seen.caller)
         answering = self._components.answering.searching(
@@ -116,23 +132,44 @@ class Questions:
             history=question.history,
             max_tokens=question.max_tokens,
         )
-        bill = await self._open_bill(question, chosen)
+        subject = Subject(
+            question.text,
+            collection.name,
+            chosen.engine.name,
+            self._seen.caller,
+            quoted=question.quoted,
+        )
+        async with aclosing(self._recorded(events, question, chosen, subject)) as recorded:
+            async for event in recorded:
+                yield event
+
+    async def _recorded(
+        self,
+        events: AsyncGenerator[AnswerEvent, None],
+        question: Question,
+        chosen: Chosen,
+        subject: Subject,
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield the events, and charge, count, record and remember what they come to."""
+        record = self._components.answer_records.begin(subject)
         if self._components.settings.guards.personal_data == "on":
             events = redacted(events)
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    bill.note(event)
-                    if isinstance(event, Finished):
-                        self._count(event.answer)
-                        self._components.answer_records.record(event.answer, self._seen.caller)
-                        await in_thread(partial(self._remember, question, event.answer))
-                    yield event
-        except EngineFailed:
-            self._components.metrics.count_answer(chosen.engine.name, "failed")
-            raise
-        finally:
-            bill.close()
+        with record.to_its_end():
+            bill = self._bill = await self._open_bill(question, chosen)
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        bill.note(event)
+                        record.note(event)
+                        if isinstance(event, Finished):
+                            self._count(event.answer)
+                            await in_thread(partial(self._remember, question, event.answer))
+                        yield event
+            except EngineFailed:
+                self._components.metrics.count_answer(subject.engine, "failed")
+                raise
+            finally:
+                bill.close()
 
     async def _open_bill(self, question: Question, chosen: Chosen) -> Bill:
         """Reserve what an answer costs at most; the gateway does it for its models itself."""
@@ -147,9 +184,9 @@ class Questions:
             completion_tokens=question.max_tokens or settings.generation.max_tokens,
         )
 
-    def _said(self, question: Question) -> tuple[Turn, ...]:
+    def _said(self, question: Question) -> History:
         if question.conversation is None:
-            return ()
+            return History()
         return self._components.conversations.history(self._seen.caller, question.conversation)
 
     def _remember(self, question: Question, answer: Answer) -> None:
@@ -159,23 +196,54 @@ class Questions:
         texts = [question.text, answer.text]
         if self._components.settings.guards.personal_data != "off":
             texts = [mask(text) for text in texts]
-        quoted = tuple(passage.document_id for passage in answer.passages)
+        found = (passage.document_id for passage in answer.passages)
+        quoted = (*question.quoted, *found)
         said = [Said.of("user", texts[0]), Said.of("assistant", texts[1], documents=quoted)]
         try:
             self._components.conversations.append(self._seen.caller, question.conversation, said)
-        except (NotFound, TooLarge) as error:  # it was deleted meanwhile, or holds less than this
-            logger.info("an answer is not kept in its conversation: %s", error.message)
+        except RagstoneError as error:  # the answer is there, and was paid for
+            logger.warning("an answer is not kept in its conversation: %s", error.message)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""
         self._check_length(request.text, "query")
-        async with self._admission.admit():
-            return await in_thread(lambda: self._search(collection, request))
+        tokens = likely_tokens(text_bytes([request.text]))
+        return await self.work(
+            lambda: self._search(collection, request),
+            model=SEARCH,
+            texts=[request.text],
+            used=lambda _: tokens,
+        )
 
-    async def work(self, work: Callable[[], Result]) -> Result:
-        """Run what blocks, in turn with questions and searches."""
+    async def work(
+        self,
+        work: Callable[[], Result],
+        *,
+        model: str,
+        texts: Sequence[str],
+        used: Callable[[Result], int],
+    ) -> Result:
+        """Run what blocks, in turn with questions and searches.
+
+        Args:
+            work: is run in a thread.
+            model: what limits, prices and usage call it.
+            texts: that it reads; they have no more tokens than bytes.
+            used: returns how many tokens these were, of the result.
+        """
         async with self._admission.admit():
-            return await in_thread(work)
+            bill = self._bill = await open_bill(
+                self._components.meter,
+                caller=self._seen.caller,
+                engine=model,
+                prompt_tokens=text_bytes(texts),
+            )
+            try:
+                result = await in_thread(work)
+                bill.settle(used(result))
+                return result
+            finally:
+                bill.close()
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._seen.collections.get(name)
@@ -219,8 +287,12 @@ class Questions:
 
 def most_prompt_tokens(question: Question, options: Retrieval) -> int:
     """Return what a model will hardly count more than: of text its bytes."""
-    texts = [question.text, *(turn.content for turn in question.history)]
-    said = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    said = text_bytes([question.text, *(turn.content for turn in question.history)])
     passages = options.passages if question.limit is None else question.limit
     chunks = passages * (1 + 2 * options.neighbours)
     return said + TEMPLATE_TOKENS + chunks * options.chunk_tokens * TOKENS_PER_CHUNK_TOKEN
+
+
+def text_bytes(texts: Iterable[str]) -> int:
+    """Return how many bytes some texts have, which is more than they have tokens."""
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)

@@ -1,4 +1,4 @@
-"""What of this process is up: the database, the views, the embedder, which loads meanwhile."""
+"""What of this process is up: database, views, budgets, the embedder, which loads meanwhile."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Parts:
     database: State
     views: State
     embedder: State
+    budgets: State
+    """Failed while what calls cost cannot be written down: those under a budget are refused."""
 
     @property
     def is_ready(self) -> bool:
@@ -35,11 +37,17 @@ class Readiness:
     """Loads the embedder beside everything else, and tells how far things are."""
 
     def __init__(
-        self, database: Database, *, embedder: Callable[[], Embedder], has_views: Callable[[], bool]
+        self,
+        database: Database,
+        *,
+        embedder: Callable[[], Embedder],
+        has_views: Callable[[], bool],
+        has_budgets: Callable[[], bool],
     ) -> None:
         self._database = database
         self._embedder = embedder
         self._has_views = has_views
+        self._has_budgets = has_budgets
         self._embedder_state: State = "loading"
         self._thread = threading.Thread(target=self._load, name="load-embedder", daemon=True)
 
@@ -52,6 +60,7 @@ class Readiness:
             database=self._look_at_database(),
             views="ready" if self._has_views() else "loading",
             embedder=self._embedder_state,
+            budgets="ready" if self._has_budgets() else "failed",
         )
 
     def _look_at_database(self) -> State:

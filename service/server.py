@@ -48,6 +48,7 @@ def run(settings: Settings) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_before_start(settings.server, lambda: components.keys)
+        components.routes  # noqa: B018 - what is wrong with them is told here, in one line
         server = Prompt(configure(components))
         server.run()
         if not server.started:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 Event = TypeVar("Event")
+NOT_STORED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class ClosingResponse(StreamingResponse):
@@ -31,8 +32,10 @@ class EventStream(ClosingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(events, headers={**NOT_STORED, **(headers or {})})
 
 
 async def begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -369,19 +370,17 @@ class Components(ErasureParts):
         return gone
 
     def close(self) -> None:
-        """Checkpoint and release what was opened."""
+        """Checkpoint and release what was opened; one part that fails keeps no other open."""
         opened = self.__dict__
-        if "worker" in opened:
-            self.worker.stop()
-        for part in ("keyring", "clerk"):
-            if part in opened:
-                getattr(self, part).stop()
-        if "views" in opened:
-            # A build under way is not waited for; closing ends it, and the next start takes it up.
-            self.views.checkpoint(wait=False)
-            self.views.close()
-        if "interactions" in opened:
-            self.interactions.stop()
-        for part in ("tracing", "tracker", "retriever", "reader", "database"):
-            if opened.get(part) is not None:
-                getattr(self, part).close()
+        with ExitStack() as closing:  # what is entered last is closed first
+            for part in ("database", "reader", "retriever", "tracker", "tracing"):
+                if opened.get(part) is not None:
+                    closing.callback(opened[part].close)
+            if "views" in opened:
+                closing.callback(self.views.close)
+                # A build under way is not waited for; closing ends it, and the next start takes
+                # it up.
+                closing.callback(self.views.checkpoint, wait=False)
+            for part in ("interactions", "clerk", "keyring", "worker"):
+                if part in opened:
+                    closing.callback(opened[part].stop)

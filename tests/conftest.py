@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from sqlalchemy import create_engine, text
 
+import longest
+import postgresql
 from infra.database.engine import Database
 from infra.database.migrate import upgrade
 from infra.settings import Settings, load_settings
-from postgresql import Unavailable, running_server
+from migrated import put_schema
 from service.wiring import Components
 from vllm_server import Unavailable as NoVllm
 from vllm_server import VllmServer, shared_server
@@ -27,6 +27,12 @@ hypothesis.settings.register_profile(
     "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first: workers that share files end together then."""
+    tests = ROOT / "tests"
+    items.sort(key=lambda item: longest.place(item.path.relative_to(tests).as_posix()))
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +56,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     try:
-        with running_server() as url:
+        with postgresql.running_server() as url:
             yield url
-    except Unavailable as reason:
+    except postgresql.Unavailable as reason:
         pytest.skip(str(reason))
 
 
@@ -87,32 +93,47 @@ def vllm_beside(vllm_server: VllmServer) -> Iterator[VllmServer]:
         yield vllm_server
 
 
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: str) -> str:
+    """The name of a database at the current schema, to be copied."""
+    url = postgresql.create(postgresql_server)
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    return url.rpartition("/")[2]
+
+
 @pytest.fixture
-def postgresql_url(postgresql_server: str) -> Iterator[str]:
-    """The URL of an empty database of its own."""
-    name = f"test_{uuid.uuid4().hex}"
-    administration = create_engine(f"{postgresql_server}/postgres", isolation_level="AUTOCOMMIT")
-    with administration.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield f"{postgresql_server}/{name}"
-    with administration.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    administration.dispose()
+def postgresql_url(postgresql_server: str, postgresql_template: str) -> Iterator[str]:
+    """The URL of a database of its own, at the current schema."""
+    url = postgresql.create(postgresql_server, template=postgresql_template)
+    yield url
+    postgresql.drop(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, once of each kind."""
+    """A database at the current schema, once of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'test.db'}"
+        return f"sqlite:///{put_schema(tmp_path / 'test.db')}"
     return str(request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a table, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    url = postgresql.create(request.getfixturevalue("postgresql_server"))
+    yield url
+    postgresql.drop(url)
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """A database at the current schema."""
     database = Database(database_url)
-    upgrade(database)
     yield database
     database.close()
 

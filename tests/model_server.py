@@ -104,7 +104,8 @@ def paced(seconds: float, *, tokens: int = TOKENS) -> Behaviour:
     async def answer(server: Misbehaving, asked: Asked, write: Write) -> None:
         if not asked.body.get("stream"):
             await asyncio.sleep(seconds * tokens)
-            await write(json_answer(completion(server.name)))
+            is_chat = asked.path != "/v1/completions"
+            await write(json_answer((completion if is_chat else text_completion)(server.name)))
             return
         await write(EVENTS_HEAD)
         for number in range(tokens):
@@ -122,6 +123,12 @@ async def hang(server: Misbehaving, asked: Asked, write: Write) -> None:
     await asyncio.sleep(60)
 
 
+async def freeze(server: Misbehaving, asked: Asked, write: Write) -> None:
+    """Hang, and be unwell from now on."""
+    server.is_healthy = False
+    await hang(server, asked, write)
+
+
 async def hang_after_head(server: Misbehaving, asked: Asked, write: Write) -> None:
     await write(EVENTS_HEAD)
     await asyncio.sleep(60)
@@ -136,6 +143,17 @@ async def half_a_stream(server: Misbehaving, asked: Asked, write: Write) -> None
     """Break off without an end to the chunks."""
     await write(EVENTS_HEAD + chunked(event(server.name, 0)) + chunked(event(server.name, 1)))
     raise _HangUp
+
+
+async def fail_midway(server: Misbehaving, asked: Asked, write: Write) -> None:
+    """Say in good order that it failed, as vLLM does when its engine dies."""
+    error = data(
+        {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}
+    )
+    await write(EVENTS_HEAD + chunked(event(server.name, 0)))
+    await asyncio.sleep(0.05)
+    await write(chunked(error))
+    await write(chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
 async def early_end(server: Misbehaving, asked: Asked, write: Write) -> None:
@@ -200,6 +218,11 @@ def completion(name: str) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": USAGE,
     }
+
+
+def text_completion(name: str) -> dict[str, Any]:
+    choice = {"index": 0, "text": f"I am {name}.", "finish_reason": "stop"}
+    return {**completion(name), "object": "text_completion", "choices": [choice]}
 
 
 def event(name: str, number: int, *, last: bool = False) -> bytes:

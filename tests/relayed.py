@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from infra.contracts import Usage
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
 from service.gateway.calls import Call, Outcome
+from service.gateway.meters import Meter, Ticket
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
-from service.gateway.unmetered import Unmetered
+
+
+class Unmetered:
+    """Lets every caller use the models that are its own, without limit or price."""
+
+    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        del prompt_tokens, completion_tokens
+        call.caller.require_model(call.model)
+        return _Free()
+
+    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
+        return self.try_admit(
+            call, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+        )
+
+
+class _Free:
+    headers: Mapping[str, str] = {}
+
+    def settle(self, usage: Usage) -> float:
+        del usage
+        return 0.0
+
+    def waive(self, usage: Usage) -> None:
+        """Nothing is counted."""
+
+    def refund(self) -> None:
+        """Nothing was taken."""
 
 
 class Kept:
@@ -30,10 +59,22 @@ class Kept:
 class Opened:
     """A relay with what stands around it."""
 
-    def __init__(self, settings: Gateway) -> None:
+    def __init__(
+        self,
+        settings: Gateway,
+        *,
+        meter: Meter | None = None,
+        keeps_text: bool = False,
+        **more: Any,
+    ) -> None:
         self.recorder = Kept()
-        self.tables = Tables(settings)
-        self.relay = Relay(self.tables, meter=Unmetered(), recorder=self.recorder)
+        self.tables = Tables(settings, **more)
+        self.relay = Relay(
+            self.tables,
+            meter=meter or Unmetered(),
+            recorder=self.recorder,
+            keeps_text=keeps_text,
+        )
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -50,8 +91,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(settings: Gateway) -> AsyncIterator[Opened]:
-    found = Opened(settings)
+async def opened(settings: Gateway, **more: Any) -> AsyncIterator[Opened]:
+    found = Opened(settings, **more)
     try:
         yield found
     finally:
@@ -89,6 +130,18 @@ async def until(holds: Callable[[], bool], *, seconds: float = 5.0) -> float:
         assert time.monotonic() - start < seconds, "it did not come to hold in time"
         await asyncio.sleep(0.005)
     return time.monotonic() - start
+
+
+def outcome_of(settings: Gateway, asked: Call, *, keeps_text: bool = True) -> Outcome:
+    """Return how a call ended that was read to its end."""
+
+    async def ask() -> Outcome:
+        async with opened(settings, keeps_text=keeps_text) as found:
+            await answer(found.relay, asked)
+            (outcome,) = found.outcomes
+            return outcome
+
+    return asyncio.run(ask())
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from migrated import put_schema
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60.0
@@ -60,7 +64,8 @@ class RunningServer:
 
 def start(folder: Path, **variables: str) -> RunningServer:
     """Start a server on `folder` with the fakes, unless RAGSTONE_ variables say otherwise."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if not (database := folder / "data" / "ragstone.db").exists():
+        put_schema(database)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("RAGSTONE_")},
         "PYTHONPATH": str(ROOT),
@@ -80,3 +85,16 @@ def start(folder: Path, **variables: str) -> RunningServer:
             stderr=subprocess.STDOUT,
         )
     return RunningServer(process, log, environment)
+
+
+@contextmanager
+def serving(folder: Path, **variables: str) -> Iterator[httpx.Client]:
+    """Serve on `folder`; the process is killed in the middle of what it does at the block's end."""
+    running = start(folder, **variables)
+    try:
+        running.wait_until_ready()
+        with httpx.Client(base_url=f"{running.url}/v1", timeout=60) as client:
+            yield client
+    finally:
+        running.process.kill()
+        running.process.wait(10)

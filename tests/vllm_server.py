@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -17,21 +17,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.engine_settings import EngineProcess
+from service.supervision import command, guard
 from tiny_llm import write_llm
 
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venvs" / "vllm" / "bin" / "python"
+INSTALLED = ROOT / ".venvs" / "vllm" / "engine.done"
+"""Written last: without it an install was cut short, as by a full disk."""
 MODEL = "tiny"
 KEY = "key-of-the-tests"
 START_SECONDS = 300.0
 FLAGS = {
     "--enforce-eager": None,
-    "--dtype": "float32",
-    "--max-model-len": "2048",
     "--max-num-seqs": "64",
-    "--enable-lora": None,
-    "--max-lora-rank": "8",
-    "--max-loras": "4",
     "--enable-auto-tool-choice": None,
     "--tool-call-parser": "hermes",
     "--enable-prompt-tokens-details": None,
@@ -40,9 +39,6 @@ FLAGS = {
 }
 ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # the first request for logprobs would compile for 25 seconds
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "HF_HUB_OFFLINE": "1",
 }
@@ -126,7 +122,7 @@ def shared_server(folder: Path, *, owner: int) -> VllmServer:
         folder: that all processes of the run share.
         owner: the process that the server ends with.
     """
-    if not PYTHON.exists():
+    if not INSTALLED.exists():
         raise Unavailable("no vLLM here; `make vllm` installs it")
     folder.mkdir(exist_ok=True)
     known = folder / "server.json"
@@ -152,16 +148,28 @@ def free_port() -> int:
 
 
 def _start(folder: Path, owner: int) -> VllmServer:
+    """Start it with the command line and the variables of an engine that is supervised."""
     model, port = make_model(folder / "model"), free_port()
-    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model), "--served-model-name", MODEL]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    command += [part for flag in FLAGS.items() for part in flag if part is not None]
+    engine = EngineProcess(
+        model=str(model),
+        python=str(PYTHON),
+        dtype="float32",
+        lora=True,
+        max_lora_rank=8,
+        max_loras=4,
+        max_model_len=2048,
+        flags=tuple(part for flag in FLAGS.items() for part in flag if part is not None),
+        environment=ENVIRONMENT,
+    )
+    (folder / "guard").mkdir()
+    shutil.copyfile(guard.__file__, folder / "guard" / f"{command.GUARD}.py")
+    arguments = command.arguments(engine, MODEL, port=port)
+    variables = command.environment(engine, index=0, key=KEY, guards=folder / "guard")
     pid, log = folder / "pid", folder / "output.log"
     with log.open("wb") as output:
         subprocess.run(
-            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *command],
-            env={**os.environ, **ENVIRONMENT, "VLLM_API_KEY": KEY},
+            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *arguments],
+            env=variables,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,

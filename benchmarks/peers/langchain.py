@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_community.retrievers import BM25Retriever  # type: ignore[import-not-found]
-from langchain_community.vectorstores import FAISS  # type: ignore[import-not-found]
+from langchain_community.retrievers import BM25Retriever
+from langchain_community.vectorstores import FAISS
 from langchain_core.documents import Document
 from langchain_huggingface import HuggingFaceEmbeddings  # type: ignore[import-not-found]
-from langchain_text_splitters import (  # type: ignore[import-not-found]
-    RecursiveCharacterTextSplitter,
-)
+from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from benchmarks.peers.job import Job, Stopwatch, serve, set_threads, token_counter
 

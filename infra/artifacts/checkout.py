@@ -25,6 +25,8 @@ from infra.security import new_id
 Mode = Literal["hardlink", "reflink", "copy"]
 
 _CLONE = 0x4004_9409  # ioctl FICLONE
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+"""What renaming a folder answers when something else came to be there first."""
 _NOT_HERE = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL}
 """What a file system answers that cannot link or clone; the file is copied instead."""
 
@@ -60,11 +62,21 @@ class Checkout:
             self.files.make_folders(partial)
             try:
                 self._fill(stored, partial)
-                self.files.replace(partial, destination)
+                self._put_in_place(partial, destination)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
         return destination
+
+    def _put_in_place(self, partial: Path, destination: Path) -> None:
+        try:
+            self.files.replace(partial, destination)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            raise Conflict(
+                f"{str(destination)!r} was put there meanwhile; remove it or choose another place"
+            ) from error
 
     def _fill(self, stored: Stored, folder: Path) -> None:
         entries = stored.manifest.entries

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, ForeignKey, Identity, Integer, String, Table
+from sqlalchemy import JSON, Column, ForeignKey, Identity, Index, Integer, String, Table
 
 from infra.database.schema import Moment, Number, metadata
 
@@ -15,6 +15,7 @@ conversation = Table(
     Column("attributes", JSON, nullable=False),
     Column("created_at", Moment(), nullable=False),
     Column("updated_at", Moment(), nullable=False, index=True),
+    Index(None, "tenant", "updated_at"),  # of each tenant those unused for longest go first
     sqlite_autoincrement=True,
 )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, ForeignKey, Identity, String, Table
+from sqlalchemy import JSON, Column, ForeignKey, Identity, Index, String, Table
 
 from infra.database.schema import Moment, Number, metadata
 
 response = Table(
     "response",
     metadata,
-    Column("number", Number, Identity(), primary_key=True),  # the oldest go first
+    Column("number", Number, Identity(), primary_key=True),  # of each tenant the oldest go first
     Column("id", String(64), nullable=False, unique=True),
     Column("created_at", Moment(), nullable=False),
     Column("tenant", String(255), nullable=True),
@@ -17,10 +17,11 @@ response = Table(
     Column("body", JSON, nullable=False),
     Column("items", JSON, nullable=False),
     Column("messages", JSON, nullable=False),
+    Index(None, "tenant", "number"),
     sqlite_autoincrement=True,
 )
 
-# Which documents a response quotes, so that erasing one erases the response.
+# Which documents any turn of a response may quote, so that erasing one erases the response.
 response_document = Table(
     "response_document",
     metadata,

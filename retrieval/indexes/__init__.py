@@ -62,6 +62,7 @@ class SearchIndex(Protocol):
         """Apply changes in rising order of sequence; those at or below the watermark are ignored.
 
         A chunk may be upserted again (its text or document metadata changed); the last one counts.
+        `CorruptIndex` says that its files were removed: to take changes, it has to be opened anew.
         """
         ...
 

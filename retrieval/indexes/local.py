@@ -110,8 +110,10 @@ class LocalIndex:
             certain = before.watermark >= self._uncertain_until
             try:
                 self._lexical.replace((held if certain else batch.touched).tolist(), batch.upserts)
-            except StorageFailed:
+            except StorageFailed as error:
                 self._uncertain_until = max(self._uncertain_until, batch.watermark)
+                if not self._working.path.is_dir():
+                    raise CorruptIndex(f"The files of the index were removed: {error}") from error
                 raise
             self._state = _State(dense, self._lexical.searcher(), batch.watermark)
             if self._changed is not None:

@@ -10,7 +10,12 @@ from service.cli.output import Json, note, print_json, print_table, say
 from service.cli.session import opened
 
 if TYPE_CHECKING:
+    from service.gateway.adapter_files import Adapter, Base
+    from service.gateway.adapter_hosts import Models
     from service.gateway.adapters import Place
+    from service.wiring import Components
+
+ELSEWHERE = "in the service's own process, whose log tells"
 
 app = typer.Typer(
     help="List LoRA adapters, and see where they are served.",
@@ -68,11 +73,11 @@ def check(
 
 @app.command("status")
 def status(json: Json = False) -> None:
-    """Ask the replicas which of the adapters that routes lead to they have loaded."""
+    """Ask the replicas which of the adapters that routes lead to they have loaded, or why not."""
     import asyncio
 
     with opened() as parts:
-        rows = asyncio.run(_served(parts.adapter_places(), parts.artifacts))
+        rows = asyncio.run(_served(parts))
     if json:
         print_json(rows)
     elif rows:
@@ -82,35 +87,64 @@ def status(json: Json = False) -> None:
         note("No route leads to an adapter; see docs/how-to/serve-adapters.md")
 
 
-async def _served(places: Any, artifacts: Any) -> list[dict[str, Any]]:
+async def _served(parts: Components) -> list[dict[str, Any]]:
+    from service.gateway.adapter_places import Places
+
+    gateway = parts.settings.gateway
+    places = Places(lambda: gateway, engines=parts.engines)
     rows = []
-    for upstream, place in places.items():
-        for reference in sorted(place.references):
-            rows += await _rows(upstream, place, reference, artifacts)
-        for host in place.hosts:
-            await host.close()
+    try:
+        for name, place in places().items():
+            upstream = gateway.upstreams[name]
+            is_ours = upstream.engine is None and not upstream.urls
+            for reference in sorted(place.references):
+                row = {"upstream": name, "adapter": reference, "version": None, "replica": None}
+                nobody = ELSEWHERE if is_ours else "no replica runs"
+                rows += [
+                    {**row, **found} for found in await _found(parts, place, reference, nobody)
+                ]
+    finally:
+        await places.close()
     return rows
 
 
-async def _rows(
-    upstream: str, place: Place, reference: str, artifacts: Any
+async def _found(
+    parts: Components, place: Place, reference: str, nobody: str
 ) -> list[dict[str, Any]]:
+    """Return version, replica and state, for each replica."""
     from infra.errors import RagstoneError
-    from service.gateway.adapter_files import served_as
+    from service.gateway.adapter_files import fetch
 
-    row = {"upstream": upstream, "adapter": reference, "version": None, "replica": None}
     try:
-        name = served_as(artifacts.find(reference))
+        adapter = fetch(parts.artifacts, reference, parts.settings.data_folder / "adapters")
     except RagstoneError as error:
-        return [{**row, "state": error.message}]
+        return [{"state": error.message}]
     rows = []
     for host in place.hosts:
         try:
-            state = "loaded" if name in (await host.models()).adapters else "not loaded"
+            state = _state(adapter, place.base, await host.models())
         except RagstoneError as error:
             state = error.message
-        rows.append({**row, "version": name, "replica": host.address, "state": state})
-    return rows or [{**row, "version": name, "state": "no replica runs"}]
+        rows.append({"version": adapter.name, "replica": host.address, "state": state})
+    return rows or [{"version": adapter.name, "state": nobody}]
+
+
+def _state(adapter: Adapter, base: Base, models: Models) -> str:
+    """Say whether a replica has an adapter.
+
+    Raises:
+        InvalidRequest: it cannot have it, because the adapter is for another model.
+    """
+    from dataclasses import replace
+
+    from service.gateway.adapter_files import check
+
+    if adapter.name in models.adapters:
+        return "loaded"
+    check(adapter, replace(base, names=base.names | models.base))
+    stem = adapter.name.rpartition("@")[0] + "@"
+    others = sorted(name for name in models.adapters if name.startswith(stem))
+    return f"not loaded, but {', '.join(others)}" if others else "not loaded"
 
 
 def _cell(value: Any) -> str:

@@ -151,6 +151,19 @@ def _engine(parts: Components) -> Iterator[Finding]:
     yield Finding("engine", "ok", parts.engine.name)
 
 
+def _routes(parts: Components) -> Iterator[Finding]:
+    from service import generating
+    from service.gateway import routing
+
+    gateway = parts.settings.gateway
+    routing.check(gateway)
+    generating.check(parts.settings.generation.model, gateway)
+    for upstream in gateway.upstreams.values():
+        if upstream.engine is not None:
+            parts.engines.locations(upstream.engine)
+    yield Finding("routes", "ok", f"{len(gateway.routes)} of {len(gateway.upstreams)} upstreams")
+
+
 def _indexes(parts: Components) -> Iterator[Finding]:
     """Open every collection's index, which compares its checkpoint with its checksums."""
     from service.cli.collections import every_collection
@@ -214,6 +227,7 @@ _CHECKS: dict[str, Check] = {
     "extras": _extras,
     "embedder": _embedder,
     "engine": _engine,
+    "routes": _routes,
     "indexes": _indexes,
     "port": _port,
 }
@@ -223,6 +237,7 @@ _ADVICE = {
     "database": "check database_url, that the server runs, and that the file is whole",
     "embedder": "check retrieval.embedder and retrieval.embedder_options",
     "engine": "check generation.engine and generation.engine_options",
+    "routes": "check gateway.routes, gateway.upstreams and generation.model",
     "keys": "check the database",
     "extras": "install the package again",
     "indexes": "check the data folder; a lost index is made again from the database",

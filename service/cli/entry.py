@@ -19,6 +19,7 @@ from service.cli import (
     demo,
     doctor,
     engine,
+    evals,
     expectations,
     ingest,
     init,
@@ -119,6 +120,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
+app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")

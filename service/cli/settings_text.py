@@ -28,10 +28,12 @@ class Setting:
     kind: str
     default: Any
     explanation: str
+    about: str = ""
+    """What its section is about, where the code says it."""
 
     @property
     def key(self) -> str:
-        return f"{self.section}.{self.name}" if self.section else self.name
+        return _below(self.section, self.name)
 
     @property
     def variable(self) -> str:
@@ -46,25 +48,18 @@ class Setting:
 def every_setting() -> list[Setting]:
     """Return all settings, section by section, in the order in which the code declares them."""
     explanations = _explanations()
-    top = list(_fields(Settings, "", explanations))
-    sections = [
-        _fields(info.annotation, name, explanations)
-        for name, info in Settings.model_fields.items()
-        if _is_section(info)
-    ]
-    return top + [setting for section in sections for setting in section]
+    return list(_fields(Settings, "", explanations))
 
 
 def named_settings() -> list[Setting]:
     """Return the settings of what an operator names, such as `[engines.NAME]`."""
     explanations = _explanations()
-    groups = {"": Settings, **{name: info.annotation for name, info in _sections(Settings)}}
     return [
         setting
-        for group, model in groups.items()
+        for group, model, _ in _groups(Settings, "", explanations)
         for name, info in model.model_fields.items()
         if (named := _named_section(info)) is not None
-        for setting in _fields(named, f"{group}.{name}.NAME".lstrip("."), explanations)
+        for setting in _fields(named, _below(group, f"{name}.NAME"), explanations)
     ]
 
 
@@ -78,7 +73,8 @@ def write_toml(chosen: Mapping[str, Any]) -> str:
     for setting in every_setting():
         if setting.section != section:
             section = setting.section
-            lines += ["", f"[{section}]"]
+            about = [f"# {line}" for line in setting.about.splitlines()]
+            lines += ["", *about, f"[{section}]"]
         lines += [f"# {line}" for line in setting.explanation.splitlines()]
         if setting.key in chosen:
             lines.append(f"{setting.name} = {to_toml(chosen[setting.key])}")
@@ -95,6 +91,7 @@ def write_reference() -> str:
         if setting.section != section:
             section = setting.section
             lines += ["", f"## {f'[{section}]' if section else 'Outside every section'}", ""]
+            lines += [setting.about, ""] if setting.about else []
             lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         default = _default(setting.default)
         meaning = " ".join(setting.explanation.split())
@@ -123,12 +120,13 @@ def to_toml(value: Any) -> str:
 def _fields(
     model: Any, section: str, explanations: Mapping[tuple[str, str], str]
 ) -> Iterator[Setting]:
-    for name, info in model.model_fields.items():
-        if _is_section(info):
-            continue
-        default = info.get_default(call_default_factory=True)
-        text = explanations.get((model.__name__, name), "")
-        yield Setting(section, name, _kind(info), default, text)
+    """Yield the keys of a section, then those of the sections in it."""
+    for group, inner, about in _groups(model, section, explanations):
+        for name, info in inner.model_fields.items():
+            if not _is_section(info):
+                default = info.get_default(call_default_factory=True)
+                text = explanations.get((inner.__name__, name), "")
+                yield Setting(group, name, _kind(info), default, text, about)
 
 
 def _default(value: Any) -> str:
@@ -137,8 +135,19 @@ def _default(value: Any) -> str:
     return "none" if value is None else f"`{to_toml(value)}`"
 
 
-def _sections(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
-    return ((name, info) for name, info in model.model_fields.items() if _is_section(info))
+def _groups(
+    model: Any, section: str, explanations: Mapping[tuple[str, str], str], about: str = ""
+) -> Iterator[tuple[str, Any, str]]:
+    """Yield a section and all in it, however deep: its dotted name, its model, its explanation."""
+    yield section, model, about
+    for name, info in model.model_fields.items():
+        if _is_section(info):
+            text = explanations.get((model.__name__, name), "")
+            yield from _groups(info.annotation, _below(section, name), explanations, text)
+
+
+def _below(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
 
 
 def _named_section(info: FieldInfo) -> Any:

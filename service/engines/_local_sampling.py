@@ -8,6 +8,9 @@ from typing import Any
 
 from service.engines._local_requests import Sampling
 
+GREEDY_BELOW = 1e-5
+"""A temperature below it is 0: logits divided by less are no numbers any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -32,12 +35,18 @@ class Chooser:
         self._counts: dict[int, int] = {}
 
     def choose(self, logits: Any) -> Chosen:
-        """Choose from a vector of raw logits."""
+        """Choose from a vector of raw logits.
+
+        Raises:
+            ValueError: they are no numbers.
+        """
         import torch
 
         logits = logits.float()
         shaped = self._penalised(logits)
-        if self._sampling.temperature == 0:
+        if not bool(shaped.max().isfinite()):  # it is NaN where any of them is
+            raise ValueError("The model's output is no numbers")
+        if self._sampling.temperature < GREEDY_BELOW:
             token = int(shaped.argmax())
         else:
             weights = _narrowed(shaped / self._sampling.temperature, self._sampling)

@@ -28,6 +28,7 @@ class Weights:
         """
         torch = require("torch", extra=EXTRA)
         transformers = require("transformers", extra=EXTRA)
+        safetensors = require("safetensors", extra=EXTRA)
         transformers.utils.logging.disable_progress_bar()
         on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if on_gpu else "cpu")
@@ -37,7 +38,7 @@ class Weights:
             self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 model, dtype=getattr(torch, chosen), use_safetensors=True
             )
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, safetensors.SafetensorError) as error:
             raise InvalidConfiguration(f"The model {model!r} cannot be loaded: {error}") from error
         self._model.to(self.device).eval()
         kinds = set(getattr(self._model.config, "layer_types", None) or ["full_attention"])
@@ -94,6 +95,7 @@ class Weights:
         peft = require("peft", extra=EXTRA)
         if not (folder / WEIGHTS).is_file():  # peft would take a pickle in its place
             raise InvalidRequest(f"{str(folder)!r} holds no {WEIGHTS}")
+        _check_readable(name, folder / WEIGHTS)  # peft changes the model before it reads them
         key = f"adapter{next(self._numbers)}"
         try:
             if self._tuned is None:
@@ -130,3 +132,12 @@ class Weights:
             return self._model(**inputs)
         with self._tuned.disable_adapter():
             return self._tuned(**inputs)
+
+
+def _check_readable(name: str, weights: Path) -> None:
+    safetensors = require("safetensors", extra=EXTRA)
+    try:
+        with safetensors.safe_open(str(weights), framework="pt"):
+            pass
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InvalidRequest(f"The adapter {name!r} cannot be loaded: {error}") from error

@@ -206,9 +206,9 @@ class Worker:
                 done.set_result(None)
             except RagstoneError as error:
                 done.set_exception(error)
-            finally:
-                if not done.done():
-                    done.set_exception(EngineFailed("The adapter failed; the log says why"))
+            except Exception as error:  # of an adapter alone: the model answers on
+                logger.exception("an adapter failed")
+                done.set_exception(EngineFailed(f"The adapter failed: {error}"))
 
     def _advance(self, batch: Batch, weights: Weights) -> None:
         """Let go of what has ended, take in what waits, append one token to every answer."""
@@ -217,7 +217,7 @@ class Worker:
             logits = batch.step([job.last for job in self._running])
             self.steps += 1
             for job, row in zip(self._running, logits, strict=True):
-                self._append(job, row, weights)
+                job.emit(_appended(job, row, weights))
         if new := self._admitted():
             for job in new:
                 job.chooser = Chooser(job.sampling, job.prompt, device=weights.device)
@@ -226,7 +226,7 @@ class Worker:
             logits = batch.join([job.prompt for job in new], [job.adapter for job in new])
             self.steps += 1
             for job, row in zip(new, logits, strict=True):
-                self._append(job, row, weights)
+                job.emit(_appended(job, row, weights))
 
     def _keep_living(self, batch: Batch) -> None:
         rows = [
@@ -245,24 +245,6 @@ class Worker:
                     new.append(job)
             return new
 
-    def _append(self, job: Job, logits: object, weights: Weights) -> None:
-        if job.chooser is None or job.text is None:
-            raise ValueError("A request was not prepared")
-        chosen = job.chooser.choose(logits)
-        job.last, job.count = chosen.token, job.count + 1
-        is_end = chosen.token in weights.end_tokens and not job.ignore_end
-        text = "" if is_end else job.text.push(chosen.token)
-        reason = None
-        if is_end or job.text.is_stopped:
-            reason = "stop"
-        elif job.count >= job.max_tokens:
-            reason = "length"
-        if reason is not None:
-            job.is_done = True
-            text += job.text.finish()
-        told = chosen if job.sampling.logprobs is not None and not is_end else None
-        job.emit(Piece(text, told, reason, job.count))
-
     def _fail(self, error: EngineFailed) -> None:
         with self._changed:
             jobs = [*self._running, *self._waiting]
@@ -271,3 +253,32 @@ class Worker:
         for job in jobs:
             if not job.is_done:
                 job.emit(Piece(failure=error))
+
+
+def _appended(job: Job, logits: object, weights: Weights) -> Piece:
+    """Choose a job's next token; one that cannot go on fails alone."""
+    try:
+        return _next(job, logits, weights)
+    except (RuntimeError, ValueError, IndexError, OverflowError) as error:
+        logger.exception("a request cannot be answered")
+        job.is_done = True
+        return Piece(failure=EngineFailed(f"The request cannot be answered: {error}"))
+
+
+def _next(job: Job, logits: object, weights: Weights) -> Piece:
+    if job.chooser is None or job.text is None:
+        raise ValueError("A request was not prepared")
+    chosen = job.chooser.choose(logits)
+    job.last, job.count = chosen.token, job.count + 1
+    is_end = chosen.token in weights.end_tokens and not job.ignore_end
+    text = "" if is_end else job.text.push(chosen.token)
+    reason = None
+    if is_end or job.text.is_stopped:
+        reason = "stop"
+    elif job.count >= job.max_tokens:
+        reason = "length"
+    if reason is not None:
+        job.is_done = True
+        text += job.text.finish()
+    told = chosen if job.sampling.logprobs is not None and not is_end else None
+    return Piece(text, told, reason, job.count)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+import re
+import shutil
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +17,22 @@ from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
 from infra.errors import Conflict, InvalidRequest
 
+logger = logging.getLogger(__name__)
+
 KIND = "adapter"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 HARMLESS = frozenset({".safetensors", ".json", ".md", ".txt", ".jinja", ".model", ".yaml"})
 """Endings of files that are read, never run; anything else is refused."""
 MAX_CONFIG_BYTES = 2**20
+GONE = ".gone-"
+"""Before the name of a folder that is being removed."""
 NAME_DIGITS = 16
 """Of the digest, in the name that a version is served under."""
+
+
+VERSIONED = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*@[0-9a-f]{{{NAME_DIGITS}}}")
+"""Names that versions are served under; what is called otherwise is not ours to remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,23 @@ def fetch(store: ArtifactStore, reference: str, folder: Path) -> Adapter:
         base_name=str(config.get("base_model_name_or_path") or ""),
         base_digests=frozenset(each.digest for each in manifest.parents if each.role == "base"),
     )
+
+
+def prune(folder: Path, *, needed: Collection[str], keep_seconds: float) -> None:
+    """Remove versions below `folder` that are not `needed`, and were laid out before so long."""
+    before = time.time() - keep_seconds
+    places = sorted(folder.iterdir()) if folder.is_dir() else []
+    for place in places:
+        if place.name in needed or not VERSIONED.fullmatch(place.name.removeprefix(GONE)):
+            continue
+        try:
+            if place.stat().st_ctime <= before:
+                # Out of the way first: a folder with half of its files would pass for a version.
+                gone = place.with_name(GONE + place.name.removeprefix(GONE))
+                place.rename(gone)
+                shutil.rmtree(gone)
+        except OSError as error:  # another process may be at it
+            logger.warning("%s cannot be removed: %s", place, error)
 
 
 def served_as(found: Reference) -> str:

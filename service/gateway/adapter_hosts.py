@@ -127,6 +127,11 @@ class HttpHost:
     def address(self) -> str:
         return self._url
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it may hold connections."""
+        return self._session is not None
+
     async def models(self) -> Models:
         answer = await self._ask("/v1/models", seconds=LOOK_SECONDS)
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from infra.engine_settings import EngineProcess
 from infra.gateway_settings import Gateway, Upstream
@@ -29,11 +30,12 @@ class Places:
         self._engines = engines
         self._servers = servers
         self._http: dict[tuple[str, str | None], HttpHost] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def __call__(self) -> Mapping[str, Place]:
         """Return, by upstream, the adapters that routes lead to there and the replicas."""
         settings = self._gateway()
-        return {
+        found = {
             name: Place(
                 frozenset(references),
                 self._hosts(name, settings.upstreams[name]),
@@ -42,12 +44,24 @@ class Places:
             for name, references in _wanted(settings).items()
             if name in settings.upstreams
         }
+        self._part_with_others(found.values())
+        return found
 
     async def close(self) -> None:
         """Give the connections up."""
-        for host in self._http.values():
-            await host.close()
+        closing = [*self._leaving, *(host.close() for host in self._http.values())]
         self._http.clear()
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _part_with_others(self, places: Iterable[Place]) -> None:
+        """Close connections to replicas that nothing leads to any more."""
+        kept = {id(host) for place in places for host in place.hosts}
+        for key, host in list(self._http.items()):
+            if id(host) not in kept:
+                del self._http[key]
+                task = asyncio.get_running_loop().create_task(host.close())
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
 
     def _hosts(self, name: str, upstream: Upstream) -> list[AdapterHost]:
         if upstream.engine is not None:

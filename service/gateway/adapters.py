@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.artifacts.store import ArtifactStore
 from infra.errors import EngineFailed, NotReady, RagstoneError
-from service.gateway.adapter_files import NAME_DIGITS, Adapter, Base, check, fetch
+from service.gateway.adapter_files import VERSIONED, Adapter, Base, check, fetch, prune
 from service.gateway.adapter_hosts import AdapterHost, Unreachable
+from service.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
-VERSIONED = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*@[0-9a-f]{{{NAME_DIGITS}}}")
-"""Names that versions are served under; what is called otherwise is not ours to unload."""
+TIDY_SECONDS = 600.0
+"""Between two looks for files that nobody needs any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,8 @@ class Pace:
     """A version that was replaced stays loaded at least so long: other processes may use it."""
     drain_seconds: float = 600.0
     """After which it goes even if requests are under way; these are not broken off."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterStatus:
-    """An adapter at an upstream."""
-
-    upstream: str
-    reference: str
-    replicas: Mapping[str, str | None]
-    """By address, the name it is served under there."""
-    problem: str | None
+    keep_seconds: float = 3600.0
+    """The files of a version that no replica has stay on the disk at least so long."""
 
 
 @dataclass(slots=True)
@@ -101,6 +93,8 @@ class Adapters:
         """By address and reference, the name in force."""
         self._loaded: defaultdict[str, set[str]] = defaultdict(set)
         """By address, the names that were confirmed there."""
+        self._listed: dict[str, frozenset[str]] = {}
+        """By address, the names that it said it has, whoever had it load them."""
         self._leaving: dict[tuple[str, str], float] = {}
         """By address and name, since when nothing new goes there."""
         self._known: set[str] = set()
@@ -110,7 +104,10 @@ class Adapters:
         self._leases: Counter[tuple[str, str]] = Counter()
         self._problems: dict[tuple[str, str], RagstoneError] = {}
         self._fetched: dict[str, Adapter] = {}
+        self._tidied_at = -math.inf
         self._round = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By address: upstreams may share a replica, which is asked or told one thing at a time."""
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -136,19 +133,6 @@ class Adapters:
         self._forget(address)
         self._due.set()
 
-    def status(self) -> list[AdapterStatus]:
-        """Return every adapter that is wanted, and where it is served."""
-        return [
-            AdapterStatus(
-                upstream,
-                reference,
-                {host.address: self.served_name(reference, host.address) for host in place.hosts},
-                problem.message if (problem := self._problems.get((upstream, reference))) else None,
-            )
-            for upstream, place in self._places().items()
-            for reference in sorted(place.references)
-        ]
-
     def start(self) -> None:
         """Look again and again, from now on."""
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -157,49 +141,71 @@ class Adapters:
         """Stop looking; what is loaded stays so."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Bring every replica to where it should be; failures are kept as problems."""
+        """Bring every replica to where it should be; failures are kept as problems.
+
+        Upstreams are looked after side by side: one that is slow or broken holds up no other.
+        """
         async with self._round:
             places = self._places()
-            for upstream, place in places.items():
-                present = await self._look(place)
-                for reference in sorted(place.references):
-                    await self._bring(upstream, reference, place, present)
+            outcomes = await asyncio.gather(
+                *(self._tend(upstream, place) for upstream, place in places.items()),
+                return_exceptions=True,
+            )
             self._drop_unwanted(places)
             await self._let_go(places)
+            _raise_first(outcomes)
+            if all(outcomes):
+                await self._tidy(places)
 
     async def _watch(self) -> None:
+        rounds = Rounds("the adapters")
         while True:
             self._due.clear()
-            await self.refresh()
+            await rounds.attempt(self.refresh)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.watch_seconds):
                     await self._due.wait()
 
+    async def _tend(self, upstream: str, place: Place) -> bool:
+        """Look after one upstream; return whether all its replicas said what they have."""
+        present = await self._look(place)
+        for reference in sorted(place.references):
+            await self._bring(upstream, reference, place, present)
+        return len(present) == len(place.hosts)
+
     async def _look(self, place: Place) -> dict[AdapterHost, Base]:
         """Ask the replicas what they have; return those that answer, with what they serve."""
-        answers = await asyncio.gather(
-            *(host.models() for host in place.hosts), return_exceptions=True
+        found = await asyncio.gather(
+            *(self._look_at(host, place.base) for host in place.hosts), return_exceptions=True
         )
-        present = {}
-        for host, answer in zip(place.hosts, answers, strict=True):
-            if isinstance(answer, Unreachable):
-                self._forget(host.address)
-            elif isinstance(answer, EngineFailed):
-                if host.address not in self._failing:
-                    logger.warning("%s", answer.message)
-                self._failing.add(host.address)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                self._failing.discard(host.address)
-                self._reconcile(host.address, answer.adapters)
-                self._take_over(host.address, answer.adapters)
-                present[host] = replace(place.base, names=place.base.names | answer.base)
-        return present
+        _raise_first(found)
+        return {
+            host: base
+            for host, base in zip(place.hosts, found, strict=True)
+            if isinstance(base, Base)
+        }
+
+    async def _look_at(self, host: AdapterHost, base: Base) -> Base | None:
+        address = host.address
+        async with self._turns[address]:
+            try:
+                answer = await host.models()
+            except Unreachable:
+                self._forget(address)
+                return None
+            except EngineFailed as error:
+                if address not in self._failing:
+                    logger.warning("%s", error.message)
+                self._failing.add(address)
+                return None
+            self._failing.discard(address)
+            self._listed[address] = answer.adapters
+            self._reconcile(address, answer.adapters)
+            self._take_over(address, answer.adapters)
+            return replace(base, names=base.names | answer.base)
 
     def _reconcile(self, address: str, adapters: frozenset[str]) -> None:
         """Believe the replica: what it does not list is not served there."""
@@ -229,7 +235,11 @@ class Adapters:
             adapter = await asyncio.to_thread(self._fetch, reference)
             for base in present.values():
                 check(adapter, base)
-            await _all(self._load(host, adapter) for host in present)
+            _raise_first(
+                await asyncio.gather(
+                    *(self._load(host, adapter) for host in present), return_exceptions=True
+                )
+            )
         except RagstoneError as error:
             if str(self._problems.get((upstream, reference))) != str(error):
                 logger.error("%r is not served as it should be: %s", reference, error.message)
@@ -246,14 +256,16 @@ class Adapters:
         return known
 
     async def _load(self, host: AdapterHost, adapter: Adapter) -> None:
-        if adapter.name in self._loaded[host.address]:
-            return
-        await host.load(adapter.name, adapter.folder)
-        if adapter.name not in (await host.models()).adapters:
-            raise EngineFailed(f"{host.address} loaded {adapter.name!r} and does not list it")
-        await host.try_out(adapter.name)
-        self._loaded[host.address].add(adapter.name)
-        logger.info("%s has loaded %s", host.address, adapter.name)
+        address, name = host.address, adapter.name
+        async with self._turns[address]:
+            if name in self._loaded[address]:
+                return
+            await host.load(name, adapter.folder)
+            if name not in (await host.models()).adapters:
+                raise EngineFailed(f"{address} loaded {name!r} and does not list it")
+            await host.try_out(name)
+            self._loaded[address].add(name)
+        logger.info("%s has loaded %s", address, name)
 
     def _flip(self, reference: str, name: str, place: Place) -> None:
         """Send what comes from now on to a version, at all replicas in the same moment."""
@@ -296,9 +308,21 @@ class Adapters:
                 await host.unload(name)
                 logger.info("%s has unloaded %s", address, name)
 
+    async def _tidy(self, places: Mapping[str, Place]) -> None:
+        """Remove files of versions that no replica has; one that has them may read them again."""
+        if self._clock() - self._tidied_at < min(self._pace.keep_seconds, TIDY_SECONDS):
+            return
+        self._tidied_at = self._clock()
+        addresses = {host.address for place in places.values() for host in place.hosts}
+        listed = [names for address, names in self._listed.items() if address in addresses]
+        needed = frozenset(self._serving.values()).union(*listed, *self._loaded.values())
+        await asyncio.to_thread(
+            prune, self._folder, needed=needed, keep_seconds=self._pace.keep_seconds
+        )
 
-async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait for all of them to end, then raise what the first that failed did."""
-    for outcome in await asyncio.gather(*works, return_exceptions=True):
+
+def _raise_first(outcomes: Iterable[object]) -> None:
+    """Raise what the first that failed did, once all of them have ended."""
+    for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome

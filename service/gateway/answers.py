@@ -102,6 +102,12 @@ async def reason_of(pieces: AsyncIterator[bytes]) -> str:
     return str(_error_of(body)["message"])[:MAX_REASON_CHARACTERS]
 
 
+def is_about_length(refusal: Whole) -> bool:
+    """Whether a server's words are about how long prompt and answer are together."""
+    words = refusal.body.lower()
+    return b"max_" in words or b"context" in words or b"reads and writes" in words
+
+
 def _error_of(body: bytes) -> dict[str, Any]:
     """Return OpenAI's error object, also from the flat form of older servers."""
     try:

@@ -8,6 +8,14 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from infra.contracts import Usage
 from service.callers import Caller
+from service.gateway.longest import Longest
+from service.gateway.transcripts import Transcript
+
+TARGET_HEADER = "x-ragstone-target"
+"""In a request the tag of the target that is to answer, in an answer of the one that did."""
+
+LEFT = 499
+"""The status of a call whose caller left before the answer was complete."""
 
 Source: TypeAlias = Literal["upstream", "cache", "shared", "replayed"]
 
@@ -30,10 +38,18 @@ class Call:
     """What keeps a caller at the same target: the `user` of the body, else the key."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """That are passed on, such as `traceparent`; lower case."""
+    idempotency_key: str | None = None
+    """The caller's name for the request, by which its answer is replayed; not passed on."""
     was_looked_up: bool = False
     """An answer to it might have been in memory, and was not."""
     target: str | None = None
     """The tag of the one target that may answer, where the caller asked for it."""
+    documents: tuple[str, ...] = ()
+    """Public ids of the documents that the body may quote, as far as this service wrote it."""
+    keeps_content: bool = True
+    """False where the body was made of documents for an answer: its own record has what is kept."""
+    longest: Longest | None = None
+    """How long the answers may be: what was reserved for them, and what servers are told."""
 
     @property
     def is_stream(self) -> bool:
@@ -46,11 +62,13 @@ class Outcome:
 
     call: Call
     status: int
-    """As the caller saw it; 499 if the caller left."""
+    """As the caller saw it, or would have, had a stream not begun; 499 if the caller left."""
     usage: Usage = field(default_factory=Usage)
     cached_tokens: int = 0
     """Of the prompt, as the server reports its prefix cache."""
     upstream: str = ""
+    served: str = ""
+    """What the server called the model: of an adapter the version that answered."""
     tag: str = ""
     """Of the target: `live`, `canary`, `shadow`, ..."""
     finish_reason: str | None = None
@@ -66,51 +84,18 @@ class Outcome:
     cost: float = 0.0
     error: str | None = None
     """The code of the error object, if it failed."""
-    text: str | None = None
-    """The answer, only where settings ask for content."""
-
-
-class Ticket(Protocol):
-    """What one admitted call holds of its key's limits and budget; settled or refunded once."""
+    transcript: Transcript | None = None
+    """Of the answer, only where settings ask for content."""
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """`x-ratelimit-*`, for the answer."""
-        ...
+    def text(self) -> str | None:
+        """The answer as far as it was told, None where it is not kept."""
+        return None if self.transcript is None else self.transcript.text
 
-    def settle(self, usage: Usage) -> float:
-        """Charge what was used, give the rest back, return the cost. Later calls do nothing."""
-        ...
-
-    def refund(self) -> None:
-        """Give everything back: nothing was used. Later calls do nothing."""
-        ...
-
-
-class Meter(Protocol):
-    """Limits and budgets; answers from memory, but for the moment when money must be borrowed."""
-
-    def try_admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket | None:
-        """Reserve what a call may use at most; None if only `admit` can tell.
-
-        Args:
-            call: who asks which model.
-            prompt_tokens: at least what the prompt will be counted as; the bytes of its text are
-                never less than that.
-            completion_tokens: the most that may be answered, over all choices.
-
-        Raises:
-            RateLimited: too many requests, tokens or calls at once.
-            BudgetExceeded: it might cost more than is left.
-            NotFound: the key may not use the model.
-            TooLarge: it asks for more tokens than the key has in a minute.
-            StorageFailed: what it costs cannot be written down.
-        """
-        ...
-
-    async def admit(self, call: Call, *, prompt_tokens: int, completion_tokens: int) -> Ticket:
-        """Do the same, waiting a moment where money must be borrowed from the database."""
-        ...
+    def listen(self, events: bytes) -> None:
+        """Note what these events of a stream say, where it is to be kept."""
+        if self.transcript is not None:
+            self.transcript.add_events(events)
 
 
 class Recorder(Protocol):

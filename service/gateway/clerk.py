@@ -82,7 +82,10 @@ class Clerk:
     def register(self) -> None:
         """Enter this process among those that spend, and take over from the dead."""
         self._escrow.register()
-        heirs.inherit(self._database, self._folder, own=self._escrow.spender_id)
+        try:
+            heirs.inherit(self._database, self._folder, own=self._escrow.spender_id)
+        except StorageFailed as error:  # each round tries again
+            logger.warning("%s", error)
         self.book = self._budgets.book()
 
     def stop(self) -> None:
@@ -96,7 +99,7 @@ class Clerk:
         self._journal.close()
         try:
             heirs.settle(self._database, self._folder, self._escrow.spender_id)
-        except (StorageFailed, Superseded) as error:
+        except (StorageFailed, Superseded, OSError) as error:
             logger.warning("what was borrowed is settled at the next start: %s", error)
 
     def turn(self) -> None:
@@ -121,12 +124,13 @@ class Clerk:
             self._reported_at = now
         if is_due:
             self.ledger.sync()
-            heirs.inherit(self._database, self._folder, own=self._escrow.spender_id)
         if now - self._pruned_at >= PRUNE_SECONDS:
             self._pruned_at = now
             usage.prune(self._database)
             self._budgets.prune()
             heirs.write_off(self._database)
+        if is_due:
+            heirs.inherit(self._database, self._folder, own=self._escrow.spender_id)
 
     def _exchange(self, news: News, *, is_sweeping: bool) -> None:
         if self._unknown is not None:
@@ -174,6 +178,9 @@ class Clerk:
             self.turn()
         except StorageFailed as error:
             self.failure = error
+            logger.warning("budgets wait: %s", error)
+        except OSError as error:
+            self.failure = StorageFailed(f"The disk does not take what was spent: {error}")
             logger.warning("budgets wait: %s", error)
         except SQLAlchemyError as error:
             self.failure = StorageFailed("The database does not take what was spent; see the log")

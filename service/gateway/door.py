@@ -18,17 +18,16 @@ from service.bodies import refuse_nul
 from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
-from service.gateway.calls import Call
-from service.gateway.opening import PASSED_ON, Origin, open_call
+from service.gateway.calls import TARGET_HEADER, Call
+from service.gateway.opening import IDEMPOTENCY_HEADER, PASSED_ON, Origin, open_call
+from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply
-from service.gateway.sending import TIMEOUT_HEADER
 
 logger = logging.getLogger(__name__)
 
 OTHER_MODELS = ("rag/", "local/")
 """What begins so is no route of the gateway but a collection, or a model of this process."""
-TARGET_HEADER = "x-ragstone-target"
 SLOW_READER_SECONDS = 5.0
 """Past the deadline, for the caller to take what is already there."""
 _STREAM = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
@@ -86,11 +85,13 @@ class Door:
     def _call(self, scope: Scope, path: str, body: dict[str, Any]) -> Call:
         caller: Caller = scope["state"]["caller"]
         given = _given(scope)
-        origin = Origin(scope["state"]["request_id"], given)
+        state = scope["state"]
+        origin = Origin(state["request_id"], given, parent=state.get("traceparent"))
         call = open_call(self._tables().current, path, body, caller=caller, origin=origin)
         call.target = given.get(TARGET_HEADER)
         if call.target is not None:
             caller.require("admin")
+            caller.require_operator()
         return call
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
@@ -205,7 +206,10 @@ async def _until_left(receive: Receive) -> None:
         pass
 
 
-_WANTED = {name.encode(): name for name in (TARGET_HEADER, TIMEOUT_HEADER, *PASSED_ON)}
+_WANTED = {
+    name.encode(): name
+    for name in (TARGET_HEADER, TIMEOUT_HEADER, IDEMPOTENCY_HEADER, *sorted(PASSED_ON))
+}
 
 
 def _given(scope: Scope) -> dict[str, str]:

@@ -11,19 +11,31 @@ LONGEST_TOKEN_BYTES = 12
 """On average over a long text no tokenizer in use does better; it gives the fewest tokens."""
 TURN_TOKENS = 8
 """For the marks around a message."""
-ANSWER_TOKENS = 4096
-"""Of an answer where neither request nor route bounds it."""
+IMAGE_TOKENS = 16_384
+"""Of an image, whatever it weighs: the most that Qwen2-VL makes of one before it is scaled down."""
+IMAGES = frozenset({"image_url", "input_image"})
+"""Types of the parts of a message that are one."""
 PREFIX_CHARACTERS = 1024
+PROMPT = (
+    "prompt",
+    "suffix",
+    "input",
+    "tools",
+    "functions",
+    "query",
+    "documents",
+    "response_format",
+)
+"""What a server may read, beside the messages."""
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:
     """Return the most tokens that the prompt of an OpenAI request can have: one for each byte."""
     turns = body.get("messages")
-    size = sum(map(_size, (turns, body.get("prompt"), body.get("input"), body.get("tools")))) + sum(
-        map(_size, (body.get("query"), body.get("documents"), body.get("response_format")))
-    )
-    marks = TURN_TOKENS * len(turns) if isinstance(turns, list) else 0
-    return size + marks + 1
+    size = sum(map(_size, map(body.get, PROMPT)))
+    if isinstance(turns, list):
+        size += sum(map(_turn_size, turns)) + TURN_TOKENS * len(turns)
+    return size + 1
 
 
 def fewest_tokens(most: int) -> int:
@@ -36,16 +48,6 @@ def likely_tokens(most: int) -> int:
     return most // BYTES_PER_TOKEN
 
 
-def completion_tokens(body: dict[str, Any], *, prompt: int, context: int | None) -> int:
-    """Return how many tokens the answers may have at most, over all of `n`."""
-    if "input" in body or "documents" in body:
-        return 0
-    asked = body.get("max_completion_tokens") or body.get("max_tokens")
-    if asked is None:
-        asked = max(1, context - fewest_tokens(prompt)) if context else ANSWER_TOKENS
-    return int(asked) * int(body.get("n") or 1)
-
-
 def prefix(body: dict[str, Any]) -> int:
     """Return a hash of how the prompt begins: the first two messages, or the text's start."""
     turns = body.get("messages")
@@ -56,12 +58,24 @@ def prefix(body: dict[str, Any]) -> int:
     return crc32(text.encode())
 
 
+def _turn_size(turn: dict[str, Any]) -> int:
+    """Count the bytes of a message; of an image they say nothing about its tokens."""
+    parts = turn.get("content")
+    if not isinstance(parts, list):
+        return _size(turn)
+    images = [part for part in parts if isinstance(part, dict) and part.get("type") in IMAGES]
+    if not images:
+        return _size(turn)
+    others = [part for part in parts if part not in images]
+    return _size({**turn, "content": others}) + IMAGE_TOKENS * len(images)
+
+
 def _size(value: Any) -> int:
     """Count the bytes of every string below; a number, being a token's, counts as one."""
     if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode())
+        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
     if isinstance(value, dict):
-        return sum(map(_size, value.values())) + sum(map(len, value))
+        return sum(map(_size, value.values())) + sum(map(_size, value))
     if isinstance(value, list):
         return sum(map(_size, value))
     return 1

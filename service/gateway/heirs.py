@@ -28,13 +28,22 @@ def inherit(database: Database, folder: Path, *, own: str) -> int:
     What they settled is charged as it was, a call that had not ended at the most it could cost, and
     the rest of what they had borrowed goes back. After a restart of the machine, lines may be
     missing: then all that they had borrowed counts as spent.
+
+    Raises:
+        StorageFailed: one could not be accounted for, unlike the others; the next call tries again.
     """
     found = 0
+    problem: Exception | None = None
     for spender_id in sorted(journal_files.spenders(folder) - {own}):
-        with journal_files.inheriting(folder, spender_id) as is_heir:
-            if is_heir:
-                settle(database, folder, spender_id)
-                found += 1
+        try:
+            with journal_files.inheriting(folder, spender_id) as is_heir:
+                if is_heir:
+                    settle(database, folder, spender_id)
+                    found += 1
+        except (StorageFailed, OSError) as error:
+            problem = error
+    if problem is not None:
+        raise StorageFailed(f"What a process left is not settled: {problem}") from problem
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import zlib
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import orjson
 from infra.errors import StorageFailed
 from service.gateway.counts import AccountId, Count, UsageId
 from service.gateway.journal_files import lock_path
+
+logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 * 2**20
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -122,16 +125,28 @@ class Journal:
         """Return another descriptor of the file if there is something to `fsync`, to be closed."""
         if not self._is_dirty:
             return None
+        descriptor = os.dup(self._file)
         self._is_dirty = False
-        return os.dup(self._file)
+        return descriptor
+
+    def note_unsynced(self) -> None:
+        """Remember that an `fsync` failed: there is still something to bring to the disk."""
+        self._is_dirty = True
 
     def trim(self, reported: int) -> None:
-        """Remove the segments of which everything has ended and is reported, but the last."""
+        """Remove the segments of which everything has ended and is reported, but the last.
+
+        One that cannot be removed stays until the next time: what is reported counts once anyway.
+        """
         while len(self._segments) > 1:
             first = self._segments[0]
             if first.open or first.last > reported:
                 return
-            first.path.unlink(missing_ok=True)
+            try:
+                first.path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("a part of the journal cannot be removed: %s", error)
+                return
             del self._segments[0]
 
     def close(self) -> None:

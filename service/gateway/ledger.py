@@ -216,15 +216,23 @@ class Ledger:
 
     def sync(self) -> None:
         """Bring the journal to the disk; raises StorageFailed if that does not take it."""
-        with self._lock:
-            descriptor = self._journal.duplicate()
-        if descriptor is not None:
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                raise StorageFailed(f"The journal does not reach the disk: {error}") from error
-            finally:
-                os.close(descriptor)
+        try:
+            with self._lock:
+                descriptor = self._journal.duplicate()
+            if descriptor is not None:
+                self._sync(descriptor)
+        except OSError as error:
+            raise StorageFailed(f"The journal does not reach the disk: {error}") from error
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            with self._lock:
+                self._journal.note_unsynced()
+            raise
+        finally:
+            os.close(descriptor)
 
     def forfeit(self) -> None:
         """Spend nothing more of what was granted."""

@@ -44,11 +44,7 @@ class Metering:
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        self._prices = Prices(settings.prices)
-        self._key_default = _limits(settings.key_limits)
-        self._tenants = {name: _limits(each) for name, each in settings.tenant_limits.items()}
-        self._models = {name: _limits(each) for name, each in settings.model_limits.items()}
-        self._merged: dict[Limits, Limits] = {}
+        self.adopt(settings)
         self._clerk = clerk
         self._ledger = clerk.ledger
         self._time = time_of_day
@@ -59,6 +55,14 @@ class Metering:
         self._plans: dict[tuple[str | None, str | None], tuple[_Charge, ...]] = {}
         self._planned_for: tuple[Book, str] = (clerk.book, "")
         self._today = ("", 0.0, 0.0)
+
+    def adopt(self, settings: Gateway) -> None:
+        """Go by other prices and limits from now on; what was used of a limit stays used."""
+        self._prices = Prices(settings.prices)
+        self._key_default = _limits(settings.key_limits)
+        self._tenants = {name: _limits(each) for name, each in settings.tenant_limits.items()}
+        self._models = {name: _limits(each) for name, each in settings.model_limits.items()}
+        self._merged: dict[Limits, Limits] = {}
 
     def try_admit(
         self, call: Call, *, prompt_tokens: int, completion_tokens: int
@@ -118,6 +122,13 @@ class Metering:
         self._ledger.settle(ticket.reservation, Count(1, 0, prompt, completion, cost))
         self._rates.release(ticket.passed, used_tokens=prompt + completion)
         return cost / NANOS
+
+    def waive(self, ticket: MeteredTicket, usage: Usage) -> None:
+        """Count a ticket against limits alone; see there."""
+        self._ledger.settle(ticket.reservation, Count(requests=1))
+        self._rates.release(
+            ticket.passed, used_tokens=usage.prompt_tokens + usage.completion_tokens
+        )
 
     def refund(self, ticket: MeteredTicket) -> None:
         """Give back what a ticket holds; see there."""
@@ -208,7 +219,7 @@ class _Charge:
 
 
 class MeteredTicket:
-    """What one admitted call holds; settled or refunded once."""
+    """What one admitted call holds; ended once."""
 
     __slots__ = ("_is_open", "_metering", "model", "passed", "reservation")
 
@@ -236,8 +247,18 @@ class MeteredTicket:
         self._is_open = False
         return self._metering.settle(self, usage)
 
+    def waive(self, usage: Usage) -> None:
+        """Charge nothing, but count the request and what it used. Later calls do nothing.
+
+        For what a server refused or failed at: nobody pays for that, and nobody repeats it
+        without a limit.
+        """
+        if self._is_open:
+            self._is_open = False
+            self._metering.waive(self, usage)
+
     def refund(self) -> None:
-        """Give everything back: nothing was used. Later calls do nothing."""
+        """Give everything back: nothing was sent. Later calls do nothing."""
         if self._is_open:
             self._is_open = False
             self._metering.refund(self)

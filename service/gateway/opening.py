@@ -12,10 +12,11 @@ from infra.errors import InvalidRequest, NotFound
 from service.callers import Caller
 from service.gateway import checking
 from service.gateway.calls import Call
+from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.routing import Route, Table
-from service.gateway.sending import TIMEOUT_HEADER
 
-PASSED_ON = frozenset({"traceparent", "tracestate", "idempotency-key"})
+IDEMPOTENCY_HEADER = "idempotency-key"
+PASSED_ON = frozenset({"traceparent", "tracestate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,13 @@ class Origin:
 
     request_id: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Lower case; `PASSED_ON` go with the call, and its deadline is read from one."""
+    """Lower case; `PASSED_ON` go with the call, its deadline and its name are read from others."""
+    parent: str | None = None
+    """Our own span, if there is one: the `traceparent` of the call in place of the caller's."""
+    documents: tuple[str, ...] = ()
+    """Public ids of those that the body may quote."""
+    keeps_content: bool = True
+    """False where the body is made of documents, and the answer has a record of its own."""
 
 
 def open_call(
@@ -44,6 +51,9 @@ def open_call(
         fit = next(p for p, (each, _) in checking.KINDS.items() if each == route.settings.kind)
         raise InvalidRequest(f"{route.name!r} is for {fit}, not {path}", parameter="model")
     checking.check(path, body)
+    headers = {name: value for name, value in origin.headers.items() if name in PASSED_ON}
+    if origin.parent is not None:
+        headers["traceparent"] = origin.parent
     seconds = _seconds(origin.headers.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
     return Call(
         request_id=origin.request_id,
@@ -53,7 +63,10 @@ def open_call(
         body=body,
         deadline=time.monotonic() + seconds,
         user=body.get("user") or caller.key_id or origin.request_id,
-        headers={name: value for name, value in origin.headers.items() if name in PASSED_ON},
+        headers=headers,
+        idempotency_key=origin.headers.get(IDEMPOTENCY_HEADER),
+        documents=origin.documents,
+        keeps_content=origin.keeps_content,
     )
 
 

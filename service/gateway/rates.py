@@ -135,7 +135,7 @@ class Rates:
                     gate.tokens.take(-unused)
 
     def undo(self, taken: Pass) -> None:
-        """End a call that never was one: its request is given back, too."""
+        """End a call that was sent nowhere: its request is given back, too."""
         self.release(taken, used_tokens=0)
         for gate in taken.gates:
             if gate.requests is not None:

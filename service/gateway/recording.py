@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from infra.contracts import Interaction
 from infra.security import new_id
 from monitoring.gateway_metrics import GatewayMetrics
-from service.gateway.calls import Outcome, Recorder
+from service.gateway.calls import LEFT, Outcome, Recorder
+from service.gateway.transcripts import MAX_CHARACTERS
 
 Kept: TypeAlias = Literal["answered", "failed", "cancelled"]
-CLIENT_LEFT = 499
 NANO = 1_000_000_000
 
 
@@ -87,9 +87,8 @@ class InteractionRecorder:
     def record(self, outcome: Outcome) -> None:
         """Make an interaction of a call that ended."""
         call = outcome.call
-        content = None
-        if self._has_content:
-            content = {"request": call.body, "answer": outcome.text}
+        has_content = self._has_content and call.keeps_content
+        content = {"request": _cut(call.body), "answer": outcome.text} if has_content else None
         self._add(
             Interaction(
                 id=new_id("call-"),
@@ -110,9 +109,19 @@ class InteractionRecorder:
                 cost_nano=round(outcome.cost * NANO),
                 first_byte_seconds=_first_byte(outcome),
                 seconds=outcome.ended - outcome.started,
+                documents=call.documents if has_content else (),
                 content=content,
             )
         )
+
+
+def _cut(value: Any) -> Any:
+    """Return a body without what is too long to keep, such as images."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}..."
+    if isinstance(value, dict):
+        return {name: _cut(part) for name, part in value.items()}
+    return [_cut(part) for part in value] if isinstance(value, list) else value
 
 
 def _first_byte(outcome: Outcome) -> float | None:
@@ -120,6 +129,6 @@ def _first_byte(outcome: Outcome) -> float | None:
 
 
 def _kept(status: int) -> Kept:
-    if status == CLIENT_LEFT:
+    if status == LEFT:
         return "cancelled"
     return "failed" if status >= 400 else "answered"

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from dataclasses import replace
 
 from infra.contracts import Usage
-from infra.errors import (
-    EngineTimedOut,
-    InvalidRequest,
-    RagstoneError,
-)
-from service.engines import Reply
+from infra.errors import EngineTimedOut, InvalidRequest, RagstoneError
 from service.errors import describe
 from service.gateway import estimate
-from service.gateway.calls import Call, Meter, Outcome, Recorder, Ticket
+from service.gateway.attempts import Begun
+from service.gateway.calls import LEFT, TARGET_HEADER, Call, Outcome, Recorder
+from service.gateway.longest import Longest, longest_answers
+from service.gateway.meters import Meter, Ticket
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply, whole
-from service.gateway.routing import Route, Target
-from service.gateway.sending import Begun, Sender, send_aside
-from service.gateway.stream import LEFT, Stream
+from service.gateway.routing import Route, Table, Target
+from service.gateway.sending import Sender, send_aside
+from service.gateway.stream import Stream
+from service.gateway.transcripts import SPOKEN, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +32,14 @@ MAX_SHADOWS = 32
 class Relay:
     """Answers calls of models, from HTTP and from within."""
 
-    def __init__(self, tables: Tables, *, meter: Meter, recorder: Recorder) -> None:
+    def __init__(
+        self, tables: Tables, *, meter: Meter, recorder: Recorder, keeps_text: bool = False
+    ) -> None:
+        """Take the parts; with `keeps_text` the recorder is told what models say."""
         self._tables = tables
         self._meter = meter
         self._recorder = recorder
+        self._keeps_text = keeps_text
         self._sender = Sender()
         self._shadows: set[asyncio.Task[None]] = set()
 
@@ -53,14 +56,17 @@ class Relay:
             Overloaded: every place is taken.
             EngineFailed: no server answered; EngineTimedOut: not in time.
         """
-        outcome = Outcome(call, status=200, started=time.monotonic(), attempts=0)
+        outcome = self._begin(call)
+        outcome.attempts = 0
         ticket: Ticket | None = None
         prompt = 0
+        table = self._tables.current
+        table.users += 1
         try:
-            table = self._tables.current
             route = table.find(call.model)
             prompt = estimate.prompt_tokens(call.body)
-            completion = _completion_tokens(call, route, prompt)
+            call.longest = _longest(call, route, prompt)
+            completion = call.longest.total
             ticket = self._meter.try_admit(call, prompt_tokens=prompt, completion_tokens=completion)
             async with asyncio.timeout(call.deadline - time.monotonic()):
                 if ticket is None:
@@ -68,34 +74,40 @@ class Relay:
                         call, prompt_tokens=prompt, completion_tokens=completion
                     )
                 if route.shadow:
-                    self._send_shadows(call, route)
+                    self._send_shadows(call, table, estimate.likely_tokens(prompt))
                 begun = await self._sender.begin(call, table, outcome)
         except TimeoutError as error:
+            # The caller says how long it waits, and the server read the prompt meanwhile.
             late = EngineTimedOut("The deadline passed before an answer began")
-            self._fail(outcome, late, ticket)
+            self._fail(outcome, late)
+            self._charge_prompt(outcome, ticket, prompt)
             raise late from error
         except RagstoneError as error:
-            self._fail(outcome, error, ticket)
+            self._fail(outcome, error)
+            self._waive(outcome, ticket, prompt)
+            self._end(outcome)
             raise
         except asyncio.CancelledError:
             outcome.status = LEFT
-            if outcome.attempts:  # the server read the prompt at least
-                outcome.usage = Usage(estimate.likely_tokens(prompt), 0)
-            self._settle(outcome, ticket)
+            self._charge_prompt(outcome, ticket, prompt)
             raise
         except BaseException:  # a fault of ours: the log tells, nobody pays
-            if ticket is not None:
-                ticket.refund()
+            self._waive(outcome, ticket, prompt)
             raise
+        finally:
+            table.users -= 1
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
 
-    async def complete(self, call: Call) -> Reply:
-        """Answer a call from within; the same as `run`, in the form of a server's reply."""
-        return _Inner(await self.run(call))
+    def _begin(self, call: Call) -> Outcome:
+        is_kept = self._keeps_text and call.path in SPOKEN
+        transcript = Transcript() if is_kept else None
+        return Outcome(call, status=200, started=time.monotonic(), transcript=transcript)
 
-    def _relay(self, begun: Begun, outcome: Outcome, ticket: Ticket, prompt: int) -> GatewayReply:
+    def _relay(
+        self, begun: Begun, outcome: Outcome, ticket: Ticket | None, prompt: int
+    ) -> GatewayReply:
         """Return what has begun; `prompt` is about how many tokens the prompt has."""
-        headers = {**ticket.headers, "x-ragstone-target": begun.target.tag}
+        headers = {**(ticket.headers if ticket else {}), TARGET_HEADER: begun.target.tag}
         if begun.whole is None:
             stream = Stream(
                 begun, outcome, prompt=prompt, end=lambda ended: self._settle(ended, ticket)
@@ -109,22 +121,37 @@ class Relay:
         outcome.finish_reason = answer.finish_reason
         outcome.cached_tokens = answer.cached_tokens
         if answer.status == 200:
+            if outcome.transcript is not None:
+                outcome.transcript.add_body(answer.body)
             outcome.usage = answer.usage or Usage(prompt, 0)
             self._settle(outcome, ticket)
         else:
             outcome.error = "invalid_request"
-            ticket.refund()
+            if ticket is not None:
+                ticket.waive(Usage(prompt, 0))
             self._end(outcome)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(answer.body))
         return GatewayReply(answer.status, headers, whole(answer.body), outcome)
 
-    def _fail(self, outcome: Outcome, error: RagstoneError, ticket: Ticket | None) -> None:
+    def _fail(self, outcome: Outcome, error: RagstoneError) -> None:
         failure = describe(error)
         outcome.status, outcome.error = failure.status, failure.code
-        if ticket is not None:
+
+    def _charge_prompt(self, outcome: Outcome, ticket: Ticket | None, prompt: int) -> None:
+        """Charge what a server read at least, if one was asked; it counts as a request anyway."""
+        if outcome.attempts:
+            outcome.usage = Usage(estimate.likely_tokens(prompt), 0)
+        self._settle(outcome, ticket)
+
+    def _waive(self, outcome: Outcome, ticket: Ticket | None, prompt: int) -> None:
+        """Charge nothing; what was sent counts against limits, or it could be repeated for ever."""
+        if ticket is None:
+            return
+        if outcome.attempts:
+            ticket.waive(Usage(estimate.likely_tokens(prompt), 0))
+        else:
             ticket.refund()
-        self._end(outcome)
 
     def _settle(self, outcome: Outcome, ticket: Ticket | None) -> None:
         if ticket is not None:
@@ -135,28 +162,42 @@ class Relay:
         outcome.ended = time.monotonic()
         self._recorder.record(outcome)
 
-    def _send_shadows(self, call: Call, route: Route) -> None:
-        for target in route.shadow:
+    def _send_shadows(self, call: Call, table: Table, prompt: int) -> None:
+        def end(task: asyncio.Task[None]) -> None:
+            self._shadows.discard(task)
+            table.users -= 1
+
+        for target in table.find(call.model).shadow:
+            if random.random() >= target.weight:
+                continue
             if len(self._shadows) >= MAX_SHADOWS:
                 logger.info("a copy for %r is left out: too many are under way", target.tag)
                 return
-            task = asyncio.create_task(self._shadow(call, target))
+            # What was not in memory is counted for the call itself.
+            copy = replace(call, was_looked_up=False)
+            task = asyncio.create_task(self._shadow(copy, target, prompt))
             self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+            table.users += 1
+            task.add_done_callback(end)
 
-    async def _shadow(self, call: Call, target: Target) -> None:
+    async def _shadow(self, call: Call, target: Target, prompt: int) -> None:
         """Have a copy answered, for the record alone: nothing of it is charged or returned."""
-        outcome = Outcome(call, status=200, started=time.monotonic(), upstream=target.upstream.name)
-        outcome.tag = target.tag
+        outcome = self._begin(call)
+        outcome.upstream, outcome.tag = target.upstream.name, target.tag
         try:
             async with asyncio.timeout(call.deadline - time.monotonic()):
-                await send_aside(call, target, outcome)
+                begun = await send_aside(call, target)
         except TimeoutError:
-            outcome.status, outcome.error = 504, "engine_timeout"
+            self._fail(outcome, EngineTimedOut("The deadline passed before an answer began"))
+            self._end(outcome)
         except RagstoneError as error:
-            failure = describe(error)
-            outcome.status, outcome.error = failure.status, failure.code
-        self._end(outcome)
+            self._fail(outcome, error)
+            self._end(outcome)
+        else:
+            outcome.served = begun.model
+            reply = self._relay(begun, outcome, None, prompt)
+            async for _ in reply.pieces:
+                pass
 
     async def close(self) -> None:
         """Give up the copies under way."""
@@ -165,37 +206,18 @@ class Relay:
         await asyncio.gather(*self._shadows, return_exceptions=True)
 
 
-class _Inner:
-    """A reply as a server gives it."""
-
-    def __init__(self, reply: GatewayReply) -> None:
-        self._reply = reply
-        self.status = reply.status
-        self.headers = reply.headers
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        async with aclosing(self._reply.pieces) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def close(self) -> None:
-        await self._reply.pieces.aclose()
-
-
-def _completion_tokens(call: Call, route: Route, prompt: int) -> int:
-    """Return how long the answer may be at most.
+def _longest(call: Call, route: Route, prompt: int) -> Longest:
+    """Return how long the answers may be at most.
 
     Raises:
         InvalidRequest: prompt and answer together exceed what the model reads and writes.
     """
     context = route.settings.context_tokens
-    tokens = estimate.completion_tokens(call.body, prompt=prompt, context=context)
-    if context is not None:
-        asked = tokens // int(call.body.get("n") or 1) + estimate.fewest_tokens(prompt)
-        if asked > context:
-            raise InvalidRequest(
-                f"{route.name!r} reads and writes {context:,} tokens in one request; the messages "
-                f"and the answer asked for take at least {asked:,}",
-                parameter="messages" if "messages" in call.body else None,
-            )
-    return tokens
+    longest = longest_answers(call.path, call.body, prompt=prompt, context=context)
+    if context is not None and longest.least > context:
+        raise InvalidRequest(
+            f"{route.name!r} reads and writes {context:,} tokens in one request; the messages "
+            f"and the answer asked for take at least {longest.least:,}",
+            parameter="messages" if "messages" in call.body else None,
+        )
+    return longest

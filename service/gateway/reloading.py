@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from infra.gateway_settings import Upstream as UpstreamSettings
 from service.engines import ModelServer, ServerContext, open_server
 from service.gateway.routing import Served, Table, check
 from service.gateway.upstreams import DRAIN_SECONDS, Upstream
+from service.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Tables:
         *,
         locate: Callable[[str], Sequence[Location]] | None = None,
         adapters: Callable[[], Served] | None = None,
+        check: Callable[[Gateway], None] = lambda _: None,
     ) -> None:
         """Open the servers that the settings name.
 
@@ -58,12 +61,16 @@ class Tables:
             settings: of the routes.
             locate: tells where an engine that runs on this machine is.
             adapters: knows what targets that name an adapter are to ask for.
+            check: raises what else speaks against settings, such as a route that others need.
 
         Raises:
             InvalidConfiguration: the settings do not fit together.
         """
         self._locate = locate or _no_engine
         self._adapters = adapters
+        self._check = check
+        self._past: list[Table] = []
+        """No more in force, and calls may yet ask their servers."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[Callable[[Gateway], None]] = []
@@ -82,6 +89,7 @@ class Tables:
         """
         before = self.current
         self.current = self._build(settings, before.upstreams)
+        self._past = [table for table in (*self._past, before) if table.users]
         for name, upstream in before.upstreams.items():
             if self.current.upstreams.get(name) is not upstream:
                 self._retire(upstream)
@@ -122,22 +130,49 @@ class Tables:
         for task in (*self._tasks, *self._leaving):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
-        for upstream in self.current.upstreams.values():
-            await upstream.close()
+        async with AsyncExitStack() as stack:  # one that fails to close keeps no other open
+            for upstream in self.current.upstreams.values():
+                stack.push_async_callback(upstream.close)
 
     def _build(self, settings: Gateway, known: Mapping[str, Upstream]) -> Table:
         check(settings)
+        self._check(settings)
         upstreams = {}
-        for name, options in settings.upstreams.items():
-            before = known.get(name)
-            places = self._locations(name, options)
-            if before is not None and _is_same(before, options, places):
-                upstreams[name] = before
-            else:
-                upstreams[name] = Upstream(
-                    name, options, _open(name, options, places), locations=places
-                )
-        return Table(settings, upstreams, self._adapters)
+        opened: list[ModelServer] = []
+        try:
+            for name, options in settings.upstreams.items():
+                before = known.get(name)
+                places = self._locations(name, options)
+                if before is not None and _is_same(before, options, places):
+                    upstreams[name] = before
+                    continue
+                servers = []
+                for place in places:
+                    servers.append(_open(name, options, place))
+                    opened.append(servers[-1])
+                upstreams[name] = Upstream(name, options, servers, locations=places)
+            return Table(settings, upstreams, self._adapters)
+        except BaseException:
+            self._give_up(opened)
+            raise
+
+    def _give_up(self, servers: Sequence[ModelServer]) -> None:
+        """Close servers that no table leads to; the first table is made before a loop runs."""
+
+        async def close() -> None:
+            for server in servers:
+                await server.close()
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(close())
+            return
+        self._watch_over(loop.create_task(close()))
+
+    def _watch_over(self, task: asyncio.Task[None]) -> None:
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def _locations(self, name: str, options: UpstreamSettings) -> Sequence[Location]:
         if options.engine is not None:
@@ -150,18 +185,27 @@ class Tables:
         return tuple((url, key) for url in options.urls or ("",))
 
     def _retire(self, upstream: Upstream) -> None:
-        task = asyncio.get_running_loop().create_task(
-            upstream.close(patience_seconds=DRAIN_SECONDS)
+        """Close an upstream once no call runs there, waits there or may yet come from a past table.
+
+        One that waits to try again, or to fall back, is with no upstream at all.
+        """
+        past = [table for table in self._past if upstream in table.upstreams.values()]
+        closing = upstream.close(
+            patience_seconds=DRAIN_SECONDS,
+            is_held=lambda: any(table.users for table in past),
         )
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._watch_over(asyncio.get_running_loop().create_task(closing))
 
     async def _probe(self) -> None:
+        rounds = Rounds("the model servers")
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            self._follow_engines()
-            for upstream in self.current.upstreams.values():
-                await upstream.probe()
+            await rounds.attempt(self._look_at_servers)
+
+    async def _look_at_servers(self) -> None:
+        self._follow_engines()
+        for upstream in self.current.upstreams.values():
+            await upstream.probe()
 
     def _follow_engines(self) -> None:
         """Take engines in that were started, stopped or moved to other ports meanwhile."""
@@ -174,42 +218,37 @@ class Tables:
                 return
 
     async def _watch(self, file: Path) -> None:
+        rounds = Rounds("the settings")
         seen = _stamp(file)
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = _stamp(file)
             if now != seen:
                 seen = now
-                await self._reload_or_say_why()
+                await rounds.attempt(self._reload_or_say_why)
 
     async def _reload_or_say_why(self) -> None:
         """Reload where nobody waits for the answer: a failure is logged, and changes nothing."""
         try:
             await self.reload()
-        except RagstoneError as error:
+        except (RagstoneError, OSError) as error:
             logger.error("the routes stay as they are: %s", error)
 
     def _on_signal(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload_or_say_why())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._watch_over(asyncio.get_running_loop().create_task(self._reload_or_say_why()))
 
 
-def _open(name: str, options: UpstreamSettings, locations: Sequence[Location]) -> list[ModelServer]:
+def _open(name: str, options: UpstreamSettings, location: Location) -> ModelServer:
+    url, key = location
+    context = ServerContext(
+        url=url,
+        api_key=key,
+        connect_seconds=options.connect_seconds,
+        silence_seconds=options.silence_seconds,
+        options=options.options,
+    )
     try:
-        return [
-            open_server(
-                options.plugin,
-                ServerContext(
-                    url=url,
-                    api_key=key,
-                    connect_seconds=options.connect_seconds,
-                    silence_seconds=options.silence_seconds,
-                    options=options.options,
-                ),
-            )
-            for url, key in locations
-        ]
+        return open_server(options.plugin, context)
     except InvalidConfiguration as error:
         raise InvalidConfiguration(f"gateway.upstreams.{name}: {error}") from error
 

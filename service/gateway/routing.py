@@ -55,15 +55,16 @@ class Target:
     @property
     def unserved(self) -> list[Replica]:
         """The replicas that do not have the adapter, if it is one that is asked for."""
-        return [replica for replica in self.upstream.replicas if self._name_at(replica) is None]
+        return [replica for replica in self.upstream.replicas if self.name_at(replica) is None]
 
     @property
     def version(self) -> str | None:
         """What the servers call the model or the adapter's version now; None if none has it."""
-        names = map(self._name_at, self.upstream.replicas)
+        names = map(self.name_at, self.upstream.replicas)
         return next((name for name in names if name is not None), None)
 
-    def _name_at(self, replica: Replica) -> str | None:
+    def name_at(self, replica: Replica) -> str | None:
+        """Return what a replica calls it now; None if it does not have the adapter."""
         if self.adapter is None:
             return self.model
         return self.adapter.served.served_name(self.adapter.reference, replica.server.address)
@@ -77,6 +78,8 @@ class Variant:
     model: str
     """As the server calls it."""
     tag: str
+    opening: int = 0
+    """The number of the upstream: behind another URL there may be another model."""
 
 
 class Route:
@@ -135,7 +138,7 @@ class Route:
         target = self.order(user, tag=tag)[0]
         if (version := target.version) is None:
             return None
-        return Variant(target.upstream.name, version, target.tag)
+        return Variant(target.upstream.name, version, target.tag, target.upstream.number)
 
     def _draw(self, user: str | None) -> Target:
         point = self._total * (random.random() if user is None else _share(self.name, user))
@@ -163,6 +166,8 @@ class Table:
         self.upstreams = upstreams
         self.made_at = int(time.time())
         """In seconds since 1970."""
+        self.users = 0
+        """Calls that may yet ask any of its servers; these stay open for them."""
         self.routes = {
             name: Route(name, route, upstreams, adapters) for name, route in settings.routes.items()
         }
@@ -202,6 +207,12 @@ def check(settings: Gateway) -> None:
                 )
         if not any(target.weight > 0 for target in route.targets):
             raise InvalidConfiguration(f"gateway.routes.{name}: no target has a weight above 0")
+        for target in route.shadow:
+            if target.weight > 1:
+                raise InvalidConfiguration(
+                    f"gateway.routes.{name}.shadow has the weight {target.weight:g}; there it is "
+                    "the share of requests that are copied, 0 to 1"
+                )
         _check_fallback(name, route, settings)
 
 

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from service.gateway.calls import TARGET_HEADER
+from service.gateway.replaying import Reader, Replay
 from service.gateway.replies import GatewayReply
 
 Produce: TypeAlias = Callable[[], Awaitable[GatewayReply]]
 Finished: TypeAlias = "Callable[[SharedAnswer], None]"
 PIECE_BYTES = 64
 """What a piece takes beside its bytes."""
+SAME_FOR_ALL = ("content-type", "content-length", TARGET_HEADER)
+"""Headers of the answer that are every reader's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time that a call is given, on the monotonic clock, in seconds."""
+
+    started: float
+    deadline: float
+
+    @property
+    def seconds(self) -> float:
+        return self.deadline - self.started
 
 
 class SharedAnswer:
@@ -22,17 +39,25 @@ class SharedAnswer:
     """
 
     def __init__(
-        self, produce: Produce, *, request: bytes, outlives: bool, finished: Finished
+        self,
+        produce: Produce,
+        *,
+        request: bytes,
+        given: Span,
+        outlives: bool,
+        finished: Finished,
     ) -> None:
         """Begin.
 
         Args:
             produce: starts the work; what it raises, every reader meets.
             request: the digest of what is asked.
+            given: the time in which it must have ended.
             outlives: goes on when nobody reads any more.
             finished: called once, at the end, however it ended.
         """
         self.request = request
+        self.given = given
         self._produce = produce
         self._outlives = outlives
         self._finished = finished
@@ -44,6 +69,7 @@ class SharedAnswer:
         self.pieces: list[bytes] = []
         self.size = 0
         """Bytes that it takes in memory, roughly."""
+        self.has_ended = False
         self.is_complete = False
         """True if it came to its own end, with nothing missing."""
         self._task = asyncio.create_task(self._read())
@@ -68,8 +94,8 @@ class SharedAnswer:
         """What the first who asked was given."""
         return self._reply
 
-    async def join(self, headers: Mapping[str, str] | None = None) -> GatewayReply:
-        """Return the answer for one more reader, once it has begun; `headers` are that reader's."""
+    async def join(self, reader: Reader | None = None) -> GatewayReply:
+        """Return the answer once it has begun, for who asked first or for one more reader."""
         self._readers += 1
         try:
             await self._begun.wait()
@@ -80,11 +106,12 @@ class SharedAnswer:
             self.leave()
             raise self._error or asyncio.CancelledError()
         given = self._reply
-        own = dict(given.headers if headers is None else headers)
-        for name in ("content-type", "content-length"):
-            if name in given.headers:
-                own[name] = given.headers[name]
-        return GatewayReply(given.status, own, _Reader(self), given.outcome)
+        if reader is None:
+            return GatewayReply(given.status, given.headers, Replay(self, None), given.outcome)
+        same = {name: given.headers[name] for name in SAME_FOR_ALL if name in given.headers}
+        return GatewayReply(
+            given.status, {**reader.headers, **same}, Replay(self, reader), reader.outcome
+        )
 
     async def wait_for_more(self) -> None:
         """Return when something was added to the pieces, or the answer ended."""
@@ -118,38 +145,6 @@ class SharedAnswer:
             self._wake()
             self._finished(self)
 
-    has_ended = False
-
     def _wake(self) -> None:
         woken, self._more = self._more, asyncio.Event()
         woken.set()
-
-
-class _Reader:
-    """Reads a shared answer from its beginning; not a generator, so that closing always counts."""
-
-    def __init__(self, shared: SharedAnswer) -> None:
-        self._shared = shared
-        self._at = 0
-        self._has_left = False
-
-    def __aiter__(self) -> _Reader:
-        return self
-
-    async def __anext__(self) -> bytes:
-        shared = self._shared
-        while self._at == len(shared.pieces):
-            if shared.has_ended:
-                await self.aclose()
-                if shared.error is not None:
-                    raise shared.error
-                raise StopAsyncIteration
-            await shared.wait_for_more()
-        self._at += 1
-        return shared.pieces[self._at - 1]
-
-    async def aclose(self) -> None:
-        """Leave."""
-        if not self._has_left:
-            self._has_left = True
-            self._shared.leave()

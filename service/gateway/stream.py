@@ -12,15 +12,15 @@ from infra.contracts import Usage
 from infra.errors import EngineFailed, EngineTimedOut
 from service.engines import Reply
 from service.errors import as_object, describe
-from service.gateway.calls import Outcome
+from service.gateway.attempts import Begun
+from service.gateway.calls import LEFT, Outcome
 from service.gateway.events import DONE, Events
-from service.gateway.sending import Begun
 from service.streaming import frame
 
 logger = logging.getLogger(__name__)
 
-LEFT = 499
-"""The caller left before the answer was complete."""
+FAILED = 502
+"""The server said midway that it failed."""
 
 
 class Stream(AsyncIterator[bytes]):
@@ -52,16 +52,18 @@ class Stream(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         if self._first:
             first, self._first = self._first, b""
+            self._outcome.listen(first)
             return first
         if self._has_ended:
             raise StopAsyncIteration
         try:
             while (piece := await self._read()) is not None:
                 if whole := self._events.feed(piece):
+                    self._outcome.listen(whole)
                     return whole
             last = self._ending()
         except EngineFailed as error:
-            last = self._failure(error)
+            last = self._ending() if self._is_told else self._failure(error)
         except asyncio.CancelledError:
             await self.aclose()
             raise
@@ -73,9 +75,16 @@ class Stream(AsyncIterator[bytes]):
     async def aclose(self) -> None:
         """Stop the server's work, if it has not ended; the caller has left."""
         if not self._has_ended:
-            if not self._events.is_done:
+            if self._is_told:
+                self._ending()
+            else:
                 self._outcome.status = LEFT
             await self._end()
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the caller has seen how it ended: what comes after changes nothing."""
+        return self._events.is_done or self._events.error is not None
 
     async def _read(self) -> bytes | None:
         """Return the next piece, None at the end; one timer for all pieces keeps the deadline."""
@@ -105,19 +114,26 @@ class Stream(AsyncIterator[bytes]):
         return EngineTimedOut("The deadline passed before the answer was complete")
 
     def _ending(self) -> bytes:
-        if self._events.is_done:
+        """Return what is to follow the last event; only now the replica has proved itself."""
+        events, replica = self._events, self._begun.replica
+        if events.error is not None:
+            self._note_failure(FAILED, events.error)
             return b""
-        if self._events.finish_reason is not None:  # a server that does not say so at the end
-            return DONE
-        raise EngineFailed(f"{self._begun.replica.server.address} ended the stream midway")
+        if not events.is_done and events.finish_reason is None:
+            raise EngineFailed(f"{replica.server.address} ended the stream midway")
+        replica.breaker.succeed()
+        return b"" if events.is_done else DONE  # not every server says so at the end
 
     def _failure(self, error: EngineFailed) -> bytes:
-        if not self._has_expired():
-            self._begun.replica.note_failure()
         failure = describe(error)
-        self._outcome.error = failure.code
+        self._note_failure(failure.status, failure.code)
         logger.warning("%s", error)
         return frame(as_object(failure))
+
+    def _note_failure(self, status: int, code: str) -> None:
+        if not self._has_expired():
+            self._begun.replica.note_failure()
+        self._outcome.status, self._outcome.error = status, code
 
     async def _end(self) -> None:
         self._has_ended = True
@@ -136,5 +152,4 @@ class Stream(AsyncIterator[bytes]):
         outcome.usage = events.usage or Usage(self._prompt, events.count)
         outcome.cached_tokens = events.cached_tokens
         outcome.finish_reason = events.finish_reason
-        outcome.error = outcome.error or events.error
         self._tell(outcome)

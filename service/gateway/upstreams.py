@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -24,6 +24,7 @@ AFFINITY_SLACK = 4
 LONGEST_RETRY_AFTER = 60.0
 DRAIN_SECONDS = 600.0
 """For the calls under way at replicas that a reload took out."""
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Upstream:
         locations: Sequence[tuple[str, str | None]] = (),
     ) -> None:
         self.name = name
+        self.number = next(_numbers)
+        """Of this opening: one that takes its place, elsewhere or otherwise, has another."""
         self.settings = settings
         self.locations = tuple(locations)
         """URLs and keys that the servers were opened with."""
@@ -178,11 +181,13 @@ class Upstream:
                 replica.breaker.half_open()
         self.wake()
 
-    async def close(self, *, patience_seconds: float = 0.0) -> None:
-        """Close the servers once nothing runs at them, or patience ends."""
+    async def close(
+        self, *, patience_seconds: float = 0.0, is_held: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Close the servers once nothing runs at them and nobody may yet ask, or patience ends."""
         until = time.monotonic() + patience_seconds
         try:
-            while (self.running or self.waiting) and time.monotonic() < until:
+            while (self.running or self.waiting or is_held()) and time.monotonic() < until:
                 await asyncio.sleep(0.05)
         finally:
             for replica in self.replicas:
@@ -231,6 +236,10 @@ class Upstream:
             )
 
     def _nobody(self) -> EngineFailed | Overloaded:
+        if not self.replicas:
+            engine = self.settings.engine
+            hint = f"; start it with `ragstone engine start {engine}`" if engine else ""
+            return EngineFailed(f"No server of {self.name!r} runs{hint}")
         now = time.monotonic()
         busy = [item.busy_until - now for item in self.replicas if item.busy_until > now]
         if len(busy) == len(self.replicas):

@@ -11,8 +11,9 @@ import orjson
 from infra.contracts import Usage
 from infra.errors import EngineFailed
 from service.chat_stream import End, TextPiece, Used, read_chat
-from service.engines import ModelServer
+from service.engines import ModelServer, Reply
 from service.gateway.answers import read as read_body
+from service.gateway.answers import reason_of
 
 Message: TypeAlias = Mapping[str, str]
 """`role` and `content`."""
@@ -22,7 +23,7 @@ MAX_COUNT_BYTES = 4 * 2**20
 
 
 class ChatModel(Protocol):
-    """Completes chats: a route of the gateway for one caller, say."""
+    """Completes chats: a model server by itself, or a route of the gateway for one caller."""
 
     @property
     def name(self) -> str:
@@ -56,24 +57,40 @@ class Piece:
     usage: Usage | None = None
 
 
-class Counter:
-    """Asks a model server how many tokens a chat has."""
+class ServedChat:
+    """A model of one model server, asked directly."""
 
-    def __init__(self, server: ModelServer, model: str, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        server: ModelServer,
+        model: str,
+        *,
+        context_tokens: int | None = None,
+        timeout_seconds: float = 120.0,
+    ) -> None:
+        self.name = model
+        self.context_tokens = context_tokens
         self._server = server
-        self._model = model
         self._timeout_seconds = timeout_seconds
+
+    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """Yield the events of `/v1/chat/completions`."""
+        reply = await self._send("/v1/chat/completions", body)
+        try:
+            if reply.status != 200:
+                reason = await reason_of(reply.pieces())
+                where = f"The model server {self._server.address}"
+                raise EngineFailed(f"{where} answered {reply.status}: {reason}")
+            async for piece in reply.pieces():
+                yield piece
+        finally:
+            await reply.close()
 
     async def count(self, messages: Sequence[Message]) -> int | None:
         """Ask vLLM's `/tokenize`, which applies the chat template; other servers have none."""
-        asked = {"model": self._model, "messages": list(messages), "add_generation_prompt": True}
+        body = {"model": self.name, "messages": list(messages), "add_generation_prompt": True}
         try:
-            reply = await self._server.send(
-                "/tokenize",
-                orjson.dumps(asked),
-                headers={},
-                timeout_seconds=self._timeout_seconds,
-            )
+            reply = await self._send("/tokenize", body)
             try:
                 answer = await read_body(reply, limit=MAX_COUNT_BYTES)
             finally:
@@ -81,6 +98,11 @@ class Counter:
         except EngineFailed:
             return None
         return _count_in(answer) if reply.status == 200 else None
+
+    async def _send(self, path: str, body: Mapping[str, Any]) -> Reply:
+        return await self._server.send(
+            path, orjson.dumps(body), headers={}, timeout_seconds=self._timeout_seconds
+        )
 
 
 async def read(events: AsyncIterator[bytes], *, name: str) -> AsyncGenerator[Piece, None]:

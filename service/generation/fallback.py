@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
-from infra.errors import EngineFailed, Overloaded, RagstoneError
+from infra.errors import EngineFailed, NotReady, Overloaded, RagstoneError
 from service.engines import Delta, Engine, Prompt
 
 
@@ -43,7 +43,7 @@ class Fallback:
                         has_begun = True
                         yield _signed(delta, engine.name)
                 return
-            except (EngineFailed, Overloaded) as error:
+            except (EngineFailed, Overloaded, NotReady) as error:
                 if has_begun or engine is self._engines[-1]:
                     raise
                 self._note(engine.name, error)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
+from infra import telemetry
 from infra.errors import EngineFailed
 from infra.security import new_id
 from service.callers import Caller
@@ -38,7 +39,7 @@ class RoutedChat:
     async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield the event stream of a chat completion; closing it stops the work."""
         # Its own id, not the caller's: one question may take two calls, and each is recorded.
-        origin = Origin(new_id("req-"))
+        origin = Origin(new_id("req-"), parent=telemetry.traceparent.get(), keeps_content=False)
         reply = await self._within.chat(dict(body), caller=self._caller, origin=origin)
         async with aclosing(reply.pieces) as pieces:
             if reply.status != 200:

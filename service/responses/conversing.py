@@ -11,21 +11,23 @@ from service.callers import Caller
 from service.conversations import Conversations, Said
 from service.limits import in_thread
 from service.responses.assembly import Event
-from service.responses.turns import Message, output_messages
+from service.responses.store import Stored
+from service.responses.turns import output_messages
 from service.responses.writing import Draft
 from service.schemas.responses import MessageItem, ResponsesBody
 
 logger = logging.getLogger(__name__)
 
 
-def said_before(conversations: Conversations, caller: Caller, id: str) -> list[Message]:
-    """Return the latest messages of a conversation.
+def said_before(conversations: Conversations, caller: Caller, id: str) -> Stored:
+    """Return the latest messages of a conversation, as those of an earlier response.
 
     Raises:
         NotFound: there is none, or it is another tenant's.
     """
-    turns = conversations.history(caller, id)
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
+    said = conversations.history(caller, id)
+    messages = [{"role": turn.role, "content": turn.content} for turn in said.turns]
+    return Stored({}, (), messages, said.documents)
 
 
 def said_now(body: ResponsesBody, draft: Draft, mask: Callable[[str], str]) -> list[Said]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import orjson
@@ -14,14 +16,14 @@ from infra.errors import InvalidRequest
 from service.callers import Caller
 from service.gateway.cache import (
     CACHE_HEADER,
-    IDEMPOTENCY,
     LARGEST_SHARE,
     LEAST_BYTES,
     MAX_KEY_CHARACTERS,
     OVERHEAD_BYTES,
 )
+from service.gateway.opening import IDEMPOTENCY_HEADER
 from service.gateway.replies import GatewayReply
-from service.gateway.sharing import SharedAnswer
+from service.gateway.sharing import SAME_FOR_ALL, SharedAnswer, Span
 
 Write: TypeAlias = Callable[[], Awaitable[GatewayReply]]
 
@@ -34,6 +36,7 @@ class RepeatedResponses:
         self._known: TTLCache[bytes, SharedAnswer] = TTLCache(
             LEAST_BYTES, seconds, timer=clock, getsizeof=lambda each: each.size + OVERHEAD_BYTES
         )
+        self._clock = clock
         self._under_way: dict[bytes, SharedAnswer] = {}
         self._forgotten = 0
         """How often everything was dropped."""
@@ -62,7 +65,7 @@ class RepeatedResponses:
         if not 0 < len(key) <= MAX_KEY_CHARACTERS:
             raise InvalidRequest(
                 f"Idempotency-Key has {len(key)} characters; send 1 to {MAX_KEY_CHARACTERS}",
-                parameter=IDEMPOTENCY,
+                parameter=IDEMPOTENCY_HEADER,
             )
         place, asked = _digest([caller.key_id, key]), _digest(request)
         found = self._known.get(place) or self._under_way.get(place)
@@ -71,9 +74,11 @@ class RepeatedResponses:
         if found.request != asked:
             raise InvalidRequest(
                 f"Idempotency-Key {key!r} was used for another request; choose a new one",
-                parameter=IDEMPOTENCY,
+                parameter=IDEMPOTENCY_HEADER,
             )
-        return await found.join({CACHE_HEADER: "replayed"})
+        reply = await found.join()
+        same = {name: reply.headers[name] for name in SAME_FOR_ALL if name in reply.headers}
+        return replace(reply, headers={**same, CACHE_HEADER: "replayed"})
 
     def forget(self) -> int:
         """Drop every response, those under way too once they have ended; returns how many."""
@@ -95,7 +100,13 @@ class RepeatedResponses:
             if answer.is_complete and is_small and is_wanted:
                 self._known[place] = answer
 
-        shared = SharedAnswer(write, request=asked, outlives=True, finished=finished)
+        shared = SharedAnswer(
+            write,
+            request=asked,
+            given=Span(self._clock(), math.inf),
+            outlives=True,
+            finished=finished,
+        )
         self._under_way[place] = shared
         return shared
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 
 from infra.database.engine import Database
+from infra.database.quoting import missing
 from infra.database.response_tables import response as table
 from infra.database.response_tables import response_document as quoted
-from infra.errors import NotFound, TooLarge
+from infra.database.schema import file
+from infra.errors import Conflict, NotFound, TooLarge
+from retrieval.files import visible
 from service.callers import Caller
 from service.responses.turns import Message
 
@@ -27,28 +30,31 @@ class Stored:
     """Of the request, without those of earlier turns."""
     messages: Sequence[Message]
     """Of all turns, the answer of this one included."""
+    documents: tuple[str, ...] = ()
+    """Public ids of those that any of its turns may quote."""
 
 
 class ResponseStore:
-    """Keeps the newest responses; the oldest make room."""
+    """Keeps the newest responses of each tenant; its oldest make room."""
 
-    def __init__(self, database: Database, *, most: int, most_bytes: int) -> None:
+    def __init__(self, database: Database, *, most: Callable[[], int], most_bytes: int) -> None:
         """Take where they are kept.
 
         Args:
             database: at the current schema.
-            most: responses that are kept at most.
+            most: returns how many responses are kept at most of one tenant, or of one key without.
             most_bytes: of one response with all its turns; a longer conversation ends.
         """
         self._database = database
         self._most = most
         self._most_bytes = most_bytes
 
-    def put(self, stored: Stored, caller: Caller, *, documents: Sequence[str] = ()) -> None:
-        """Keep a response; `documents` are the ids of those it quotes.
+    def put(self, stored: Stored, caller: Caller) -> None:
+        """Keep a response.
 
         Raises:
             TooLarge: the conversation is longer than one may be.
+            Conflict: a document that it may quote is gone.
         """
         size = len(orjson.dumps([stored.body, stored.items, stored.messages]))
         if size > self._most_bytes:
@@ -57,6 +63,8 @@ class ResponseStore:
                 "begin a new one, or send store = false"
             )
         with self._database.write() as connection:
+            if gone := missing(self._database, connection, stored.documents):
+                raise Conflict(f"Document {min(gone)!r} was removed while the answer was written")
             number = connection.execute(
                 insert(table)
                 .values(
@@ -70,29 +78,44 @@ class ResponseStore:
                 )
                 .returning(table.c.number)
             ).scalar_one()
-            names = [{"response_number": number, "file_id": each} for each in set(documents)]
+            quotes = set(stored.documents)
+            names = [{"response_number": number, "file_id": each} for each in quotes]
             if names:
                 connection.execute(insert(quoted), names)
-            newest = select(table.c.number).order_by(table.c.number.desc()).limit(self._most)
-            connection.execute(delete(table).where(table.c.number.not_in(newest)))
+            own = _own(caller)
+            newest_too_many = (
+                select(table.c.number)
+                .where(*own)
+                .order_by(table.c.number.desc())
+                .offset(self._most())
+                .limit(1)
+                .scalar_subquery()
+            )
+            connection.execute(delete(table).where(*own, table.c.number <= newest_too_many))
 
     def get(self, id_: str, caller: Caller) -> Stored:
         """Return a response that the caller may see.
 
         Raises:
-            NotFound: there is none, or it is another tenant's.
+            NotFound: there is none, it is another tenant's, or it quotes what is not the caller's
+                to read.
         """
         with self._database.read() as connection:
             row = connection.execute(select(table).where(table.c.id == id_)).first()
-        if row is None or not _is_of(row, caller):
-            raise NotFound("response", id_)
-        return Stored(row.body, row.items, row.messages)
+            if row is None or not _is_of(row, caller):
+                raise NotFound("response", id_)
+            quotes = select(quoted.c.file_id).where(quoted.c.response_number == row.number)
+            documents = connection.execute(quotes.order_by(quoted.c.file_id)).scalars().all()
+            secret = select(file.c.id).where(file.c.id.in_(documents), ~visible(caller.access))
+            if connection.execute(secret.limit(1)).first():
+                raise NotFound("response", id_)
+        return Stored(row.body, row.items, row.messages, tuple(documents))
 
     def delete(self, id_: str, caller: Caller) -> None:
         """Remove a response; those that went on from it keep what they copied.
 
         Raises:
-            NotFound: there is none, or it is another tenant's.
+            NotFound: as `get`.
         """
         self.get(id_, caller)
         with self._database.write() as connection:
@@ -105,6 +128,12 @@ class ResponseStore:
             return int(
                 connection.execute(delete(table).where(table.c.number.in_(numbers))).rowcount
             )
+
+
+def _own(caller: Caller) -> list[ColumnElement[bool]]:
+    """Return which responses share a bound with the caller's."""
+    own = [table.c.tenant == caller.tenant]
+    return own if caller.tenant is not None else [*own, table.c.key_id == caller.key_id]
 
 
 def _is_of(row: Any, caller: Caller) -> bool:

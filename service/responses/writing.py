@@ -19,6 +19,7 @@ from service.errors import describe
 from service.gateway.answers import reason_of
 from service.gateway.replies import GatewayReply
 from service.responses.assembly import Assembly, Event
+from service.responses.store import Stored
 from service.responses.turns import Message, as_chat_body, as_messages
 from service.schemas.chat import Annotation
 from service.schemas.responses import ResponsesBody
@@ -36,16 +37,19 @@ class Draft:
     messages: Sequence[Message]
     """Of all turns so far, the request's included."""
     documents: tuple[str, ...] = ()
-    """Ids of the documents that it quotes."""
+    """Public ids of the documents that it may quote, in this turn or an earlier one."""
 
     @property
     def response(self) -> dict[str, Any]:
         return self.assembly.response
 
 
-def begin(body: ResponsesBody, earlier: Sequence[Message]) -> Draft:
-    """Return the response to a request before anything of it is written."""
-    messages = [*earlier, *as_messages(body.items)]
+def begin(body: ResponsesBody, earlier: Stored | None = None) -> Draft:
+    """Return the response to a request before anything of it is written.
+
+    It copies what was said in an `earlier` one, and so quotes what that one quotes.
+    """
+    messages = [*(earlier.messages if earlier else ()), *as_messages(body.items)]
     response: dict[str, Any] = {
         "id": new_id("resp_"),
         "object": "response",
@@ -76,7 +80,7 @@ def begin(body: ResponsesBody, earlier: Sequence[Message]) -> Draft:
         "user": body.user,
         "metadata": body.metadata or {},
     }
-    return Draft(Assembly(response), messages)
+    return Draft(Assembly(response), messages, earlier.documents if earlier else ())
 
 
 async def write_with_model(
@@ -165,7 +169,8 @@ async def _from_answer(
             case Retrieved():
                 results = [_result(passage) for passage in event.passages]
                 told = assembly.found(results if shows_results else None)
-                draft.documents = tuple(passage.document_id for passage in event.passages)
+                found = (passage.document_id for passage in event.passages)
+                draft.documents = tuple(dict.fromkeys((*draft.documents, *found)))
             case Text():
                 told = assembly.text(event.text)
             case Cited():

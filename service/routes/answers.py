@@ -39,6 +39,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 async def answer(
     body: AnswerBody,
     asked: Asked,
+    response: Response,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> AnswerOut | Response:
     """Answer a question from a collection's documents, with citations checked to the character.
@@ -48,14 +49,18 @@ async def answer(
     """
     question = body.as_question()
     if body.stream or "text/event-stream" in accept:
-        return EventStream(_frames(await begun(asked.stream(question))))
-    return AnswerOut.of(await asked.answer(question))
+        events = await begun(asked.stream(question))
+        return EventStream(_frames(events), headers=asked.headers)
+    answered = AnswerOut.of(await asked.answer(question))
+    response.headers.update(asked.headers)
+    return answered
 
 
 @router.post("/search")
-async def search(body: SearchBody, asked: Asked) -> SearchOut:
+async def search(body: SearchBody, asked: Asked, response: Response) -> SearchOut:
     """Return the passages that match best, with scores between 0 and 1."""
     result = await asked.search(body.collection, body.as_request())
+    response.headers.update(asked.headers)
     return SearchOut.of(body.collection, result)
 
 

@@ -38,7 +38,7 @@ def put(body: PutBudget, components: Parts) -> BudgetOut:
 @router.get("/budgets")
 def list_budgets(components: Parts) -> BudgetList:
     """List the budgets and how they stand."""
-    currency = components.settings.gateway.currency
+    currency = components.routes.current.settings.currency
     standings = components.budgets.standings()
     return BudgetList(data=[BudgetOut.of(each, currency=currency) for each in standings])
 
@@ -46,7 +46,7 @@ def list_budgets(components: Parts) -> BudgetList:
 @router.get("/budgets/{budget_id}")
 def get(budget_id: BudgetId, components: Parts) -> BudgetOut:
     """Return one budget and how it stands; calls under way are seen within a second."""
-    currency = components.settings.gateway.currency
+    currency = components.routes.current.settings.currency
     return BudgetOut.of(components.budgets.get(budget_id), currency=currency)
 
 
@@ -68,7 +68,7 @@ def usage(
     rows = report(components.database, by, since=since, until=until, limit=MAX_ROWS + 1)
     names = components.keys.names(row.key for row in rows if row.key)
     return UsageList(
-        currency=components.settings.gateway.currency,
+        currency=components.routes.current.settings.currency,
         data=[UsageRow.of(row, names=names) for row in rows[:MAX_ROWS]],
         has_more=len(rows) > MAX_ROWS,
     )

@@ -73,7 +73,7 @@ def get_model(model: str, components: Parts, seen: Own) -> Model:
 
 
 @router.post("/chat/completions", response_model=Completion, responses=STREAM)
-async def complete(body: ChatBody, asked: Asked) -> Completion | Response:
+async def complete(body: ChatBody, asked: Asked, response: Response) -> Completion | Response:
     """Answer the last user message; annotations and citations stand on the message.
 
     A request for a model of the gateway is passed on to its server, with whatever that takes.
@@ -83,10 +83,12 @@ async def complete(body: ChatBody, asked: Asked) -> Completion | Response:
     try:
         if body.stream:
             events = await begun(asked.stream(question))
-            return EventStream(_frames(reply, events, with_usage=body.wants_usage))
+            frames = _frames(reply, events, with_usage=body.wants_usage)
+            return EventStream(frames, headers=asked.headers)
         answer = await asked.answer(question)
     except NotFound as error:
         raise _as_model(error, body.model) from error
+    response.headers.update(asked.headers)
     return Completion.of(answer, model=reply.model, number=reply.id, created=reply.created)
 
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from infra.contracts import Embedder, Vectors
 from infra.errors import InvalidRequest, NotFound
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["models"], route_class=StrictRoute, respo
 
 @router.post("/embeddings")
 async def embed(
-    body: EmbeddingsBody, caller: Asking, asked: Asked, components: Parts
+    body: EmbeddingsBody, caller: Asking, asked: Asked, components: Parts, response: Response
 ) -> Embeddings:
     """Embed texts: by the model that search uses, `local/embedder`, or by a route of the gateway.
 
@@ -40,15 +40,31 @@ async def embed(
     """
     caller.require_model(body.model)
     _require_model(body.model, LOCAL_EMBEDDER, components)
-    return await asked.work(lambda: _embed(body, components.embedder))
+    made = await asked.work(
+        lambda: _embed(body, components.embedder),
+        model=LOCAL_EMBEDDER,
+        texts=body.texts,
+        used=lambda done: done.usage.total_tokens,
+    )
+    response.headers.update(asked.headers)
+    return made
 
 
 @router.post("/rerank")
-async def rerank(body: RerankBody, caller: Asking, asked: Asked, components: Parts) -> Ranking:
+async def rerank(
+    body: RerankBody, caller: Asking, asked: Asked, components: Parts, response: Response
+) -> Ranking:
     """Score documents against a query, best first: by `local/reranker`, or by a route."""
     caller.require_model(body.model)
     _require_model(body.model, LOCAL_RERANKER, components)
-    return await asked.work(lambda: _rerank(body, components))
+    ranking = await asked.work(
+        lambda: _rerank(body, components),
+        model=LOCAL_RERANKER,
+        texts=[body.query, *body.texts],
+        used=lambda done: done.usage.total_tokens,
+    )
+    response.headers.update(asked.headers)
+    return ranking
 
 
 def _embed(body: EmbeddingsBody, embedder: Embedder) -> Embeddings:
@@ -105,4 +121,4 @@ def _rerank(body: RerankBody, components: Components) -> Ranking:
 def _require_model(name: str, known: str, components: Components) -> None:
     """Tell of the models there are; routes of the gateway have been looked for before."""
     if name != known:
-        raise NotFound("model", name, among=[known, *components.settings.gateway.routes])
+        raise NotFound("model", name, among=[known, *components.routes.current.routes])

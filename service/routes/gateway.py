@@ -9,11 +9,15 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.errors import Conflict, InvalidConfiguration
 from service.bodies import StrictRoute
-from service.dependencies import Asking, Parts
+from service.dependencies import Operator, Parts
 from service.schemas.shared import OPENAI_ERRORS
 
 router = APIRouter(
-    prefix="/v1/gateway", tags=["gateway"], route_class=StrictRoute, responses=OPENAI_ERRORS
+    prefix="/v1/gateway",
+    tags=["gateway"],
+    route_class=StrictRoute,
+    responses=OPENAI_ERRORS,
+    dependencies=[Operator],
 )
 
 
@@ -45,9 +49,8 @@ class Replicas(BaseModel):
 
 
 @router.post("/reload")
-async def reload(components: Parts, caller: Asking) -> Reloaded:
+async def reload(components: Parts) -> Reloaded:
     """Read the settings anew; requests under way are not touched, wrong settings change nothing."""
-    caller.require("admin")
     try:
         return Reloaded.model_validate(await components.routes.reload())
     except InvalidConfiguration as error:
@@ -55,8 +58,7 @@ async def reload(components: Parts, caller: Asking) -> Reloaded:
 
 
 @router.get("/replicas")
-async def list_replicas(components: Parts, caller: Asking) -> Replicas:
+async def list_replicas(components: Parts) -> Replicas:
     """List the model servers with what runs and waits there, and their breakers."""
-    caller.require("admin")
     found = components.routes.current.snapshot()
     return Replicas(data=[Replica.model_validate(item) for item in found])

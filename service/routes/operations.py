@@ -24,6 +24,7 @@ class PartStates(BaseModel):
     database: State
     views: State
     embedder: State
+    budgets: State
 
 
 class Readiness(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,22 +10,22 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.exc import StatementError
 
-from infra.errors import InvalidRequest, NotFound, TooLarge
+from infra.errors import InvalidRequest, NotFound, RagstoneError, TooLarge
 from infra.expectations.recognizers import mask
 from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
-from service.gateway.cache import IDEMPOTENCY
-from service.gateway.opening import Origin
+from service.gateway.opening import IDEMPOTENCY_HEADER, Origin
 from service.gateway.replies import GatewayReply, whole
 from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
 from service.responses.conversing import continued, said_before, said_now
 from service.responses.store import Stored
-from service.responses.turns import Message, as_question, output_messages
+from service.responses.turns import as_question, output_messages
 from service.responses.writing import (
     Complete,
     Draft,
@@ -38,6 +39,8 @@ from service.schemas.responses import ItemList, ResponseOut, ResponsesBody
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
 from service.streaming import EventStream, begun, frame
 from service.wiring import Components
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(
     prefix="/v1/responses", tags=["responses"], route_class=StrictRoute, responses=OPENAI_ERRORS
@@ -55,18 +58,24 @@ async def create(
     body.refuse_unsupported()
     earlier = await in_thread(lambda: _earlier(components, body, caller))
     draft = begin(body, earlier)
-    events = _events(draft, body, asked, _complete(components, request, caller))
+    limits: dict[str, str] = {}
+    events = _events(draft, body, asked, _complete(components, request, caller, draft, limits))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
     if body.conversation_id is not None:
         events = continued(events, lambda: _continue(components, draft, body, caller))
-    key = request.headers.get(IDEMPOTENCY)
+
+    async def write() -> GatewayReply:
+        reply = await _written(draft, events, is_stream=bool(body.stream))
+        return replace(reply, headers={**reply.headers, **asked.headers, **limits})
+
+    key = request.headers.get(IDEMPOTENCY_HEADER)
     if key is None:
-        return await _as_response(await _written(draft, events, is_stream=bool(body.stream)))
+        return await _as_response(await write())
     reply = await components.repeated_responses.run(
         key,
         body.model_dump(mode="json"),
-        lambda: _written(draft, events, is_stream=bool(body.stream)),
+        write,
         caller=caller,
         has_failed=lambda: draft.response["status"] == "failed",
     )
@@ -123,6 +132,7 @@ def _events(
         text=text,
         collection=body.model.removeprefix(MODEL_PREFIX),
         history=history,
+        quoted=draft.documents,
         max_tokens=body.max_output_tokens,
         parameter="input",
     )
@@ -141,42 +151,61 @@ def _events(
     )
 
 
-def _complete(components: Components, request: Request, caller: Caller) -> Complete:
+def _complete(
+    components: Components, request: Request, caller: Caller, draft: Draft, limits: dict[str, str]
+) -> Complete:
+    """Return what asks a model; `limits` are filled with what its answer says of them."""
+
     async def complete(body: dict[str, Any]) -> GatewayReply:
         state = request.scope["state"]
         headers = dict(request.headers)
-        headers.pop(IDEMPOTENCY, None)  # the response is what is repeated, not its completion
-        if "traceparent" in state:
-            headers["traceparent"] = state["traceparent"]
-        origin = Origin(state["request_id"], headers)
+        headers.pop(IDEMPOTENCY_HEADER, None)  # the response is repeated, not its completion
+        origin = Origin(
+            state["request_id"],
+            headers,
+            parent=state.get("traceparent"),
+            documents=tuple(draft.documents),
+        )
         try:
-            return await components.within.chat(body, caller=caller, origin=origin)
+            reply = await components.within.chat(body, caller=caller, origin=origin)
         except InvalidRequest as error:
             error.parameter = "input" if error.parameter == "messages" else error.parameter
             raise
+        named = reply.headers.items()
+        limits.update({name: each for name, each in named if name.startswith("x-ratelimit-")})
+        return reply
 
     return complete
 
 
 async def _kept(
-    events: AsyncGenerator[Event, None], store: Callable[[], None]
+    events: AsyncGenerator[Event, None], store: Callable[[], bool]
 ) -> AsyncGenerator[Event, None]:
-    """Store the response before its last event is told: who has seen the end can go on from it."""
+    """Store the response before its last event is told: who has seen the end can go on from it.
+
+    One that cannot be stored was paid for all the same: it is told, and says that it is not stored.
+    """
     async with aclosing(events):
         async for event in events:
             if event["type"] in {"response.completed", "response.incomplete"}:
-                await in_thread(store)
+                event["response"]["store"] = await in_thread(store)
             yield event
 
 
-def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
+def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> bool:
     items = [
         {"id": f"item_{at}", **item.model_dump(mode="json", exclude_none=True)}
         for at, item in enumerate(body.items)
     ]
     messages = [*draft.messages, *output_messages(draft.response["output"])]
-    stored = Stored(draft.response, items, messages)
-    components.responses.put(stored, caller, documents=draft.documents)
+    stored = Stored(draft.response, items, messages, draft.documents)
+    try:
+        components.responses.put(stored, caller)
+    except (RagstoneError, StatementError) as error:
+        why = error.message if isinstance(error, RagstoneError) else type(error.orig).__name__
+        logger.warning("response %s is not stored: %s", draft.response["id"], why)
+        draft.response["store"] = False
+    return bool(draft.response["store"])
 
 
 def _continue(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
@@ -185,17 +214,17 @@ def _continue(components: Components, draft: Draft, body: ResponsesBody, caller:
     components.conversations.append(caller, str(body.conversation_id), said)
 
 
-def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> list[Message]:
+def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored | None:
     if body.conversation_id is not None:
         return said_before(components.conversations, caller, body.conversation_id)
     if body.previous_response_id is None:
-        return []
-    messages = list(components.responses.get(body.previous_response_id, caller).messages)
+        return None
+    earlier = components.responses.get(body.previous_response_id, caller)
     limit = components.settings.server.max_body_bytes
-    size = sum(len(str(message.get("content"))) for message in messages)
+    size = sum(len(str(message.get("content"))) for message in earlier.messages)
     if size > limit:
         raise TooLarge(f"The conversation has {size:,} characters; begin a new one")
-    return messages
+    return earlier
 
 
 async def _written(
@@ -218,9 +247,7 @@ async def _as_response(reply: GatewayReply) -> Response:
     if reply.is_whole:
         body = b"".join([piece async for piece in _pieces(reply)])
         return Response(body, headers=own, media_type="application/json")
-    response = EventStream(_pieces(reply))
-    response.headers.update(own)
-    return response
+    return EventStream(_pieces(reply), headers=own)
 
 
 async def _pieces(reply: GatewayReply) -> AsyncGenerator[bytes, None]:

@@ -113,7 +113,7 @@ def delete(store: Store, components: Parts, seen: Own) -> Deleted:
 
 
 @router.post("/{vector_store_id}/search")
-async def search(body: SearchStore, store: Store, asked: Asked) -> FoundPage:
+async def search(body: SearchStore, store: Store, asked: Asked, response: Response) -> FoundPage:
     """Return the passages that match best; of several queries, each passage's best score counts."""
     options = body.ranking_options
     request = SearchRequest(
@@ -131,6 +131,7 @@ async def search(body: SearchStore, store: Store, asked: Asked) -> FoundPage:
             known = best.get(passage.chunk_id)
             if known is None or passage.score > known.score:
                 best[passage.chunk_id] = passage
+    response.headers.update(asked.headers)
     ranked = sorted(best.values(), key=lambda passage: (-passage.score, passage.chunk_id))
     return FoundPage(
         search_query=body.queries(),

@@ -149,8 +149,13 @@ class Engines:
         folder = self._root / name
         if not _runs(folder):
             raise NotFound("running engine", name, among=running(self._root))
-        state, key = read_state(folder), read_plan(folder).key
-        replicas = tuple(ReplicaStatus(each, _load(each, key)) for each in state.replicas)
+        plan = read_plan(folder)
+        try:
+            state = read_state(folder)
+        except NotFound:  # its supervisor is being started, and has not written anything yet
+            expected = (ReplicaState(index) for index in range(plan.engine.replicas))
+            return Status(name, True, tuple(ReplicaStatus(each, None) for each in expected))
+        replicas = tuple(ReplicaStatus(each, _load(each, plan.key)) for each in state.replicas)
         return Status(name, not Process.parse(state.supervisor).is_gone, replicas)
 
     def logs(self, name: str, *, replica: int = 0, lines: int = 100) -> str:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+MAX_DOUBLINGS = 10
+"""Of the first pause, which is beyond the longest long before: 2.0**1024 is no number."""
 SOUND_SECONDS = 60.0
 """A process that was ready for so long is started again at once when it ends."""
 LOOK_SECONDS = 0.5
@@ -90,6 +92,7 @@ class Replica:
 
     def _note_failed_start(self, error: OSError) -> None:
         self.state.last_exit = f"cannot be started: {error}"
+        self.state.started = self.state.ready = None
         logger.error("replica %d %s", self.state.index, self.state.last_exit)
 
     async def _watch(self, process: Process) -> None:
@@ -167,7 +170,7 @@ class Replica:
         ready = self.state.ready
         if ready is not None and time.time() - ready >= SOUND_SECONDS:
             self._failures = 0
-        seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**self._failures)
+        seconds = pause_seconds(self._failures)
         self._failures += 1
         self._enter("waiting", pid=None, restarts=self.state.restarts + 1)
         logger.warning("replica %d is started again in %.0f s", self.state.index, seconds)
@@ -194,6 +197,12 @@ class Replica:
                 probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
             return port
+
+
+def pause_seconds(failures: int) -> float:
+    """Return how long to wait before a replica that failed so often in a row starts again."""
+    doublings = min(failures, MAX_DOUBLINGS)
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**doublings)
 
 
 def log_of(folder: Path, index: int) -> Path:

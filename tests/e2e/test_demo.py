@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -138,3 +139,20 @@ def test_demo_leaves_the_users_own_data_alone(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert not (tmp_path / ".ragstone").exists()
+
+
+def test_shipped_suite_passes_over_the_demo(report: Any, folder: Path) -> None:
+    words = [PROGRAM, "eval", "run", "demo", "--json"]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+        env={**os.environ, "RAGSTONE_DATA_FOLDER": str(folder)},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["verdict"] == "pass"
+    assert len(found["decisions"]) == 4
+    assert found["failures"] == 0

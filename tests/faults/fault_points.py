@@ -13,6 +13,7 @@ Operation: TypeAlias = Literal["ingest", "checkpoint", "compaction", "swap", "de
 Moment: TypeAlias = Literal["before", "after"]
 COMMIT = "infra.database.engine:Database.write"
 """Before or after the end of a transaction, not of the call."""
+AROUND_TRANSACTIONS = (COMMIT, "retrieval.commit:", "retrieval.builds:", "retrieval.build_state:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,11 @@ class Point:
     moment: Moment
     where: str
     """`module:name`, as the module that makes the call knows it."""
+
+    @property
+    def is_around_transaction(self) -> bool:
+        """Whether the database is in the middle of something there, or has just ended it."""
+        return self.where.startswith(AROUND_TRANSACTIONS)
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.moment} {self.where}"

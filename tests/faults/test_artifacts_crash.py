@@ -17,8 +17,8 @@ from infra.artifacts.gc import Policy
 from infra.artifacts.publishing import Surroundings
 from infra.artifacts.store import ArtifactStore
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import StorageFailed
+from migrated import put_schema
 
 NOW = Policy(grace=timedelta(0), trash=timedelta(0))
 LARGE = os.urandom(300 * 1024)
@@ -57,11 +57,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "empty.db"
-    database = Database(f"sqlite:///{path}")
-    upgrade(database)
-    database.close()
-    return path
+    return put_schema(tmp_path_factory.mktemp("template") / "empty.db")
 
 
 @pytest.fixture

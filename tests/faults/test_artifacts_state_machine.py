@@ -26,7 +26,7 @@ from infra.artifacts.gc import Policy
 from infra.artifacts.publishing import Surroundings
 from infra.artifacts.store import ArtifactStore
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
+from migrated import put_schema
 
 NAME = "dataset/d"
 CONTENTS = {
@@ -205,10 +205,7 @@ class Machine(RuleBasedStateMachine):
     ],
 )
 def test_no_sequence_of_crashing_operations_loses_a_version(tmp_path: Path, size: str) -> None:
-    template = tmp_path / "template.db"
-    database = Database(f"sqlite:///{template}")
-    upgrade(database)
-    database.close()
+    template = put_schema(tmp_path / "template.db")
     runs = count()
 
     def make() -> Machine:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,31 +69,49 @@ def kill_settings(database_url: str, tmp_path: Path) -> Settings:
     )
 
 
-@pytest.mark.parametrize(
-    "kills",
-    [
-        pytest.param(len(POINTS), id="short"),
-        pytest.param(1000, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
-    ],
-)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_state_is_the_last_acknowledged_one_after_a_kill_at_any_point(
-    kills: int, kill_settings: Settings, tmp_path: Path
+    kill_settings: Settings, tmp_path: Path
 ) -> None:
     assert len(set(POINTS)) == len(POINTS) >= 50
+    _kill_at(POINTS, kill_settings, tmp_path, kills=len(POINTS))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_state_is_the_last_acknowledged_one_after_a_kill_around_postgresql(
+    kill_settings: Settings, tmp_path: Path
+) -> None:
+    """At the points around transactions; the others are between files, whatever the database."""
+    points = [point for point in POINTS if point.is_around_transaction]
+    assert len(points) >= 20
+    _kill_at(points, kill_settings, tmp_path, kills=len(points))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_state_is_the_last_acknowledged_one_after_a_thousand_kills(
+    kill_settings: Settings, tmp_path: Path
+) -> None:
+    _kill_at(POINTS, kill_settings, tmp_path, kills=1000)
+
+
+def _kill_at(
+    points: Sequence[Point], kill_settings: Settings, tmp_path: Path, *, kills: int
+) -> None:
     chance = random.Random(kills)
     orders = Orders(kill_settings, tmp_path / "documents", chance)
     state = _filled(kill_settings, tmp_path / "documents")
     hit: Counter[Point] = Counter()
     with _nursery() as send:
         for turn in range(kills):
-            point = POINTS[turn % len(POINTS)]
+            point = points[turn % len(points)]
             for attempt in range(4):
                 told = _told(send(orders.next(point, state, attempt=attempt)), state)
                 state = _reopened(kill_settings, tmp_path / "opened", told.possible)
                 if told.is_killed:
                     hit[point] += 1
                     break
-    assert hit == Counter(POINTS[turn % len(POINTS)] for turn in range(kills))
+    assert hit == Counter(points[turn % len(points)] for turn in range(kills))
 
 
 class Orders:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import serving
+from running_server import serving
 
 FILES = 60
 KILLS = 2
@@ -36,9 +36,9 @@ def upload(client: httpx.Client, number: int) -> str:
 
 def test_a_killed_service_reads_the_rest_after_its_restart(tmp_path: Path) -> None:
     chance = random.Random(7)
-    data, url = tmp_path / "data", ""
+    url = ""
     for kill in range(KILLS + 1):
-        with serving(data, tmp_path / f"{kill}.log") as client:
+        with serving(tmp_path) as client:
             if not url:
                 client.post("/vector_stores", json={"name": "rules"})
                 ids = [upload(client, number) for number in range(FILES)]
@@ -65,9 +65,7 @@ def test_a_killed_service_reads_the_rest_after_its_restart(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_service_without_a_worker_leaves_the_reading_to_one(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    variables = {"RAGSTONE_JOBS__IN_PROCESS": "false"}
-    with serving(data, tmp_path / "server.log", **variables) as client:
+    with serving(tmp_path, RAGSTONE_JOBS__IN_PROCESS="false") as client:
         client.post("/vector_stores", json={"name": "rules"})
         body = {"file_id": upload(client, 1)}
         client.post("/vector_stores/rules/files", json=body)
@@ -76,7 +74,7 @@ def test_a_service_without_a_worker_leaves_the_reading_to_one(tmp_path: Path) ->
         assert client.get(f"/jobs/{job['id']}").json()["state"] == "queued"
         environment = {
             **os.environ,
-            "RAGSTONE_DATA_FOLDER": str(data),
+            "RAGSTONE_DATA_FOLDER": str(tmp_path / "data"),
             "RAGSTONE_RETRIEVAL__EMBEDDER": "hashing",
         }
         worker = subprocess.Popen(

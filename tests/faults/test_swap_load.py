@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import serving
+from running_server import serving
 
 DOCUMENTS = 6
 ASKERS = 3
@@ -27,7 +27,7 @@ QUESTION = "which gate has bolt 7"
 def test_no_question_fails_and_no_answer_is_mixed_while_a_service_swaps(
     rollbacks: int, tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "data", tmp_path / "log") as client:
+    with serving(tmp_path) as client:
         client.post("/vector_stores", json={"name": "gates"}).raise_for_status()
         for number in range(DOCUMENTS):
             _add(client, number)

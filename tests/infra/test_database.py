@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
+from infra.database.migrate import MIGRATIONS, head, upgrade
 from infra.database.schema import doomed_blob, metadata
 from infra.errors import InvalidConfiguration, StorageFailed
 
@@ -30,17 +31,51 @@ def test_migrations_give_the_schema_that_the_code_declares(database: Database) -
         assert compare_metadata(context, metadata) == []
 
 
+def test_empty_database_is_brought_to_the_current_schema(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    upgrade(database)
+    with database.read() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == head()
+    assert _digests(database) == []
+    database.close()
+
+
 def test_migrating_twice_changes_nothing(database: Database) -> None:
     upgrade(database)
 
 
-def test_processes_that_start_together_migrate_once(database_url: str) -> None:
+def test_files_of_migrations_are_named_by_their_revisions_in_order() -> None:
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    assert head() == scripts.get_current_head()
+    names = [Path(each.path).name for each in scripts.walk_revisions()]
+    assert names == sorted(names, reverse=True)
+    assert len(names) >= 16
+    assert all(
+        name.startswith(f"{each.revision}_")
+        for name, each in zip(names, scripts.walk_revisions(), strict=True)
+    )
+
+
+def test_database_that_is_current_is_opened_without_loading_migrations(
+    database: Database, database_url: str
+) -> None:
+    script = (
+        "import sys; from infra.database.engine import Database;"
+        "from infra.database.migrate import upgrade; upgrade(Database(sys.argv[1]));"
+        "assert not {'alembic', 'mako'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, database_url], check=True)
+
+
+def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
     script = (
         "import sys; from infra.database.engine import Database;"
         "from infra.database.migrate import upgrade; upgrade(Database(sys.argv[1]))"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", script, database_url], stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", script, empty_database_url], stderr=subprocess.PIPE)
         for _ in range(4)
     ]
     for process in processes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +14,10 @@ import pytest
 from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
 from infra.errors import NotFound, StorageFailed
+from migrated import put_schema
+from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue
 from monitoring.interactions import Interactions, Query
+from standing_documents import remove, stand
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -31,6 +36,7 @@ def made(number: int, **more: Any) -> Interaction:
 
 
 def test_what_is_added_can_be_read_after_a_flush(database: Database) -> None:
+    stand(database, "file-a", "file-b")
     log = Interactions(database)
     item = made(1, documents=("file-a", "file-b"), content={"question": "Why?"}, support=0.4)
     log.add(item)
@@ -68,6 +74,7 @@ def test_a_query_narrows_by_time_tenant_and_tag(database: Database) -> None:
 
 
 def test_erasing_a_document_removes_its_quotes_and_keeps_the_numbers(database: Database) -> None:
+    stand(database, "file-a", "file-b")
     log = Interactions(database)
     log.add(made(1, documents=("file-a",), content={"answer": "the secret"}))
     log.add(made(2, documents=("file-b",), content={"answer": "something else"}))
@@ -78,6 +85,7 @@ def test_erasing_a_document_removes_its_quotes_and_keeps_the_numbers(database: D
 
 
 def test_deleting_removes_rows_and_their_documents(database: Database) -> None:
+    stand(database, "file-a")
     log = Interactions(database)
     log.add(made(1, documents=("file-a",)))
     log.add(made(9))
@@ -87,16 +95,111 @@ def test_deleting_removes_rows_and_their_documents(database: Database) -> None:
     assert log.erase_content(["file-a"]) == 0
 
 
-def test_a_full_log_counts_what_it_drops(database: Database) -> None:
-    log = Interactions(database, capacity=3)
+def test_what_quotes_a_document_that_is_gone_is_kept_without_its_words(database: Database) -> None:
+    stand(database, "file-a", "file-b")
+    log = Interactions(database)
+    log.add(made(1, documents=("file-a", "file-b"), content={"answer": "the secret"}))
+    log.add(made(2, documents=("file-b",), content={"answer": "something else"}))
+    remove(database, "file-a")  # and its quotes were looked for before these were written
+    log.flush()
+    assert log.get("answer-1").content is None
+    assert log.get("answer-1").usage == Usage(12, 3)
+    assert log.get("answer-2").content == {"answer": "something else"}
+
+
+@pytest.mark.parametrize(
+    ("queue", "kept"),
+    [
+        (InteractionQueue(capacity=3), 3),
+        (InteractionQueue(capacity_bytes=4 * PLAIN_BYTES), 4),
+    ],
+)
+def test_a_full_log_counts_what_it_drops(
+    database: Database, queue: InteractionQueue, kept: int
+) -> None:
+    dropped: Counter[str] = Counter()
+    log = Interactions(database, queue=queue, count_dropped=lambda why: dropped.update([why]))
     for number in range(5):
         log.add(made(number))
     log.flush()
-    assert log.dropped == 2
-    assert len(log.find(Query())) == 3
+    assert dropped == {"full": 5 - kept}
+    assert len(log.find(Query())) == kept
+    log.add(made(9))  # there is room again
+    log.flush()
+    assert dropped == {"full": 5 - kept}
 
 
-def test_what_the_database_refuses_is_kept_in_order(tmp_path: Any) -> None:
+def test_the_bytes_of_content_count(database: Database) -> None:
+    dropped: Counter[str] = Counter()
+    queue = InteractionQueue(capacity_bytes=10 * PLAIN_BYTES)
+    log = Interactions(database, queue=queue, count_dropped=lambda why: dropped.update([why]))
+    log.add(made(1, content={"answer": "x" * 10 * PLAIN_BYTES}))
+    log.add(made(2, content={"answer": "x" * 8 * PLAIN_BYTES}))
+    log.flush()
+    assert dropped == {"full": 1}
+    assert [item.id for item in log.find(Query())] == ["answer-2"]
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "a time that is none": {"at": 7},
+    "nothing where something must be": {"status": None},
+    "a number that no column holds": {"status": -(2**70)},
+    "content that is no JSON": {"content": {"answer": object()}},
+    "half a surrogate pair": {"tenant": "canary\ud800"},
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_one_bad_interaction_keeps_no_other_from_being_written(
+    database: Database, bad: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    dropped: Counter[str] = Counter()
+    log = Interactions(
+        database, flush_seconds=0.01, count_dropped=lambda why: dropped.update([why])
+    )
+    log.start()
+    for number in range(3):
+        log.add(made(number))
+    log.add(replace(made(7, tenant="canary-tenant"), **bad))
+    log.add(made(8))
+    log.stop()
+    assert [item.id for item in log.find(Query())] == [
+        "answer-8",
+        "answer-2",
+        "answer-1",
+        "answer-0",
+    ]
+    assert dropped == {"refused": 1}
+    assert "did not take" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_what_is_too_long_or_too_large_is_brought_within_bounds(database: Database) -> None:
+    log = Interactions(database)
+    item = made(1, cached_tokens=2**31, cost_nano=2**70, tag="t" * 70, error="a\x00b")
+    log.add(replace(item, model="m" * 300, usage=Usage(2**40, 2**90)))
+    log.flush()
+    kept = log.get("answer-1")
+    assert (kept.model, kept.tag) == ("m" * 255, "t" * 64)
+    assert kept.usage == Usage(2**31 - 1, 2**31 - 1)
+    assert (kept.cached_tokens, kept.cost_nano) == (2**31 - 1, 2**63 - 1)
+    assert kept.error == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_what_was_written_before_a_connection_broke_is_written_once(database: Database) -> None:
+    log = Interactions(database)
+    log.add(made(1, tag="first"))
+    log.flush()
+    log.add(made(1, tag="again"))
+    log.add(made(2))
+    log.flush()
+    assert [(item.id, item.tag) for item in log.find(Query())] == [
+        ("answer-2", ""),
+        ("answer-1", "first"),
+    ]
+
+
+def test_what_a_database_that_is_down_does_not_take_is_kept_in_order(tmp_path: Any) -> None:
     class Failing(Database):
         is_down = True
 
@@ -107,12 +210,7 @@ def test_what_the_database_refuses_is_kept_in_order(tmp_path: Any) -> None:
             with super().write(**options) as connection:
                 yield connection
 
-    from infra.database.migrate import upgrade
-
-    plain = Database(f"sqlite:///{tmp_path / 'test.db'}")
-    upgrade(plain)
-    plain.close()
-    database = Failing(f"sqlite:///{tmp_path / 'test.db'}")
+    database = Failing(f"sqlite:///{put_schema(tmp_path / 'test.db')}")
     log = Interactions(database)
     for number in range(3):
         log.add(made(number))

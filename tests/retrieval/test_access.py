@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ class World:
         request = SearchRequest(
             "gate wall moat", limit=50, filter=chosen, mode=mode, access=access, smoothing=0.0
         )
+        self.components.views.get(self.collection).checkpoint(at_least=1)  # builds structures
         try:
             result = self.components.retriever.search(self.collection, request)
         except InvalidFilter:
@@ -155,7 +157,7 @@ def has_all_fields(world: World, access: Access | None, raw: Any) -> bool:
     )
 
 
-@pytest.fixture(params=["exact", "local", "milvus"])
+@pytest.fixture(params=["exact", "local", "hnsw", "ivf", "milvus"])
 def world(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -163,6 +165,7 @@ def world(
 ) -> World:
     if request.param == "milvus":
         pytest.importorskip("milvus_lite")
+    is_forced = request.param in ("hnsw", "ivf")
     opened = open_components(
         load_settings(
             data_folder=tmp_path / "data",
@@ -170,7 +173,8 @@ def world(
                 "embedder": "hashing",
                 "chunk_tokens": 60,
                 "chunk_overlap_tokens": 10,
-                "index": request.param,
+                "index": "local" if is_forced else request.param,
+                "index_options": {"type": request.param, "exact_below": 1} if is_forced else {},
             },
         )
     )
@@ -232,6 +236,7 @@ def test_one_percent_filter_finds_what_the_exact_index_finds(
     ]
     for each in (index, exact):
         each.apply(changes)
+    index.checkpoint()
     allowed = np.sort(generator.choice(np.arange(1, 1001), 10, replace=False)).astype(np.int64)
     for query in vectors[:20].astype(np.float32):
         mine = index.dense(query, 10, documents=allowed)
@@ -308,6 +313,53 @@ def test_source_of_another_tenant_is_skipped(components: Components, tmp_path: P
         "acme",
         ("group:board",),
     )
+
+
+@pytest.mark.parametrize(
+    ("whose", "kept", "code"),
+    [
+        (Readers("acme", ("group:board",)), ("group:board",), None),
+        (Readers("bolt"), (), "other_tenant"),
+    ],
+)
+def test_list_holds_though_another_writer_brought_the_same_bytes_first(
+    components: Components,
+    tmp_path: Path,
+    whose: Readers,
+    kept: tuple[str, ...],
+    code: str | None,
+) -> None:
+    into = components.collections.create("shared", components.recipe())
+    path = tmp_path / "a.txt"
+    path.write_text("The moat is deep.")
+
+    def slow() -> Iterator[Source]:
+        yield Source("test:a", path, "a.txt", {}, whose)
+        time.sleep(0.5)  # it is read, and not yet written
+        faster = Source("test:a", path, "a.txt", {}, Readers("acme"))
+        list(components.ingester.ingest(into, [faster]))
+
+    skipped = [
+        event for event in components.ingester.ingest(into, slow()) if hasattr(event, "code")
+    ]
+    assert [event.code for event in skipped] == ([code] if code else [])
+    stored = components.documents.of_source(into, "test:a")
+    assert stored is not None
+    assert stored.readers == Readers("acme", kept)
+
+
+def test_changed_document_of_a_tenants_collection_keeps_its_list(
+    components: Components, tmp_path: Path
+) -> None:
+    own = components.collections.create("own", components.recipe(), tenant="acme")
+    path = tmp_path / "a.txt"
+    for text in ("The moat is deep.", "The moat is deeper."):
+        path.write_text(text)
+        source = Source("test:a", path, "a.txt", {}, Readers(None, ("group:board",)))
+        list(components.ingester.ingest(own, [source]))
+    stored = components.documents.of_source(own, "test:a")
+    assert stored is not None
+    assert (stored.version, stored.readers) == (2, Readers("acme", ("group:board",)))
 
 
 def test_collection_of_a_tenant_takes_its_documents_only(

@@ -31,7 +31,7 @@ from retrieval.indexes._calibration import Sample, calibrated
 from retrieval.indexes._candidates import Candidates, built
 from retrieval.indexes._dense import Dense
 from retrieval.indexes._options import Options
-from retrieval.indexes._piece import Piece
+from retrieval.indexes._piece import Piece, _among
 from retrieval.indexes._settling import is_settled, settled
 from retrieval.indexes.local import LocalIndex, build
 
@@ -634,3 +634,15 @@ def test_killed_at_any_moment_of_a_build_the_index_reopens_sound(tmp_path: Path,
 def _durable(line: str, before: int) -> int:
     said: Sequence[str] = line.split()
     return int(said[1]) if said[:1] == ["durable"] and len(said) == 2 else before
+
+
+@given(
+    numbers=st.lists(st.integers(1, 60), max_size=40),
+    chosen=st.sets(st.integers(1, 60) | st.integers(10**9, 10**9 + 5), max_size=20),
+)
+def test_rows_of_chosen_documents_are_those_that_numpy_finds(
+    numbers: list[int], chosen: set[int]
+) -> None:
+    held = np.array(numbers, dtype=np.int64)
+    documents = np.array(sorted(chosen), dtype=np.int64)
+    assert _among(held, documents).tolist() == np.isin(held, documents).tolist()

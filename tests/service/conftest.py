@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from infra.settings import Settings, load_settings
+from migrated import put_schema
 from service.app import create_app
 from service.wiring import Components
 
@@ -23,6 +24,8 @@ def fast_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings with the fakes, on SQLite; keyword arguments replace sections."""
 
     def build(**sections: Any) -> Settings:
+        if not (data := tmp_path / "data" / "ragstone.db").exists():
+            put_schema(data)
         return load_settings(
             **{
                 "data_folder": tmp_path / "data",

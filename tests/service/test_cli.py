@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from infra.settings import Settings, load_settings
@@ -183,6 +185,7 @@ def test_init_writes_settings_that_load() -> None:
     written = tomllib.loads(text)
     assert written.pop("server") == {"host": "127.0.0.1", "port": 9001}
     assert {"retrieval", "loading", "generation", "jobs", "logging"} <= set(written)
+    assert written.pop("gateway") == {"key_limits": {}}
     assert not any(written.values()), "all else is commented out"
     assert load_settings().server.port == 9001
     assert Path("ragstone.toml").stat().st_mode & 0o077 == 0
@@ -210,8 +213,19 @@ def test_written_settings_mention_every_key_and_its_default(
     defaults = {setting.key: setting.default for setting in every_setting()}
     chosen = {key: value for key, value in defaults.items() if value is not None}
     text = write_toml(chosen)
+    assert set(defaults) == set(keys_of(Settings, ""))
+    assert "gateway.key_limits.tokens_per_minute" in defaults
+    assert "\n[gateway.key_limits]\n# In each process that serves.\n# requests_per_minute" in text
     assert Settings(**tomllib.loads(text)).model_dump() == Settings().model_dump()
     assert len(chosen) > 20
+
+
+def keys_of(model: type[BaseModel], section: str) -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from keys_of(info.annotation, f"{section}{name}.")
+        else:
+            yield f"{section}{name}"
 
 
 @pytest.mark.parametrize(
@@ -235,6 +249,34 @@ def test_doctor_says_what_to_mend() -> None:
     result = run("doctor", code=1)
     assert "fail" in result.stdout
     assert "server.prot" in result.stdout
+
+
+ROUTE = """
+[gateway.upstreams.gpu]
+urls = ["http://127.0.0.1:9"]
+
+[gateway.routes.writer]
+targets = [{{ upstream = "{upstream}" }}]
+
+[generation]
+model = "{model}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("upstream", "model", "said"),
+    [("cpu", "writer", "upstream 'cpu', which is not there"), ("gpu", "writr", "'writr', which")],
+)
+def test_a_wrong_route_is_told_in_one_line(upstream: str, model: str, said: str) -> None:
+    Path("ragstone.toml").write_text(ROUTE.format(upstream=upstream, model=model), "utf-8")
+    done = command("serve", "--port", "0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ragstone: ")
+    assert said in line
+    found = {item["name"]: item for item in run_json("doctor", code=1)["findings"]}
+    assert found["routes"]["status"] == "fail"
+    assert said in found["routes"]["detail"]
 
 
 def test_doctor_fails_on_a_database_that_is_none(tmp_path: Path) -> None:

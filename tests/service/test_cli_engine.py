@@ -55,6 +55,14 @@ def test_engine_is_started_shown_read_and_stopped() -> None:
 
 
 @pytest.mark.usefixtures("settings_file")
+def test_engine_that_is_just_being_started_is_shown_as_starting() -> None:
+    assert "is starting" in ragstone("engine", "start", "small", "--no-wait")
+    [shown] = json.loads(ragstone("engine", "status", "small", "--json"))
+    assert shown["supervised"]
+    assert [each["state"] in {"starting", "ready"} for each in shown["replicas"]] == [True]
+
+
+@pytest.mark.usefixtures("settings_file")
 def test_engine_that_cannot_start_says_why() -> None:
     assert "this model is broken" in ragstone("engine", "start", "broken", fails=True)
     refused = ragstone("engine", "start", "smal", fails=True)

@@ -13,7 +13,8 @@ from infra.database.engine import Database
 from infra.errors import NotFound, TooLarge
 from infra.settings import Conversations as Limits
 from service.callers import Caller
-from service.conversations import Conversations, Said
+from service.conversations import Conversations, History, Said
+from standing_documents import remove, stand
 
 ACME, OTHER, OPERATOR = Caller(tenant="acme"), Caller(tenant="other"), Caller()
 
@@ -45,7 +46,11 @@ def test_what_is_said_comes_back_in_order(database: Database, clock: Clock) -> N
     made = kept.create(ACME, attributes={"topic": "leave"}, items=[Said.of("user", "Hello")])
     kept.append(ACME, made.id, [Said.of("assistant", "Good day"), Said.of("user", "Leave?")])
     assert texts(kept, made.id) == ["Hello", "Good day", "Leave?"]
-    assert [turn.role for turn in kept.history(ACME, made.id)] == ["user", "assistant", "user"]
+    assert [turn.role for turn in kept.history(ACME, made.id).turns] == [
+        "user",
+        "assistant",
+        "user",
+    ]
     assert kept.get(ACME, made.id).attributes == {"topic": "leave"}
 
 
@@ -173,6 +178,7 @@ def test_malformed_conversations_are_refused(client: Any, body: dict[str, Any]) 
 def test_erasing_a_document_removes_the_messages_that_quote_it(
     database: Database, clock: Clock
 ) -> None:
+    stand(database, "file-a")
     kept = store(database, clock)
     made = kept.create(ACME, attributes={}, items=[])
     said = [Said.of("user", "Why?"), Said.of("assistant", "Because.", documents=("file-a",))]
@@ -180,3 +186,51 @@ def test_erasing_a_document_removes_the_messages_that_quote_it(
     assert kept.erase(["file-b"]) == 0
     assert kept.erase(["file-a"]) == 1
     assert texts(kept, made.id) == ["Why?"]
+
+
+def test_a_message_that_quotes_a_document_that_is_gone_is_not_kept(
+    database: Database, clock: Clock
+) -> None:
+    stand(database, "file-a", "file-b")
+    kept = store(database, clock)
+    said = [
+        Said.of("user", "Why?"),
+        Said.of("assistant", "Because.", documents=("file-b", "file-a")),
+        Said.of("assistant", "So.", documents=("file-b",)),
+    ]
+    remove(database, "file-a")
+    made = kept.create(ACME, attributes={}, items=said)
+    assert texts(kept, made.id) == ["Why?", "So."]
+    assert [item.role for item in kept.append(ACME, made.id, said)] == ["user", "assistant"]
+
+
+def test_the_history_says_what_it_may_quote(database: Database, clock: Clock) -> None:
+    stand(database, "file-a", "file-b", "file-c")
+    kept = store(database, clock, history_items=2)
+    said = [Said.of("assistant", f"Of {each}.", documents=(f"file-{each}",)) for each in "abc"]
+    made = kept.create(ACME, attributes={}, items=said)
+    history = kept.history(ACME, made.id)
+    assert [turn.content for turn in history.turns] == ["Of b.", "Of c."]
+    assert set(history.documents) == {"file-b", "file-c"}
+    none = store(database, clock, history_items=0)
+    assert none.history(ACME, made.id) == History()
+
+
+def test_those_unused_for_longest_make_room_for_their_own_tenant(
+    database: Database, clock: Clock
+) -> None:
+    kept = store(database, clock, max_conversations=2)
+    foreign = kept.create(OTHER, attributes={}, items=[Said.of("user", "mine")])
+    own = []
+    for _ in range(2):
+        clock.now += timedelta(minutes=1)
+        own.append(kept.create(ACME, attributes={}).id)
+    clock.now += timedelta(minutes=1)
+    kept.append(ACME, own[0], [Said.of("user", "still here")])
+    newest = kept.create(ACME, attributes={}).id
+    with pytest.raises(NotFound):
+        kept.get(ACME, own[1])
+    assert texts(kept, own[0]) == ["still here"]
+    assert kept.get(ACME, newest)
+    assert texts(kept, foreign.id, OTHER) == ["mine"]
+    assert kept.count() == 3

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+import model_server
 from service.keys import Opens
 
 PRICED = {"prices": {"echo": {"input_per_million": 1000.0, "output_per_million": 1000.0}}}
@@ -89,6 +90,93 @@ def test_limits_of_a_key_hold_for_answers(fast_settings: Any, open_client: Any) 
     assert refused.headers["x-ratelimit-limit-requests"] == "1"
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     assert 55 <= int(refused.headers["retry-after"]) <= 60
+
+
+EMBED = {"model": "local/embedder", "input": ["How many days?", "Leave"]}
+RERANK = {"model": "local/reranker", "query": "leave", "documents": ["Leave is long.", "Trains"]}
+SEARCH = {"query": "How many days of leave?", "collection": "handbook"}
+LOCAL = {
+    "local/embedder": ("/v1/embeddings", EMBED),
+    "local/reranker": ("/v1/rerank", RERANK),
+    "local/search": ("/v1/search", SEARCH),
+}
+
+
+@pytest.mark.parametrize("model", LOCAL)
+def test_what_this_process_computes_is_charged_and_limited(
+    fast_settings: Any, open_client: Any, model: str
+) -> None:
+    client = open_client(
+        fast_settings(
+            gateway={
+                "prices": {model: {"input_per_million": 1000.0}},
+                "model_limits": {model: {"requests_per_minute": 2}},
+            },
+            retrieval={
+                "embedder": "hashing",
+                "chunk_tokens": 60,
+                "chunk_overlap_tokens": 10,
+                "reranker": "reranking.by_shared_words",
+            },
+        )
+    )
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    path, body = LOCAL[model]
+    answered = client.post(path, json=body)
+    assert answered.status_code == 200, answered.text
+    assert answered.headers["x-ratelimit-remaining-requests"] == "1"
+    row = settled(client, 1)
+    used = answered.json().get("usage", {"total_tokens": len(SEARCH["query"]) // 4})
+    assert row["prompt_tokens"] == used["total_tokens"] > 0
+    assert float(row["cost"]) == pytest.approx(row["prompt_tokens"] / 1000)
+    assert client.post(path, json=body).status_code == 200
+    refused = client.post(path, json=body)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/answers", {"question": "How many days?", "collection": "handbook"}),
+        (
+            "/v1/chat/completions",
+            {"model": "rag/handbook", "messages": [{"role": "user", "content": "How many days?"}]},
+        ),
+        ("/v1/responses", {"model": "rag/handbook", "input": "How many days?"}),
+    ],
+)
+def test_answers_say_what_is_left_of_a_limit(
+    fast_settings: Any, open_client: Any, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    limits = {"echo": {"requests_per_minute": 5, "tokens_per_minute": 1_000_000}}
+    client = open_client(fast_settings(gateway={"model_limits": limits}))
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    answered = client.post(path, json={**body, "stream": stream})
+    assert answered.status_code == 200, answered.text
+    assert answered.headers["x-ratelimit-remaining-requests"] == "4"
+    assert answered.headers["x-ratelimit-limit-tokens"] == "1000000"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_responses_of_a_model_say_what_is_left_of_its_limit(
+    fast_settings: Any, open_client: Any, stream: bool
+) -> None:
+    with model_server.serving() as server:
+        client = open_client(
+            fast_settings(
+                gateway={
+                    "upstreams": {"u": {"urls": [server.url]}},
+                    "routes": {"m": {"targets": [{"upstream": "u"}]}},
+                    "model_limits": {"m": {"requests_per_minute": 5}},
+                }
+            )
+        )
+        body = {"model": "m", "input": "hi", "stream": stream}
+        answered = client.post("/v1/responses", json=body)
+        assert answered.status_code == 200, answered.text
+        assert answered.headers["x-ratelimit-remaining-requests"] == "4"
 
 
 @pytest.mark.parametrize(

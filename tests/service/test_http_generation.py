@@ -317,7 +317,35 @@ def test_settings_that_name_no_route_are_refused(fast_settings: Any, model: Chat
     generation = {"engine": "echo", "model": "writr"}
     settings = fast_settings(**sections(model, generation=generation))
     with pytest.raises(InvalidConfiguration, match="'writr'.*writer"):
-        _ = Components(settings).generators
+        _ = Components(settings).routes
+
+
+def test_a_reload_does_not_take_the_model_of_the_answers_away(
+    start: Any, model: ChatServer, fast_settings: Any
+) -> None:
+    client = start()
+    components: Components = client.app.state.components
+    fewer = sections(model)
+    del fewer["gateway"]["routes"]["writer"]
+    components.reread = lambda: fast_settings(**fewer)
+    response = client.post("/v1/gateway/reload")
+    assert response.status_code == 409
+    assert "generation.model is 'writer'" in response.json()["error"]["message"]
+    assert client.post("/v1/answers", json=LEAVE).json()["engine"] == "writer"
+
+
+def test_the_engine_answers_where_the_model_s_engine_is_stopped(
+    fast_settings: Any, open_client: Any, add_text: Any, model: ChatServer
+) -> None:
+    changed = sections(model, engines={"gpu": {"model": "some/model"}})
+    changed["gateway"]["upstreams"]["here"] = {"engine": "gpu"}
+    client = open_client(fast_settings(**changed))
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    add_text(client, "handbook", "leave.txt", "Employees have 27 days of leave each year.")
+    history = [{"role": "user", "content": "word " * 500}] * 6  # long enough to be counted
+    answer = client.post("/v1/answers", json={**LEAVE, "history": history}).json()
+    assert answer["engine"] == "extractive"
+    assert "27 days" in answer["text"]
 
 
 CHATS = (

@@ -255,3 +255,29 @@ def test_key_sees_the_collections_it_was_made_for(
     assert [each["id"] for each in get("/v1/models", headers=headers).json()["data"]] == [
         "rag/acme-1"
     ]
+
+
+def test_what_was_answered_from_a_secret_is_told_to_who_may_read_it(service: Service) -> None:
+    service.add("ada", "The keeper of the vault is zq-pelican.", allow=["group:board"])
+    question = "Who is the keeper of the vault?"
+    asked = {"model": "rag/shared", "input": question}
+    first = service.call("ada", "POST", "/v1/responses", json=asked).json()
+    assert "zq-pelican" in json.dumps(first)
+    followed = {**asked, "input": "And since when?", "previous_response_id": first["id"]}
+    second = service.call("ada", "POST", "/v1/responses", json=followed).json()
+    talk = service.call("ada", "POST", "/v1/conversations", json={}).json()["id"]
+    body = {"question": question, "collection": "shared", "conversation": talk}
+    service.call("ada", "POST", "/v1/answers", json=body)
+    items = f"/v1/conversations/{talk}/items"
+    answer, said = service.call("ada", "GET", items).json()["data"]
+    assert answer["role"] == "assistant"
+    for path in (f"/v1/responses/{first['id']}", f"/v1/responses/{second['id']}"):
+        assert service.call("ada", "GET", path).status_code == 200
+        assert service.call("bob", "GET", path).status_code == 404
+        assert service.call("bob", "GET", f"{path}/input_items").status_code == 404
+        assert service.call("bob", "DELETE", path).status_code == 404
+    assert service.call("bob", "POST", "/v1/responses", json=followed).status_code == 404
+    assert service.call("bob", "GET", items).json()["data"] == [said]
+    for method in ("GET", "DELETE"):
+        assert service.call("bob", method, f"{items}/{answer['id']}").status_code == 404
+    assert service.call("bob", "GET", f"{items}?after={answer['id']}").status_code == 404

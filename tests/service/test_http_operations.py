@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from sqlalchemy import insert
 from starlette.testclient import TestClient
 
 from infra.database.schema import change
+from model_server import serving
+from retrieval.receipts import Asked
+from retrieval.sources import Source
+from service.app import create_app
+from service.erasing import erase
 from service.following import Follower
 from service.routes.console import FOLDER
 from service.wiring import Components
@@ -39,7 +45,7 @@ def test_live_and_ready_tell_the_parts(client: TestClient) -> None:
     for _ in range(200):
         answered = client.get("/health/ready")
         parts = answered.json()["parts"]
-        assert set(parts) == {"database", "views", "embedder"}
+        assert set(parts) == {"database", "views", "embedder", "budgets"}
         assert (answered.status_code == 200) == (answered.json()["status"] == "ready")
         if parts["embedder"] == parts["views"] == "ready":
             return
@@ -110,6 +116,64 @@ def test_views_follow_what_another_process_writes(fast_settings: Any, add_text: 
     components.close()
 
 
+def test_what_another_process_removes_is_told_and_what_it_adds_is_not(
+    fast_settings: Any, tmp_path: Path
+) -> None:
+    here, there = Components(fast_settings()), Components(fast_settings())
+    told: list[str] = []
+    follower = Follower(
+        here.database, here.collections, here.views, on_removed=lambda: told.append("gone")
+    )
+    whole = there.collections.create("x", there.recipe())
+    follower.follow()
+    sources = []
+    for number in range(2):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(f"Wall {number} is made of ragstone.")
+        sources.append(Source(f"test:{number}", path, path.name))
+    list(there.ingester.ingest(whole, sources))
+    follower.follow()
+    assert told == []
+    first, second = [each.file_id for each in there.documents.list(whole, limit=9).items]
+    there.documents.delete(whole, first)  # without a receipt
+    follower.follow()
+    assert told == ["gone"]
+    there.erasure.erase(there.documents, whole, [second], asked=Asked("test"))
+    follower.follow()
+    there.delete_collection("x")
+    follower.follow()
+    follower.follow()
+    assert told == ["gone"] * 3
+    for parts in (here, there):
+        parts.close()
+
+
+def test_answers_in_memory_go_with_what_another_process_erases(
+    fast_settings: Any, open_client: Any, add_text: Any
+) -> None:
+    with serving() as server:
+        upstream = {"urls": [server.url]}
+        route = {"targets": [{"upstream": "here", "model": "tiny"}]}
+        gateway = {"upstreams": {"here": upstream}, "routes": {"m": route}, "cache_bytes": 2**20}
+        settings = fast_settings(gateway=gateway)
+        client = open_client(settings)
+        client.post("/v1/vector_stores", json={"name": "x"})
+        file_id = add_text(client, "x", "wall.txt", "The wall is made of ragstone.")
+        hello = [{"role": "user", "content": "Hello"}]
+        asked = {"model": "m", "messages": hello, "temperature": 0}
+        for _ in range(3):
+            assert client.post("/v1/chat/completions", json=asked).status_code == 200
+        assert len(server.asked) == 1
+        there = Components(settings)
+        erase(there, there.collections.get("x"), [file_id], by="test", compact=False)
+        there.close()
+        deadline = time.monotonic() + 30
+        while len(server.asked) == 1:
+            assert time.monotonic() < deadline, "answers in memory outlive the document"
+            client.post("/v1/chat/completions", json=asked)
+            time.sleep(0.05)
+
+
 def test_metrics_count_by_route_template_not_by_path(client: TestClient, handbook: str) -> None:
     for number in range(3):
         client.get(f"/v1/files/file-{number}")
@@ -160,3 +224,27 @@ def test_the_pages_never_set_markup_from_text() -> None:
 @pytest.mark.parametrize("name", ["../app.py", "index.html", "x.js", "..%2Fapp.py"])
 def test_only_the_pages_own_files_are_served(client: TestClient, name: str) -> None:
     assert client.get(f"/console/{name}").status_code in {400, 404}
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_part_that_fails_keeps_no_other_open(
+    fast_settings: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    components, closed = Components(fast_settings()), []
+
+    async def fail(**_: object) -> None:
+        raise OSError("a fault of ours")
+
+    def close() -> None:
+        Components.close(components)
+        closed.append("all")
+
+    monkeypatch.setattr(components, "close", close)
+    if when == "start":
+        monkeypatch.setattr(components.routes, "start", fail)
+    else:
+        monkeypatch.setattr(components.adapters, "close", fail)
+    client = TestClient(create_app(components))
+    with pytest.raises(OSError, match="a fault of ours"), client:
+        assert when == "end"
+    assert closed == ["all"]

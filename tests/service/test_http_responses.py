@@ -66,9 +66,52 @@ def test_a_response_can_be_read_continued_and_deleted(client: TestClient, handbo
     assert client.get(f"/v1/responses/{second['id']}").status_code == 200
 
 
+def test_erasing_a_document_erases_the_turns_that_repeat_what_was_quoted(
+    client: TestClient, handbook: str
+) -> None:
+    first = client.post("/v1/responses", json=BODY).json()
+    file_id = first["output"][1]["content"][0]["annotations"][0]["file_id"]
+    made = client.post("/v1/vector_stores", json={"name": "other"}).json()["id"]
+    other = {**BODY, "model": "rag/other", "previous_response_id": first["id"]}
+    second = client.post("/v1/responses", json=other).json()
+    assert client.get(f"/v1/responses/{second['id']}").status_code == 200
+    client.delete(f"/v1/files/{file_id}")
+    for gone in (first, second):
+        assert client.get(f"/v1/responses/{gone['id']}").status_code == 404
+    client.delete(f"/v1/vector_stores/{made}")
+
+
 def test_what_is_not_to_be_stored_is_not(client: TestClient, handbook: str) -> None:
     response = client.post("/v1/responses", json={**BODY, "store": False}).json()
     assert client.get(f"/v1/responses/{response['id']}").status_code == 404
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_cannot_be_stored_is_told_all_the_same(
+    client: TestClient, handbook: str, is_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    components = client.app.state.components  # type: ignore[attr-defined]
+    with components.database.write() as connection:  # as where the disk is full
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON response "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    told = client.post("/v1/responses", json={**BODY, "stream": is_stream})
+    assert told.status_code == 200
+    response = events_of(told)[-1]["response"] if is_stream else told.json()
+    assert (response["status"], response["store"]) == ("completed", False)
+    assert client.get(f"/v1/responses/{response['id']}").status_code == 404
+    assert "is not stored" in caplog.text
+
+
+def test_a_conversation_that_is_too_long_to_keep_is_answered(
+    fast_settings: Any, open_client: Any, add_text: Any
+) -> None:
+    client = open_client(fast_settings(server={"max_body_bytes": 1024}))
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    add_text(client, "handbook", "leave.txt", "Employees have 27 days of leave.")
+    told = client.post("/v1/responses", json={**BODY, "input": "leave " * 100}).json()
+    assert (told["status"], told["store"]) == ("completed", False)
 
 
 @pytest.mark.parametrize(

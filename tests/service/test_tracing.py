@@ -21,9 +21,14 @@ from starlette.testclient import TestClient
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Answer, Citation, Usage
 from infra.settings import load_settings
+from model_server import serving
+from relayed import call, gateway, outcome_of
+from service.app import create_app
 from service.tracing import Traced, Tracing, open_tracing
+from service.wiring import Components
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+HELLO = {"role": "user", "content": "Hello"}
 GIVEN = f"00-{TRACE}-b7ad6b7169203331-01"
 KNOWN = {
     value
@@ -62,17 +67,22 @@ def test_a_call_is_a_span_with_genai_names(kept: Kept) -> None:
     assert len(ours) >= 8
 
 
-def test_nothing_of_the_content_is_in_a_span(kept: Kept) -> None:
-    call = made_call()
-    call.body["messages"][0]["content"] = "canary-question"
-    kept.tracing.record(made_outcome(call, text="canary-answer"))
-    assert "canary" not in kept.spans()["chat small"].to_json()
+@pytest.mark.parametrize("keeps_text", [False, True])
+def test_nothing_of_the_content_is_in_a_span(kept: Kept, keeps_text: bool) -> None:
+    with serving() as server:
+        asked = call(stream=True)
+        asked.body["messages"][0]["content"] = "canary-question"
+        kept.tracing.record(outcome_of(gateway(server), asked, keeps_text=keeps_text))
+    told = kept.spans()["chat m"].to_json()
+    assert "canary" not in told
+    assert "tiny0" not in told
 
 
 def test_content_is_in_it_where_the_settings_ask_for_it() -> None:
     kept = Kept(has_content=True)
-    kept.tracing.record(made_outcome(text="canary-answer"))
-    assert "canary-answer" in kept.spans()["chat small"].to_json()
+    with serving() as server:
+        kept.tracing.record(outcome_of(gateway(server), call(stream=True)))
+    assert "tiny0 tiny1" in kept.spans()["chat m"].to_json()
     kept.tracing.close()
 
 
@@ -165,7 +175,7 @@ def test_only_the_asked_share_is_traced() -> None:
 
 
 def test_without_an_endpoint_nothing_is_traced() -> None:
-    assert open_tracing(load_settings()) is None
+    assert open_tracing(load_settings(), upstreams=dict) is None
 
 
 def test_spans_reach_a_collector_over_http() -> None:
@@ -185,7 +195,8 @@ def test_spans_reach_a_collector_over_http() -> None:
     thread.start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        tracing = open_tracing(load_settings(telemetry={"otlp_endpoint": endpoint}))
+        settings = load_settings(telemetry={"otlp_endpoint": endpoint})
+        tracing = open_tracing(settings, upstreams=dict)
         assert tracing is not None
         tracing.record(made_outcome())
         tracing.close()
@@ -197,3 +208,37 @@ def test_spans_reach_a_collector_over_http() -> None:
     assert paths == {"/v1/traces", "/v1/metrics"}
     sent = ExportTraceServiceRequest.FromString(dict(bodies)["/v1/traces"])
     assert sent.resource_spans[0].scope_spans[0].spans[0].name == "chat small"
+
+
+def span_ids(kept: Kept) -> set[str]:
+    return {f"{span.context.span_id:016x}" for span in kept.exporter.get_finished_spans()}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/answers"])
+def test_model_servers_are_sent_a_span_of_ours_within_the_caller_s_trace(
+    path: str, kept: Kept, fast_settings: Any, add_text: Any
+) -> None:
+    with serving() as server:
+        gateway_ = {
+            "upstreams": {"u": {"urls": [server.url]}},
+            "routes": {"m": {"targets": [{"upstream": "u", "model": "tiny"}]}},
+        }
+        components = Components(
+            fast_settings(gateway=gateway_, generation={"engine": "echo", "model": "m"})
+        )
+        components.__dict__["tracing"] = kept.tracing
+        with TestClient(create_app(components), base_url="http://127.0.0.1") as client:
+            client.post("/v1/vector_stores", json={"name": "walls"})
+            add_text(client, "walls", "wall.txt", "The wall is made of ragstone.")
+            body = {
+                "/v1/chat/completions": {"model": "m", "messages": [HELLO]},
+                "/v1/responses": {"model": "m", "input": "Hello"},
+                "/v1/answers": {"question": "What is the wall made of?", "collection": "walls"},
+            }[path]
+            headers = {"traceparent": GIVEN, "tracestate": "vendor=1"}
+            assert client.post(path, json=body, headers=headers).status_code == 200
+        (sent,) = [asked.headers["traceparent"] for asked in server.asked if asked.body["messages"]]
+    _, trace, parent, _ = sent.split("-")
+    assert trace == TRACE
+    assert parent != GIVEN.split("-")[2]
+    assert parent in span_ids(kept)

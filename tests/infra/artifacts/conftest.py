@@ -12,7 +12,7 @@ from infra.artifacts.folder import Folder
 from infra.artifacts.publishing import Surroundings
 from infra.artifacts.store import ArtifactStore
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
+from migrated import open_migrated
 
 LARGE = 300 * 1024
 """Bytes; a file of this size is a blob of its own, not part of a pack."""
@@ -50,8 +50,7 @@ def store(tmp_path: Path, database: Database, around: Surroundings) -> ArtifactS
 @pytest.fixture
 def local(tmp_path: Path, around: Surroundings) -> Iterator[ArtifactStore]:
     """An empty store in a folder with SQLite, for what does not depend on the database."""
-    database = Database(f"sqlite:///{tmp_path / 'local.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "local.db")
     yield ArtifactStore(Folder(tmp_path / "local"), database, around)
     database.close()
 
@@ -59,8 +58,7 @@ def local(tmp_path: Path, around: Surroundings) -> Iterator[ArtifactStore]:
 @pytest.fixture
 def other(tmp_path: Path, around: Surroundings) -> Iterator[ArtifactStore]:
     """A second store with a database of its own."""
-    database = Database(f"sqlite:///{tmp_path / 'other.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "other.db")
     yield ArtifactStore(Folder(tmp_path / "other"), database, around)
     database.close()
 

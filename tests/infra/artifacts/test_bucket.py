@@ -17,9 +17,8 @@ from infra.artifacts.bucket import Bucket, connect
 from infra.artifacts.gc import Policy
 from infra.artifacts.publishing import Surroundings
 from infra.artifacts.store import ArtifactStore, open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import InvalidConfiguration, MissingDependency, StorageFailed
+from migrated import open_migrated
 
 Tree = Callable[..., Path]
 Read = Callable[[Path], dict[str, bytes]]
@@ -88,8 +87,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
 
 @pytest.fixture
 def store(bucket: Bucket, tmp_path: Path, around: Surroundings) -> Iterator[ArtifactStore]:
-    database = Database(f"sqlite:///{tmp_path / 'bucket.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "bucket.db")
     yield ArtifactStore(bucket, database, around)
     database.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,33 @@ def test_checkout_does_not_touch_what_is_there(
     assert (mine / "mine").read_bytes() == b"precious"
     (tmp_path / "empty").mkdir()
     assert local.checkout("dataset/faq", tmp_path / "empty").is_dir()
+
+
+def test_checkouts_to_one_place_at_the_same_time_leave_one_whole_and_refuse_the_other(
+    local: ArtifactStore, tree: Tree, read: Read, tmp_path: Path
+) -> None:
+    local.put(tree(FILES), "dataset/faq")
+    for number in range(5):
+        together, outcomes = threading.Barrier(4), []
+
+        def check_out(place: Path, together: threading.Barrier, outcomes: list[str]) -> None:
+            together.wait()
+            try:
+                local.checkout("dataset/faq", place)
+                outcomes.append("whole")
+            except Conflict:
+                outcomes.append("refused")
+
+        place = tmp_path / f"out-{number}"
+        arguments = (place, together, outcomes)
+        threads = [threading.Thread(target=check_out, args=arguments) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["refused"] * 3 + ["whole"]
+        assert read(place) == FILES
+    assert list(tmp_path.glob(".*partial*")) == []
 
 
 def test_missing_blob_fails_the_checkout_and_leaves_nothing(

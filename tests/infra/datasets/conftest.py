@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 from infra.artifacts.store import open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.datasets.datasets import Datasets
+from migrated import open_migrated
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Datasets]:
     """One store for all tests of a file, which give each its own name."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/datasets.db")
-        upgrade(database)
+        database = open_migrated(Path(folder) / "datasets.db")
         yield Datasets(open_store(f"{folder}/store", database))
         database.close()
 
@@ -27,8 +25,7 @@ def shared() -> Iterator[Datasets]:
 @pytest.fixture
 def datasets(tmp_path: Path) -> Iterator[Datasets]:
     """An empty store."""
-    database = Database(f"sqlite:///{tmp_path / 'datasets.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "datasets.db")
     yield Datasets(open_store(tmp_path / "store", database))
     database.close()
 

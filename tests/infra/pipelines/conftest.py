@@ -14,7 +14,6 @@ import pytest
 from infra.artifacts.folder import Folder
 from infra.artifacts.store import ArtifactStore
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.pipelines.definition import Pipeline, load
 from infra.pipelines.execution import Executor
 from infra.pipelines.foreground import run_here
@@ -22,6 +21,7 @@ from infra.pipelines.planning import Forecast, Planner
 from infra.pipelines.records import Run
 from infra.pipelines.runs import Runs
 from infra.pipelines.workplace import Surroundings
+from migrated import open_migrated
 
 PIPELINE = """
 pipeline: faq
@@ -151,9 +151,7 @@ def make_bench(tmp_path: Path) -> Callable[[Database], Bench]:
 @pytest.fixture
 def bench(tmp_path: Path, make_bench: Callable[[Database], Bench]) -> Bench:
     """A project on SQLite, for what does not depend on the database."""
-    database = Database(f"sqlite:///{tmp_path / 'bench.db'}")
-    upgrade(database)
-    return make_bench(database)
+    return make_bench(open_migrated(tmp_path / "bench.db"))
 
 
 @pytest.fixture

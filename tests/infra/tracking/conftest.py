@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.tracking.environment import Environment, read_environment
 from infra.tracking.tracker import Recording, Tracker
+from migrated import open_migrated
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,7 @@ def tracker(database: Database, recording: Recording) -> Tracker:
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
     """For what does not depend on the database."""
-    database = Database(f"sqlite:///{tmp_path / 'local.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "local.db")
     yield database
     database.close()
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.tracking.tracker import Tracker
 
 SCRIPT = Path(__file__).parent / "logging_process.py"
@@ -63,7 +62,6 @@ def test_killed_process_loses_at_most_the_last_second(local: Tracker) -> None:
 @pytest.mark.slow  # the same, once more with the other database
 def test_killed_process_loses_at_most_the_last_second_on_postgresql(postgresql_url: str) -> None:
     database = Database(postgresql_url)
-    upgrade(database)
     kill_three(Tracker(database), postgresql_url)
     database.close()
 

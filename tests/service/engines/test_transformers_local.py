@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from migrated import open_migrated
+
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
 from infra.artifacts.store import open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
 from service.engines import Reply, ServerContext
 from service.engines.transformers_local import LocalServer, build_server
@@ -207,6 +207,36 @@ async def test_narrow_sampling_takes_the_likeliest(
     assert (text == likeliest) == only
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 5e-324, 1e-9])
+async def test_temperature_next_to_nothing_is_greedy(model: Path, temperature: float) -> None:
+    async with opened(model) as server:
+        greedy = await told(server, "Who?", max_tokens=8, temperature=0)
+        assert await told(server, "Who?", max_tokens=8, temperature=temperature) == greedy
+
+
+async def test_request_that_cannot_go_on_fails_alone(model: Path, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "A", model, "A")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(_without_numbers(weights))
+    async with opened(model) as server:
+        await server.load("says@A", folder)
+        plain = await told(server, "Who?", max_tokens=40, temperature=0, ignore_eos=True)
+        asking = asyncio.create_task(
+            told(server, "Who?", max_tokens=40, temperature=0, ignore_eos=True)
+        )
+        await until(lambda: server.worker.running == 1)
+        for temperature in (0, 1):
+            with pytest.raises(EngineFailed, match="no numbers"):
+                await ask(server, prompt="Who?", model="says@A", temperature=temperature)
+        assert await asking == plain
+
+
+def _without_numbers(weights: Path) -> bytes:
+    from safetensors.torch import load_file, save
+
+    return save({name: tensor * float("nan") for name, tensor in load_file(weights).items()})
+
+
 async def test_bias_and_penalties_change_what_is_said(model: Path) -> None:
     import transformers
 
@@ -389,11 +419,39 @@ async def test_adapter_of_another_shape_is_refused_and_nothing_breaks(
         assert await told(server, "Who?", max_tokens=6, temperature=0) == plain
 
 
+@pytest.mark.parametrize("damage", ["cut short", "no header"])
+async def test_damaged_adapter_is_refused_and_the_model_answers_on(
+    model: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = write_adapter(tmp_path / "A", model, "A")
+    weights = folder / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100] if damage == "cut short" else b"\xff" * 64)
+    async with opened(model) as server:
+        plain = await told(server, "Who?", max_tokens=6, temperature=0)
+        with pytest.raises(EngineFailed, match="'says@A' cannot be loaded"):
+            await server.load("says@A", folder)
+        assert await told(server, "Who?", max_tokens=6, temperature=0) == plain
+        weights.write_bytes(whole)
+        await server.load("says@A", folder)
+        assert await told(server, "Who?", model="says@A", max_tokens=4, temperature=0) == "AAAA"
+
+
+async def test_adapter_that_fails_unexpectedly_leaves_the_model_alive(model: Path) -> None:
+    def fail() -> None:
+        raise LookupError("a fault of ours")
+
+    async with opened(model) as server:
+        await told(server, "Who?", max_tokens=1)
+        with pytest.raises(EngineFailed, match="a fault of ours"):
+            await asyncio.wrap_future(server.worker.load_adapter("says@A", fail))
+        assert len(await told(server, "Who?", max_tokens=3, temperature=0, ignore_eos=True)) > 0
+
+
 async def test_aliases_of_artifacts_are_followed_in_this_process_too(
     model: Path, tmp_path: Path
 ) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    upgrade(database)
+    database = open_migrated(tmp_path / "a.db")
     store = open_store(tmp_path / "store", database)
     reference = "adapter/support@production"
     async with opened(model) as server:
@@ -404,7 +462,7 @@ async def test_aliases_of_artifacts_are_followed_in_this_process_too(
             store.tag(str(found), "production")
             await adapters.refresh()
             lease = adapters.lease(reference, server.address)
-            assert lease is not None, adapters.status()
+            assert lease is not None, adapters.problem(reference, "tiny")
             text = await told(server, "Who?", model=lease.name, max_tokens=4, temperature=0)
             lease.release()
             assert text == sign * 4

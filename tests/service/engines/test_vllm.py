@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import urllib.error
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tiny_llm import write_adapter
@@ -52,3 +55,25 @@ def test_gauge_of_running_requests_rises_and_falls(vllm_beside: VllmServer) -> N
     answer.close()
     connection.close()
     vllm_beside.seconds_until(lambda server: server.running() < before)
+
+
+def test_engine_answers_nobody_without_its_key(vllm_beside: VllmServer) -> None:
+    for path in ("/v1/models", "/metrics", "/adapters", "/invocations", "/tokenize", "/version"):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(vllm_beside.url + path, timeout=30)
+        with refusal.value:
+            assert refusal.value.code == 401, path
+    with urllib.request.urlopen(f"{vllm_beside.url}/health", timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_engine_listens_on_loopback_alone(vllm_beside: VllmServer) -> None:
+    first = psutil.Process(vllm_beside.pid)
+    listening = [
+        connection.laddr.ip
+        for process in (first, *first.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert all(ipaddress.ip_address(address).is_loopback for address in listening), listening

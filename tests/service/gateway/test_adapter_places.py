@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -75,6 +76,26 @@ async def test_routes_say_which_adapters_belong_where(tmp_path: Path) -> None:
     assert found["e"].base.names == {"m"}
     assert (found["e"].base.max_rank, found["e"].base.digest) == (8, "sha256:1")
     assert places()["u"].hosts == found["u"].hosts
+    await places.close()
+
+
+async def test_connections_to_what_no_route_leads_to_are_closed(
+    server: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    Handler.status, Handler.answer = 200, b'{"data": []}'
+    url = f"http://127.0.0.1:{server.server_port}"
+    in_force = gateway(upstreams={"u": {"urls": [url]}, "e": {"engine": "x"}})
+    places = Places(lambda: in_force, engines=Engines(tmp_path, {"x": EngineProcess(model="m")}))
+    [host] = places()["u"].hosts
+    assert isinstance(host, HttpHost)
+    await host.models()
+    assert places()["u"].hosts == [host]
+    assert host.is_open
+    in_force = gateway()
+    assert host not in places()["u"].hosts
+    async with asyncio.timeout(10):
+        while host.is_open:
+            await asyncio.sleep(0.001)
     await places.close()
 
 

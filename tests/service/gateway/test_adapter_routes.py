@@ -8,20 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from migrated import open_migrated
+
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
 from infra.artifacts.store import open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import InvalidConfiguration, NotFound, NotReady
 from infra.gateway_settings import Gateway
-from relayed import Kept, answer, call
+from relayed import Kept, Unmetered, answer, call
 from service.engines.transformers_local import LocalServer
 from service.gateway.adapter_places import Places
 from service.gateway.adapters import Adapters, Pace
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
-from service.gateway.unmetered import Unmetered
 from service.supervision.engines import Engines
 from tiny_llm import write_adapter, write_llm
 
@@ -39,8 +38,7 @@ class Routed:
 
     def __init__(self, folder: Path) -> None:
         self.model = write_llm(folder / "model")
-        self.database = Database(f"sqlite:///{folder / 'a.db'}")
-        upgrade(self.database)
+        self.database = open_migrated(folder / "a.db")
         self.store = open_store(folder / "store", self.database)
         self.settings = Gateway.model_validate(
             {

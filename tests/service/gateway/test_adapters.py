@@ -12,9 +12,8 @@ import pytest
 
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore, open_store
-from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import EngineFailed, InvalidRequest, NotFound, NotReady
+from migrated import open_migrated
 from service.gateway.adapter_files import Base, check, fetch
 from service.gateway.adapter_hosts import Models, Unreachable
 from service.gateway.adapters import Adapters, Pace, Place
@@ -69,9 +68,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    upgrade(database)
-    return open_store(tmp_path / "store", database)
+    return open_store(tmp_path / "store", open_migrated(tmp_path / "a.db"))
 
 
 @pytest.fixture
@@ -181,11 +178,11 @@ async def test_version_that_one_replica_refuses_goes_live_nowhere(
     new = publish("B")
     await adapters.refresh()
     assert served(adapters) == [old, old]
-    assert adapters.status()[0].problem is not None
+    assert isinstance(adapters.problem(REFERENCE, "tiny"), EngineFailed)
     shelves[1].fails.clear()
     await adapters.refresh()
     assert served(adapters) == [new, new]
-    assert adapters.status()[0].problem is None
+    assert isinstance(adapters.problem(REFERENCE, "tiny"), NotReady)  # none is known
 
 
 async def test_replica_that_started_anew_gets_its_adapters_back(
@@ -233,6 +230,67 @@ async def test_replica_that_knows_a_name_no_more_is_brought_back_at_once(
     await adapters.close()
 
 
+async def test_fault_that_nobody_foresaw_ends_neither_the_watch_nor_the_shutdown(
+    store: ArtifactStore, publish: Callable[..., str], place: dict[str, Place], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    name, looks = publish("A"), 0
+
+    def places() -> dict[str, Place]:
+        nonlocal looks
+        looks += 1
+        if looks <= 3 or looks > 6:
+            raise LookupError("a state file of another version")
+        return place
+
+    adapters = Adapters(store, tmp_path / "out", places=places, pace=Pace(0.005))
+    adapters.start()
+    async with asyncio.timeout(10):
+        while looks < 8:
+            await asyncio.sleep(0.005)
+    assert served(adapters) == [name, name]
+    await adapters.close()
+    assert len([each for each in caplog.messages if "another version" in each]) == 2
+
+
+async def test_upstream_that_is_slow_or_broken_holds_up_no_other(
+    store: ArtifactStore, publish: Callable[..., str], base: Path, tmp_path: Path
+) -> None:
+    name, may_answer = publish("A"), asyncio.Event()
+
+    class Slow(Shelf):
+        async def models(self) -> Models:
+            await may_answer.wait()
+            return await super().models()
+
+    class Broken(Shelf):
+        async def models(self) -> Models:
+            raise LookupError("a fault of ours")
+
+    shelves = [kind(kind.__name__, base=str(base)) for kind in (Slow, Broken, Shelf)]
+    places = {each.address: Place(frozenset({REFERENCE}), [each]) for each in shelves}
+    adapters = Adapters(store, tmp_path / "out", places=lambda: places, pace=Pace())
+    looking = asyncio.create_task(adapters.refresh())
+    async with asyncio.timeout(10):
+        while adapters.served_name(REFERENCE, "Shelf") != name:
+            await asyncio.sleep(0.005)
+    assert adapters.served_name(REFERENCE, "Slow") is None
+    may_answer.set()
+    with pytest.raises(LookupError, match="a fault of ours"):
+        await looking
+    assert adapters.served_name(REFERENCE, "Slow") == name
+
+
+async def test_replica_of_two_upstreams_loads_an_adapter_once(
+    store: ArtifactStore, publish: Callable[..., str], shelves: list[Shelf], tmp_path: Path
+) -> None:
+    name = publish("A")
+    places = {each: Place(frozenset({REFERENCE}), shelves) for each in ("first", "second")}
+    adapters = Adapters(store, tmp_path / "out", places=lambda: places, pace=Pace())
+    await adapters.refresh()
+    assert [shelf.journal for shelf in shelves] == [[f"load {name}", f"try {name}"]] * 2
+
+
 async def test_route_that_is_gone_lets_its_adapter_go(
     adapters: Adapters, publish: Callable[..., str], shelves: list[Shelf], place: dict[str, Place]
 ) -> None:
@@ -251,6 +309,50 @@ async def test_what_a_process_before_left_loaded_goes_and_what_others_loaded_sta
     shelves[0].has = {"support@0123456789abcdef": Path(), "theirs": Path()}
     await adapters.refresh()
     assert set(shelves[0].has) == {name, "theirs"}
+
+
+async def test_files_of_a_version_go_once_no_replica_has_it(
+    store: ArtifactStore,
+    place: dict[str, Place],
+    publish: Callable[..., str],
+    shelves: list[Shelf],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "out"
+    pace = Pace(0.02, 0.0, 600.0, keep_seconds=0.0)
+    adapters = Adapters(store, folder, places=lambda: place, pace=pace)
+    old = publish("A")
+    await adapters.refresh()
+    lease = adapters.lease(REFERENCE, "one")
+    assert lease is not None
+    new = publish("B")
+    (folder / "notes").mkdir()
+    await adapters.refresh()
+    await adapters.refresh()
+    assert {each.name for each in folder.iterdir()} == {old, new, "notes"}
+    lease.release()
+    shelves[1].is_up = False  # who knows what it has
+    await adapters.refresh()
+    await adapters.refresh()
+    assert {each.name for each in folder.iterdir()} == {old, new, "notes"}
+    shelves[1].is_up = True
+    await adapters.refresh()
+    await adapters.refresh()
+    assert {each.name for each in folder.iterdir()} == {new, "notes"}
+    store.roll_back("adapter/support", "production")
+    await adapters.refresh()
+    assert served(adapters) == [old, old]
+
+
+async def test_files_that_were_just_laid_out_stay(
+    adapters: Adapters, publish: Callable[..., str], tmp_path: Path
+) -> None:
+    publish("A")
+    await adapters.refresh()
+    other = tmp_path / "out" / "support@0123456789abcdef"
+    other.mkdir()
+    await adapters.refresh()
+    assert other.is_dir()
 
 
 async def test_unknown_adapter_is_not_found(adapters: Adapters) -> None:

@@ -25,7 +25,6 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection
 
 from infra.database.engine import Database
-from infra.database.migrate import upgrade
 from infra.errors import StorageFailed
 from service.gateway import usage
 from service.gateway.accounts import Account, Reservation
@@ -198,7 +197,6 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.parametrize("examples", [25, pytest.param(400, marks=pytest.mark.slow)])
 def test_budgets_hold_whatever_happens(database: Database, examples: int) -> None:
     breaking = BreakingDatabase(database.url)
-    upgrade(breaking)
     machine = type("BoundMachine", (Machine,), {"database": breaking})
     run_state_machine_as_test(
         machine,

@@ -29,6 +29,9 @@ class Ticket:
         assert usage == Usage(), "what comes from memory costs nothing"
         return 0.0
 
+    def waive(self, usage: Usage) -> None:
+        pass
+
     def refund(self) -> None:
         pass
 
@@ -66,11 +69,11 @@ class Model:
         self.gate = asyncio.Event()
         self.gate.set()
         self.breaks = False
-        self.upstream = "gpu"
+        self.upstream, self.served = "gpu", "small"
 
     async def run(self, call: Call) -> GatewayReply:
         self.asked += 1
-        outcome = Outcome(call, self.status, upstream=self.upstream, tag="live")
+        outcome = Outcome(call, self.status, upstream=self.upstream, served=self.served, tag="live")
         return GatewayReply(self.status, {}, outcome=outcome, pieces=self._pieces(call))
 
     async def _pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
@@ -111,7 +114,7 @@ def asked(**body: Any) -> Call:
 
 
 def named(name: str, **body: Any) -> Call:
-    return made_call(headers={"idempotency-key": name}, **body)
+    return replace(made_call(**body), idempotency_key=name)
 
 
 def test_an_identical_deterministic_call_is_answered_from_memory() -> None:
@@ -347,8 +350,9 @@ CALLERS = st.builds(
 )
 CALLS = st.builds(
     lambda caller, model, seed, name: replace(
-        made_call(model=model, seed=seed, headers={"idempotency-key": name} if name else {}),
+        made_call(model=model, seed=seed),
         caller=caller,
+        idempotency_key=name,
     ),
     CALLERS,
     st.sampled_from(["small", "large"]),
@@ -374,7 +378,7 @@ def test_no_answer_ever_crosses_tenants_lists_or_models(calls: list[Call], at_on
             try:
                 assert await case.ask(call) == repr(_partition(call)).encode()
             except InvalidRequest:
-                assert "idempotency-key" in call.headers
+                assert call.idempotency_key is not None
 
         if at_once:
             await asyncio.gather(*(ask(call) for call in calls))
@@ -388,7 +392,7 @@ def test_no_answer_ever_crosses_tenants_lists_or_models(calls: list[Call], at_on
 def _partition(call: Call) -> tuple[Any, ...]:
     """What decides an answer; with an idempotency key that is the key's own."""
     access = call.caller.access
-    whose = call.caller.key_id if call.headers else None
-    principals = None if access is None or call.headers else sorted(access.principals)
-    tenant = None if call.headers else call.caller.tenant
+    whose = call.caller.key_id if call.idempotency_key else None
+    principals = None if access is None or call.idempotency_key else sorted(access.principals)
+    tenant = None if call.idempotency_key else call.caller.tenant
     return whose, tenant, principals, call.model, call.body["seed"]

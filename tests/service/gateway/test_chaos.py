@@ -19,7 +19,7 @@ Serve = Callable[..., Misbehaving]
 
 QUICK = {"first_byte_seconds": 0.5, "silence_seconds": 0.5}
 BEFORE_THE_FIRST_BYTE: dict[str, Behaviour] = {
-    "hung": model_server.hang,
+    "hung": model_server.freeze,
     "killed": model_server.die,
     "garbage": model_server.garbage,
     "garbage in place of the answer": model_server.garbage_events,
@@ -98,32 +98,6 @@ def test_a_server_that_is_not_there_is_an_error(serve: Serve, stream: bool) -> N
         async with opened(gateway(gone)) as gate:
             with pytest.raises(EngineFailed, match="cannot be asked"):
                 await answer(gate.relay, call(stream=stream))
-            assert gate.is_idle
-
-    run(ask())
-
-
-MIDWAY = {
-    "hung": (model_server.hang_midway, "engine_timeout"),
-    "broken": (model_server.half_a_stream, "engine_failed"),
-    "ended early": (model_server.early_end, "engine_failed"),
-}
-
-
-@pytest.mark.parametrize("name", MIDWAY)
-def test_a_stream_that_breaks_midway_ends_with_an_error_event(serve: Serve, name: str) -> None:
-    behaviour, code = MIDWAY[name]
-    bad = serve(behaviour)
-
-    async def ask() -> None:
-        async with opened(gateway(bad, **QUICK)) as gate:
-            body = await answer(gate.relay, call(stream=True))
-            *_, last = body.strip().split(b"\n\n")
-            assert orjson.loads(last.removeprefix(b"data: "))["error"]["code"] == code
-            assert b"[DONE]" not in body
-            (outcome,) = gate.outcomes
-            assert outcome.error == code
-            assert outcome.usage.completion_tokens >= 1  # what was sent is charged
             assert gate.is_idle
 
     run(ask())
@@ -300,7 +274,54 @@ def test_a_server_that_hangs_past_half_the_route_s_deadline_is_known_to_hang(ser
         settings["upstreams"]["u"]["first_byte_seconds"] = 60
         settings["routes"]["m"]["deadline_seconds"] = 3
         async with opened(Gateway.model_validate(settings)) as gate:
-            assert b"big" in await answer(gate.relay, call(seconds=30))
+            assert b"big" in await answer(gate.relay, call(stream=True, seconds=30))
             assert [state.failures for state in gate.tables.current.snapshot()] == [1, 0]
+
+    run(ask())
+
+
+def test_a_whole_answer_that_takes_long_is_waited_for(serve: Serve) -> None:
+    slow = serve(model_server.paced(0.3))
+
+    async def ask() -> None:
+        settings = gateway(slow, first_byte_seconds=0.2, breaker_failures=1)
+        async with opened(settings) as gate:
+            assert b"tiny" in await answer(gate.relay, call(seconds=10))
+            assert [state.failures for state in gate.tables.current.snapshot()] == [0]
+            assert gate.outcomes[0].attempts == 1
+
+    run(ask())
+
+
+def test_a_whole_answer_past_the_deadline_is_not_the_server_s_failure(serve: Serve) -> None:
+    slow = serve(model_server.hang)
+
+    async def ask() -> None:
+        settings = gateway(slow, first_byte_seconds=0.1, breaker_failures=1)
+        async with opened(settings) as gate:
+            with pytest.raises(EngineTimedOut, match="deadline"):
+                await answer(gate.relay, call(seconds=0.6))
+            assert gate.breakers == ["closed"]
+            assert (gate.outcomes[0].status, gate.outcomes[0].error) == (504, "engine_timeout")
+            await until(lambda: slow.cut_off == 1)
+            assert gate.is_idle
+
+    run(ask())
+
+
+def test_a_server_that_dies_during_a_whole_answer_is_given_up(serve: Serve) -> None:
+    bad, good = serve(model_server.hang), serve(name="big")
+
+    async def ask() -> None:
+        settings = with_fallback(bad, good).model_dump()
+        settings["upstreams"]["u"]["first_byte_seconds"] = 0.2
+        async with opened(Gateway.model_validate(settings)) as gate:
+            task = asyncio.create_task(answer(gate.relay, call(seconds=30)))
+            await asyncio.sleep(0.5)
+            assert not task.done()
+            bad.is_healthy = False
+            assert b"big" in await task
+            assert [state.failures for state in gate.tables.current.snapshot()] == [1, 0]
+            assert gate.is_idle
 
     run(ask())

@@ -1,4 +1,4 @@
-"""Requests that no server could take are refused by name; sizes bound what a prompt can cost."""
+"""Requests that no server could take are refused by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from infra.errors import InvalidRequest
 from service.gateway import checking, estimate
+from service.gateway.longest import longest_answers
 
 CHAT = "/v1/chat/completions"
 GOOD = {"messages": [{"role": "user", "content": "hi"}]}
@@ -95,7 +96,8 @@ def test_any_json_is_taken_or_refused(path: str, body: dict[str, Any]) -> None:
         checking.check(path, body)
     except InvalidRequest:
         return
-    estimate.completion_tokens(body, prompt=estimate.prompt_tokens(body), context=100)
+    longest = longest_answers(path, body, prompt=estimate.prompt_tokens(body), context=100)
+    assert (longest.total > 0) == (checking.KINDS[path][0] == "chat")
     estimate.prefix(body)
 
 
@@ -109,18 +111,3 @@ def test_depth_is_bounded(levels: int, is_refused: bool) -> None:
             checking.check_depth(nested)
     else:
         checking.check_depth(nested)
-
-
-@given(st.text(max_size=300))
-def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
-    body = {"messages": [{"role": "user", "content": text}]}
-    assert estimate.prompt_tokens(body) >= len(text.encode())
-
-
-def test_the_answer_s_bound_is_what_was_asked_for_or_fits() -> None:
-    tokens = estimate.completion_tokens
-    assert tokens({"max_tokens": 7, "n": 3}, prompt=10, context=None) == 21
-    assert tokens({"max_completion_tokens": 5, "max_tokens": 7}, prompt=10, context=None) == 5
-    assert tokens({}, prompt=1200, context=1000) == 900
-    assert tokens({}, prompt=10, context=None) == estimate.ANSWER_TOKENS
-    assert tokens({"input": "x"}, prompt=10, context=None) == 0

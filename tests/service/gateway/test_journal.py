@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.database.engine import Database
+from infra.errors import StorageFailed
 from service.gateway import heirs, journal, journal_files, journal_reading
 from service.gateway.budgets import Budgets
 from service.gateway.clerk import Clerk
@@ -130,3 +131,34 @@ def test_after_a_restart_of_the_machine_all_that_was_borrowed_counts_as_spent(
     monkeypatch.setattr(journal, "BOOT_ID", other_boot)
     heirs.inherit(database, tmp_path, own="")
     assert (budgets.get(budget.id).spent, budgets.get(budget.id).held) == (held, 0)
+
+
+def test_a_part_that_cannot_be_removed_stays_until_it_can(tmp_path: Path) -> None:
+    written = Journal(tmp_path, "spender_1", segment_bytes=1)
+    entries = [written.reserve((ACCOUNT,), 1, usage=USAGE) for _ in range(3)]
+    for entry in entries:
+        written.settle(entry, (ACCOUNT,), usage=USAGE, count=Count(1, 0, 1, 1, 1))
+    first = journal_files.segments(tmp_path, "spender_1")[0]
+    first.unlink()
+    first.mkdir()
+    written.trim(written.sequence)
+    assert len(journal_files.segments(tmp_path, "spender_1")) == 4
+    first.rmdir()
+    written.trim(written.sequence)
+    assert len(journal_files.segments(tmp_path, "spender_1")) == 1
+    written.close()
+
+
+def test_one_journal_that_cannot_be_settled_does_not_keep_others_from_it(
+    database: Database, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        Journal(tmp_path, f"spender_{number}").close()
+    (path,) = journal_files.segments(tmp_path, "spender_2")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageFailed, match="not settled"):
+        heirs.inherit(database, tmp_path, own="")
+    assert journal_files.spenders(tmp_path) == {"spender_2"}
+    path.rmdir()
+    assert heirs.inherit(database, tmp_path, own="") == 1

@@ -119,17 +119,3 @@ def test_what_was_sent_before_leaving_is_charged_about(serve: Serve) -> None:
             assert 5 <= gate.outcomes[0].usage.completion_tokens <= 10
 
     run(ask())
-
-
-def test_a_reply_from_within_can_be_closed(serve: Serve) -> None:
-    server = serve(model_server.hang_midway)
-
-    async def ask() -> None:
-        async with opened(gateway(server)) as gate:
-            reply = await gate.relay.complete(call(stream=True))
-            assert reply.headers["content-type"].startswith("text/event-stream")
-            assert b"tiny0" in await anext(aiter(reply.pieces()))
-            await reply.close()
-            assert gate.is_idle
-
-    run(ask())

@@ -315,6 +315,26 @@ def test_a_full_disk_stops_spending_and_forgets_nothing(
     os.close(kept)
 
 
+def test_what_a_dead_process_left_unreadable_stops_nothing(
+    budgets: Budgets,
+    clerk: Clerk,
+    open_meter: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    budget = budgets.put("all", "", period="total", amount=10 * NANOS)
+    see(clerk, budgets)
+    broken = tmp_path / "money" / "spender_gone.000001.journal"
+    broken.mkdir()
+    (tmp_path / "money" / "spender_gone.lock").touch()
+    until(lambda: clerk.failure is not None)
+    assert "budgets wait" in caplog.text
+    admit(open_meter()).settle(Usage(MILLION))
+    until(lambda: budgets.get(budget.id).spent == NANOS)
+    broken.rmdir()
+    until(lambda: clerk.failure is None)
+
+
 def test_a_model_without_a_price_costs_nothing_and_is_warned_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
+from infra.gateway_settings import Gateway
+from model_server import Misbehaving, hang_midway
 from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
+from relayed import answer, call, gateway, opened, outcome_of, run, until
+from service.gateway.calls import Outcome
 from service.gateway.recording import InteractionRecorder, MetricsRecorder
+from service.gateway.transcripts import MAX_CHARACTERS, Transcript
 from service.gateway.upstreams import ReplicaState
 
 
@@ -84,18 +93,83 @@ def test_replicas_are_asked_when_the_metrics_are_scraped(registry: CollectorRegi
 def test_a_call_becomes_an_interaction_without_its_text() -> None:
     kept: list[Interaction] = []
     recorder = InteractionRecorder(kept.append, has_content=False, clock=lambda: 0.0)
-    recorder.record(made_outcome(text="Hello, Ada"))
+    recorder.record(made_outcome())
     (item,) = kept
     assert (item.request_id, item.tenant, item.key_id) == ("req_1", "acme", "key_1")
     assert (item.outcome, item.cost_nano, item.first_byte_seconds) == ("answered", 3_000_000, 0.25)
     assert item.content is None
 
 
-def test_the_text_is_kept_where_the_settings_ask_for_it() -> None:
+def kept_of(outcome: Outcome) -> Interaction:
     kept: list[Interaction] = []
-    InteractionRecorder(kept.append, has_content=True).record(made_outcome(text="Hello, Ada"))
-    assert kept[0].content is not None
-    assert kept[0].content["answer"] == "Hello, Ada"
+    InteractionRecorder(kept.append, has_content=True).record(outcome)
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    ("is_stream", "told"), [(False, "I am tiny."), (True, "tiny0 tiny1 tiny2 tiny3 tiny4 ")]
+)
+def test_what_the_model_said_is_kept_where_the_settings_ask_for_it(
+    serve: Callable[..., Misbehaving], is_stream: bool, told: str
+) -> None:
+    asked = call(stream=is_stream)
+    content = kept_of(outcome_of(gateway(serve()), asked)).content
+    assert content == {"request": asked.body, "answer": told}
+
+
+def test_what_the_model_said_is_not_collected_where_nobody_asks_for_it(
+    serve: Callable[..., Misbehaving],
+) -> None:
+    outcome = outcome_of(gateway(serve()), call(stream=True), keeps_text=False)
+    assert outcome.text is None
+
+
+def test_what_a_caller_who_left_was_told_is_kept(serve: Callable[..., Misbehaving]) -> None:
+    async def leave() -> Outcome:
+        async with opened(gateway(serve(hang_midway)), keeps_text=True) as found:
+            reply = await found.relay.run(call(stream=True))
+            await anext(aiter(reply.pieces))
+            await reply.pieces.aclose()
+            return found.outcomes[0]
+
+    item = kept_of(run(leave()))
+    assert item.outcome == "cancelled"
+    assert item.content is not None
+    assert item.content["answer"] == "tiny0 "
+
+
+def test_what_a_shadow_said_is_kept_too(serve: Callable[..., Misbehaving]) -> None:
+    settings = gateway(serve()).model_dump()
+    settings["upstreams"]["s"] = {"urls": [serve(name="copy").url]}
+    settings["routes"]["m"]["shadow"] = [{"upstream": "s", "tag": "shadow", "model": "copy"}]
+
+    async def ask() -> dict[str, str | None]:
+        async with opened(Gateway.model_validate(settings), keeps_text=True) as found:
+            await answer(found.relay, call(stream=True))
+            await until(lambda: len(found.outcomes) == 2)
+            return {outcome.tag: outcome.text for outcome in found.outcomes}
+
+    told = run(ask())
+    assert told["shadow"] == "copy0 copy1 copy2 copy3 copy4 "
+
+
+def test_a_prompt_made_of_documents_is_not_kept(serve: Callable[..., Misbehaving]) -> None:
+    inner = replace(call(), keeps_content=False, documents=("file-a",))
+    item = kept_of(outcome_of(gateway(serve()), inner))
+    assert (item.content, item.documents) == (None, ())
+    quoting = replace(call(), documents=("file-a",))
+    assert kept_of(outcome_of(gateway(serve()), quoting)).documents == ("file-a",)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    item = kept_of(made_outcome(made_call(image="x" * 10**6)))
+    assert item.content is not None
+    assert len(item.content["request"]["image"]) == MAX_CHARACTERS + 3
+    transcript = Transcript()
+    for _ in range(30):
+        piece = {"choices": [{"index": 0, "delta": {"content": "x" * 5_000}}]}
+        transcript.add_events(b"data: " + orjson.dumps(piece) + b"\n\n")
+    assert len(transcript.text) == MAX_CHARACTERS
 
 
 @pytest.mark.parametrize(

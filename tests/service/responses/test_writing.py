@@ -63,7 +63,7 @@ class Model:
 
 def write(model: Model, **body: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     asked = ResponsesBody.model_validate({"model": "small", "input": "Hello", **body})
-    draft = begin(asked, [])
+    draft = begin(asked)
 
     async def collect() -> list[dict[str, Any]]:
         return [event async for event in write_with_model(draft, asked, model.complete)]

@@ -21,6 +21,7 @@ from infra.engine_settings import EngineProcess
 from infra.errors import Conflict, EngineFailed, NotFound
 from infra.jobs.processes import Process, find
 from service.supervision.engines import Engines, replica_urls, running
+from service.supervision.replica import pause_seconds
 from service.supervision.state import read_plan, read_state
 
 SMALL = str(Path(__file__).parents[2] / "small_engine.py")
@@ -151,6 +152,40 @@ def test_pauses_between_restarts_grow(open_engines: Callable[..., Engines], fold
     assert starts[0] >= 1
     assert starts[1] >= 2
     assert starts[2] >= 4
+
+
+def test_pause_has_a_limit_however_often_a_replica_fails() -> None:
+    assert [pause_seconds(failures) for failures in (0, 1, 5, 6)] == [1, 2, 32, 60]
+    assert pause_seconds(100_000) == 60
+
+
+def test_start_that_fails_forgets_that_the_process_before_was_ready(
+    open_engines: Callable[..., Engines], folder: Path, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(SMALL)
+    open_engines(python=str(python)).start("small")
+    replica = read_state(folder / "small").replicas[0]
+    assert replica.ready is not None
+    assert replica.pid is not None
+    python.unlink()
+    os.kill(replica.pid, signal.SIGKILL)
+    until(lambda: "cannot be started" in (read_state(folder / "small").replicas[0].last_exit or ""))
+    until(lambda: read_state(folder / "small").replicas[0].phase == "waiting")
+    assert read_state(folder / "small").replicas[0].ready is None
+
+
+def test_engine_whose_supervisor_has_written_nothing_yet_is_starting(
+    open_engines: Callable[..., Engines], folder: Path
+) -> None:
+    engines = open_engines(replicas=2)
+    engines.start("small", wait=False)
+    until(lambda: (folder / "small" / "state.json").exists())
+    (folder / "small" / "state.json").unlink()  # as it is until the supervisor is up
+    status = engines.status("small")
+    assert status.is_supervised
+    assert {each.state.phase for each in status.replicas} <= {"starting", "ready"}
+    assert [each.state.index for each in status.replicas] == [0, 1]
 
 
 def test_stop_lets_requests_finish_and_takes_no_more(

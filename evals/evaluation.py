@@ -1,0 +1,165 @@
+"""An evaluation: what was evaluated on what, each trial with its scores, and the verdict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from evals.metric import Metric, SetMetric, is_of_set, open_metric
+from evals.scores import Counts, Score
+from evals.suite import ALL, Suite
+from evals.trial import Trial
+from infra.errors import InvalidConfiguration
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredBy:
+    """A metric as a suite used it."""
+
+    metric: str
+    version: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    bounds: tuple[float | None, float | None] = (0.0, 1.0)
+    higher_is_better: bool = True
+    is_measured: bool = False
+    is_of_set: bool = False
+    """Whether it scores all cases together."""
+
+    @classmethod
+    def of(
+        cls, metric: Metric | SetMetric, *, name: str, parameters: Mapping[str, Any]
+    ) -> MeasuredBy:
+        return cls(
+            name,
+            metric.version,
+            dict(parameters),
+            metric.bounds,
+            metric.higher_is_better,
+            metric.is_measured,
+            is_of_set(metric),
+        )
+
+    def of_set(self) -> SetMetric:
+        """Build the metric again.
+
+        Raises:
+            InvalidConfiguration: it does not score sets.
+        """
+        built = open_metric(self.metric, self.parameters)
+        if not is_of_set(built):
+            raise InvalidConfiguration(f"Metric {self.metric!r} does not score sets any more")
+        return built
+
+    @property
+    def identity(self) -> str:
+        """What must be the same of two runs whose scores are compared."""
+        text = orjson.dumps(self.parameters, option=orjson.OPT_SORT_KEYS).decode()
+        return f"{self.metric} {self.version} {text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What was evaluated; equal descriptions are runs of the same."""
+
+    suite: Suite
+    suite_digest: str
+    dataset: str
+    """The file's name, or the version of the dataset."""
+    dataset_digest: str
+    """Of the cases."""
+    target: Mapping[str, Any]
+    """The target's identity."""
+    metrics: Mapping[str, MeasuredBy]
+
+    @property
+    def digest(self) -> str:
+        """The hash of everything that decides the outputs and scores."""
+        metrics = {name: each.identity for name, each in self.metrics.items()}
+        content = [self.suite_digest, self.dataset_digest, dict(self.target), metrics]
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str)
+        return f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished run."""
+
+    described: Described
+    trials: tuple[Trial, ...]
+    """In the order of the dataset, the repeats of a case side by side."""
+
+    @property
+    def failures(self) -> int:
+        """Trials without an output."""
+        return sum(trial.output is None for trial in self.trials)
+
+    def members(self, slice_name: str) -> list[Trial]:
+        """Return the trials of a slice."""
+        if slice_name == ALL:
+            return list(self.trials)
+        return [trial for trial in self.trials if slice_name in trial.case.slices]
+
+    def scores(self, metric: str, slice_name: str = ALL) -> list[Score]:
+        """Return the score of each trial; of a metric of the set, whether it takes part."""
+        if self.described.metrics[metric].is_of_set:
+            return [
+                Score.error(trial.failure) if trial.output is None else Score.of(0.0)
+                for trial in self.members(slice_name)
+            ]
+        return [trial.scores[metric] for trial in self.members(slice_name)]
+
+    def mean(self, metric: str, slice_name: str = ALL) -> float | None:
+        """Return the mean over cases of their means over repeats; None if nothing is scored.
+
+        Of a metric of the set, its score.
+        """
+        by = self.described.metrics[metric]
+        if by.is_of_set:
+            return (
+                by.of_set()
+                .score_set(
+                    [trial for trial in self.members(slice_name) if trial.output is not None]
+                )
+                .value
+            )
+        by_case: dict[str, list[float]] = {}
+        for trial in self.members(slice_name):
+            value = trial.scores[metric].value
+            if value is not None:
+                by_case.setdefault(trial.case.id, []).append(value)
+        means = [sum(values) / len(values) for values in by_case.values()]
+        return sum(means) / len(means) if means else None
+
+    def summary(self, *, measured: bool) -> list[dict[str, Any]]:
+        """Return mean and counts of each metric on each slice.
+
+        Args:
+            measured: of the metrics that are measured anew each time, or of all others.
+        """
+        names = [ALL, *(each.name for each in self.described.suite.slices)]
+        return [
+            {
+                "metric": metric,
+                "slice": name,
+                "mean": self.mean(metric, name),
+                **_counted(self.scores(metric, name)),
+            }
+            for metric, by in self.described.metrics.items()
+            if by.is_measured == measured
+            for name in names
+        ]
+
+
+def _counted(scores: Sequence[Score]) -> dict[str, Any]:
+    counts = Counts.of(scores)
+    return {
+        "scored": counts.scored,
+        "unscored": counts.unscored,
+        "refused": counts.refused,
+        "error": counts.error,
+        "coverage": counts.coverage,
+    }

@@ -1,0 +1,205 @@
+"""Runs trials: asks the target, retries what was not the case's fault, scores, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import orjson
+
+from evals.context import Context
+from evals.metric import Metric
+from evals.scores import Score
+from evals.suite import Suite
+from evals.target import Target
+from evals.trial import Case, Output, Trial
+from infra.errors import (
+    BudgetExceeded,
+    EngineFailed,
+    NotReady,
+    Overloaded,
+    RagstoneError,
+    RateLimited,
+    SourceFailed,
+    StorageFailed,
+)
+
+RETRIED = (EngineFailed, NotReady, Overloaded, RateLimited, SourceFailed, StorageFailed, OSError)
+"""Not the case's fault; `TimeoutError` is an `OSError`."""
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 20.0
+GIVE_UP_AFTER = 20
+"""Trials in a row whose target was out of order: asking the rest would only take time."""
+
+Finished: TypeAlias = Callable[[Trial], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What every trial needs."""
+
+    suite: Suite
+    target: Target
+    metrics: Mapping[str, Metric]
+    """Those of cases, by the name that the suite gives them."""
+    context: Context = field(default_factory=Context)
+    clock: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+async def run_trials(
+    work: Work, planned: list[tuple[Case, int]], *, on_trial: Finished
+) -> list[Trial]:
+    """Run what is planned, some at a time, and return it in that order.
+
+    What the deadline, or a target that is out of order, leaves undone has the reason in its place.
+
+    Args:
+        work: what every trial needs.
+        planned: cases and the number of the repeat.
+        on_trial: is told of each as it is finished, not of those left undone.
+    """
+    done: dict[int, Trial] = {}
+    state = _State(iter(enumerate(planned)))
+
+    async def worker() -> None:
+        for position, (case, repeat) in state.taken():
+            trial = await run_trial(work, case, repeat)
+            done[position] = trial
+            on_trial(trial)
+            state.count(trial)
+
+    reason = ""
+    try:
+        async with asyncio.timeout(work.suite.deadline_seconds):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(work.suite.concurrency, len(planned))):
+                    group.create_task(worker())
+    except BaseExceptionGroup as group:  # of `on_trial`, which has nothing to do with trials
+        raise group.exceptions[0] from None
+    except TimeoutError:
+        reason = f"not run: the deadline of {work.suite.deadline_seconds:g} s had passed"
+    reason = reason or f"not run: the target failed {GIVE_UP_AFTER} times in a row"
+    return [
+        done.get(position) or undone(work, case, repeat, reason)
+        for position, (case, repeat) in enumerate(planned)
+    ]
+
+
+async def run_trial(work: Work, case: Case, repeat: int) -> Trial:
+    """Ask the target once, with retries, and score what it made of the case.
+
+    No failure of the target or of a metric is raised: it is in the trial.
+    """
+    seed = seed_of(work.suite.seed, case.id, repeat)
+    output, failure, attempts = await _ask(work, case, seed)
+    if output is None:
+        trial = undone(work, case, repeat, failure)
+        return replace(trial, attempts=attempts)
+    context = replace(work.context, seed=seed)
+    scores = {
+        name: await _score(work, metric, case, output=output, context=context)
+        for name, metric in work.metrics.items()
+    }
+    return Trial(case, repeat, output, scores, attempts=attempts)
+
+
+def undone(work: Work, case: Case, repeat: int, reason: str) -> Trial:
+    """Return a trial without an output."""
+    scores = {name: Score.error(f"no output: {reason}") for name in work.metrics}
+    return Trial(case, repeat, None, scores, failure=reason)
+
+
+def seed_of(seed: int, case: str, repeat: int) -> int:
+    """Return a trial's own seed, which does not depend on the order of cases."""
+    digest = hashlib.sha256(f"{seed}/{repeat}/{case}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@dataclass(slots=True)
+class _State:
+    queue: Iterator[tuple[int, tuple[Case, int]]]
+    """Shared by the workers: each takes what comes next."""
+    in_a_row: int = 0
+
+    def taken(self) -> Iterator[tuple[int, tuple[Case, int]]]:
+        for item in self.queue:
+            if self.in_a_row >= GIVE_UP_AFTER:
+                return
+            yield item
+
+    def count(self, trial: Trial) -> None:
+        is_out_of_order = trial.failure.startswith(_OUT_OF_ORDER)
+        self.in_a_row = self.in_a_row + 1 if is_out_of_order else 0
+
+
+_OUT_OF_ORDER = "the target is out of order: "
+
+
+async def _ask(work: Work, case: Case, seed: int) -> tuple[Output | None, str, int]:
+    """Return the output, or why there is none, and how often the target was asked."""
+    attempt = 0
+    while True:
+        attempt += 1
+        started = work.clock()
+        try:
+            async with asyncio.timeout(work.suite.timeout_seconds):
+                output = await work.target(case, seed=seed)
+            took = work.clock() - started
+            if not _is_writable(output):
+                return None, "the target failed: its output is not JSON, or not text", attempt
+            return replace(output, latency_seconds=took), "", attempt
+        except RETRIED as error:
+            failure = _OUT_OF_ORDER + _words(error, work.suite.timeout_seconds)
+            if attempt > work.suite.retries or isinstance(error, BudgetExceeded):
+                return None, failure, attempt
+            await work.sleep(_pause(error, attempt))
+        except Exception as error:  # noqa: BLE001  any target may fail in any way; the run goes on
+            return None, f"the target failed: {_words(error)}", attempt
+
+
+def _pause(error: BaseException, attempt: int) -> float:
+    asked = getattr(error, "retry_after_seconds", 0.0)
+    grown = FIRST_PAUSE_SECONDS * float(2 ** (attempt - 1))
+    return min(max(float(asked), grown), LONGEST_PAUSE_SECONDS)
+
+
+async def _score(
+    work: Work, metric: Metric, case: Case, *, output: Output, context: Context
+) -> Score:
+    try:
+        async with asyncio.timeout(work.suite.timeout_seconds):
+            score: object = await metric.score(case, output, context)
+    except Exception as error:  # noqa: BLE001  a metric's failure is a score like any other
+        return Score.error(_words(error, work.suite.timeout_seconds))
+    if not isinstance(score, Score):
+        return Score.error(f"the metric returned {score!r:.80}, which is no Score")
+    if not _is_writable(score):
+        return Score.error("the metric returned a reason or details that are not JSON")
+    low, high = metric.bounds
+    if score.value is not None and (
+        (low is not None and score.value < low) or (high is not None and score.value > high)
+    ):
+        return Score.error(f"the metric returned {score.value!r}, outside its bounds {low}, {high}")
+    return score
+
+
+def _is_writable(found: Output | Score) -> bool:
+    """Whether it can be kept: half a surrogate pair, for one, cannot."""
+    try:
+        orjson.dumps(found.as_dict(), default=str)
+    except TypeError:
+        return False
+    return True
+
+
+def _words(error: BaseException, timeout_seconds: float | None = None) -> str:
+    if isinstance(error, RagstoneError):
+        return error.message
+    if type(error) is TimeoutError and timeout_seconds is not None:
+        return f"nothing came within {timeout_seconds:g} s"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,81 @@
+"""The journal of a run: each finished trial is a line, so that a killed run loses none of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import orjson
+
+from infra.errors import Conflict
+
+Key = tuple[str, int]
+"""A case's id and the repeat."""
+
+
+class Journal:
+    """The finished trials of one plan, on disk; held by one process at a time.
+
+    Lines reach the operating system at once, so they outlive a killed process; they are not synced
+    to the disk one by one, since a run that loses its last second to a power cut repeats it.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        """Open it, and read what it holds, or with `resume=False` begin it anew.
+
+        Raises:
+            Conflict: another process runs the same.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: BinaryIO = path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise Conflict(
+                "Another process runs the same suite on the same target now; wait for it"
+            ) from None
+        self.found: dict[Key, Mapping[str, Any]] = {}
+        """What earlier runs of the plan finished."""
+        if resume:
+            self._read()
+        else:
+            self._file.truncate(0)
+
+    def add(self, key: Key, trial: Mapping[str, Any]) -> None:
+        """Write a finished trial down."""
+        line = orjson.dumps({"case": key[0], "repeat": key[1], "trial": trial}, default=str)
+        self._file.write(line + b"\n")
+
+    def remove(self) -> None:
+        """Remove it: the run is finished, and its results are stored."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # the line that a kill cut short
+            os.ftruncate(self._file.fileno(), whole)
+        for line in data[:whole].splitlines():
+            row = orjson.loads(line)
+            self.found[row["case"], row["repeat"]] = row["trial"]

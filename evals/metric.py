@@ -1,0 +1,96 @@
+"""What a metric is: parameters that are checked, bounds, a direction, and a score for each case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeGuard, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evals import problems
+from evals.context import Context
+from evals.scores import Score
+from evals.trial import Case, Output, Trial
+from infra.errors import InvalidConfiguration, InvalidRequest
+from infra.plugins import load
+
+Bounds = tuple[float | None, float | None]
+PACKAGE = "evals.metrics"
+
+
+class Metric(Protocol):
+    """Scores what a target made of a case."""
+
+    version: ClassVar[int]
+    """Raised when the same output would score differently; a baseline of another does not count."""
+    bounds: ClassVar[Bounds]
+    """The least and the most that a score can be; None has no bound."""
+    higher_is_better: ClassVar[bool]
+    is_measured: ClassVar[bool]
+    """True if two runs differ by nature, as times do; such scores are kept apart."""
+
+    async def score(self, case: Case, output: Output, context: Context) -> Score:
+        """Return a score; where the metric does not apply, `Score.unscored` with the reason.
+
+        What it raises becomes `Score.error`.
+        """
+        ...
+
+
+class SetMetric(Protocol):
+    """Scores all outputs together, where a mean over cases is not what is meant, as of F1.
+
+    It has `score_set` in place of `score`, and is else like a metric.
+    """
+
+    version: ClassVar[int]
+    bounds: ClassVar[Bounds]
+    higher_is_better: ClassVar[bool]
+    is_measured: ClassVar[bool]
+
+    def score_set(self, trials: Sequence[Trial]) -> Score:
+        """Return one score of trials that have an output; in any order, of any part of the set."""
+        ...
+
+
+class Parameters(BaseModel):
+    """A metric whose fields are its parameters; most need nothing else.
+
+    An unknown parameter is refused, with the nearest name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: ClassVar[int] = 1
+    bounds: ClassVar[Bounds] = (0.0, 1.0)
+    higher_is_better: ClassVar[bool] = True
+    is_measured: ClassVar[bool] = False
+
+
+def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") -> Metric | SetMetric:
+    """Build the metric of plug-in `name`.
+
+    Args:
+        name: a file of `evals/metrics`, or a dotted path from a suite of the operator's.
+        parameters: as the suite gives them.
+        label: what the suite calls it; said in errors.
+
+    Raises:
+        InvalidRequest: a parameter is unknown or has a wrong value.
+        InvalidConfiguration: there is no such metric, or it has no `score`.
+    """
+    try:
+        built = load(PACKAGE, name)(parameters)
+    except ValidationError as error:
+        # `build` is mostly the method of a model, which knows the names that there are.
+        model = cast("type[BaseModel]", getattr(load(PACKAGE, name), "__self__", BaseModel))
+        words = problems.of_model(error, model)
+        raise InvalidRequest(f"Metric {label or name!r}: {words}") from None
+    if not (callable(getattr(built, "score", None)) or is_of_set(built)):
+        raise InvalidConfiguration(f"The plug-in {name!r} in {PACKAGE} is no metric: no `score`")
+    return cast("Metric", built)
+
+
+def is_of_set(metric: Metric | SetMetric) -> TypeGuard[SetMetric]:
+    """Whether it scores a set and not its cases."""
+    return callable(getattr(metric, "score_set", None))

@@ -1,0 +1,172 @@
+"""Verdict out: resolve the cases, plan, run the trials, keep what was found as an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from evals import cases, execution, records
+from evals.cases import Cases
+from evals.context import Context
+from evals.evaluation import Described, Evaluation, MeasuredBy
+from evals.execution import Finished, Work
+from evals.journal import Journal
+from evals.metric import Metric, SetMetric, is_of_set, open_metric
+from evals.suite import Suite
+from evals.target import Target
+from evals.trial import Case, Trial
+from infra.artifacts.files import storage_errors
+from infra.artifacts.publishing import Made
+from infra.artifacts.refs import Reference
+from infra.artifacts.store import ArtifactStore
+from infra.errors import InvalidRequest
+
+KIND = "evaluation"
+
+
+def _unheard(_trial: Trial) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A suite with its cases read, its metrics built and its target open."""
+
+    suite: Suite
+    cases: Cases
+    target: Target
+    metrics: Mapping[str, Metric | SetMetric]
+    described: Described
+
+    @property
+    def trials(self) -> int:
+        return len(self.cases.cases) * self.suite.repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a plan is carried out."""
+
+    folder: Path
+    """Where the journals of runs under way are kept."""
+    resume: bool = False
+    """Whether to go on where a run of the same that was killed had come to."""
+    context: Context = field(default_factory=Context)
+    on_trial: Finished = _unheard
+    """Told of each trial, also of those an earlier run had finished."""
+
+
+def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], cases.Rows]) -> Plan:
+    """Read the cases and build the metrics; nothing is asked of the target.
+
+    Raises:
+        NotFound: there is no such file or dataset.
+        InvalidRequest: a case, a parameter or a gate is wrong; names it.
+    """
+    found = cases.load(suite, folder=folder, datasets=datasets)
+    metrics = {
+        use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
+    }
+    _check_directions(suite, metrics)
+    by = {
+        use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=use.parameters)
+        for use in suite.metrics
+    }
+    described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
+    return Plan(suite, found, target, metrics, described)
+
+
+async def run(plan: Plan, options: Options) -> Evaluation:
+    """Carry a plan out.
+
+    No failing target or metric is raised; it is counted. A run that is killed is continued by the
+    same call with `resume`, which repeats no finished trial.
+
+    Raises:
+        Conflict: another process carries the same plan out.
+        StorageFailed: the journal cannot be written.
+    """
+    of_cases = {
+        name: cast("Metric", each) for name, each in plan.metrics.items() if not is_of_set(each)
+    }
+    work = Work(plan.suite, plan.target, of_cases, options.context)
+    planned = [(case, repeat) for case in plan.cases.cases for repeat in range(plan.suite.repeats)]
+    with Journal(journal_of(plan, options.folder), resume=options.resume) as journal:
+        done = _finished(journal, planned)
+        for trial in done.values():
+            options.on_trial(trial)
+
+        def note(trial: Trial) -> None:
+            with storage_errors("write the journal of an evaluation"):
+                journal.add(trial.key, records.pack(trial))
+            options.on_trial(trial)
+
+        left = [(case, repeat) for case, repeat in planned if (case.id, repeat) not in done]
+        for trial in await execution.run_trials(work, left, on_trial=note):
+            done[trial.key] = trial
+    return Evaluation(plan.described, tuple(done[case.id, repeat] for case, repeat in planned))
+
+
+def publish(
+    plan: Plan,
+    evaluation: Evaluation,
+    verdict: Mapping[str, Any],
+    *,
+    store: ArtifactStore,
+    baseline: str | None = None,
+) -> Reference:
+    """Keep an evaluation as the next version of `evaluation/NAME`, with what it was made from."""
+    parents = list(plan.target.parents)
+    if plan.cases.artifact is not None:
+        parents.append(("dataset", plan.cases.artifact))
+    if baseline is not None:
+        parents.append(("baseline", baseline))
+    described = evaluation.described
+    metadata = {
+        "suite": described.suite.name,
+        "verdict": verdict["verdict"],
+        "dataset": described.dataset,
+        "target": dict(described.target),
+        "digest": described.digest,
+        "trials": len(evaluation.trials),
+        "failures": evaluation.failures,
+    }
+    name = f"{KIND}/{described.suite.name}"
+    with store.writer(name, Made(metadata={KIND: metadata}, parents=parents)) as draft:
+        records.write(evaluation, verdict, draft.folder)
+    return store.find(str(draft.reference))
+
+
+def finish(plan: Plan, evaluation: Evaluation, folder: Path) -> None:
+    """Remove the journal of a run whose every trial has an output; the others can be resumed."""
+    if not evaluation.failures:
+        journal_of(plan, folder).unlink(missing_ok=True)
+
+
+def journal_of(plan: Plan, folder: Path) -> Path:
+    """Return where the journal of a plan is: another target or dataset has another."""
+    digest = plan.described.digest.removeprefix("sha256:")
+    return folder / f"{plan.suite.name}-{digest[:16]}.jsonl"
+
+
+def _finished(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str, int], Trial]:
+    """Return the trials that have an output; one whose target failed is tried again."""
+    found = {}
+    for case, repeat in planned:
+        row = journal.found.get((case.id, repeat))
+        if row is not None and row["output"] is not None:
+            found[case.id, repeat] = records.restore(case, row)
+    return found
+
+
+def _check_directions(suite: Suite, metrics: Mapping[str, Metric | SetMetric]) -> None:
+    for number, gate in enumerate(suite.gates, 1):
+        better = metrics[gate.metric].higher_is_better
+        if (gate.floor is not None and not better) or (gate.ceiling is not None and better):
+            wanted = "ceiling" if gate.ceiling is None else "floor"
+            raise InvalidRequest(
+                f"Gate {number} of {suite.name!r}: {gate.metric!r} is better when "
+                f"{'larger' if better else 'smaller'}; give a `{wanted}`"
+            )

@@ -1,0 +1,1 @@
+"""Statistics of evaluations: intervals, paired tests, power, multiplicity, bets, agreement."""

@@ -1,0 +1,236 @@
+"""A suite: what is asked of which target, how it is scored, and what must hold; read from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from evals import problems
+from evals.target_kinds import Strict, Target, Text
+from infra.errors import InvalidRequest, NotFound, TooLarge
+from infra.expectations import yaml_text
+from infra.plugins import available
+
+MAX_BYTES = 1 << 20
+METRICS = "evals.metrics"
+SHIPPED = Path(__file__).parent / "suites"
+ALL = "all"
+"""The slice that every case is in."""
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Fields(Strict):
+    """Which columns of the dataset hold what; all others become metadata."""
+
+    id: Text = "id"
+    """If there is no such column, cases are numbered from 1."""
+    input: Text | tuple[str, ...] = "question"
+    """Of a classical model several columns, the features."""
+    expected: str = "answer"
+    answerable: str = "answerable"
+    relevant: str = "relevant"
+    """A source, a list of them, or a mapping from sources to grades."""
+    cluster: str = "cluster"
+
+
+class Dataset(Strict):
+    """The cases: a file beside the suite, or a dataset of the artifact store."""
+
+    file: Text | None = None
+    """JSON Lines, CSV or Parquet."""
+    artifact: Text | None = None
+    """Such as `dataset/faq@v3`."""
+    split: str | None = None
+    """Of an artifact; all by default."""
+    fields: Fields = Fields()
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many cases."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Dataset:
+        if (self.file is None) == (self.artifact is None):
+            raise ValueError("needs either `file` or `artifact`")
+        if self.split is not None and self.artifact is None:
+            raise ValueError("`split` is for an `artifact`; a file has none")
+        return self
+
+
+class MetricUse(Strict):
+    """A metric with its parameters."""
+
+    metric: Text
+    """A file of `evals/metrics`, or the dotted path of one outside."""
+    name: Name = ""
+    """By which gates and reports know it; the metric's own if absent."""
+    parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"metric": value}
+        if isinstance(value, dict) and isinstance(value.get("metric"), str):
+            return {"name": value["metric"].rpartition(".")[2], **value}
+        return value
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if "." not in value and value not in available(METRICS):
+            raise ValueError(problems.unknown("metric", value, available(METRICS)))
+        return value
+
+
+class Slice(Strict):
+    """Cases that are looked at by themselves."""
+
+    name: Name
+    where: dict[str, Any] = Field(min_length=1)
+    """Columns and the value, or list of values, that they must have."""
+    protected: bool = False
+    """Every gate on all cases must hold here too."""
+
+
+class Gate(Strict):
+    """What must hold of one metric for the verdict to be a pass."""
+
+    metric: str
+    slice: str = ALL
+    margin: Annotated[float, Field(ge=0)] | None = None
+    """The most by which it may be worse than the baseline."""
+    floor: float | None = None
+    """The mean is above this."""
+    ceiling: float | None = None
+    """The mean is below this, of a metric that is better when smaller."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """The risk of passing what does not hold."""
+    power: float = Field(default=0.8, gt=0, lt=1)
+    """The chance of passing what is as good as the baseline that there must be beforehand."""
+    coverage: Share | None = None
+    """The share of its cases that must be scored; of the suite if absent."""
+    action: Literal["block", "warn"] = "block"
+    """Whether the suite's verdict depends on it."""
+
+    @model_validator(mode="after")
+    def _one_demand(self) -> Gate:
+        if sum(each is not None for each in (self.margin, self.floor, self.ceiling)) != 1:
+            raise ValueError("needs one of `margin`, `floor` and `ceiling`")
+        return self
+
+
+class Suite(Strict):
+    """An evaluation; equal suites have equal digests."""
+
+    name: Name
+    description: str = ""
+    """For people; not part of the digest."""
+    dataset: Dataset
+    target: Target
+    metrics: tuple[MetricUse, ...] = Field(min_length=1)
+    slices: tuple[Slice, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    baseline: str | None = None
+    """The evaluation to compare with, such as `evaluation/faq@baseline`."""
+    min_coverage: Share = 0.98
+    """Below this share of scores there is no verdict but `infrastructure`."""
+    repeats: int = Field(default=1, ge=1, le=100)
+    """How often each case is tried."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    concurrency: int = Field(default=4, ge=1, le=1024)
+    """Cases at a time."""
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    """For one attempt at one case, and for one score."""
+    retries: int = Field(default=2, ge=0, le=20)
+    """Further attempts where a server failed or was overloaded."""
+    deadline_seconds: float | None = Field(default=None, gt=0)
+    """For the whole run; what is not done by then can be resumed."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        metrics, slices = [each.name for each in self.metrics], [each.name for each in self.slices]
+        for kind, names in (("metrics", metrics), ("slices", [ALL, *slices])):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{kind}: {twice!r} stands twice; give one another name")
+        for number, gate in enumerate(self.gates):
+            for kind, name, names in (
+                ("metric", gate.metric, metrics),
+                ("slice", gate.slice, [ALL, *slices]),
+            ):
+                if name not in names:
+                    raise ValueError(f"gates.{number}: {problems.unknown(kind, name, names)}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hash of all that decides scores and verdicts."""
+        content = self.model_dump(
+            mode="json",
+            exclude={"description", "concurrency", "deadline_seconds", "retries", "baseline"},
+        )
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        return f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
+def parse(text: str, *, source: str = "the suite") -> Suite:
+    """Read a suite from YAML, or from JSON, which is YAML too.
+
+    Raises:
+        InvalidRequest: it is malformed, or has keys, names or values that do not exist; the message
+            names each with its line and the nearest that does.
+        TooLarge: it is longer or deeper than YAML may be.
+    """
+    content = yaml_text.parse(text, source=source)
+    if not isinstance(content, dict):
+        raise InvalidRequest(f"{source} holds no mapping; write 'name: ...', 'dataset: ...', ...")
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise InvalidRequest(problems.words(error, Suite, text=text, source=source)) from None
+
+
+def read(path: Path) -> Suite:
+    """Read a suite from a file, or the shipped one of that name. Raises as `parse` does.
+
+    Raises:
+        NotFound: there is no such file and no such suite.
+    """
+    path = locate(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise TooLarge(f"{str(path)!r} is larger than {MAX_BYTES:,} bytes; a suite names its data")
+    try:
+        return parse(path.read_text(encoding="utf-8-sig"), source=str(path))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{str(path)!r} is not text in UTF-8: {error.reason}") from None
+
+
+def locate(path: Path) -> Path:
+    """Return the file that is meant: itself, or a shipped suite by its name."""
+    if path.is_file():
+        return path
+    shipped = {each.stem: each for each in SHIPPED.glob("*.yaml")}
+    if str(path) in shipped:
+        return shipped[str(path)]
+    near = [str(each) for each in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    raise NotFound("suite", str(path), among=[*near[:200], *shipped])
+
+
+def schema() -> Mapping[str, Any]:
+    """Return the JSON Schema of a suite, with the metrics that there are."""
+    found = Suite.model_json_schema()
+    names = available(METRICS)
+    use = found["$defs"]["MetricUse"]
+    use["properties"]["metric"]["examples"] = names
+    use["required"] = ["metric"]
+    found["properties"]["metrics"]["items"] = {
+        "anyOf": [{"type": "string", "examples": names}, {"$ref": "#/$defs/MetricUse"}]
+    }
+    return found

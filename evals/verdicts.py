@@ -1,0 +1,229 @@
+"""The verdict on an evaluation: its suite's gates held against its scores, and a baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from evals import declared, gates
+from evals.evaluation import Described, Evaluation, MeasuredBy
+from evals.gates import Claim, Decision, Verdict
+from evals.planning import needed_cases
+from evals.pseudo_values import pseudo_values
+from evals.score_tables import ScoreTable
+from evals.suite import ALL, Gate, Suite
+from infra.errors import IncomparableBaseline
+
+UNGATED = "ungated"
+"""Of a suite without gates: nothing was promised, so nothing is kept."""
+EXIT_CODES: Mapping[str, int] = {
+    Verdict.PASS: 0,
+    UNGATED: 0,
+    Verdict.FAIL: 1,
+    Verdict.INCONCLUSIVE: 2,
+    Verdict.UNDERPOWERED: 2,
+    Verdict.UNSCORED: 3,
+    Verdict.INFRASTRUCTURE: 3,
+}
+NO_VERDICT = EXIT_CODES[Verdict.INFRASTRUCTURE]
+_WORST_FIRST = (
+    Verdict.FAIL,
+    Verdict.INFRASTRUCTURE,
+    Verdict.UNSCORED,
+    Verdict.UNDERPOWERED,
+    Verdict.INCONCLUSIVE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What all gates say together."""
+
+    verdict: str
+    reason: str
+    """Of the verdict, where it is not that of a gate."""
+    decisions: tuple[Decision, ...]
+    """One for each gate and slice that could be judged."""
+    unjudged: tuple[str, ...] = ()
+    """Gates that compare, where there is no baseline."""
+    baseline: str | None = None
+    """The version that was compared with."""
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**asdict(self), "exit_code": self.exit_code}
+
+
+def judge(
+    evaluation: Evaluation, baseline: Evaluation | None = None, *, name: str | None = None
+) -> Judgement:
+    """Hold an evaluation's gates against it.
+
+    Args:
+        evaluation: the candidate's.
+        baseline: what gates with a margin compare with.
+        name: the baseline's version.
+
+    Raises:
+        IncomparableBaseline: it is of other cases, or of other versions of dataset or metric.
+        MissingDependency: the extra `evals` is not installed.
+    """
+    suite, metrics = evaluation.described.suite, evaluation.described.metrics
+    wanted = [(declare(gate, one, suite, metrics), one) for gate, one in _all(suite)]
+    claims = [
+        _claim(each, one, evaluation, baseline=baseline)
+        for each, one in wanted
+        if baseline is not None or not each.compares
+    ]
+    decisions = gates.check(claims, seed=suite.seed) if claims else ()
+    unjudged = tuple(
+        each.name for each, _ in wanted if baseline is None and each.compares and each.decides
+    )
+    verdict, reason = _together(evaluation, decisions, unjudged)
+    return Judgement(verdict, reason, decisions, unjudged, name)
+
+
+def require_comparable(candidate: Described, baseline: Described) -> None:
+    """See, before anything is run, that the gates of one can be held against the other.
+
+    Raises:
+        IncomparableBaseline: it is of other cases, or has not the metrics of the same version.
+    """
+    if baseline.dataset_digest != candidate.dataset_digest:
+        raise IncomparableBaseline(
+            f"The baseline was run on other cases: {baseline.dataset!r} as it was then, and not "
+            f"{candidate.dataset!r} as it is now; run the baseline again on these"
+        )
+    for gate in candidate.suite.gates:
+        ours, theirs = candidate.metrics[gate.metric], baseline.metrics.get(gate.metric)
+        if gate.margin is None or (theirs is not None and theirs.identity == ours.identity):
+            continue
+        was = "not measured" if theirs is None else f"measured by {theirs.identity!r}"
+        raise IncomparableBaseline(
+            f"{gate.metric!r} was {was} in the baseline, and is {ours.identity!r} now; run the "
+            "baseline again with it"
+        )
+
+
+def shortages(
+    suite: Suite, metrics: Mapping[str, MeasuredBy], members: Mapping[str, int]
+) -> list[str]:
+    """Say which gates can hardly pass, because there are too few cases, before anything is run.
+
+    Args:
+        suite: with the gates.
+        metrics: as `Described` has them.
+        members: the number of cases in each slice.
+    """
+    deciding = [
+        declare(gate, one, suite, metrics) for gate, one in _all(suite) if gate.action == "block"
+    ]
+    found = []
+    for each in deciding:
+        needed = needed_cases(each, alpha=each.alpha / len(deciding))
+        there = members[each.slice or ALL]
+        if needed is not None and there < needed:
+            found.append(f"Gate {each.name!r} needs {needed:,} cases, and has {there:,}")
+    return found
+
+
+def declare(
+    gate: Gate, slice_name: str, suite: Suite, metrics: Mapping[str, MeasuredBy]
+) -> declared.Gate:
+    """Return a suite's gate on one slice as the statistics want it."""
+    by = metrics[gate.metric]
+    low, high = by.bounds
+    kind: declared.Kind
+    if gate.margin is not None:
+        kind, limit = ("non_inferior" if gate.margin else "superior"), gate.margin
+    elif gate.floor is not None:
+        kind, limit = "floor", gate.floor
+    else:
+        kind, limit = "ceiling", float(gate.ceiling or 0.0)
+    return declared.Gate(
+        gate.metric,
+        kind,
+        limit,
+        alpha=gate.alpha,
+        power=gate.power,
+        primary=gate.action == "block",
+        slice=None if slice_name == ALL else slice_name,
+        higher_is_better=by.higher_is_better,
+        # A pseudo-value may lie beyond the bounds of the metric itself.
+        bounds=None if by.is_of_set or low is None or high is None else (low, high),
+        coverage=suite.min_coverage if gate.coverage is None else gate.coverage,
+    )
+
+
+def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> ScoreTable:
+    """Return the scores of some cases as columns; of a metric of the set, its pseudo-values."""
+    described = evaluation.described
+    by = described.metrics[metric]
+    trials = [trial for trial in evaluation.trials if trial.case.id in members]
+    if by.is_of_set:
+        rows = pseudo_values(by.of_set(), trials)
+        return ScoreTable(
+            [row.case for row in rows],
+            np.array([row.value for row in rows]),
+            [row.state for row in rows],
+            [row.group for row in rows],
+            dataset=described.dataset_digest,
+            metric=by.identity,
+        )
+    scores = [trial.scores[metric] for trial in trials]
+    return ScoreTable(
+        [trial.case.id for trial in trials],
+        np.array([score.value or 0.0 for score in scores]),
+        [score.state for score in scores],
+        [trial.case.cluster for trial in trials],
+        dataset=described.dataset_digest,
+        metric=by.identity,
+    )
+
+
+def _all(suite: Suite) -> list[tuple[Gate, str]]:
+    """Return each gate with its slice; one on all cases also with every protected slice."""
+    protected = [each.name for each in suite.slices if each.protected]
+    return [
+        (gate, name)
+        for gate in suite.gates
+        for name in (gate.slice, *(protected if gate.slice == ALL else ()))
+    ]
+
+
+def _claim(
+    gate: declared.Gate, slice_name: str, evaluation: Evaluation, *, baseline: Evaluation | None
+) -> Claim:
+    members = {trial.case.id for trial in evaluation.members(slice_name)}
+    mine = table(evaluation, gate.metric, members)
+    if baseline is None or not gate.compares:
+        return Claim(gate, mine)
+    require_comparable(evaluation.described, baseline.described)
+    return Claim(gate, mine, table(baseline, gate.metric, members))
+
+
+def _together(
+    evaluation: Evaluation, decisions: Sequence[Decision], unjudged: Sequence[str]
+) -> tuple[str, str]:
+    found = {decision.verdict for decision in decisions if decision.blocks}
+    if Verdict.FAIL in found:
+        return Verdict.FAIL, ""
+    suite, total = evaluation.described.suite, len(evaluation.trials)
+    if total - evaluation.failures < suite.min_coverage * total:
+        return Verdict.INFRASTRUCTURE, (
+            f"{evaluation.failures} of {total} trials have no output; "
+            f"{suite.min_coverage:.1%} must have one"
+        )
+    for verdict in _WORST_FIRST:
+        if verdict in found:
+            return verdict, ""
+    if unjudged:
+        return Verdict.INCONCLUSIVE, f"no baseline to compare with, for {', '.join(unjudged)}"
+    return (Verdict.PASS, "") if suite.gates else (UNGATED, "the suite has no gates")

@@ -1,0 +1,60 @@
+"""Interactions that wait to be written: in order, bounded in number and in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+import orjson
+
+from infra.contracts import Interaction
+
+CAPACITY = 50_000
+CAPACITY_BYTES = 64 * 2**20
+PLAIN_BYTES = 1_024
+"""Of an interaction beside its content, roughly."""
+
+
+class InteractionQueue:
+    """Takes from many threads, gives to one."""
+
+    def __init__(self, *, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._waiting: deque[tuple[Interaction, int]] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, item: Interaction) -> bool:
+        """Take an interaction, or return False where there is no room for it."""
+        size = _size(item)
+        with self._lock:
+            is_full = len(self._waiting) >= self._capacity
+            if is_full or self._bytes + size > self._capacity_bytes:
+                return False
+            self._waiting.append((item, size))
+            self._bytes += size
+        return True
+
+    def first(self, most: int) -> Sequence[Interaction]:
+        """Return the oldest ones; they stay until they are removed."""
+        with self._lock:
+            return [item for item, _ in islice(self._waiting, most)]
+
+    def remove(self, number: int) -> None:
+        """Remove the oldest ones."""
+        with self._lock:
+            for _ in range(number):
+                self._bytes -= self._waiting.popleft()[1]
+
+
+def _size(item: Interaction) -> int:
+    """Return about how many bytes it takes in memory, and in the database."""
+    if item.content is None:
+        return PLAIN_BYTES
+    try:
+        return PLAIN_BYTES + len(orjson.dumps(item.content))
+    except orjson.JSONEncodeError:  # the database will say so
+        return PLAIN_BYTES + len(repr(item.content))

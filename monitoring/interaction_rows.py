@@ -1,0 +1,75 @@
+"""Interactions as rows of the database, each value brought within what its column takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Integer, String
+
+from infra.contracts import Interaction, Usage
+from infra.database.interaction_tables import interaction as table
+
+LARGEST = 2**31 - 1
+"""Of a column of whole numbers; a server that reports more tokens than this is mistaken."""
+LARGEST_COST = 2**63 - 1
+DOCUMENT_ID = "document_id"
+"""Some of these look like a card's or a telephone's number."""
+PLAIN = tuple(
+    column.name
+    for column in table.columns
+    if column.name not in {"number", "prompt_tokens", "completion_tokens"}
+)
+"""Columns that are fields of `Interaction`, by the same name."""
+_WIDTHS = {
+    column.name: column.type.length
+    for column in table.columns
+    if isinstance(column.type, String) and column.name != "id"  # half an id may be another's
+}
+_COUNTS = tuple(
+    column.name
+    for column in table.columns
+    if type(column.type) is Integer and column.name != "number"
+)
+
+
+def as_row(item: Interaction, *, mask: Callable[[str], str]) -> dict[str, Any]:
+    """Return an interaction as a row: too long texts cut, too large numbers made the largest.
+
+    Every text of its content is masked, but for the ids of documents.
+    """
+    row = {name: getattr(item, name) for name in PLAIN}
+    row["prompt_tokens"] = item.usage.prompt_tokens
+    row["completion_tokens"] = item.usage.completion_tokens
+    row["content"] = None if item.content is None else _masked(item.content, mask)
+    return _fitted(row)
+
+
+def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
+    """Return a row with its documents as an interaction."""
+    values = {name: getattr(row, name) for name in PLAIN}
+    usage = Usage(row.prompt_tokens, row.completion_tokens)
+    return Interaction(**values, usage=usage, documents=tuple(documents))
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {
+            name: part if name == DOCUMENT_ID else _masked(part, mask)
+            for name, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(part, mask) for part in value]
+    return value
+
+
+def _fitted(row: Mapping[str, Any]) -> dict[str, Any]:
+    cut = {
+        name: row[name].replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]
+        for name, width in _WIDTHS.items()
+        if row[name] is not None
+    }
+    counts = {name: min(row[name], LARGEST) for name in _COUNTS}
+    return {**row, **cut, **counts, "cost_nano": min(row["cost_nano"], LARGEST_COST)}

@@ -1,0 +1,285 @@
+"""`ragstone eval`: run suites, compare evaluations, and say by the exit code what may go live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from typer.core import TyperCommand
+
+from infra.errors import NotFound, RagstoneError
+from service.cli.output import Json, note, print_json, print_table, say
+from service.cli.session import opened
+
+if TYPE_CHECKING:
+    from evals.run import Plan
+    from evals.suite import Suite
+    from service.evaluating import Stored
+    from service.wiring import Components
+
+NO_VERDICT = 3
+INTERRUPTED = 130
+"""128 + SIGINT, what shells expect."""
+_USAGE = cast("type[Exception]", typer.BadParameter.__mro__[1])
+"""What any wrong command line raises; typer has no name of its own for it."""
+
+
+class _Deciding(TyperCommand):
+    """Has 1 and 2 mean gates alone: whatever keeps a verdict from being found exits with 3.
+
+    A pipeline that lets 2 pass, for inconclusive, would let a misspelt option pass otherwise.
+    """
+
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*given, **options)
+        except _USAGE as error:
+            vars(error)["exit_code"] = NO_VERDICT
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RagstoneError, OSError) as error:
+            note(f"ragstone: {getattr(error, 'message', error)}")
+            raise typer.Exit(NO_VERDICT) from None
+        except KeyboardInterrupt:
+            note("\nragstone: stopped; what was finished is kept, and --resume goes on from there")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    help="Evaluate a target with a suite, and hold its gates against the scores.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+SuitePath = Annotated[
+    Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
+]
+Ref = Annotated[
+    str, typer.Argument(metavar="EVALUATION", help="Such as faq@v3 or evaluation/faq@baseline.")
+]
+
+
+@app.command("run", cls=_Deciding)
+def run(
+    suite: SuitePath,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="EVALUATION", help="Compare with this one; else the suite's."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run a suite, keep the results as evaluation/NAME, and decide.
+
+    Exits with 0 if every gate passes, 1 if one fails, 2 if it cannot be told (inconclusive or
+    underpowered), 3 if there is no verdict: too much was not scored, or the run could not be made.
+    """
+    import asyncio
+
+    from evals.suite import read
+    from service import evaluating
+    from service.cli.eval_output import bar, print_evaluation
+
+    chosen = read(suite)
+    with opened() as parts:
+        before = _baseline(parts, chosen, baseline)
+        plan = evaluating.plan(parts, chosen, _folder(suite), before)
+        _announce(parts, plan, resume=resume)
+        with bar(plan.trials) as on_trial:
+            work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
+            evaluation = asyncio.run(work)
+        judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
+    if json:
+        print_json({"evaluation": str(stored), **evaluating.summary(evaluation, judgement)})
+    else:
+        print_evaluation(evaluation, judgement)
+        say(f"kept as {stored}")
+        if judgement.unjudged:
+            alias = f"ragstone artifacts tag {stored} baseline"
+            note(f"To compare later runs with this one: {alias}")
+    if evaluation.failures:
+        note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    raise typer.Exit(judgement.exit_code)
+
+
+@app.command("validate")
+def validate(suite: SuitePath, json: Json = False) -> None:
+    """See that a suite, its cases, its metrics and its target are there; nothing is asked."""
+    import asyncio
+
+    from evals.suite import read
+    from service import evaluating
+
+    chosen = read(suite)
+    with opened() as parts:
+        plan = evaluating.plan(parts, chosen, _folder(suite))
+        asyncio.run(plan.target.close())
+    found = {
+        "name": chosen.name,
+        "digest": chosen.digest,
+        "dataset": plan.cases.source,
+        "cases": len(plan.cases.cases),
+        "trials": plan.trials,
+        "metrics": list(plan.metrics),
+        "slices": evaluating.members(plan),
+        "shortages": evaluating.shortages(plan),
+    }
+    if json:
+        print_json(found)
+        return
+    for words in evaluating.shortages(plan):
+        note(words)
+    slices = ", ".join(f"{name} {count}" for name, count in evaluating.members(plan).items())
+    say(f"{chosen.name}: {plan.trials} trials of {plan.cases.source}; cases: {slices}")
+    say(f"metrics: {', '.join(plan.metrics)}; {len(chosen.gates)} gates; {chosen.digest}")
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a suite, which editors complete and check YAML with."""
+    from evals.suite import schema as describe
+
+    print_json(describe())
+
+
+@app.command("compare", cls=_Deciding)
+def compare(
+    before: Ref,
+    after: Ref,
+    cases: Annotated[int, typer.Option(min=0, help="Changed cases to show, worst first.")] = 10,
+    json: Json = False,
+) -> None:
+    """Show what changed between two evaluations of the same cases.
+
+    The gates of the later one are held against the earlier one; exits as `run` does.
+    """
+    from evals import comparison
+    from evals.verdicts import judge
+    from service import evaluating
+    from service.cli.eval_output import number, print_differences, print_judgement
+
+    with opened() as parts:
+        old, new = (evaluating.find(parts, each) for each in (before, after))
+    rows = comparison.compare(old.evaluation, new.evaluation)
+    changed = comparison.changes(old.evaluation, new.evaluation)
+    judgement = judge(new.evaluation, old.evaluation, name=str(old.reference))
+    if json:
+        print_json({"differences": rows, "changes": changed, "judgement": judgement.as_dict()})
+        raise typer.Exit(judgement.exit_code)
+    print_differences(rows)
+    if changed[:cases]:
+        say()
+        print_table(
+            ("metric", "case", "before", "after"),
+            [
+                [one.metric, one.case, number(one.before), number(one.after)]
+                for one in changed[:cases]
+            ],
+            numbers=("before", "after"),
+        )
+    print_judgement(judgement)
+    raise typer.Exit(judgement.exit_code)
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Of one suite; of all by default.")] = None,
+    json: Json = False,
+) -> None:
+    """List evaluations, newest first."""
+    from service import evaluating
+
+    with opened() as parts:
+        rows = evaluating.listed(parts, name)
+    if json:
+        print_json(rows)
+    elif rows:
+        columns = ("evaluation", "verdict", "trials", "failures", "dataset", "made", "aliases")
+        print_table(columns, [[row[each] for each in columns] for row in rows])
+    else:
+        note("No evaluation is stored; run: ragstone eval run SUITE")
+
+
+@app.command("show")
+def show(
+    evaluation: Ref,
+    case: Annotated[str | None, typer.Option(help="Show one case with its output.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the scores of an evaluation, or all of one case."""
+    from service import evaluating
+
+    with opened() as parts:
+        found = evaluating.find(parts, evaluation)
+    if case is not None:
+        _show_case(found, case, json=json)
+    elif json:
+        print_json({"evaluation": str(found.reference), **evaluating.described(found)})
+    else:
+        from service.cli.eval_output import print_stored
+
+        print_stored(found)
+
+
+def _show_case(found: Stored, case: str, *, json: bool) -> None:
+    from evals.records import pack
+
+    trials = [trial for trial in found.evaluation.trials if trial.case.id == case]
+    if not trials:
+        known = [trial.case.id for trial in found.evaluation.trials]
+        raise NotFound("case", case, among=known)
+    rows = [{"case": trial.case, **pack(trial)} for trial in trials]
+    if json:
+        print_json(rows)
+        return
+    for trial in trials:
+        say(f"? {trial.case.input}", style="bold")
+        say(f"expected: {trial.case.expected}")
+        say(
+            trial.failure
+            if trial.output is None
+            else trial.output.text or str(trial.output.prediction)
+        )
+        for name, score in trial.scores.items():
+            value = score.state if score.value is None else f"{score.value:.4g}"
+            say(f"  {name}: {value}{f' ({score.reason})' if score.reason else ''}")
+
+
+def _folder(suite: Path) -> Path:
+    from evals.suite import locate
+
+    return locate(suite).parent
+
+
+def _baseline(parts: Components, suite: Suite, given: str | None) -> Stored | None:
+    """Return what to compare with; that of the suite need not be there before its first run."""
+    from service import evaluating
+
+    if given is not None:
+        return evaluating.find(parts, given)
+    if suite.baseline is None:
+        return None
+    try:
+        return evaluating.find(parts, suite.baseline)
+    except NotFound as error:
+        note(f"There is nothing to compare with: {error.message}")
+        return None
+
+
+def _announce(parts: Components, plan: Plan, *, resume: bool) -> None:
+    from evals.run import journal_of
+    from service import evaluating
+
+    for words in evaluating.shortages(plan):
+        note(words)
+    there = journal_of(plan, evaluating.journals(parts)).exists()
+    if there and not resume:
+        note("A run of the same was stopped before its end; this one begins anew (see --resume)")
+    elif resume and not there:
+        note("No run of the same was stopped before its end; this one begins anew")

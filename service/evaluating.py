@@ -1,0 +1,192 @@
+"""Evaluates a suite with what this process serves: opens its target, runs it, keeps the results."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from evals import records, run, target, verdicts
+from evals.context import Context
+from evals.evaluation import Evaluation
+from evals.memory import Memory
+from evals.run import Options, Plan
+from evals.suite import ALL
+from evals.trial import Trial
+from evals.verdicts import Judgement, judge
+from infra.errors import InvalidRequest, NotFound
+from infra.plugins import load
+
+if TYPE_CHECKING:
+    from evals.suite import Suite
+    from evals.target import Target
+    from infra.artifacts.refs import Reference
+    from service.wiring import Components
+
+SERVED = "service.eval_targets"
+JOURNALS = "evaluations"
+CALLS = "evaluations/calls"
+"""Folders within the data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An evaluation of the store."""
+
+    reference: Reference
+    evaluation: Evaluation
+    verdict: dict[str, Any]
+
+
+def open_target(parts: Components, suite: Suite, folder: Path) -> Target:
+    """Open what a suite evaluates; files are relative to `folder`.
+
+    Raises:
+        NotFound: there is no such collection, model or file.
+        InvalidConfiguration: there is no such function, or a key is missing.
+    """
+    if target.is_own(suite):
+        return target.open_target(suite.target, folder=folder)
+    return cast("Target", load(SERVED, suite.target.kind)(suite.target, parts))
+
+
+def plan(parts: Components, suite: Suite, folder: Path, before: Stored | None = None) -> Plan:
+    """Resolve a suite; nothing is asked of its target. Raises as `open_target` and `run.plan`.
+
+    Raises:
+        IncomparableBaseline: `before` is of other cases or versions.
+    """
+    from infra.datasets.datasets import Datasets
+
+    found = run.plan(
+        suite,
+        folder=folder,
+        target=open_target(parts, suite, folder),
+        datasets=lambda: Datasets(parts.artifacts),
+    )
+    if before is not None:
+        verdicts.require_comparable(found.described, before.evaluation.described)
+    return found
+
+
+async def carry_out(
+    parts: Components, plan: Plan, *, resume: bool, on_trial: Callable[[Trial], None]
+) -> Evaluation:
+    """Run a plan and close its target. Raises as `run.run`."""
+    context = Context(
+        memory=Memory(parts.settings.data_folder / CALLS),
+        read_text=parts.documents.read_text,
+        embed=lambda texts: parts.embedder.embed(texts, kind="document"),
+    )
+    options = Options(journals(parts), resume, context, on_trial)
+    try:
+        return await run.run(plan, options)
+    finally:
+        await plan.target.close()
+
+
+def conclude(
+    parts: Components, plan: Plan, evaluation: Evaluation, before: Stored | None
+) -> tuple[Judgement, Reference]:
+    """Hold the gates against an evaluation and keep both.
+
+    Raises:
+        IncomparableBaseline: what it is compared with is of other cases or versions.
+        StorageFailed: the disk is full; the journal stays, so that nothing has to run again.
+    """
+    name = None if before is None else str(before.reference)
+    judgement = judge(evaluation, None if before is None else before.evaluation, name=name)
+    stored = run.publish(
+        plan, evaluation, judgement.as_dict(), store=parts.artifacts, baseline=name
+    )
+    run.finish(plan, evaluation, journals(parts))
+    return judgement, stored
+
+
+def summary(evaluation: Evaluation, judgement: Judgement) -> dict[str, Any]:
+    """Return JSON values for a program that decides."""
+    return {
+        **judgement.as_dict(),
+        "trials": len(evaluation.trials),
+        "failures": evaluation.failures,
+        "metrics": [*evaluation.summary(measured=False), *evaluation.summary(measured=True)],
+    }
+
+
+def described(found: Stored) -> dict[str, Any]:
+    """Return what `summary` does of an evaluation that is stored."""
+    evaluation = found.evaluation
+    return {
+        **found.verdict,
+        "trials": len(evaluation.trials),
+        "failures": evaluation.failures,
+        "metrics": [*evaluation.summary(measured=False), *evaluation.summary(measured=True)],
+    }
+
+
+def members(plan: Plan) -> dict[str, int]:
+    """Return how many cases each slice has."""
+    cases = plan.cases.cases
+    names = (each.name for each in plan.suite.slices)
+    return {ALL: len(cases), **{name: sum(name in one.slices for one in cases) for name in names}}
+
+
+def shortages(plan: Plan) -> list[str]:
+    """Return in words which gates have too few cases for their power."""
+    return verdicts.shortages(plan.suite, plan.described.metrics, members(plan))
+
+
+def listed(parts: Components, name: str | None) -> list[dict[str, Any]]:
+    """Return all versions of evaluations, newest first.
+
+    Raises:
+        NotFound: no evaluation has this name.
+    """
+    store = parts.artifacts
+    known = [f"{each.kind}/{each.name}" for each in store.names(run.KIND)]
+    if name is not None:
+        wanted = name if "/" in name else f"{run.KIND}/{name}"
+        if wanted not in known:
+            raise NotFound("evaluation", name, among=known)
+        known = [wanted]
+    rows = []
+    for each in (version for full in known for version in store.versions(full)):
+        said = store.resolve(str(each.reference)).metadata.get(run.KIND, {})
+        rows.append(
+            {
+                "evaluation": str(each.reference),
+                **{key: said.get(key) for key in ("verdict", "trials", "failures", "dataset")},
+                "made": f"{each.created_at:%Y-%m-%d %H:%M}",
+                "aliases": ", ".join(each.aliases),
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["made"]), reverse=True)
+
+
+def journals(parts: Components) -> Path:
+    """Return the folder of the runs under way."""
+    return parts.settings.data_folder / JOURNALS
+
+
+def find(parts: Components, reference: str) -> Stored:
+    """Return an evaluation; a name without a kind means `evaluation/NAME`.
+
+    Raises:
+        NotFound: there is none of that name.
+        InvalidRequest: the artifact is no evaluation.
+        StorageFailed: it is damaged.
+    """
+    full = reference if "/" in reference.partition("@")[0] else f"{run.KIND}/{reference}"
+    try:
+        found = parts.artifacts.find(full)
+    except NotFound as error:
+        known = [f"{each.kind}/{each.name}" for each in parts.artifacts.names(run.KIND)]
+        raise NotFound("evaluation", reference, among=known) from error
+    if found.kind != run.KIND:
+        raise InvalidRequest(f"{str(found)!r} is no evaluation; give one such as evaluation/faq@v1")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = parts.artifacts.checkout(str(found), Path(scratch) / "files")
+        evaluation, verdict = records.read(folder)
+    return Stored(found, evaluation, verdict)

@@ -1,0 +1,65 @@
+"""A request as the server gets it: its own name of the model, and no answer beyond what is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from infra.errors import InvalidRequest
+from service.gateway.calls import Call
+
+TIMEOUT_HEADER = "x-ragstone-timeout-seconds"
+"""What is left of the deadline; another Ragstone behind this one keeps it."""
+NEW_NAME = frozenset({"openai", "azure.ai.openai"})
+"""Providers that know the bound as `max_completion_tokens`, and refuse the older name."""
+NAMES = ("max_tokens", "max_completion_tokens", "n_predict")
+"""Of the bound; the last is llama.cpp's, which goes before the others there."""
+
+
+def body(call: Call, model: str, *, provider: str = "", is_bounded: bool = True) -> bytes:
+    """Return the body as the server gets it: usage is always asked for, answers are bounded.
+
+    Args:
+        call: what was asked.
+        model: the server's own name of it.
+        provider: of the upstream's settings.
+        is_bounded: whether a bound goes with it that the caller did not ask for.
+
+    Raises:
+        InvalidRequest: the body is nested too deep.
+    """
+    content: dict[str, Any] = {**call.body, "model": model}
+    longest = call.longest
+    if longest is not None and longest.each:
+        for name in NAMES:
+            content.pop(name, None)
+        if longest.is_asked or is_bounded:
+            is_new = provider in NEW_NAME and call.path == "/v1/chat/completions"
+            content["max_completion_tokens" if is_new else "max_tokens"] = longest.each
+    if call.is_stream:
+        content["stream_options"] = {**(content.get("stream_options") or {}), "include_usage": True}
+    try:
+        return orjson.dumps(content)
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequest(f"The body cannot be passed on: {error}") from error
+
+
+def is_refusable(call: Call) -> bool:
+    """Whether a server may refuse a request for a bound that its caller did not ask for."""
+    return call.longest is not None and not call.longest.is_asked
+
+
+def wants_usage(asked: Mapping[str, Any]) -> bool:
+    """Whether the caller of a stream asked for the usage."""
+    return bool((asked.get("stream_options") or {}).get("include_usage"))
+
+
+def headers(call: Call, now: float) -> dict[str, str]:
+    """Return the headers that go with a call."""
+    return {
+        **call.headers,
+        "x-request-id": call.request_id,
+        TIMEOUT_HEADER: f"{call.deadline - now:.3f}",
+    }

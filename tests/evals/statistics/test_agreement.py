@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from evals.statistics.agreement import cohen, krippendorff
+from infra.errors import InvalidRequest
+
+# Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), example C: four observers.
+OBSERVERS = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
+
+
+@pytest.mark.parametrize("weights", ["none", "linear", "quadratic"])
+def test_kappa_is_that_of_scikit_learn(weights: str) -> None:
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 4, size=200)
+    other = np.where(rng.random(200) < 0.7, one, rng.integers(0, 4, size=200))
+    theirs = cohen_kappa_score(one, other, weights=None if weights == "none" else weights)
+    ours = cohen(one, other, weights=weights, draws=99)  # type: ignore[arg-type]
+    assert ours.kappa.estimate == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+@pytest.mark.parametrize("share", [0.8, 0.95])
+def test_kappa_is_inside_its_bounds_as_often_as_they_say(n: int, share: float) -> None:
+    """Two fair raters who agree 8 times of 10: kappa is 0.6; 19 of 20: 0.9."""
+    rng, inside, runs = np.random.default_rng(n), 0, 1_000
+    for run in range(runs):
+        one = rng.integers(0, 2, size=n)
+        other = np.where(rng.random(n) < share, one, 1 - one)
+        found = cohen(one, other, draws=499, seed=run).kappa
+        inside += found.low <= 2 * share - 1 <= found.high
+    assert 0.93 <= inside / runs <= 0.97
+
+
+def test_a_judge_may_gate_only_when_it_surely_agrees() -> None:
+    truth = np.tile([0, 1], 15)
+    wrong = truth.copy()
+    wrong[:6] = 1 - wrong[:6]
+    some = cohen(np.tile(truth, 4), np.tile(wrong, 4))
+    assert some.kappa.estimate == pytest.approx(0.6)
+    assert some.share == 0.8
+    assert some.lets_gate()
+    assert not some.lets_gate(0.5)  # nor would 0.6 be, by its lower bound
+    assert not cohen(truth[:5], truth[:5]).lets_gate()
+
+
+def test_raters_without_two_labels_have_no_kappa() -> None:
+    with pytest.raises(InvalidRequest, match="'yes' every time"):
+        cohen(["yes"] * 5, ["yes"] * 5)
+    with pytest.raises(InvalidRequest, match="same items"):
+        cohen([1, 2], [1, 2, 3])
+
+
+def test_alpha_is_the_published_one() -> None:
+    units = [
+        [None if label == "." else label for label in unit] for unit in zip(*OBSERVERS, strict=True)
+    ]
+    assert round(krippendorff(units), 3) == 0.743
+
+
+def test_alpha_is_one_for_agreement_and_about_zero_for_chance() -> None:
+    assert krippendorff([["a", "a"], ["b", "b", "b"]]) == 1.0
+    rng = np.random.default_rng(1)
+    assert krippendorff(rng.integers(0, 3, size=(2_000, 3)).tolist()) == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("units", [[], [["a"], ["b"]], [["a", "a"], ["a", None]]])
+def test_labels_that_nobody_doubles_have_no_alpha(units: list[list[str | None]]) -> None:
+    with pytest.raises(InvalidRequest, match="not defined"):
+        krippendorff(units)

@@ -1,0 +1,133 @@
+"""What gates promise: few false alarms, the stated power, and no pass that is not deserved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+
+from evals.declared import Gate
+from evals.gates import Claim, Verdict, check
+from evals.planning import needed_cases
+from evals.score_tables import ScoreTable
+from score_rows import graded, passes, table
+
+RUNS = 200
+Pair = tuple[ScoreTable, ScoreTable]
+Draw = Callable[[np.random.Generator], Pair]
+ALIKE: dict[str, Draw] = {
+    "pass or fail": lambda rng: passes(rng, 687),
+    "graded": lambda rng: graded(rng, 175),
+    "graded, in clusters": lambda rng: graded(rng, 155, per_question=4),
+}
+SAME_BUT_WORSE: dict[str, Callable[[np.random.Generator, float], Pair]] = {
+    "pass or fail": lambda rng, worse: passes(rng, 687, worse=worse),
+    "graded": lambda rng, worse: graded(rng, 175, worse=worse),
+    "graded, in clusters": lambda rng, worse: graded(rng, 155, per_question=4, worse=worse),
+}
+NON_INFERIOR = Gate("correct", "non_inferior", 0.03)
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_the_same_twice_fails_hardly_ever_and_passes_with_the_power_planned(kind: str) -> None:
+    found = _verdicts(ALIKE[kind], RUNS)
+    assert found[Verdict.FAIL] <= 0.05 * RUNS
+    assert found[Verdict.PASS] >= 0.75 * RUNS  # 0.80, less what 200 runs leave open
+
+
+@pytest.mark.parametrize("kind", SAME_BUT_WORSE)
+def test_what_is_worse_by_the_margin_hardly_ever_passes(kind: str) -> None:
+    found = _verdicts(lambda rng: SAME_BUT_WORSE[kind](rng, 0.03), RUNS)
+    assert found[Verdict.PASS] <= 0.08 * RUNS  # 0.05, and what 200 runs leave open
+
+
+@pytest.mark.parametrize("kind", SAME_BUT_WORSE)
+def test_a_regression_of_twice_the_margin_fails_with_the_power_planned(kind: str) -> None:
+    found = _verdicts(lambda rng: SAME_BUT_WORSE[kind](rng, 0.06), RUNS)
+    assert found[Verdict.FAIL] >= 0.75 * RUNS
+    assert found[Verdict.PASS] == 0
+
+
+def test_many_gates_of_the_same_twice_raise_no_more_alarms_than_one() -> None:
+    """Three primary gates and seven slices: uncorrected, half of the runs would warn of a slice."""
+    alarms = warnings = 0
+    for run in range(100):
+        rng = np.random.default_rng(run)
+        claims = [Claim(Gate(f"m{i}", "superior", 0.0), *passes(rng, 300)) for i in range(3)] + [
+            Claim(Gate("m0", "superior", 0.0, primary=False, slice=f"s{i}"), *passes(rng, 250))
+            for i in range(7)
+        ]
+        found = check(claims, resamples=99)
+        alarms += any(d.verdict is Verdict.FAIL for d in found if d.gate.primary)
+        warnings += any(d.verdict is Verdict.FAIL for d in found if not d.gate.primary)
+    assert alarms <= 8
+    assert warnings <= 15  # q is 0.10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALIKE)
+def test_promises_over_two_thousand_runs(kind: str) -> None:
+    """The long form, which the documentation quotes."""
+    alike = _verdicts(ALIKE[kind], 2_000)
+    margin = _verdicts(lambda rng: SAME_BUT_WORSE[kind](rng, 0.03), 2_000)
+    twice = _verdicts(lambda rng: SAME_BUT_WORSE[kind](rng, 0.06), 2_000)
+    print(f"\n{kind}: alike {dict(alike)}, at the margin {dict(margin)}, twice {dict(twice)}")
+    assert alike[Verdict.FAIL] <= 100
+    assert alike[Verdict.PASS] >= 1_540
+    assert margin[Verdict.PASS] <= 125
+    assert twice[Verdict.FAIL] >= 1_540
+
+
+def test_reading_after_every_batch_is_free_only_for_an_anytime_gate() -> None:
+    """The candidate is worse by the margin; whoever stops at the first pass wins if he can."""
+    rng, runs, passed = np.random.default_rng(3), 60, Counter[bool]()
+    for _ in range(runs):
+        after, before = passes(rng, 1_000, worse=0.03)
+        for anytime in (True, False):
+            gate = Gate("correct", "non_inferior", 0.03, anytime=anytime)
+            passed[anytime] += any(
+                _only(gate, after, before, first) is Verdict.PASS
+                for first in range(250, 1_001, 125)
+            )
+    assert passed[True] <= 0.05 * runs
+    assert passed[False] > 0.10 * runs
+
+
+def test_label_shuffled_classifier_is_caught() -> None:
+    """A classical model: the candidate was trained on labels in random order."""
+    x, y = make_classification(3_000, 10, n_informative=6, random_state=0)
+    train, test = slice(0, 1_500), slice(1_500, None)
+    rng = np.random.default_rng(0)
+    shuffled = y.copy()
+    shuffled[:1_500] = rng.permutation(y[:1_500])
+    good = LogisticRegression().fit(x[train], y[train])
+    bad = LogisticRegression().fit(x[train], shuffled[train])
+    right = [table(model.predict(x[test]) == y[test]) for model in (good, bad)]
+    gate = Gate("accuracy", "non_inferior", 0.03, discordance=0.1)
+    same = check([Claim(gate, right[0], right[0])])[0]
+    worse = check([Claim(gate, right[1], right[0])])[0]
+    assert (same.verdict, worse.verdict) == (Verdict.PASS, Verdict.FAIL)
+
+
+def test_planned_cases_are_those_of_the_table() -> None:
+    assert needed_cases(Gate("m", "non_inferior", 0.03, discordance=0.1)) == 687
+    assert needed_cases(Gate("m", "non_inferior", 0.03, discordance=0.2)) == 1_374
+
+
+def _verdicts(draw: Draw, runs: int) -> Counter[Verdict]:
+    found: Counter[Verdict] = Counter()
+    for run in range(runs):
+        claim = Claim(NON_INFERIOR, *draw(np.random.default_rng(run)))
+        found[check([claim], resamples=499, seed=run)[0].verdict] += 1
+    return found
+
+
+def _only(gate: Gate, after: ScoreTable, before: ScoreTable, first: int) -> Verdict:
+    parts = [
+        table(np.asarray(part.values)[:first], arrived=np.arange(first)) for part in (after, before)
+    ]
+    return check([Claim(gate, *parts)], resamples=199)[0].verdict

@@ -1,0 +1,153 @@
+"""Metrics of the whole set: reckoned over all cases, gated through pseudo-values."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from evals import comparison, records, verdicts
+from evals.evaluation import Evaluation
+from evals.metric import open_metric
+from evals.pseudo_values import GROUPS, pseudo_values
+from evals.trial import Case, Output
+from scripted_evals import Scripted, carry_out, make_plan, write_rows
+
+NUMBER = 600
+LABELS = ("ham", "spam", "news")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    chance = random.Random(4)
+    rows = [
+        {"id": f"q{n}", "question": "?", "answer": chance.choice(LABELS), "half": n % 2}
+        for n in range(NUMBER)
+    ]
+    write_rows(tmp_path, rows)
+    return tmp_path
+
+
+def evaluate(folder: Path, wrong: float, *, seed: int = 1, **changes: Any) -> Evaluation:
+    """Have a share of the cases labelled wrongly."""
+    chance = random.Random(seed)
+    said = {
+        f"q{n}": chance.choice(LABELS) if chance.random() < wrong else None for n in range(NUMBER)
+    }
+
+    def reply(case: Case, seed: int) -> Output:
+        return Output(prediction=said[case.id] or case.expected)
+
+    plan = make_plan(folder, Scripted(reply), metrics=["macro_f1", "exact_match"], **changes)
+    return carry_out(plan, folder)
+
+
+def test_metric_of_the_set_is_that_of_scikit_learn_on_all_and_on_each_slice(folder: Path) -> None:
+    done = evaluate(folder, 0.3, slices=[{"name": "odd", "where": {"half": 1}}])
+    for name in ("all", "odd"):
+        trials = done.members(name)
+        wanted = [trial.case.expected for trial in trials]
+        given = [trial.output.prediction for trial in trials if trial.output]
+        assert done.mean("macro_f1", name) == pytest.approx(
+            f1_score(wanted, given, average="macro")
+        )
+    assert "macro_f1" not in done.trials[0].scores
+    rows = {(row["metric"], row["slice"]): row for row in done.summary(measured=False)}
+    assert rows["macro_f1", "all"]["scored"] == NUMBER
+
+
+def test_pseudo_values_of_a_mean_are_the_means_of_groups(folder: Path) -> None:
+    class Accuracy:
+        version, bounds, higher_is_better, is_measured = 1, (0.0, 1.0), True, False
+
+        def score_set(self, trials: Any) -> Any:
+            from evals.scores import Score
+
+            right = [trial.output.prediction == trial.case.expected for trial in trials]
+            return Score.of(float(np.mean(right)))
+
+    done = evaluate(folder, 0.3)
+    rows = pseudo_values(Accuracy(), done.trials)
+    assert np.mean([row.value for row in rows]) == pytest.approx(done.mean("exact_match"))
+    assert len({row.group for row in rows}) == GROUPS
+    for group in ("0", "17"):
+        members = [at for at, row in enumerate(rows) if row.group == group]
+        right = [done.trials[at].scores["exact_match"].value or 0.0 for at in members]
+        assert rows[members[0]].value == pytest.approx(np.mean(right))
+
+
+def test_cases_of_one_cluster_are_in_one_group_and_the_same_one_in_every_run(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"id": f"q{n}", "question": "?", "answer": LABELS[n % 3], "cluster": f"c{n // 7}"}
+        for n in range(NUMBER)
+    ]
+    write_rows(tmp_path, rows)
+    metric = open_metric("macro_f1", {})
+    first, second = (
+        pseudo_values(metric, evaluate(tmp_path, 0.2, seed=seed).trials)  # type: ignore[arg-type]
+        for seed in (1, 2)
+    )
+    groups = {(row.case, row.group) for row in first}
+    assert groups == {(row.case, row.group) for row in second}
+    by_cluster: dict[int, set[str]] = {}
+    for case, group in groups:
+        by_cluster.setdefault(int(case[1:]) // 7, set()).add(group)
+    assert all(len(found) == 1 for found in by_cluster.values())
+
+
+def test_gate_on_f1_tells_a_worse_classifier_from_an_equal_one(folder: Path) -> None:
+    gates = [{"metric": "macro_f1", "margin": 0.08}]
+    baseline = evaluate(folder, 0.1, gates=gates)
+    assert verdicts.judge(evaluate(folder, 0.1, seed=2, gates=gates), baseline).verdict == "pass"
+    assert verdicts.judge(evaluate(folder, 0.6, seed=2, gates=gates), baseline).verdict == "fail"
+    rows = comparison.compare(baseline, evaluate(folder, 0.6, seed=2, gates=gates))
+    row = next(row for row in rows if row.metric == "macro_f1")
+    assert row.high is not None
+    assert row.high < 0
+
+
+@pytest.mark.parametrize("floor", [0.78, 0.85])
+def test_floor_on_f1_is_right_as_often_as_it_says(tmp_path: Path, floor: float) -> None:
+    passes = 0
+    for seed in range(40):
+        chance = np.random.default_rng(seed)
+        write_rows(
+            tmp_path,
+            [
+                {"id": f"q{n}", "question": "?", "answer": str(chance.choice(LABELS[:2]))}
+                for n in range(200)
+            ],
+        )
+        draws = iter(chance.random(200))
+
+        def reply(case: Case, seed: int, draws: Any = draws) -> Output:
+            other = "ham" if case.expected == "spam" else "spam"
+            return Output(prediction=case.expected if next(draws) < 0.85 else other)
+
+        plan = make_plan(
+            tmp_path,
+            Scripted(reply),
+            metrics=["scripted_evals.quick_f1"],
+            gates=[{"metric": "quick_f1", "floor": floor}],
+        )
+        passes += verdicts.judge(carry_out(plan, tmp_path)).verdict == "pass"
+    if floor == 0.85:  # the truth: a pass is a false alarm, 5 % of the time
+        assert passes <= 6
+    else:
+        assert passes >= 20
+
+
+def test_evaluation_with_a_metric_of_the_set_survives_being_written(folder: Path) -> None:
+    done = evaluate(folder, 0.2)
+    out = folder / "files"
+    out.mkdir()
+    records.write(done, {"verdict": "ungated"}, out)
+    again, _ = records.read(out)
+    assert again == done
+    assert again.mean("macro_f1") == done.mean("macro_f1")

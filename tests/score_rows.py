@@ -1,0 +1,58 @@
+"""Scores for tests of gates: tables of runs that are alike, or worse by a stated amount."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from evals.score_tables import ScoreTable
+
+
+def table(
+    values: npt.ArrayLike,
+    *,
+    states: Sequence[str] | None = None,
+    clusters: npt.ArrayLike | None = None,
+    arrived: npt.ArrayLike | None = None,
+    dataset: str = "v1",
+) -> ScoreTable:
+    """Return a table with a case for each value."""
+    data = np.asarray(values, dtype=np.float64)
+    return ScoreTable(
+        [f"case-{i:05d}" for i in range(data.size)],
+        data,
+        ["scored"] * data.size if states is None else states,
+        clusters,
+        arrived,
+        dataset,
+        "answer_match@1",
+    )
+
+
+def passes(
+    rng: np.random.Generator, cases: int, *, worse: float = 0.0, discordant: float = 0.1
+) -> tuple[ScoreTable, ScoreTable]:
+    """Return candidate and baseline that pass or fail; the candidate passes less often by `worse`.
+
+    The shares of cases that change differ by `worse` and add up to `discordant`, or to `worse`.
+    """
+    discordant = max(discordant, worse)
+    down, up = (discordant + worse) / 2, (discordant - worse) / 2
+    change = rng.choice(3, p=[down, up, 1 - down - up], size=cases)
+    before = np.where(change == 0, 1, np.where(change == 1, 0, rng.random(cases) < 0.8))
+    after = np.where(change == 0, 0, np.where(change == 1, 1, before))
+    return table(after), table(before)
+
+
+def graded(
+    rng: np.random.Generator, questions: int, *, per_question: int = 1, worse: float = 0.0
+) -> tuple[ScoreTable, ScoreTable]:
+    """Return candidate and baseline with scores between 0 and 1, alike within a question."""
+    ids = np.repeat(np.arange(questions), per_question)
+    level = rng.beta(8, 4, size=questions)[ids]
+    noise = rng.normal(0, 0.1, size=(2, questions))[:, ids]
+    noise += rng.normal(0, 0.05, size=(2, ids.size))
+    after, before = np.clip(level + noise[0] - worse, 0, 1), np.clip(level + noise[1], 0, 1)
+    return table(after, clusters=ids), table(before, clusters=ids)

@@ -1,0 +1,202 @@
+"""`ragstone eval`: run, validate, compare, list, show, and what the exit codes say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli.entry import app
+
+DOCUMENTS = {
+    "leave.md": "Employees have 28 days of paid leave a year. Leave is asked for in the portal.",
+    "travel.md": "Trains are booked in second class. Flights need the approval of the manager.",
+    "pumps.md": "The pump of hall 3 was replaced on 3 May. The old one leaked oil.",
+}
+CASES = [
+    ("leave", "How many days of paid leave does an employee have?", "28 days", "leave.md"),
+    ("portal", "Where is leave asked for?", "portal", "leave.md"),
+    ("trains", "In which class are trains booked?", "second class", "travel.md"),
+    ("flights", "Whose approval do flights need?", "manager", "travel.md"),
+    ("pump", "When was the pump of hall 3 replaced?", "3 May", "pumps.md"),
+    ("oil", "What did the old pump leak?", "oil", "pumps.md"),
+]
+SUITE = """
+name: handbook
+dataset: {file: cases.jsonl}
+target: {kind: collection, collection: handbook}
+metrics: [contains, abstention, citation_precision, retrieval_recall, latency, tokens]
+gates:
+  - {metric: abstention, floor: FLOOR}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _handbook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER", "hashing")
+    Path("documents").mkdir()
+    for name, text in DOCUMENTS.items():
+        Path("documents", name).write_text(text, encoding="utf-8")
+    rows = [
+        {"id": name, "question": question, "answer": answer, "relevant": document}
+        for name, question, answer, document in CASES
+    ]
+    rows.append({"id": "moon", "question": "How many penguins live on Mars?", "answerable": False})
+    Path("cases.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_suite(0.3)
+    assert CliRunner().invoke(app, ["ingest", "documents", "-c", "handbook"]).exit_code == 0
+
+
+def write_suite(floor: float, **replaced: str) -> None:
+    text = SUITE.replace("FLOOR", str(floor))
+    for old, new in replaced.items():
+        assert old in text
+        text = text.replace(old, new)
+    Path("suite.yaml").write_text(text, encoding="utf-8")
+
+
+def run(*words: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, ["eval", *words])
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    return result
+
+
+def run_json(*words: str, code: int = 0) -> Any:
+    return json.loads(run(*words, "--json", code=code).stdout)
+
+
+def files(version: str) -> dict[str, bytes]:
+    """Lay the files of a stored evaluation out and return what is in them."""
+    words = ["artifacts", "checkout", version, version.replace("/", "-")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    folder = Path(version.replace("/", "-"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_collection_is_evaluated_and_passes() -> None:
+    found = run_json("run", "suite.yaml")
+    assert (found["verdict"], found["evaluation"]) == ("pass", "evaluation/handbook@v1")
+    means = {row["metric"]: row["mean"] for row in found["metrics"]}
+    assert means["citation_precision"] == 1
+    assert means["retrieval_recall"] == 1
+    assert means["contains"] > 0.5
+    assert means["tokens"] > 0
+    text = run("run", "suite.yaml").stdout
+    assert "verdict pass" in text
+    assert "abstention floor 0.3" in text
+
+
+def test_same_suite_run_twice_gives_the_same_bytes() -> None:
+    for _ in range(2):
+        run("run", "suite.yaml")
+    first, second = (files(f"evaluation/handbook@v{number}") for number in (1, 2))
+    for name in ("trials.jsonl", "summary.json", "evaluation.json"):
+        assert first[name] == second[name]
+    assert b'"28 days' in first["trials.jsonl"] or b"28 days" in first["trials.jsonl"]
+    assert b"latency_seconds" not in first["trials.jsonl"]
+
+
+def test_failed_gate_exits_with_1_and_is_kept() -> None:
+    write_suite(0.3, **{"abstention, floor: 0.3": "citation_precision, ceiling: 0.1"})
+    run("run", "suite.yaml", code=3)  # better when larger: a ceiling makes no sense
+    write_suite(0.3, **{"metric: abstention, floor: 0.3": "metric: latency, ceiling: 0.000001"})
+    result = run("run", "suite.yaml", code=2)
+    assert "hardly any case differs" in result.stdout or "inconclusive" in result.stdout
+    write_suite(0.8, **{"collection, collection: handbook": "constant, answerable: false"})
+    run("run", "suite.yaml", code=1)
+    assert [row["verdict"] for row in run_json("list")] == ["fail", "inconclusive"]
+
+
+def test_gate_that_cannot_be_told_exits_with_2() -> None:
+    write_suite(0.9)
+    result = run("run", "suite.yaml", code=2)
+    assert "needs 29 cases, and has 7" in result.stderr
+    assert "verdict underpowered" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "suit.yaml"], "No suite 'suit.yaml'; did you mean 'suite.yaml'?"),
+        (["run", "suite.yaml", "--nosuch"], "--nosuch"),
+        (["run"], "SUITE"),
+        (["run", "suite.yaml", "--baseline", "evaluation/other"], "No evaluation"),
+        (["compare", "handbook@v1", "handbook@v2"], "No evaluation"),
+    ],
+)
+def test_what_keeps_a_verdict_from_being_found_exits_with_3(words: list[str], message: str) -> None:
+    assert message in run(*words, code=3).stderr
+
+
+def test_suite_that_is_wrong_is_named_with_file_and_line() -> None:
+    write_suite(0.3, contains="contians")
+    for word, code in (("run", 3), ("validate", 1)):
+        message = run(word, "suite.yaml", code=code).stderr
+        assert "suite.yaml, line 5: metrics.0.metric: unknown metric 'contians'" in message
+        assert "did you mean 'contains'?" in message
+    write_suite(0.3, **{"collection: handbook}": "collection: handbok}"})
+    assert "did you mean 'handbook'?" in run("validate", "suite.yaml", code=1).stderr
+
+
+def test_validate_counts_cases_and_asks_nothing() -> None:
+    found = run_json("validate", "suite.yaml")
+    assert (found["cases"], found["trials"], found["slices"]) == (7, 7, {"all": 7})
+    assert found["shortages"] == []
+
+
+def test_baseline_of_the_suite_may_be_missing_before_the_first_run() -> None:
+    gate = {"metric: abstention, floor: 0.3": "metric: abstention, margin: 0.9"}
+    write_suite(0.3, **gate)
+    text = Path("suite.yaml").read_text() + "baseline: evaluation/handbook@baseline\n"
+    Path("suite.yaml").write_text(text)
+    first = run("run", "suite.yaml", code=2)
+    assert "There is nothing to compare with" in first.stderr
+    assert "ragstone artifacts tag evaluation/handbook@v1 baseline" in first.stderr
+    words = ["artifacts", "tag", "evaluation/handbook@v1", "baseline"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    found = run_json("run", "suite.yaml", code=0)
+    assert found["baseline"] == "evaluation/handbook@v1"
+
+
+def test_changed_documents_are_compared_case_by_case() -> None:
+    run("run", "suite.yaml")
+    Path("documents", "leave.md").write_text("Leave is a matter of trust.", encoding="utf-8")
+    assert CliRunner().invoke(app, ["ingest", "documents", "-c", "handbook"]).exit_code == 0
+    found = run_json("run", "suite.yaml")
+    assert found["evaluation"] == "evaluation/handbook@v2"
+    words = ("compare", "handbook@v1", "evaluation/handbook@v2")
+    compared = run_json(*words)
+    changed = {(one["metric"], one["case"]) for one in compared["changes"]}
+    assert ("contains", "leave") in changed
+    row = next(row for row in compared["differences"] if row["metric"] == "contains")
+    assert row["difference"] < 0
+    assert "leave" in run(*words).stdout
+
+
+def test_baseline_of_other_cases_is_refused_and_loses_nothing() -> None:
+    write_suite(0.3, **{"metric: abstention, floor: 0.3": "metric: abstention, margin: 0.9"})
+    run("run", "suite.yaml", code=2)
+    with Path("cases.jsonl").open("a") as file:
+        file.write('\n{"id": "new", "question": "Who?", "answerable": false}')
+    result = run("run", "suite.yaml", "--baseline", "handbook@v1", code=3)
+    assert "other cases" in result.stderr
+    assert len(run_json("list")) == 1
+
+
+def test_evaluations_are_listed_and_shown() -> None:
+    assert "No evaluation is stored" in run("list").stderr
+    run("run", "suite.yaml")
+    assert "evaluation/handbook@v1" in run("list").stdout
+    assert "abstention" in run("show", "handbook").stdout
+    assert run_json("show", "handbook@v1")["verdict"] == "pass"
+    assert run_json("show", "handbook", "--case", "leave")[0]["case"]["id"] == "leave"
+    assert "28 days" in run("show", "handbook", "--case", "leave").stdout
+    assert "did you mean 'leave'" in run("show", "handbook", "--case", "leaves", code=1).stderr
+
+
+def test_schema_is_printed() -> None:
+    assert "exact_match" in run("schema").stdout
