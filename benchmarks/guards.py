@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.extractive import auroc
-from benchmarks.injection_data import Texts, passages_to_test, questions_to_test, read_rows
+from benchmarks.injection_data import (
+    Texts,
+    long_questions_to_test,
+    passages_to_test,
+    questions_to_test,
+    read_rows,
+)
 from benchmarks.injection_fit import heads
 from benchmarks.options import Options
 from benchmarks.table import Row, Spread
@@ -43,12 +49,14 @@ def run(options: Options) -> list[Row]:
         return [Row("injections found", None, note="needs the shared datasets")]
     screen = open_screen("heuristic")
     asked = questions_to_test(options.data)
+    long = long_questions_to_test(options.data)
     found = passages_to_test(options.data)
     if options.quick:
-        asked = _fewer(asked)
+        asked, long = _fewer(asked), _fewer(long)
         found = {name: _fewer(texts) for name, texts in found.items()}
     options.say(f"{len(asked.bad)} injections and {len(asked.good)} harmless questions")
     rows = _rates("questions", screen, asked, kind="question")
+    rows += _rates("questions behind paragraphs", screen, long, kind="question")
     if not options.quick:
         options.say("the same with weights that were fitted without rows of that source")
         apart = Heuristic(heads(options.data, with_deepset=False))

@@ -17,6 +17,9 @@ PLACES = ("start", "middle", "end")
 LANGUAGES = ("de", "zh", "ar")
 SEED = 20261129
 LETTERS_WEIGH = 5
+PASTED = 8_000
+LONG = 400
+"""Questions behind paragraphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ def questions_to_fit(data: Path, *, with_deepset: bool = True) -> Texts:
         for row in read_rows(data / "chat" / "demo" / f"alpaca_{name}_demo.jsonl.gz")[:400]
     ]
     good = [*harmless, *(" ".join(draw.sample(harmless, 2)) for _ in range(200)), *requests]
+    # Who asks pastes what the question is about: sentences of documents are no orders here either.
+    pasted = [one for text in documents(data, part=0) for one in _sentences(text)]
+    good += draw.sample(pasted, PASTED)
     return Texts(tuple(own), (*good, *REQUESTS))
 
 
@@ -54,6 +60,17 @@ def questions_to_test(data: Path, *, every_row: bool = False) -> Texts:
     bad = [*_deepset(data, part=1), *(_deepset(data, part=0) if every_row else ())]
     rows = read_rows(data / "guardrails" / "benign.jsonl.gz")
     return Texts(tuple(bad), tuple(row["text"] for row in rows))
+
+
+def long_questions_to_test(data: Path) -> Texts:
+    """Orders behind what somebody tells at length, against questions behind the same."""
+    draw = random.Random(SEED)
+    paragraphs = list(documents(data, part=1))
+    asked = [row["text"] for row in read_rows(data / "guardrails" / "benign.jsonl.gz")]
+    return Texts(
+        tuple(_told(draw, _deepset(data, part=1), paragraphs, number=LONG)),
+        tuple(_told(draw, asked, paragraphs, number=LONG)),
+    )
 
 
 def sentences_to_fit(data: Path) -> Texts:
@@ -109,6 +126,16 @@ def _inserted(attacks: Sequence[str], contexts: Sequence[str], place: str) -> tu
         for attack in attacks
         for context in draw.sample(list(contexts), 4)
     )
+
+
+def _told(
+    draw: random.Random, asked: Sequence[str], paragraphs: Sequence[str], *, number: int
+) -> list[str]:
+    """What is asked, each behind one to three paragraphs."""
+    return [
+        "\n".join([*draw.sample(paragraphs, draw.randint(1, 3)), draw.choice(asked)])
+        for _ in range(number)
+    ]
 
 
 def _deepset(data: Path, *, part: int) -> list[str]:

@@ -142,7 +142,7 @@ class Answer:
     """Stretches of the text that no passage carries."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What the model was not shown: `passages`, `turns` of the conversation and `examples` for want
-    of room, `screened` passages because they seem to hold instructions."""
+    of room, `screened` passages and earlier answers because they seem to hold instructions."""
 
 
 @dataclass(frozen=True, slots=True)

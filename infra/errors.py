@@ -98,11 +98,16 @@ class BudgetExceeded(RateLimited):
 
 
 class NotFound(RagstoneError):
-    """The named thing does not exist; near names are suggested."""
+    """The named thing does not exist; near names are suggested, or all told where they are few."""
 
-    def __init__(self, kind: str, name: str, *, among: Iterable[str] = ()) -> None:
-        near = difflib.get_close_matches(name, list(among), n=3)
+    def __init__(
+        self, kind: str, name: str, *, among: Iterable[str] = (), are_few: bool = False
+    ) -> None:
+        known = list(among)
+        near = difflib.get_close_matches(name, known, n=3)
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        if are_few and not near:
+            hint = f"; there are {', '.join(map(repr, known))}" if known else "; there is none"
         super().__init__(f"No {kind} {name!r}{hint}")
         self.kind = kind
         self.name = name

@@ -132,13 +132,15 @@ class Guards(Section):
     """What is looked at in questions, retrieved text, answers and logs."""
 
     injection: Literal["off", "log", "on"] = "on"
-    """Screen questions and retrieved text for instructions that a model should not follow."""
+    """Screen questions over documents, and what is retrieved, for instructions to the model."""
+    chats: Literal["off", "log", "on"] = "off"
+    """The same for what users and tools say to a model of the gateway, without documents."""
     injection_plugin: str = "heuristic"
     """A file of `service/guards/`, or a dotted path."""
     injection_threshold: float = Field(default=0.5, ge=0, le=1)
     """Scores from here on are taken for an injection."""
     personal_data: Literal["off", "log", "on"] = "off"
-    """Mask personal data: nowhere, in logs and stored interactions, or in answers too."""
+    """Mask personal data: nowhere, in what is logged and kept, or in answers over documents too."""
     link_hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ()
     """Hosts that links and images of answers may lead to in the console; none by default."""
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from infra.artifacts.store import ArtifactStore
     from service.conversations import Conversations
     from service.engines import Engine
+    from service.gateway.guarding import Run
+    from service.gateway.within import Within
     from service.generating import Generators
     from service.prompts import Prompts
     from service.screening import Screening
@@ -47,14 +49,40 @@ class WritingParts(ModelParts):
         )
 
     @cached_property
+    def ask_model(self) -> Run:
+        """What answers the calls of models that callers wrote themselves."""
+        guards = self.settings.guards
+        if guards.chats == "off":
+            return self.gateway.run
+        from service.gateway.guarding import GuardedCalls
+        from service.guards import open_screen
+        from service.screening import Screening
+
+        screening = Screening(
+            open_screen(guards.injection_plugin),
+            mode=guards.chats,
+            threshold=guards.injection_threshold,
+            count=self.metrics.count_screened,
+        )
+        return GuardedCalls(self.gateway.run, screening).run
+
+    @cached_property
+    def within(self) -> Within:
+        """Asks models from within, on behalf of a request."""
+        from service.gateway.within import Within
+
+        return Within(lambda: self.routes.current, lambda call: self.ask_model(call))
+
+    @cached_property
     def generators(self) -> Generators:
+        from service.gateway.within import Within
         from service.generating import Generators
 
         return Generators(
             self.settings,
             engine=lambda: self.engine,
             routes=lambda: self.routes,
-            send=lambda call: self.gateway.run(call),
+            within=Within(lambda: self.routes.current, lambda call: self.gateway.run(call)),
             prompts=self.prompts,
             screening=self.screening,
         )

@@ -1,4 +1,4 @@
-"""Answer out: retrieve, compose the prompt, generate, cite, verify, record."""
+"""Answer out: retrieve, compose the prompt, generate, cite, verify."""
 
 from __future__ import annotations
 
@@ -58,10 +58,8 @@ AnswerEvent: TypeAlias = Retrieved | Text | Cited | Finished
 Search: TypeAlias = "Callable[[Collection, SearchRequest], SearchResult]"
 Rewrite: TypeAlias = Callable[[str, Sequence[Turn]], Awaitable[str | None]]
 """A question and what was said before it, to what to search for; None leaves that to the rules."""
-
-
-def _keep_no_record(_answer: Answer) -> None:
-    pass
+Admit: TypeAlias = Callable[[str, Sequence[Turn]], Awaitable[tuple[Turn, ...]]]
+"""The same, to what may be read of what was said; raises where the question may not be."""
 
 
 class Answering:
@@ -74,7 +72,6 @@ class Answering:
         engine: Engine,
         read_text: ReadText,
         settings: Settings,
-        record: Callable[[Answer], None] = _keep_no_record,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take the parts.
@@ -84,17 +81,16 @@ class Answering:
             engine: writes the answer.
             read_text: the stored text at a span; blocks too.
             settings: limits and defaults.
-            record: receives every finished answer, for metrics; it must not block.
             clock: seconds from any fixed moment.
         """
         self._search = search
         self._engine = engine
         self._read_text = read_text
         self._settings = settings
-        self._record = record
         self._clock = clock
         self._template = SearchRequest("")
         self._rewrite: Rewrite | None = None
+        self._admit: Admit | None = None
         self._unsupported: Unsupported = "mark"
 
     def searching(self, template: SearchRequest) -> Answering:
@@ -108,12 +104,13 @@ class Answering:
         engine: Engine | None = None,
         *,
         rewrite: Rewrite | None = None,
+        admit: Admit | None = None,
         unsupported: Unsupported = "mark",
     ) -> Answering:
-        """Return the same with another engine and its `rewrite`, or with other wishes."""
+        """Return the same with another engine and what belongs to it, or with other wishes."""
         other = copy(self)
         if engine is not None:
-            other._engine, other._rewrite = engine, rewrite
+            other._engine, other._rewrite, other._admit = engine, rewrite, admit
         other._unsupported = unsupported
         return other
 
@@ -154,7 +151,8 @@ class Answering:
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Return the events of an answer: passages, text and citations as they come, the whole.
 
-        Closing it stops the engine. Only citations that equal the stored text are among them.
+        Closing it stops the engine. Only citations that equal the stored text are among them. The
+        first comes once the engine has begun: until then, whatever refuses raises.
 
         Args:
             question: what is asked now.
@@ -191,6 +189,12 @@ class Answering:
         self, collection: Collection, request: SearchRequest, prompt: Prompt
     ) -> AsyncGenerator[AnswerEvent, None]:
         watch = _Stopwatch(self._clock)
+        draft = _Draft()
+        if self._admit is not None:
+            history = await self._admit(prompt.question, prompt.history)
+            draft.screened = len(prompt.history) - len(history)
+            prompt = replace(prompt, history=history)
+            watch.skip()
         if self._rewrite is not None and prompt.history:
             text = await self._rewrite(prompt.question, prompt.history)
             request = replace(request, text=text or request.text)
@@ -198,13 +202,22 @@ class Answering:
         found = await to_thread.run_sync(self._search, collection, request)
         watch.lap("search")
         prompt = replace(prompt, passages=found.passages)
-        yield Retrieved(found.passages)
+        async with aclosing(self._written(draft, prompt, watch)) as events:
+            async for event in events:
+                yield event
+        timings_ms = _timings(watch, found)
+        yield Finished(self._finish(draft, prompt, collection, timings_ms=timings_ms))
 
-        draft = _Draft()
+    async def _written(
+        self, draft: _Draft, prompt: Prompt, watch: _Stopwatch
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        has_begun = False
         async with aclosing(self._engine_stream(prompt)) as deltas:
-            watch.skip()
             async for delta in deltas:
                 watch.lap("generate")
+                if not has_begun:
+                    has_begun = True
+                    yield Retrieved(prompt.passages)
                 draft.add(delta)
                 if delta.text:
                     yield Text(delta.text)
@@ -221,10 +234,6 @@ class Answering:
             watch.lap("verify")
             for citation in citations:
                 yield Cited(citation)
-
-        answer = self._finish(draft, prompt, collection, timings_ms=_timings(watch, found))
-        self._record(answer)
-        yield Finished(answer)
 
     def _engine_stream(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Every engine's stream can be closed: that is one of the laws it is tested against."""
@@ -272,7 +281,7 @@ class Answering:
             unverified=draft.unverified + end.notes.unknown,
             prompt_version=end.notes.prompt_version,
             unsupported=end.notes.unsupported,
-            left_out=end.notes.left_out,
+            left_out=draft.left_out,
         )
 
 
@@ -284,6 +293,8 @@ class _Draft:
     citations: list[Citation] = field(default_factory=list)
     unverified: int = 0
     has_quotes: bool = False
+    screened: int = 0
+    """Of what was said before the question."""
     end: Delta | None = None
 
     def add(self, delta: Delta) -> None:
@@ -291,6 +302,14 @@ class _Draft:
         self.has_quotes = self.has_quotes or bool(delta.quotes)
         if delta.finish_reason is not None:
             self.end = delta
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """What no model was shown."""
+        left_out = dict(self.end.notes.left_out) if self.end else {}
+        if self.screened:
+            left_out["screened"] = left_out.get("screened", 0) + self.screened
+        return left_out
 
 
 class _Stopwatch:

@@ -83,7 +83,7 @@ def create_app(components: Components) -> FastAPI:
     app.state.questions = Questions(components, admission)
     # The last one added stands outermost.
     app.add_middleware(
-        Door, tables=lambda: components.routes, run=lambda call: components.gateway.run(call)
+        Door, tables=lambda: components.routes, run=lambda call: components.ask_model(call)
     )
     app.add_middleware(BodyLimits, server=server)
     app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)

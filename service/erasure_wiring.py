@@ -41,7 +41,11 @@ class ErasureParts(WritingParts):
             "interactions": lambda ids: self.interactions.erase_content(ids),
             "responses": lambda ids: self.responses.erase(ids),
             "conversations": lambda ids: self.conversations.erase(ids),
-            "cached answers": lambda _ids: self.gateway.forget() if "gateway" in vars(self) else 0,
+            "cached answers": lambda _ids: sum(
+                getattr(self, part).forget()
+                for part in ("gateway", "repeated_responses")
+                if part in vars(self)
+            ),
         }
 
     @cached_property

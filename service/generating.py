@@ -10,16 +10,17 @@ from functools import partial
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
 from infra.gateway_settings import Gateway
 from infra.settings import Settings
-from service.answering import Rewrite
+from service.answering import Admit, Rewrite
 from service.callers import Caller
 from service.engines import Engine
 from service.gateway.reloading import Tables
 from service.gateway.routing import Route
+from service.gateway.within import Within
 from service.generation.chat import ChatModel, Message, ServedChat
 from service.generation.engine import Generative
 from service.generation.fallback import Fallback
 from service.generation.rewriting import Rewriter
-from service.generation.routed import RoutedChat, Send
+from service.generation.routed import RoutedChat
 from service.generation.sources import new_secret
 from service.prompts import Prompts
 from service.screening import Screening
@@ -36,6 +37,8 @@ class Chosen:
 
     engine: Engine
     rewrite: Rewrite | None = None
+    admit: Admit | None = None
+    """Refuses questions that would instruct a model."""
     is_billed_by_gateway: bool = False
     """A model of a route writes: limits and costs are the gateway's matter."""
 
@@ -49,7 +52,7 @@ class Generators:
         *,
         engine: Callable[[], Engine],
         routes: Callable[[], Tables],
-        send: Send,
+        within: Within,
         prompts: Prompts,
         screening: Screening,
     ) -> None:
@@ -59,14 +62,14 @@ class Generators:
             settings: name the model and the engine.
             engine: the one that needs no model.
             routes: of the gateway, as they are now.
-            send: the gateway.
+            within: the gateway, for what is asked here and not by a caller.
             prompts: templates in force.
             screening: keeps instructions out of prompts.
         """
         self._settings = settings
         self._engine = engine
         self._routes = routes
-        self._send = send
+        self._within = within
         self._prompts = prompts
         self._screening = screening
         self._secret = new_secret()
@@ -88,18 +91,17 @@ class Generators:
         if settings.model is None:
             return Chosen(self._engine())
         route = self._routes().current.find(settings.model)
-        return self._by(route, replace(caller, models=None))
+        as_service = replace(caller, models=None, scopes=caller.scopes | {"models"})
+        return self._by(route, as_service)
 
     def model(self, route: Route, caller: Caller) -> ChatModel:
         """Return a route as a chat model that is asked in the caller's name."""
-        settings = route.settings
         return RoutedChat(
             route.name,
-            self._send,
+            self._within,
             caller=caller,
             count=partial(self._count, route.name),
-            context_tokens=settings.context_tokens,
-            deadline_seconds=settings.deadline_seconds,
+            context_tokens=route.settings.context_tokens,
         )
 
     async def _count(self, name: str, messages: Sequence[Message]) -> int | None:
@@ -128,13 +130,13 @@ class Generators:
         writer = self.generative(route, caller)
         engine = Fallback([writer, self._engine()], note=_note)
         if not self._settings.generation.rewrite_questions:
-            return Chosen(engine, is_billed_by_gateway=True)
+            return Chosen(engine, admit=self._screening.admit, is_billed_by_gateway=True)
         rewriter = Rewriter(
             self.model(route, caller),
             template=lambda: self._prompts.current("rewrite"),
             max_characters=self._settings.server.max_question_characters,
         )
-        return Chosen(engine, rewriter, is_billed_by_gateway=True)
+        return Chosen(engine, rewriter, self._screening.admit, is_billed_by_gateway=True)
 
     def _route(self, name: str, caller: Caller) -> Route:
         table = self._routes().current

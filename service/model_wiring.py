@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.gateway.metering import Metering
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
-    from service.gateway.within import Within
+    from service.responses.repeating import RepeatedResponses
     from service.responses.store import ResponseStore
     from service.supervision.engines import Engines
     from service.tracing import Tracing
@@ -117,13 +117,6 @@ class ModelParts:
         return repeated
 
     @cached_property
-    def within(self) -> Within:
-        """Asks models from within, on behalf of a request."""
-        from service.gateway.within import Within
-
-        return Within(lambda: self.routes.current, self.gateway.run)
-
-    @cached_property
     def recorder(self) -> Recorder:
         """Takes note of every call of a model."""
         from service.gateway.recording import InteractionRecorder, MetricsRecorder, Recorders
@@ -177,3 +170,9 @@ class ModelParts:
             most=lambda: self.routes.current.settings.stored_responses,
             most_bytes=self.settings.server.max_body_bytes,
         )
+
+    @cached_property
+    def repeated_responses(self) -> RepeatedResponses:
+        from service.responses.repeating import RepeatedResponses
+
+        return RepeatedResponses(seconds=self.settings.gateway.idempotency_seconds)

@@ -54,7 +54,7 @@ class Question:
     template: SearchRequest | None = None
     """How to search, where the settings are not to decide; its text, limit and filter are not."""
     parameter: str = "question"
-    """What the caller knows the text as, for error messages."""
+    """What the caller knows the text, and what was said before it, as; for errors."""
     generator: str | None = None
     """The model or engine that is to answer, where the settings are not to decide."""
     unsupported: Unsupported = "mark"
@@ -91,37 +91,57 @@ class Questions:
         raise EngineFailed("The engine ended without an answer; see its log")
 
     async def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
-        """Yield the answer's events; closing it stops the engine and gives the place back."""
+        """Yield the answer's events; closing it stops the engine and gives the place back.
+
+        Whatever refuses the question raises before the first event.
+        """
         self._seen.caller.require("ask")
-        self._check_length(question.text, question.parameter)
-        async with self._admission.admit():
-            collection = await in_thread(lambda: self._prepare(question))
-            said = await in_thread(lambda: self._said(question))
-            template = question.template or SearchRequest("")
-            template = replace(template, access=self._seen.access)
-            chosen = self._components.generators.choose(question.generator, self._seen.caller)
-            answering = self._components.answering.searching(template).using(
-                chosen.engine, rewrite=chosen.rewrite, unsupported=question.unsupported
-            )
-            events = answering.stream(
-                question.text,
-                collection,
-                filter=question.filter,
-                limit=question.limit,
-                history=(*said.turns, *question.history),
-                max_tokens=question.max_tokens,
-            )
-            question = replace(question, quoted=(*said.documents, *question.quoted))
-            subject = Subject(
-                question.text,
-                collection.name,
-                chosen.engine.name,
-                self._seen.caller,
-                quoted=question.quoted,
-            )
-            async with aclosing(self._recorded(events, question, chosen, subject)) as recorded:
-                async for event in recorded:
+        try:
+            self._check_length(question.text, "question")
+            async with self._admission.admit(), aclosing(self._answered(question)) as events:
+                async for event in events:
                     yield event
+        except InvalidRequest as error:
+            if question.parameter != "question" and error.parameter in {"question", "history"}:
+                error.parameter = question.parameter
+            raise
+
+    async def _answered(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
+        collection = await in_thread(lambda: self._prepare(question))
+        said = await in_thread(lambda: self._said(question))
+        question = replace(
+            question,
+            history=(*said.turns, *question.history),
+            quoted=(*said.documents, *question.quoted),
+        )
+        template = question.template or SearchRequest("")
+        chosen = self._components.generators.choose(question.generator, self._seen.caller)
+        answering = self._components.answering.searching(
+            replace(template, access=self._seen.access)
+        ).using(
+            chosen.engine,
+            rewrite=chosen.rewrite,
+            admit=chosen.admit,
+            unsupported=question.unsupported,
+        )
+        events = answering.stream(
+            question.text,
+            collection,
+            filter=question.filter,
+            limit=question.limit,
+            history=question.history,
+            max_tokens=question.max_tokens,
+        )
+        subject = Subject(
+            question.text,
+            collection.name,
+            chosen.engine.name,
+            self._seen.caller,
+            quoted=question.quoted,
+        )
+        async with aclosing(self._recorded(events, question, chosen, subject)) as recorded:
+            async for event in recorded:
+                yield event
 
     async def _recorded(
         self,

@@ -40,6 +40,8 @@ class Redactor:
 
     def __init__(self) -> None:
         self._waiting = ""
+        self._undecided = 0
+        """Of what is waiting, characters that later ones cannot settle."""
         self._read = 0
         """Characters of the original that were decided."""
         self._told = 0
@@ -48,7 +50,10 @@ class Redactor:
     def feed(self, text: str) -> str:
         """Take the next piece and return what is decided, masked."""
         self._waiting += text
-        return self._decide(_settled(self._waiting))
+        until = _settled(self._waiting, self._undecided)
+        told = self._decide(until)
+        self._undecided = len(self._waiting)
+        return told
 
     def end(self) -> str:
         """Return what was held: nothing more comes."""
@@ -72,12 +77,14 @@ class Redactor:
     def _decide(self, until: int) -> str:
         text, self._waiting = self._waiting[:until], self._waiting[until:]
         parts: list[str] = []
-        position = 0
+        position = size = 0
         for kind, start, end in find(text):
             if start >= position:
-                parts.append(text[position:start])
-                self._note(start, end, sum(map(len, parts)), f"<{kind}>")
-                parts.append(f"<{kind}>")
+                mark = f"<{kind}>"
+                size += start - position
+                self._note(start, end, size, mark)
+                parts += [text[position:start], mark]
+                size += len(mark)
             elif end > position:
                 last = self._masked[-1]
                 self._masked[-1] = replace(last, end=self._read + end)
@@ -142,18 +149,30 @@ def mask_logs() -> None:
             handler.addFilter(MaskingFilter())
 
 
-def _settled(text: str) -> int:
-    """The end of what no later text can change."""
-    for at in range(len(text) - 1, -1, -1):
+def _settled(text: str, undecided: int) -> int:
+    """The end of what no later text can change; up to `undecided` nothing settled it."""
+    for at in range(len(text) - 1, undecided - 1, -1):
         if _WALL.match(text, at):
             return at + 1
         if text[at] == " " and not _LOUD.search(_word_before(text, at)):
             return at + 1
-    return max(0, len(text) - HELD_CHARACTERS) if len(text) > 2 * HELD_CHARACTERS else 0
+    return _apart(text, len(text) - HELD_CHARACTERS) if len(text) > 2 * HELD_CHARACTERS else 0
+
+
+def _apart(text: str, until: int) -> int:
+    """A place before `until` that lies within nothing that is recognized.
+
+    As much as anything recognized can have is there behind it, so all that begins before it is.
+    """
+    for _, start, end in find(text):
+        if start < until < end:
+            until = start
+    return until
 
 
 def _word_before(text: str, at: int) -> str:
-    word = text[:at].rpartition(" ")[2]
+    """The last word, as far back as anything that is recognized reaches."""
+    word = text[max(0, at - HELD_CHARACTERS) : at].rpartition(" ")[2]
     return _WALL.split(word)[-1]
 
 

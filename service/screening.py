@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Literal, TypeAlias
 
 from anyio import to_thread
+from cachetools import LRUCache
 
 from infra.contracts import Passage
 from infra.errors import Screened
+from service.engines import Turn
 from service.guards import Kind, Screen
 
 Mode: TypeAlias = Literal["off", "log", "on"]
+REMEMBERED = 8192
+"""Texts whose score is kept: a conversation comes again with each of its questions."""
 
 
 def _keep_no_count(_kind: Kind, _number: int) -> None:
@@ -41,32 +47,84 @@ class Screening:
         self._acts = mode == "on"
         self._threshold = threshold
         self._count = count
+        self._scores: LRUCache[bytes, float] = LRUCache(REMEMBERED)
+        self._lock = Lock()
 
-    async def check_question(self, text: str, *, parameter: str = "question") -> None:
-        """Let a question pass or refuse it.
+    async def admit(self, question: str, history: Sequence[Turn] = ()) -> tuple[Turn, ...]:
+        """Let a question pass with what was said before it, or refuse it.
+
+        What the application says as the system is its own and is not looked at. What is said to be
+        an earlier answer is left out where it seems to instruct, as a passage would be.
 
         Raises:
-            Screened: it seems to instruct the model instead of asking it.
+            Screened: the question, or one before it, seems to instruct the model.
         """
-        if await self._found([text], "question") and self._acts:
+        earlier = [turn.content for turn in history if turn.role == "user"]
+        found = await self._found([question, *earlier], "question")
+        if found and self._acts:
+            what = "The question" if 0 in found else "A question asked earlier"
             raise Screened(
-                "The question seems to change the rules that answers are given by; "
+                f"{what} seems to change the rules that answers are given by; "
+                "ask for what you want to know, without instructions to the model",
+                parameter="question" if 0 in found else "history",
+            )
+        answers = [at for at, turn in enumerate(history) if turn.role == "assistant"]
+        found = await self._found([history[at].content for at in answers], "passage")
+        hidden = {answers[at] for at in found} if self._acts else set()
+        return tuple(turn for at, turn in enumerate(history) if at not in hidden)
+
+    async def check(self, asked: Sequence[str], read: Sequence[str], *, parameter: str) -> None:
+        """Let a chat pass or refuse it.
+
+        Args:
+            asked: what users say.
+            read: what comes from elsewhere, such as a tool's results.
+            parameter: what the caller knows both as.
+
+        Raises:
+            Screened: one of them seems to instruct the model.
+        """
+        found = await self._found(asked, "question") | await self._found(read, "passage")
+        if found and self._acts:
+            raise Screened(
+                "A message seems to change the rules that the model goes by; "
                 "ask for what you want to know, without instructions to the model",
                 parameter=parameter,
             )
 
     async def keep(self, passages: Sequence[Passage]) -> tuple[int, ...]:
         """Return the positions of the passages that may be shown to a model."""
-        found = await self._found([passage.text for passage in passages], "passage")
+        found = await self._found([_shown(passage) for passage in passages], "passage")
         hidden = found if self._acts else frozenset()
         return tuple(at for at in range(len(passages)) if at not in hidden)
 
     async def _found(self, texts: Sequence[str], kind: Kind) -> frozenset[int]:
         if self._screen is None or not texts:
             return frozenset()
-        screen = self._screen
-        scores = await to_thread.run_sync(lambda: screen.score(texts, kind=kind))
+        scores = await to_thread.run_sync(self._score, self._screen, texts, kind)
         found = frozenset(at for at, score in enumerate(scores) if score >= self._threshold)
         if found:
             self._count(kind, len(found))
         return found
+
+    def _score(self, screen: Screen, texts: Sequence[str], kind: Kind) -> list[float]:
+        keys = [_digest(text, kind) for text in texts]
+        with self._lock:
+            known = {key: self._scores[key] for key in keys if key in self._scores}
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if new:
+            known |= zip(new, screen.score(list(new.values()), kind=kind), strict=True)
+            with self._lock:
+                self._scores.update((key, known[key]) for key in new)
+        return [known[key] for key in keys]
+
+
+def _shown(passage: Passage) -> str:
+    """All of a passage that a prompt shows: whoever wrote the text wrote its titles, too."""
+    return "\n\n".join(part for part in (passage.title, passage.heading, passage.text) if part)
+
+
+def _digest(text: str, kind: Kind) -> bytes:
+    return hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=16, person=kind.encode()
+    ).digest()

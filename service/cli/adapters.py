@@ -62,7 +62,7 @@ def check(
     with opened() as parts:
         settings = parts.settings.engines.get(engine)
         if settings is None:
-            raise NotFound("engine in the settings", engine, among=parts.settings.engines)
+            raise NotFound("engine", engine, among=parts.settings.engines, are_few=True)
         adapter = fetch(parts.artifacts, reference, parts.settings.data_folder / "adapters")
         check(adapter, base_of(settings))
     if json:

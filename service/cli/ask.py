@@ -92,7 +92,7 @@ async def answer_aloud(
     from service.callers import Caller
 
     chosen = parts.generators.choose(generator, Caller())
-    answering = parts.answering.using(chosen.engine, rewrite=chosen.rewrite)
+    answering = parts.answering.using(chosen.engine, rewrite=chosen.rewrite, admit=chosen.admit)
     events = answering.stream(question, collection, filter=filter, limit=limit)
     try:
         async with aclosing(events):

@@ -14,10 +14,10 @@ from infra.errors import EngineFailed
 from infra.security import new_id
 from service.callers import Caller
 from service.eval_targets._chats import body_of, output_of
+from service.gateway.answers import reason_of
 from service.gateway.calls import Call
 from service.gateway.replies import GatewayReply
 from service.gateway.within import CHAT
-from service.generation.chat import refusal
 
 if TYPE_CHECKING:
     from service.wiring import Components
@@ -56,8 +56,8 @@ class RoutedAnswers:
     async def _events(self, reply: GatewayReply) -> AsyncGenerator[bytes, None]:
         async with aclosing(reply.pieces) as pieces:
             if reply.status != 200:
-                where = f"route {self._kind.model!r}"
-                raise EngineFailed(await refusal(pieces, reply.status, where))
+                where = f"The route {self._kind.model!r}"
+                raise EngineFailed(f"{where} answered {reply.status}: {await reason_of(pieces)}")
             async for piece in pieces:
                 yield piece
 

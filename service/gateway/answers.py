@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from service.gateway.events import read_usage
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_ERROR_BYTES = 64 * 1024
+MAX_REASON_CHARACTERS = 300
 LARGE_BYTES = 128 * 1024
 """Of an answer of which only the end is read: vectors are not worth parsing."""
 LONGEST_RETRY_AFTER = 60.0
@@ -85,7 +86,7 @@ async def refuse(reply: Reply, address: str) -> Whole:
     status, headers = reply.status, reply.headers
     body = await read(reply, limit=MAX_ERROR_BYTES)
     error = _error_of(body)
-    words = f"{address} answered {status}: {str(error['message'])[:300]}"
+    words = f"{address} answered {status}: {str(error['message'])[:MAX_REASON_CHARACTERS]}"
     if status == 429 or (status == 503 and "retry-after" in headers):
         raise Overloaded(words, retry_after_seconds=_seconds(headers))
     if status in OURS:
@@ -93,6 +94,12 @@ async def refuse(reply: Reply, address: str) -> Whole:
     if not 400 <= status < 500:
         raise EngineFailed(words)
     return Whole(status, orjson.dumps({"error": error}))
+
+
+async def reason_of(pieces: AsyncIterator[bytes]) -> str:
+    """Return in words why a call was not answered."""
+    body = b"".join([piece async for piece in pieces])
+    return str(_error_of(body)["message"])[:MAX_REASON_CHARACTERS]
 
 
 def is_about_length(refusal: Whole) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,23 +13,21 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.errors import InvalidRequest, NotFound, RagstoneError
+from infra.errors import RagstoneError
 from service.bodies import refuse_nul
 from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
 from service.gateway.calls import TARGET_HEADER, Call
+from service.gateway.opening import IDEMPOTENCY_HEADER, PASSED_ON, Origin, open_call
 from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.reloading import Tables
 from service.gateway.replies import GatewayReply
-from service.gateway.routing import Route
 
 logger = logging.getLogger(__name__)
 
 OTHER_MODELS = ("rag/", "local/")
 """What begins so is no route of the gateway but a collection, or a model of this process."""
-IDEMPOTENCY_HEADER = "idempotency-key"
-PASSED_ON = frozenset({"traceparent", "tracestate"})
 SLOW_READER_SECONDS = 5.0
 """Past the deadline, for the caller to take what is already there."""
 _STREAM = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
@@ -87,40 +84,15 @@ class Door:
 
     def _call(self, scope: Scope, path: str, body: dict[str, Any]) -> Call:
         caller: Caller = scope["state"]["caller"]
-        caller.require("models")
-        route = self._find(body["model"], caller)
-        kind, _ = checking.KINDS[path]
-        if route.settings.kind != kind:
-            fit = next(p for p, (each, _) in checking.KINDS.items() if each == route.settings.kind)
-            raise InvalidRequest(f"{route.name!r} is for {fit}, not {path}", parameter="model")
-        checking.check(path, body)
         given = _given(scope)
-        tag = given.get(TARGET_HEADER)
-        if tag is not None:
+        state = scope["state"]
+        origin = Origin(state["request_id"], given, parent=state.get("traceparent"))
+        call = open_call(self._tables().current, path, body, caller=caller, origin=origin)
+        call.target = given.get(TARGET_HEADER)
+        if call.target is not None:
             caller.require("admin")
             caller.require_operator()
-        seconds = _seconds(given.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
-        return Call(
-            request_id=scope["state"]["request_id"],
-            caller=caller,
-            path=path,
-            model=route.name,
-            body=body,
-            deadline=time.monotonic() + seconds,
-            user=body.get("user") or caller.key_id or scope["state"]["request_id"],
-            headers=_passed_on(given, scope["state"].get("traceparent")),
-            idempotency_key=given.get(IDEMPOTENCY_HEADER),
-            target=tag,
-        )
-
-    def _find(self, model: str, caller: Caller) -> Route:
-        table = self._tables().current
-        route = table.routes.get(model)
-        if route is None:
-            own = [name for name in table.routes if caller.may_use(name)]
-            raise NotFound("model", model[:200], among=own)
-        caller.require_model(model)
-        return route
+        return call
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and give up as soon as the caller does."""
@@ -248,28 +220,9 @@ def _given(scope: Scope) -> dict[str, str]:
     }
 
 
-def _passed_on(given: Mapping[str, str], parent: str | None) -> dict[str, str]:
-    """Return the headers for the model server; our own span, if there is one, is its parent."""
-    passed = {name: value for name, value in given.items() if name in PASSED_ON}
-    return passed if parent is None else {**passed, "traceparent": parent}
-
-
 def _header(scope: Scope, wanted: bytes) -> bytes:
     for name, value in scope["headers"]:
         if name == wanted:
             found: bytes = value
             return found
     return b""
-
-
-def _seconds(given: str | None, limit: float) -> float:
-    """Return how long the answer may take: what was asked for, at most what the route gives."""
-    if given is None:
-        return limit
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        raise InvalidRequest(f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a number above 0")
-    return min(seconds, limit)

@@ -12,13 +12,14 @@ from infra.contracts import Usage
 from infra.errors import EngineFailed
 from service.chat_stream import End, TextPiece, Used, read_chat
 from service.engines import ModelServer, Reply
+from service.gateway.answers import read as read_body
+from service.gateway.answers import reason_of
 
 Message: TypeAlias = Mapping[str, str]
 """`role` and `content`."""
 
-MAX_LINE_BYTES = 1 * 2**20
-MAX_ERROR_BYTES = 64 * 2**10
-MAX_ERROR_CHARACTERS = 300
+MAX_COUNT_BYTES = 4 * 2**20
+"""vLLM lists the tokens, too."""
 
 
 class ChatModel(Protocol):
@@ -77,8 +78,9 @@ class ServedChat:
         reply = await self._send("/v1/chat/completions", body)
         try:
             if reply.status != 200:
-                address = self._server.address
-                raise EngineFailed(await refusal(reply.pieces(), reply.status, address))
+                reason = await reason_of(reply.pieces())
+                where = f"The model server {self._server.address}"
+                raise EngineFailed(f"{where} answered {reply.status}: {reason}")
             async for piece in reply.pieces():
                 yield piece
         finally:
@@ -90,15 +92,12 @@ class ServedChat:
         try:
             reply = await self._send("/tokenize", body)
             try:
-                answer = await _whole(reply.pieces(), MAX_LINE_BYTES * 4)
+                answer = await read_body(reply, limit=MAX_COUNT_BYTES)
             finally:
                 await reply.close()
         except EngineFailed:
             return None
-        if reply.status != 200:
-            return None
-        counted = _json(answer).get("count")
-        return counted if isinstance(counted, int) else None
+        return _count_in(answer) if reply.status == 200 else None
 
     async def _send(self, path: str, body: Mapping[str, Any]) -> Reply:
         return await self._server.send(
@@ -126,37 +125,9 @@ async def read(events: AsyncIterator[bytes], *, name: str) -> AsyncGenerator[Pie
         raise EngineFailed(f"The model {name!r} stopped before the answer's end")
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _count_in(answer: bytes) -> int | None:
     try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise EngineFailed(f"A model sent what is not JSON: {data[:80]!r}") from None
-    if not isinstance(value, dict):
-        raise EngineFailed(f"A model sent what is no object: {data[:80]!r}")
-    return value
-
-
-async def _whole(pieces: AsyncIterator[bytes], most: int) -> bytes:
-    parts, size = [], 0
-    async for piece in pieces:
-        parts.append(piece)
-        size += len(piece)
-        if size > most:
-            break
-    return b"".join(parts)[:most]
-
-
-async def refusal(pieces: AsyncIterator[bytes], status: int, address: str) -> str:
-    """Return in words why a model server did not answer."""
-    said = await _whole(pieces, MAX_ERROR_BYTES)
-    try:
-        reason = _said(_json(said))
-    except EngineFailed:
-        reason = repr(said[:100])
-    return f"The model server {address} answered {status}: {reason}"
-
-
-def _said(event: Mapping[str, Any]) -> str:
-    error = event.get("error", event)
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message or error)[:MAX_ERROR_CHARACTERS]
+        counted = orjson.loads(answer)["count"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return counted if isinstance(counted, int) else None

@@ -55,7 +55,7 @@ class Generative:
         Args:
             model: completes chats.
             template: the one in force; asked for every answer, in a thread.
-            screening: keeps instructions out.
+            screening: keeps passages that instruct out.
             secret: what the words in the fences are made with.
         """
         self._model = model
@@ -70,12 +70,13 @@ class Generative:
     async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
         """Yield the answer as the model writes it.
 
+        Passages are screened here. The question and what was said before it are by whoever asks,
+        before they are searched with.
+
         Raises:
-            Screened: the question seems to tell the model what to do.
             TooLarge: the question and its best passage are too long for the model.
             EngineFailed: the model did not answer.
         """
-        await self._screening.check_question(prompt.question)
         if not prompt.passages:
             template = await to_thread.run_sync(self._template)
             yield _declined(prompt, NOTHING_FOUND, template)

@@ -17,6 +17,8 @@ from service.guards import Kind
 from service.guards import _signs as features
 
 WEIGHTS = "_injection_weights.json"
+WHOLE_SENTENCES = 4
+"""A question of more is looked at by its sentences alone: signs add up in whatever is long."""
 MAX_STRETCHES = 64
 """Of one text; a longer one is looked at sentence by sentence from both ends."""
 MAX_CHARACTERS = 60_000
@@ -62,13 +64,13 @@ class Heuristic:
 
 
 def stretches(text: str, kind: Kind) -> list[str]:
-    """Return what is scored by itself: of a question the whole too, of a passage its sentences."""
+    """Return what is scored by itself: the sentences, and the whole of a question of few."""
     if len(text) > MAX_CHARACTERS:
         text = text[: MAX_CHARACTERS // 2] + text[-MAX_CHARACTERS // 2 :]
     found = [text[start:end] for start, end in sentence_spans(text)]
     if len(found) > MAX_STRETCHES:
         found = [*found[: MAX_STRETCHES // 2], *found[-MAX_STRETCHES // 2 :]]
-    if kind == "question" and len(found) != 1:
+    if kind == "question" and len(found) != 1 and len(found) <= WHOLE_SENTENCES:
         found.append(text)
     return [one for one in found if one.strip()]
 

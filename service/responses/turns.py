@@ -70,20 +70,25 @@ def as_chat_body(body: ResponsesBody, messages: Sequence[Message]) -> dict[str, 
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def as_question(messages: Sequence[Message]) -> tuple[str, tuple[Turn, ...]]:
+def as_question(
+    messages: Sequence[Message], *, instructions: str | None = None
+) -> tuple[str, tuple[Turn, ...]]:
     """Return the last message, which must be the user's, and what was said before.
+
+    Instructions are what the application says first, as the system message of a chat.
 
     Raises:
         InvalidRequest: the last message is not the user's.
     """
     if not messages or messages[-1]["role"] != "user":
         raise InvalidRequest("The last item must be the user's message", parameter="input")
+    first = (Turn("system", instructions),) if instructions else ()
     history = tuple(
         Turn(message["role"], message["content"])
         for message in messages[:-1]
         if message["role"] in {"system", "user", "assistant"} and message.get("content")
     )
-    return messages[-1]["content"], history
+    return messages[-1]["content"], (*first, *history)
 
 
 def _append_call(messages: list[Message], item: CallItem) -> None:

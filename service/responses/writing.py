@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import orjson
 from starlette.exceptions import HTTPException
 
 from infra.contracts import Answer, Citation, Passage, Usage
@@ -17,6 +16,7 @@ from infra.security import new_id
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.chat_stream import CallPiece, End, TextPiece, Used, read_chat
 from service.errors import describe
+from service.gateway.answers import reason_of
 from service.gateway.replies import GatewayReply
 from service.responses.assembly import Assembly, Event
 from service.responses.store import Stored
@@ -57,6 +57,7 @@ def begin(body: ResponsesBody, earlier: Stored | None = None) -> Draft:
         "status": "in_progress",
         "background": False,
         "completed_at": None,
+        "conversation": {"id": body.conversation_id} if body.conversation_id else None,
         "error": None,
         "incomplete_details": None,
         "instructions": body.instructions,
@@ -209,12 +210,8 @@ def _result(passage: Passage) -> dict[str, Any]:
 
 async def _refused(status: int, pieces: AsyncIterator[bytes]) -> Exception:
     """What the model server says of a request that is wrong is the caller's to know."""
-    content = b"".join([piece async for piece in pieces])
-    try:
-        message = str(orjson.loads(content)["error"]["message"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        message = f"The model server answered with status {status}"
-    return HTTPException(status, message) if status < 500 else EngineFailed(message)
+    reason = await reason_of(pieces)
+    return HTTPException(status, reason) if status < 500 else EngineFailed(reason)
 
 
 def _dumped(value: Any) -> Any:

@@ -8,18 +8,22 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.exc import StatementError
 
-from infra.errors import NotFound, RagstoneError, TooLarge
+from infra.errors import InvalidRequest, NotFound, RagstoneError, TooLarge
+from infra.expectations.recognizers import mask
 from retrieval.search import SearchRequest
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
-from service.gateway.replies import GatewayReply
+from service.gateway.opening import IDEMPOTENCY_HEADER, Origin
+from service.gateway.replies import GatewayReply, whole
 from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
+from service.responses.conversing import continued, said_before, said_now
 from service.responses.store import Stored
 from service.responses.turns import as_question, output_messages
 from service.responses.writing import (
@@ -45,12 +49,7 @@ router = APIRouter(
 
 @router.post("", response_model=ResponseOut, responses=STREAM)
 async def create(
-    body: ResponsesBody,
-    request: Request,
-    asked: Asked,
-    caller: Asking,
-    components: Parts,
-    response: Response,
+    body: ResponsesBody, request: Request, asked: Asked, caller: Asking, components: Parts
 ) -> Any:
     """Answer with a model, or from documents: `rag/<collection>`, or the tool `file_search`.
 
@@ -63,14 +62,24 @@ async def create(
     events = _events(draft, body, asked, _complete(components, request, caller, draft, limits))
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
-    if body.stream:
-        frames = _frames(await begun(events))
-        return EventStream(frames, headers={**asked.headers, **limits})
-    async with aclosing(events):
-        async for _ in events:
-            pass
-    response.headers.update({**asked.headers, **limits})
-    return draft.response
+    if body.conversation_id is not None:
+        events = continued(events, lambda: _continue(components, draft, body, caller))
+
+    async def write() -> GatewayReply:
+        reply = await _written(draft, events, is_stream=bool(body.stream))
+        return replace(reply, headers={**reply.headers, **asked.headers, **limits})
+
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is None:
+        return await _as_response(await write())
+    reply = await components.repeated_responses.run(
+        key,
+        body.model_dump(mode="json"),
+        write,
+        caller=caller,
+        has_failed=lambda: draft.response["status"] == "failed",
+    )
+    return await _as_response(reply)
 
 
 @router.get("/{response_id}")
@@ -83,6 +92,7 @@ def get(response_id: str, caller: Asking, components: Parts) -> ResponseOut:
 def delete(response_id: str, caller: Asking, components: Parts) -> Deleted:
     """Delete a stored response, with what it quotes."""
     components.responses.delete(response_id, caller)
+    components.repeated_responses.forget()
     return Deleted(id=response_id, object="response.deleted")
 
 
@@ -115,9 +125,9 @@ def _events(
     draft: Draft, body: ResponsesBody, asked: Asked, complete: Complete
 ) -> AsyncGenerator[Event, None]:
     search = body.file_search
-    if search is None and not body.model.startswith(MODEL_PREFIX):
+    if not body.asks_documents:
         return write_with_model(draft, body, complete)
-    text, history = as_question(draft.messages)
+    text, history = as_question(draft.messages, instructions=body.instructions)
     question = Question(
         text=text,
         collection=body.model.removeprefix(MODEL_PREFIX),
@@ -147,9 +157,20 @@ def _complete(
     """Return what asks a model; `limits` are filled with what its answer says of them."""
 
     async def complete(body: dict[str, Any]) -> GatewayReply:
-        reply = await components.within.chat(
-            body, caller=caller, state=request.scope["state"], documents=draft.documents
+        state = request.scope["state"]
+        headers = dict(request.headers)
+        headers.pop(IDEMPOTENCY_HEADER, None)  # the response is repeated, not its completion
+        origin = Origin(
+            state["request_id"],
+            headers,
+            parent=state.get("traceparent"),
+            documents=tuple(draft.documents),
         )
+        try:
+            reply = await components.within.chat(body, caller=caller, origin=origin)
+        except InvalidRequest as error:
+            error.parameter = "input" if error.parameter == "messages" else error.parameter
+            raise
         named = reply.headers.items()
         limits.update({name: each for name, each in named if name.startswith("x-ratelimit-")})
         return reply
@@ -187,7 +208,15 @@ def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Ca
     return bool(draft.response["store"])
 
 
+def _continue(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:
+    is_masked = components.settings.guards.personal_data != "off"
+    said = said_now(body, draft, mask if is_masked else str)
+    components.conversations.append(caller, str(body.conversation_id), said)
+
+
 def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Stored | None:
+    if body.conversation_id is not None:
+        return said_before(components.conversations, caller, body.conversation_id)
     if body.previous_response_id is None:
         return None
     earlier = components.responses.get(body.previous_response_id, caller)
@@ -196,6 +225,35 @@ def _earlier(components: Components, body: ResponsesBody, caller: Caller) -> Sto
     if size > limit:
         raise TooLarge(f"The conversation has {size:,} characters; begin a new one")
     return earlier
+
+
+async def _written(
+    draft: Draft, events: AsyncGenerator[Event, None], *, is_stream: bool
+) -> GatewayReply:
+    """Begin the response, or write it whole."""
+    if is_stream:
+        frames = _frames(await begun(events))
+        return GatewayReply(200, {"content-type": "text/event-stream; charset=utf-8"}, frames)
+    async with aclosing(events):
+        async for _ in events:
+            pass
+    body = orjson.dumps(draft.response)
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    return GatewayReply(200, headers, whole(body))
+
+
+async def _as_response(reply: GatewayReply) -> Response:
+    own = {name: value for name, value in reply.headers.items() if not name.startswith("content-")}
+    if reply.is_whole:
+        body = b"".join([piece async for piece in _pieces(reply)])
+        return Response(body, headers=own, media_type="application/json")
+    return EventStream(_pieces(reply), headers=own)
+
+
+async def _pieces(reply: GatewayReply) -> AsyncGenerator[bytes, None]:
+    async with aclosing(reply.pieces):
+        async for piece in reply.pieces:
+            yield piece
 
 
 async def _frames(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:

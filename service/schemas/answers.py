@@ -182,7 +182,7 @@ class AnswerOut(Output):
     unsupported: list[StretchOut] = Field(description="What no passage carries.")
     left_out: dict[str, int] = Field(
         description="What the model was not shown: passages, turns, examples for want of room; "
-        "screened passages."
+        "screened passages and earlier answers."
     )
     usage: UsageOut
     timings_ms: dict[str, float]

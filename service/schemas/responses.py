@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from infra.errors import InvalidRequest
+from service.schemas.chat import MODEL_PREFIX
 from service.schemas.shared import Input, RawFilter, StoreMetadata
 
 SHOW_RESULTS = "file_search_call.results"
@@ -120,6 +121,10 @@ class Reasoning(Input):
     summary: str | None = None
 
 
+class ConversationRef(Input):
+    id: str = Field(min_length=1, max_length=64)
+
+
 class ResponsesBody(Input):
     model: str = Field(min_length=1, examples=["rag/handbook"])
     input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -144,7 +149,7 @@ class ResponsesBody(Input):
     truncation: Literal["auto", "disabled"] | None = None
     reasoning: Reasoning | None = None
     background: bool | None = None
-    conversation: Any = None
+    conversation: Annotated[str, Field(min_length=1, max_length=64)] | ConversationRef | None = None
     prompt: Any = None
     top_logprobs: int | None = None
     max_tool_calls: int | None = Field(None, ge=1)
@@ -159,6 +164,16 @@ class ResponsesBody(Input):
         return found[0] if found and self.tool_choice != "none" else None
 
     @property
+    def asks_documents(self) -> bool:
+        """Whether the answer comes from documents, and not from the model by itself."""
+        return self.file_search is not None or self.model.startswith(MODEL_PREFIX)
+
+    @property
+    def conversation_id(self) -> str | None:
+        given = self.conversation
+        return given.id if isinstance(given, ConversationRef) else given
+
+    @property
     def shows_results(self) -> bool:
         return SHOW_RESULTS in (self.include or ())
 
@@ -171,16 +186,25 @@ class ResponsesBody(Input):
     def refuse_unsupported(self) -> None:
         """Refuse what would change the answer and is not done here.
 
+        Answers from documents are text with citations, and call no functions. A conversation holds
+        messages, and stands for an earlier response.
+
         Raises:
             InvalidRequest: names the parameter.
         """
+        text_format = self.text.format.type if self.text else "text"
+        is_of_messages = all(isinstance(item, MessageItem | SearchItem) for item in self.items)
+        has_conversation = self.conversation is not None
         asked = {
             "background": bool(self.background),
-            "conversation": self.conversation is not None,
             "prompt": self.prompt is not None,
             "top_logprobs": bool(self.top_logprobs),
             "include": any(name != SHOW_RESULTS for name in self.include or ()),
             "truncation": self.truncation == "auto",
+            "text.format": self.asks_documents and text_format != "text",
+            "tools": bool(self.functions) and (self.asks_documents or has_conversation),
+            "previous_response_id": has_conversation and self.previous_response_id is not None,
+            "conversation": has_conversation and not is_of_messages,
         }
         for name, is_asked in asked.items():
             if is_asked:
@@ -188,11 +212,8 @@ class ResponsesBody(Input):
                     f"{name!r} as given is not supported; leave it out", parameter=name
                 )
         searches = [tool for tool in self.tools or () if isinstance(tool, FileSearchTool)]
-        if len(searches) > 1 or (searches and self.functions):
-            raise InvalidRequest(
-                "One 'file_search' can be used, and not together with functions",
-                parameter="tools",
-            )
+        if len(searches) > 1:
+            raise InvalidRequest("One 'file_search' can be used", parameter="tools")
 
 
 class ResponseOut(Input):

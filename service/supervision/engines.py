@@ -183,7 +183,7 @@ class Engines:
 
     def _known(self, name: str) -> str:
         if name not in self.settings:
-            raise NotFound("engine in the settings", name, among=self.settings)
+            raise NotFound("engine", name, among=self.settings, are_few=True)
         return name
 
     def _wait(self, name: str, folder: Path) -> None:

@@ -68,6 +68,20 @@ def test_orders_score_above_plain_texts(screen: Screen, kind: Kind) -> None:
     assert min(screen.score(ORDERS, kind=kind)) >= 0.5 > max(screen.score(PLAIN, kind=kind))
 
 
+def test_a_question_is_no_order_for_its_length(screen: Screen) -> None:
+    """People tell what it is about, and paste what they ask about."""
+    told = (
+        "We have a customer in Kent who reports that the pump stops after ten minutes. They "
+        "replaced the filter last week. The error code on the display is E42. The pump was bought "
+        "in 2021 and has been serviced every year. What does the manual say about E42, and do we "
+        "have to replace the pressure sensor?"
+    )
+    pasted = "\n".join([PLAIN[1], *PAGES, PLAIN[3]] * 3 + [PLAIN[0]])
+    assert max(screen.score([told, pasted], kind="question")) < 0.5
+    ordered = [f"{text} {order}" for text in (told, pasted) for order in ORDERS]
+    assert min(screen.score(ordered, kind="question")) >= 0.5
+
+
 def test_questions_and_steps_of_a_page_are_no_orders_to_a_model(screen: Screen) -> None:
     assert max(screen.score(PAGES, kind="passage")) < 0.5
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -98,7 +98,6 @@ def build(
     *,
     engine: Any = "extractive",
     options: dict[str, Any] | None = None,
-    record: Callable[[Answer], None] = lambda _: None,
     **settings: Any,
 ) -> Answering:
     context = EngineContext(open_embedder("hashing", dimension=64), options or {})
@@ -107,7 +106,6 @@ def build(
         engine=open_engine(engine, context) if isinstance(engine, str) else engine,
         read_text=library.read_text,
         settings=load_settings(**settings),
-        record=record,
     )
 
 
@@ -264,19 +262,9 @@ def test_engine_gets_history_and_the_token_limit() -> None:
     assert engine.prompts[-1].max_tokens == 9
 
 
-def test_answer_is_recorded_once_before_it_is_told() -> None:
-    recorded: list[Answer] = []
-    answering = build(Library(), record=recorded.append)
-    answer = ask(answering, "When was the White Tower begun?")
-    assert recorded == [answer]
-
-
-def test_failing_engine_is_engine_failed_and_not_recorded() -> None:
-    recorded: list[Answer] = []
-    answering = build(Library(), engine="echo", options={"fail_after": 1}, record=recorded.append)
+def test_failing_engine_is_engine_failed() -> None:
     with pytest.raises(EngineFailed):
-        ask(answering, "one two three")
-    assert recorded == []
+        ask(build(Library(), engine="echo", options={"fail_after": 1}), "one two three")
 
 
 def test_engine_that_never_finishes_is_engine_failed() -> None:

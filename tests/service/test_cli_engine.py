@@ -65,4 +65,7 @@ def test_engine_that_is_just_being_started_is_shown_as_starting() -> None:
 @pytest.mark.usefixtures("settings_file")
 def test_engine_that_cannot_start_says_why() -> None:
     assert "this model is broken" in ragstone("engine", "start", "broken", fails=True)
-    assert "No engine in the settings 'smal'" in ragstone("engine", "start", "smal", fails=True)
+    refused = ragstone("engine", "start", "smal", fails=True)
+    assert "No engine 'smal'; did you mean 'small'?" in refused
+    refused = ragstone("engine", "start", "foo", fails=True)
+    assert "No engine 'foo'; there are 'small', 'broken'" in refused

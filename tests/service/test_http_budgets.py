@@ -63,6 +63,17 @@ def test_answers_are_charged_to_a_budget_until_it_is_spent(priced: TestClient) -
     assert priced.get("/v1/budgets").json()["data"] == []
 
 
+def test_a_conversation_that_is_kept_counts_as_part_of_the_prompt(priced: TestClient) -> None:
+    said = {"type": "message", "role": "user", "content": "leave " * 4_000}
+    conversation = priced.post("/v1/conversations", json={"items": [said]}).json()["id"]
+    priced.post("/v1/budgets", json={"period": "month", "amount": "8"})
+    time.sleep(0.5)
+    assert ask(priced).status_code == 200
+    refused = ask(priced, conversation=conversation)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "insufficient_quota"
+
+
 def test_limits_of_a_key_hold_for_answers(fast_settings: Any, open_client: Any) -> None:
     client = open_client(
         fast_settings(

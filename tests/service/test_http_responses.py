@@ -126,6 +126,12 @@ def test_a_conversation_that_is_too_long_to_keep_is_answered(
         ({"background": True}, 400, "background"),
         ({"include": ["message.output_text.logprobs"]}, 400, "include"),
         ({"truncation": "auto"}, 400, "truncation"),
+        ({"text": {"format": {"type": "json_object"}}}, 400, "text"),
+        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, 400, "text"),
+        ({"tools": [{"type": "function", "name": "f"}]}, 400, "tools"),
+        ({"conversation": "conv_none"}, 404, None),
+        ({"conversation": "c", "previous_response_id": "r"}, 400, "previous_response_id"),
+        ({"conversation": {"name": "c"}}, 400, "conversation"),
         ({"max_output_tokens": 0}, 400, "max_output_tokens"),
         ({"unknown": 1}, 400, "unknown"),
     ],
@@ -137,3 +143,79 @@ def test_what_cannot_be_done_is_refused(
         answer = reader.post("/v1/responses", json={**BODY, **change, "stream": stream})
         assert answer.status_code == status, answer.text
         assert (answer.json()["error"]["param"] or "").split(".")[0] == (parameter or "")
+
+
+def test_instructions_reach_the_engine_as_what_the_application_says(
+    client: TestClient, handbook: str
+) -> None:
+    """The engine `echo` counts the whole prompt."""
+    plain = client.post("/v1/responses", json=BODY).json()
+    told = client.post("/v1/responses", json={**BODY, "instructions": "Be brief. " * 20}).json()
+    assert told["instructions"].startswith("Be brief.")
+    assert told["usage"]["input_tokens"] >= plain["usage"]["input_tokens"] + 40
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_conversation_goes_before_and_grows_by_the_response(
+    client: TestClient, handbook: str, stream: bool, as_object: bool
+) -> None:
+    said = {"type": "message", "role": "user", "content": "We speak of leave. " * 20}
+    number = client.post("/v1/conversations", json={"items": [said]}).json()["id"]
+    body = {**BODY, "conversation": {"id": number} if as_object else number, "stream": stream}
+    response = client.post("/v1/responses", json=body)
+    assert response.status_code == 200, response.text
+    told = events_of(response)[-1]["response"] if stream else response.json()
+    assert told["conversation"] == {"id": number}
+    plain = client.post("/v1/responses", json=BODY).json()
+    assert told["usage"]["input_tokens"] >= plain["usage"]["input_tokens"] + 60
+    items = client.get(f"/v1/conversations/{number}/items?order=asc").json()["data"]
+    assert [item["role"] for item in items] == ["user", "user", "assistant"]
+    assert items[1]["content"][0]["text"] == BODY["input"]
+    assert items[2]["content"][0]["text"] == told["output"][1]["content"][0]["text"]
+    file_id = told["output"][1]["content"][0]["annotations"][0]["file_id"]
+    client.app.state.components.conversations.erase([file_id])  # type: ignore[attr-defined]
+    items = client.get(f"/v1/conversations/{number}/items").json()["data"]
+    assert [item["role"] for item in items] == ["user", "user"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_is_sent_again_by_its_key_gets_the_same_response(
+    client: TestClient, handbook: str, stream: bool
+) -> None:
+    number = client.post("/v1/conversations", json={}).json()["id"]
+    body = {**BODY, "stream": stream, "conversation": number}
+    key = {"Idempotency-Key": "first"}
+    first = client.post("/v1/responses", json=body, headers=key)
+    again = client.post("/v1/responses", json=body, headers=key)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert (first.headers.get("x-ragstone-cache"), again.headers["x-ragstone-cache"]) == (
+        None,
+        "replayed",
+    )
+    assert len(client.get(f"/v1/conversations/{number}/items").json()["data"]) == 2
+    other = client.post("/v1/responses", json={**body, "input": "Why?"}, headers=key)
+    assert (other.status_code, other.json()["error"]["param"]) == (400, "idempotency-key")
+    apart = client.post("/v1/responses", json=body, headers={"Idempotency-Key": "second"})
+    assert apart.content != first.content
+    assert client.app.state.components.repeated_responses.forget() == 2  # type: ignore[attr-defined]
+    assert client.post("/v1/responses", json=body, headers=key).content != first.content
+
+
+def test_what_was_refused_is_asked_again_with_the_same_key(
+    client: TestClient, handbook: str
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    body = {**BODY, "model": "rag/later"}
+    assert client.post("/v1/responses", json=body, headers=key).status_code == 404
+    client.post("/v1/vector_stores", json={"name": "later"})
+    assert client.post("/v1/responses", json=body, headers=key).status_code == 200
+
+
+def test_a_response_that_was_deleted_is_not_told_again(client: TestClient, handbook: str) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = client.post("/v1/responses", json=BODY, headers=key).json()
+    client.delete(f"/v1/responses/{first['id']}")
+    again = client.post("/v1/responses", json=BODY, headers=key).json()
+    assert again["id"] != first["id"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +46,40 @@ def test_places_move_with_the_text(text: str, sizes: list[int]) -> None:
     assert ends == sorted(ends)
     assert ends[-1] == len(told)
     assert all(start <= end for start, end in zip(places, ends[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("part", "characters", "size"),
+    [
+        ("12 ", 10**5, 7),
+        ("12 ", 10**5, 10**5),
+        ("ada@example.org\n", 10**5, 7),
+        ("A1", 10**5, 7),
+        ("x", 10**6, 50),
+        ("ABC ", 10**6, 4_000),
+        ("ABC ", 10**6, 10**6),
+        ("4111 1111 1111 1111 ", 10**6, 10**6),
+    ],
+)
+def test_a_megabyte_is_masked_in_time_that_grows_with_it(
+    part: str, characters: int, size: int
+) -> None:
+    text = part * (characters // len(part))
+    began = time.process_time()
+    redactor = Redactor()
+    told = "".join(redactor.feed(piece) for piece in cut(text, [size])) + redactor.end()
+    assert time.process_time() - began < 20
+    assert told == mask(text)
+    assert len(told) == redactor.position(len(text), is_end=True)
+
+
+@pytest.mark.parametrize("lead", range(0, 40, 3))
+def test_what_is_held_too_long_is_not_parted_within_a_number(lead: int) -> None:
+    text = "7" * lead + " " + "4111 1111 1111 1111 " * 900
+    redactor = Redactor()
+    told = "".join(redactor.feed(piece) for piece in cut(text, [5])) + redactor.end()
+    assert "4111" not in told
+    assert told == mask(text)
 
 
 def test_words_are_not_held_longer_than_a_number_might_go_on() -> None:

@@ -45,7 +45,7 @@ def counted(settings: Gateway, **more: Any) -> int | None:
             load_settings(),
             engine=cast("Any", None),
             routes=lambda: tables,
-            send=cast("Any", None),
+            within=cast("Any", None),
             prompts=cast("Any", None),
             screening=cast("Any", None),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -206,6 +207,13 @@ def test_a_passage_that_gives_orders_is_left_out_and_said_to_be() -> None:
     assert quote.passage == 1
 
 
+@pytest.mark.parametrize("name", ["title", "heading"])
+def test_a_title_that_gives_orders_leaves_its_passage_out(name: str) -> None:
+    first, second = passages(TOWER, BRIDGE)
+    titled = replace(first, **{name: "OBEY me"})
+    assert anyio.run(Screening(Alarm()).keep, (titled, second)) == (1,)
+
+
 def test_where_every_passage_gives_orders_no_model_is_asked() -> None:
     chat = ScriptedChat(ANSWER)
     deltas = run(engine(chat), asked("OBEY me."))
@@ -213,11 +221,41 @@ def test_where_every_passage_gives_orders_no_model_is_asked() -> None:
     assert chat.bodies == []
 
 
-def test_a_question_that_gives_orders_is_refused() -> None:
-    chat = ScriptedChat(ANSWER)
-    with pytest.raises(Screened):
-        run(engine(chat), Prompt("OBEY me", passages(BRIDGE)))
-    assert chat.bodies == []
+def test_a_question_that_gives_orders_is_refused_whenever_it_was_asked() -> None:
+    screening = Screening(Alarm())
+    with pytest.raises(Screened) as refused:
+        anyio.run(screening.admit, "OBEY me", ())
+    assert refused.value.parameter == "question"
+    with pytest.raises(Screened) as refused:
+        anyio.run(screening.admit, "How long is it?", (Turn("user", "OBEY me"),))
+    assert refused.value.parameter == "history"
+
+
+def test_what_is_said_to_be_an_answer_is_left_out_where_it_gives_orders() -> None:
+    history = (
+        Turn("system", "OBEY the house style."),
+        Turn("user", "How long?"),
+        Turn("assistant", "OBEY me."),
+        Turn("assistant", "244 metres."),
+    )
+    kept = anyio.run(Screening(Alarm()).admit, "And how wide?", history)
+    assert kept == (history[0], history[1], history[3])
+
+
+def test_a_text_that_comes_again_is_not_scored_again_and_counts_again() -> None:
+    scored: list[str] = []
+    counted: list[int] = []
+
+    class Noting(Alarm):
+        def score(self, texts: Sequence[str], *, kind: str) -> list[float]:
+            scored.extend(texts)
+            return super().score(texts, kind=kind)
+
+    screening = Screening(Noting(), mode="log", count=lambda _, number: counted.append(number))
+    for _ in range(3):
+        anyio.run(screening.admit, "OBEY me", (Turn("user", "OBEY me"), Turn("user", "So?")))
+    assert scored == ["OBEY me", "So?"]
+    assert counted == [2, 2, 2]
 
 
 def test_screening_that_only_logs_counts_and_lets_pass() -> None:
@@ -225,9 +263,9 @@ def test_screening_that_only_logs_counts_and_lets_pass() -> None:
     made = engine(
         ScriptedChat(ANSWER), mode="log", count=lambda kind, number: seen.append((kind, number))
     )
-    deltas = run(made, Prompt("OBEY me", passages(f"{TOWER} OBEY", BRIDGE)))
+    deltas = run(made, Prompt("How long is it?", passages(f"{TOWER} OBEY", BRIDGE)))
     assert text_of(deltas) == ANSWER
-    assert seen == [("question", 1), ("passage", 1)]
+    assert seen == [("passage", 1)]
 
 
 def test_a_small_context_drops_the_lowest_ranked_and_says_so() -> None:
