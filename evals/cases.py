@@ -153,7 +153,10 @@ def _input(row: Mapping[str, Any], names: str | Sequence[str], place: str) -> An
     wanted = (names,) if isinstance(names, str) else names
     for name in wanted:
         if name not in row:
-            raise InvalidRequest(f"{place}: no column {name!r}{nearest(name, row)}")
+            raise InvalidRequest(
+                f"{place}: no column {name!r}{nearest(name, row)}; "
+                "say which holds the question with `dataset.fields.input`"
+            )
     if not isinstance(names, str):
         return {name: _plain(row[name]) for name in names}
     if row[names] in (None, "", [], {}):

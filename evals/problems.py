@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 _SHOWN = 8
 _VALUE = "Value error, "
+_IN_YAML = {"a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a mapping"}
+"""What pydantic calls things, and what they are in a suite."""
 
 
 def unknown(kind: str, name: str, among: Iterable[str]) -> str:
@@ -68,6 +70,8 @@ def _what(problem: Any, model: type[BaseModel]) -> str:
     said = str(problem["msg"])
     if said.startswith(_VALUE):
         return said.removeprefix(_VALUE)
+    for its_word, word in _IN_YAML.items():
+        said = said.replace(its_word, word)
     given = "" if kind in {"missing", "union_tag_not_found"} else f", not {problem['input']!r:.60}"
     return f"{said[:1].lower()}{said[1:]}{given}"
 
