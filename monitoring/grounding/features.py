@@ -24,6 +24,7 @@ SIGNS: Mapping[str, Literal[-1, 1]] = {
     "triples": -1,
     "order": -1,
     "letters": -1,
+    "letters_near": -1,
     "piece": -1,
     "anywhere": -1,
     "missing": 1,
@@ -32,10 +33,12 @@ SIGNS: Mapping[str, Literal[-1, 1]] = {
     "numbers_lost": 1,
     "names_missing": 1,
     "names_lost": 1,
+    "numbers_swapped": 1,
+    "names_swapped": 1,
     "denial": 1,
+    "turned": 1,
     "contrary": 1,
     "absolute": 1,
-    "cosine": -1,
 }
 """The features, and whether risk rises (1) or falls (-1) with each; the model is held to it.
 
@@ -45,7 +48,7 @@ neighbours that keep their order; `letters`, of runs of five characters; `missin
 that it lacks; `numbers_missing`, `names_missing`, shares; `denial`, whether one of the two denies;
 `contrary`, opposites; `absolute`, words such as "only" that it lacks. `piece` and `anywhere` are
 `window` for the whole piece and for all texts, `lost` and `*_lost` are `missing` for all texts.
-`cosine` is that of the claim and the stored vector of the text. No length is among them, nor
+No length is among them, nor
 anything else that tells who wrote a claim rather than whether it holds.
 """
 NAMES = tuple(SIGNS)
@@ -67,6 +70,7 @@ class Claim:
     quantities: tuple[Quantity, ...]
     names: tuple[Name, ...]
     denies: bool
+    denied: Mapping[str, frozenset[bool]]
     absolutes: frozenset[str]
     letters: frozenset[str]
     vector: NDArray[np.floating] | None = None
@@ -83,6 +87,7 @@ class Claim:
             quantities=tuple(quantities(text)),
             names=tuple(names(text)),
             denies=polarity.denies(text),
+            denied=polarity.denied(text),
             absolutes=polarity.absolutes(text),
             letters=_letters(text),
             vector=vector,
@@ -160,23 +165,52 @@ def _row(
     held = frozenset(terms)
     near = held.union(content_terms(source.above))
     found = quantities(f"{text}\n{source.above}") if claim.quantities else []
+    rest = _rest(claim, near)
+    amiss = any(not each.is_among(found) for each in claim.quantities)
+    strange = any(
+        not evidence.everything.issuperset(each.terms)
+        for each in claim.names
+        if any(
+            word[:1].isupper() and word[1:].islower() and len(word) > 3
+            for word in each.text.split()
+        )
+    )
     values = {
         **anywhere,
+        "numbers_swapped": amiss * rest,
+        "names_swapped": strange * rest,
         "window": window.share,
         "pairs": _runs(claim.terms, terms, 2),
         "triples": _runs(claim.terms, terms, 3),
         "order": _order(claim.terms, terms),
         "letters": _overlap(claim.letters, _letters(text)),
+        "letters_near": _overlap(
+            claim.letters, _letters(f"{source.above} {evidence.text(piece.first, piece.last - 1)}")
+        ),
         "piece": _share(claim, [term in piece.terms for term in claim.distinct]),
         "missing": _most(claim, [term not in near for term in claim.distinct]),
         "numbers_missing": _part(claim.quantities, lambda each: not each.is_among(found)),
         "names_missing": _part(claim.names, lambda each: not near.issuperset(each.terms)),
         "denial": float(claim.denies != polarity.denies(text)),
+        "turned": polarity.turned(claim.denied, polarity.denied(text)),
         "contrary": float(bool(polarity.contradicted(frozenset(claim.distinct), held))),
         "absolute": float(bool(claim.absolutes - polarity.absolutes(text))),
-        "cosine": _cosine(claim.vector, source.vector),
     }
     return [values[name] for name in NAMES]
+
+
+def _rest(claim: Claim, near: frozenset[str]) -> float:
+    """The share held of what is neither a name nor a number: how sure it is what they are of."""
+    facts = {term for each in claim.names for term in each.terms}
+    plain_terms = [term not in facts and not term[0].isdigit() for term in claim.distinct]
+    total = float(claim.weights @ np.array(plain_terms, dtype=np.float64))
+    if not total:
+        return 0.0
+    held = [
+        is_plain and term in near
+        for is_plain, term in zip(plain_terms, claim.distinct, strict=True)
+    ]
+    return float(claim.weights @ np.array(held, dtype=np.float64)) / total
 
 
 def _share(claim: Claim, holds: Sequence[bool]) -> float:
@@ -221,7 +255,3 @@ def _letters(text: str) -> frozenset[str]:
 
 def _overlap(mine: frozenset[str], theirs: frozenset[str]) -> float:
     return len(mine & theirs) / len(mine) if mine else 1.0
-
-
-def _cosine(mine: NDArray[np.floating] | None, theirs: NDArray[np.floating] | None) -> float:
-    return float("nan") if mine is None or theirs is None else float(mine @ theirs)

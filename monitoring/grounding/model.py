@@ -1,4 +1,4 @@
-"""The model of groundedness: trees, what their logits mean as a risk, and from where it is one."""
+"""The model of groundedness: trees and a line over the same features, and what they mean."""
 
 from __future__ import annotations
 
@@ -33,12 +33,27 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A logistic regression whose weights have the signs of the features."""
+
+    weights: NDArray[np.float64]
+    """Of each feature, in order."""
+    intercept: float
+
+    def logits(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logit of each row of `(rows, features)`."""
+        logits: NDArray[np.float64] = rows @ self.weights + self.intercept
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
 class GroundingModel:
     """What `python -m benchmarks.grounding_fit` writes."""
 
     name: str
     """With its version, as it is told beside scores."""
     trees: Trees
+    line: Line
     logits: NDArray[np.float64]
     """Rising; where the calibration was measured."""
     risks: NDArray[np.float64]
@@ -55,9 +70,13 @@ class GroundingModel:
         windows, rows = measure(claim, evidence)
         if not windows:
             return Judged(1.0)
-        logits = self.trees.logits(rows)
+        logits = self.raw(rows)
         best = int(logits.argmin())
         return Judged(self.risk(float(logits[best])), windows[best])
+
+    def raw(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logit of each row: the mean of both, which errs less than either."""
+        return (self.trees.logits(rows) + self.line.logits(rows)) / 2
 
     def risk(self, logit: float) -> float:
         return float(np.interp(logit, self.logits, self.risks))
@@ -99,6 +118,10 @@ def from_json(stored: Mapping[str, Any]) -> GroundingModel:
     return GroundingModel(
         name=str(stored["name"]),
         trees=found,
+        line=Line(
+            np.array([stored["line"]["weights"][name] for name in NAMES], dtype=np.float64),
+            float(stored["line"]["intercept"]),
+        ),
         logits=np.array(stored["calibration"]["logits"], dtype=np.float64),
         risks=np.array(stored["calibration"]["risks"], dtype=np.float64),
         grounded_below=float(stored["grounded_below"]),
@@ -118,6 +141,12 @@ def as_json(model: GroundingModel) -> dict[str, Any]:
         "calibration": {
             "logits": [round(float(each), 4) for each in model.logits],
             "risks": [round(float(each), 4) for each in model.risks],
+        },
+        "line": {
+            "intercept": round(model.line.intercept, 4),
+            "weights": dict(
+                zip(NAMES, (round(float(each), 4) for each in model.line.weights), strict=True)
+            ),
         },
         "trees": trees.as_json(model.trees),
         "rarity": dict(model.rarity.weights),

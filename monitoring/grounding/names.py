@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.sentences import sentence_spans
@@ -11,7 +12,7 @@ from monitoring.grounding.terms import content_terms
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’.&][^\W\d_]+)*")
 _GLUE = re.compile(r"\s+(?:(?:of|de|la|le|van|von|der|den|du|da|di|al|bin|the|and)\s+)?\Z")
 MOST_CAPITALS = 0.35
-"""Of the words within sentences: beyond it (German, titles) a capital does not make a name."""
+"""Of what stands within sentences: beyond it (German, titles) a capital does not make a name."""
 MIN_WORDS_TO_TELL = 6
 _NO_NAMES = frozenset(
     """A An The This That These Those It He She They We I You His Her Its Their Our In On At By For
@@ -40,8 +41,7 @@ def names(text: str) -> list[Name]:
     openings = {_opening(text, start) for start, _ in sentence_spans(text)}
     words = list(_WORD.finditer(text))
     within = [each for each in words if each.start() not in openings]
-    capital = sum(each.group()[0].isupper() for each in within)
-    if len(within) >= MIN_WORDS_TO_TELL and capital > MOST_CAPITALS * len(within):
+    if len(within) >= MIN_WORDS_TO_TELL and _runs(within) > MOST_CAPITALS:
         return []
     found: list[tuple[int, int]] = []
     for word in words:
@@ -53,6 +53,15 @@ def names(text: str) -> list[Name]:
             found.append((word.start(), word.end()))
     named = [Name(text[a:b], a, b, tuple(content_terms(text[a:b]))) for a, b in found]
     return [each for each in named if each.terms]
+
+
+def _runs(words: Sequence[re.Match[str]]) -> float:
+    """The share of runs of capitals among words and such runs: a name of three words is one."""
+    is_capital = [each.group()[0].isupper() for each in words]
+    runs = sum(
+        now and not before for before, now in zip([False, *is_capital], is_capital, strict=False)
+    )
+    return runs / (runs + is_capital.count(False))
 
 
 def _opening(text: str, start: int) -> int:

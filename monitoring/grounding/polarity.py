@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from monitoring.grounding.terms import content_terms
 
 _DENIES = re.compile(
     r"""\b(?:not|no|never|none|neither|nor|without|cannot|nobody|nothing|nowhere|hardly|unable
     |fail(?:s|ed)?|nicht|nie|niemals|kein\w*|ohne|jamais|aucune?|sans|nunca|ning[uú]n\w*|tampoco)\b
-    |n['’]t\b|\bne\b.{1,30}?\bpas\b|[不没沒無非未]|ません|ない|لا\s|ليس|لم\s""",
+    |n['’]t\b|\bn(?:e\b|['’]).{1,30}?\b(?:pas|plus|jamais)\b|[不没沒無非未]|ません|ない|لا\s|ليس|لم\s""",
     re.IGNORECASE | re.VERBOSE,
 )
 _OPPOSITES = """
@@ -38,6 +39,7 @@ _ABSOLUTE = frozenset(
     exclusively solely nobody everyone largest smallest oldest youngest highest lowest""".split()  # noqa: SIM905
 )
 _WORD = re.compile(r"[^\W\d_]+")
+_CLAUSE = re.compile(r"[,;:.!?。，；：！？、]\s*|\b(?:but|although|whereas|while|aber|sondern)\b")
 
 
 def _stems(words: str) -> frozenset[str]:
@@ -61,6 +63,36 @@ OPPOSITES = _opposites()
 def denies(text: str) -> bool:
     """Whether a text denies something, by words of some languages."""
     return bool(_DENIES.search(text))
+
+
+def denied(text: str) -> dict[str, frozenset[bool]]:
+    """Return, by content term, whether it stands within a denial's reach, or out of it, or both.
+
+    A denial reaches over the words after it to the end of its clause; in a script without spaces,
+    and where it comes last, over its sentence.
+    """
+    found: dict[str, set[bool]] = {}
+    for clause in _CLAUSE.split(text):
+        match = _DENIES.search(clause)
+        before, after = (clause, "") if match is None else _reach(clause, match)
+        for part, flag in ((before, False), (after, True)):
+            for term in content_terms(part):
+                found.setdefault(term, set()).add(flag)
+    return {term: frozenset(flags) for term, flags in found.items()}
+
+
+def turned(claim: Mapping[str, frozenset[bool]], text: Mapping[str, frozenset[bool]]) -> float:
+    """Return the share of shared terms that one denies and the other does not; 0 for none."""
+    shared = claim.keys() & text.keys()
+    differ = sum(claim[term].isdisjoint(text[term]) for term in shared)
+    return differ / len(shared) if shared else 0.0
+
+
+def _reach(clause: str, match: re.Match[str]) -> tuple[str, str]:
+    after = clause[match.end() :]
+    if len(content_terms(after)) < len(content_terms(clause)) / 4 or not match.group().isascii():
+        return "", clause
+    return clause[: match.start()], after
 
 
 def contradicted(claimed: frozenset[str], held: frozenset[str]) -> list[str]:
