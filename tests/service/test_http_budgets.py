@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ from starlette.testclient import TestClient
 
 import model_server
 from service.keys import Opens
+from service.limits import Admission
+from service.questions import Questions
+from service.wiring import Components
 from waiting import until
 
 PRICED = {"prices": {"echo": {"input_per_million": 1000.0, "output_per_million": 1000.0}}}
@@ -206,3 +211,31 @@ def test_usage_is_told_apart_by_what_is_asked(client: TestClient) -> None:
     assert client.get("/v1/usage", params={"by": "price"}).status_code == 400
     assert client.get("/v1/usage", params={"since": "yesterday"}).status_code == 400
     assert client.get("/v1/budgets/none").status_code == 404
+
+
+def test_one_who_leaves_is_charged_for_what_is_computed(priced: TestClient) -> None:
+    components: Components = priced.app.state.components  # type: ignore[attr-defined]
+    questions = Questions(components, Admission(4))
+    may_end, has_ended = threading.Event(), threading.Event()
+
+    def compute() -> str:
+        may_end.wait(10)
+        has_ended.set()
+        return "vectors"
+
+    async def leave() -> None:
+        working = asyncio.create_task(
+            questions.work(compute, model="echo", texts=["a text"], used=lambda _: 7)
+        )
+        await asyncio.sleep(0.1)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        may_end.set()
+        while not has_ended.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+
+    asyncio.run(leave())
+    row = settled(priced, 1)
+    assert (row["prompt_tokens"], float(row["cost"])) == (7, pytest.approx(0.007))
