@@ -57,7 +57,7 @@ def test_shapes_are_told_apart_most_of_the_time(shape: str) -> None:
         rng = np.random.default_rng(seed)
         at = rng.integers(10, 25)
         truth = {
-            "instantaneous": np.where(WINDOWS < at, 0.9, 0.84),
+            "instantaneous": np.where(at > WINDOWS, 0.9, 0.84),
             "gradual": 0.9 - 0.08 * np.clip((WINDOWS - at + 8) / 16, 0, 1),
             "cyclic": 0.9 + 0.04 * np.sin(2 * np.pi * (WINDOWS + at) / 10),
         }[shape]
