@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from infra.contracts import Answer, Groundedness, Interaction
-from infra.errors import RagstoneError
 from service.answer_interactions import Subject, Told, interaction_of
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.errors import describe
+from service.gateway.calls import LEFT
 from service.grounding import noted
 
-CLIENT_LEFT = 499
 Score: TypeAlias = Callable[[Answer, Callable[[Groundedness | None], None]], None]
 """Scores an answer some time, and hands on what it found; must not block."""
 
@@ -90,15 +89,15 @@ class AnswerRecord:
 
     @contextmanager
     def to_its_end(self) -> Iterator[None]:
-        """Take note of what goes wrong within, and of a caller who leaves."""
+        """Take note of what goes wrong within, whatever it is, and of a caller who leaves."""
         try:
             yield
-        except RagstoneError as error:
+        except Exception as error:
             failure = describe(error)
             self._end(outcome="failed", status=failure.status, error=failure.code)
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            self._end(outcome="cancelled", status=CLIENT_LEFT)
+            self._end(outcome="cancelled", status=LEFT)
             raise
 
     def _finish(self, answer: Answer) -> None:
