@@ -42,6 +42,16 @@ class Cases:
     artifact: str | None
     """The reference of the dataset with its digest; None of a file."""
 
+    copies: tuple[Case, ...] = ()
+    """The same with perturbed inputs."""
+    skipped: tuple[tuple[str, str, str], ...] = ()
+    """Case, perturbation, and why there is no copy."""
+
+    @property
+    def asked(self) -> tuple[Case, ...]:
+        """All that a run asks: the cases, then their copies."""
+        return (*self.cases, *self.copies)
+
     @property
     def digest(self) -> str:
         """`sha256:` and the hash of the cases, whatever file they came from; not of slices."""

@@ -95,7 +95,8 @@ async def run_trial(work: Work, case: Case, repeat: int) -> Trial:
 
     No failure of the target or of a metric is raised: it is in the trial.
     """
-    seed = seed_of(work.suite.seed, case.id, repeat)
+    # A copy has the seed of its case, so that what differs is its input alone.
+    seed = seed_of(work.suite.seed, case.original or case.id, repeat)
     output, failure, attempts = await _ask(work, case, seed)
     if output is None:
         trial = undone(work, case, repeat, failure)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, records
+from evals import cases, execution, records, robustness
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        return len(self.cases.cases) * self.suite.repeats
+        return len(self.cases.asked) * self.suite.repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], c
         InvalidRequest: a case, a parameter or a gate is wrong; names it.
     """
     found = cases.load(suite, folder=folder, datasets=datasets)
+    copies = robustness.expand(suite, found.cases)
+    found = replace(found, copies=copies.cases, skipped=copies.skipped)
     metrics = {
         use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
     }
@@ -92,7 +94,7 @@ async def run(plan: Plan, options: Options) -> Evaluation:
         name: cast("Metric", each) for name, each in plan.metrics.items() if not is_of_set(each)
     }
     work = Work(plan.suite, plan.target, of_cases, options.context)
-    planned = [(case, repeat) for case in plan.cases.cases for repeat in range(plan.suite.repeats)]
+    planned = [(case, repeat) for case in plan.cases.asked for repeat in range(plan.suite.repeats)]
     with Journal(journal_of(plan, options.folder), resume=options.resume) as journal:
         done = _finished(journal, planned)
         for trial in done.values():

@@ -18,6 +18,7 @@ from infra.plugins import available
 
 MAX_BYTES = 1 << 20
 METRICS = "evals.metrics"
+PERTURBATIONS = "evals.perturbations"
 SHIPPED = Path(__file__).parent / "suites"
 ALL = "all"
 """The slice that every case is in."""
@@ -99,6 +100,36 @@ class Slice(Strict):
     """Every gate on all cases must hold here too."""
 
 
+class Perturb(Strict):
+    """Copies of the cases with another input and the same label: a slice of their own."""
+
+    perturbation: Text
+    """A file of `evals/perturbations`, or the dotted path of one outside."""
+    name: Name = ""
+    """By which gates and reports know the slice; the perturbation's own if absent."""
+    parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
+    slice: str = ALL
+    """Of which cases there are copies."""
+    copies: int = Field(default=1, ge=1, le=20)
+    """Of each case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"perturbation": value}
+        if isinstance(value, dict) and isinstance(value.get("perturbation"), str):
+            return {"name": value["perturbation"].rpartition(".")[2], **value}
+        return value
+
+    @field_validator("perturbation")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if "." not in value and value not in available(PERTURBATIONS):
+            raise ValueError(problems.unknown("perturbation", value, available(PERTURBATIONS)))
+        return value
+
+
 class Gate(Strict):
     """What must hold of one metric for the verdict to be a pass."""
 
@@ -110,6 +141,8 @@ class Gate(Strict):
     """The mean is above this."""
     ceiling: float | None = None
     """The mean is below this, of a metric that is better when smaller."""
+    drop: Annotated[float, Field(gt=0)] | None = None
+    """The most by which perturbed copies may be worse than the cases that they are copies of."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """The risk of passing what does not hold."""
     power: float = Field(default=0.8, gt=0, lt=1)
@@ -121,8 +154,9 @@ class Gate(Strict):
 
     @model_validator(mode="after")
     def _one_demand(self) -> Gate:
-        if sum(each is not None for each in (self.margin, self.floor, self.ceiling)) != 1:
-            raise ValueError("needs one of `margin`, `floor` and `ceiling`")
+        demands = (self.margin, self.floor, self.ceiling, self.drop)
+        if sum(each is not None for each in demands) != 1:
+            raise ValueError("needs one of `margin`, `floor`, `ceiling` and `drop`")
         return self
 
 
@@ -136,6 +170,7 @@ class Suite(Strict):
     target: Target
     metrics: tuple[MetricUse, ...] = Field(min_length=1)
     slices: tuple[Slice, ...] = ()
+    robustness: tuple[Perturb, ...] = ()
     gates: tuple[Gate, ...] = ()
     baseline: str | None = None
     """The evaluation to compare with, such as `evaluation/faq@baseline`."""
@@ -155,19 +190,44 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
-        metrics, slices = [each.name for each in self.metrics], [each.name for each in self.slices]
-        for kind, names in (("metrics", metrics), ("slices", [ALL, *slices])):
+        metrics, slices = [each.name for each in self.metrics], self.slice_names
+        for kind, names in (("metrics", metrics), ("slices", slices)):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise ValueError(f"{kind}: {twice!r} stands twice; give one another name")
         for number, gate in enumerate(self.gates):
             for kind, name, names in (
                 ("metric", gate.metric, metrics),
-                ("slice", gate.slice, [ALL, *slices]),
+                ("slice", gate.slice, slices),
             ):
                 if name not in names:
                     raise ValueError(f"gates.{number}: {problems.unknown(kind, name, names)}")
+        self._require_sense_of_copies()
         return self
+
+    def _require_sense_of_copies(self) -> None:
+        copied = [each.name for each in self.robustness]
+        own = [name for name in self.slice_names if name not in copied]
+        for number, use in enumerate(self.robustness):
+            if use.slice not in own:
+                words = problems.unknown("slice", use.slice, own)
+                raise ValueError(f"robustness.{number}: {words}")
+        for number, gate in enumerate(self.gates):
+            if gate.drop is not None and gate.slice not in copied:
+                raise ValueError(
+                    f"gates.{number}: `drop` is for the slice of a perturbation, not "
+                    f"{gate.slice!r}{problems.nearest(gate.slice, copied)}"
+                )
+            if gate.margin is not None and gate.slice in copied:
+                raise ValueError(
+                    f"gates.{number}: {gate.slice!r} holds perturbed copies, which may have been "
+                    "others in the baseline; give `drop`, `floor` or `ceiling`"
+                )
+
+    @property
+    def slice_names(self) -> list[str]:
+        """All cases, the slices, and the copies by each perturbation."""
+        return [ALL, *(each.name for each in (*self.slices, *self.robustness))]
 
     @property
     def digest(self) -> str:
@@ -232,5 +292,12 @@ def schema() -> Mapping[str, Any]:
     use["required"] = ["metric"]
     found["properties"]["metrics"]["items"] = {
         "anyOf": [{"type": "string", "examples": names}, {"$ref": "#/$defs/MetricUse"}]
+    }
+    names = available(PERTURBATIONS)
+    use = found["$defs"]["Perturb"]
+    use["properties"]["perturbation"]["examples"] = names
+    use["required"] = ["perturbation"]
+    found["properties"]["robustness"]["items"] = {
+        "anyOf": [{"type": "string", "examples": names}, {"$ref": "#/$defs/Perturb"}]
     }
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from evals.planning import needed_cases
 from evals.pseudo_values import pseudo_values
 from evals.score_tables import ScoreTable
 from evals.suite import ALL, Gate, Suite
+from evals.trial import Trial
 from infra.errors import IncomparableBaseline
 
 UNGATED = "ungated"
@@ -91,11 +92,11 @@ def judge(
     claims = [
         _claim(each, one, evaluation, baseline=baseline)
         for each, one in wanted
-        if baseline is not None or not each.compares
+        if baseline is not None or not each.needs_baseline
     ]
     decisions = gates.check(claims, seed=suite.seed) if claims else ()
     unjudged = tuple(
-        each.name for each, _ in wanted if baseline is None and each.compares and each.decides
+        each.name for each, _ in wanted if baseline is None and each.needs_baseline and each.decides
     )
     verdict, reason = _together(evaluation, decisions, unjudged)
     return Judgement(verdict, reason, decisions, unjudged, name)
@@ -154,6 +155,8 @@ def declare(
     kind: declared.Kind
     if gate.margin is not None:
         kind, limit = ("non_inferior" if gate.margin else "superior"), gate.margin
+    elif gate.drop is not None:
+        kind, limit = "non_inferior", gate.drop
     elif gate.floor is not None:
         kind, limit = "floor", gate.floor
     else:
@@ -170,6 +173,7 @@ def declare(
         # A pseudo-value may lie beyond the bounds of the metric itself.
         bounds=None if by.is_of_set or low is None or high is None else (low, high),
         coverage=suite.min_coverage if gate.coverage is None else gate.coverage,
+        beside="baseline" if gate.drop is None else "original",
     )
 
 
@@ -180,9 +184,12 @@ def declared_gates(suite: Suite, metrics: Mapping[str, MeasuredBy]) -> list[decl
 
 def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> ScoreTable:
     """Return the scores of some cases as columns; of a metric of the set, its pseudo-values."""
-    described = evaluation.described
+    chosen = [trial for trial in evaluation.trials if trial.case.id in members]
+    return _columns(evaluation.described, metric, chosen)
+
+
+def _columns(described: Described, metric: str, trials: Sequence[Trial]) -> ScoreTable:
     by = described.metrics[metric]
-    trials = [trial for trial in evaluation.trials if trial.case.id in members]
     if by.is_of_set:
         rows = pseudo_values(by.of_set(), trials)
         return ScoreTable(
@@ -217,12 +224,30 @@ def _all(suite: Suite) -> list[tuple[Gate, str]]:
 def _claim(
     gate: declared.Gate, slice_name: str, evaluation: Evaluation, *, baseline: Evaluation | None
 ) -> Claim:
+    if gate.beside == "original":
+        return _claim_of_drop(gate, slice_name, evaluation)
     members = {trial.case.id for trial in evaluation.members(slice_name)}
     mine = table(evaluation, gate.metric, members)
     if baseline is None or not gate.compares:
         return Claim(gate, mine)
     require_comparable(evaluation.described, baseline.described)
     return Claim(gate, mine, table(baseline, gate.metric, members))
+
+
+def _claim_of_drop(gate: declared.Gate, slice_name: str, evaluation: Evaluation) -> Claim:
+    """Hold the copies of cases against the cases; several copies of one count like repeats."""
+    copies = [
+        replace(trial, case=replace(trial.case, id=trial.case.original))
+        for trial in evaluation.members(slice_name)
+    ]
+    copied = {trial.case.id for trial in copies}
+    originals = [trial for trial in evaluation.members(ALL) if trial.case.id in copied]
+    described = evaluation.described
+    return Claim(
+        gate,
+        _columns(described, gate.metric, copies),
+        _columns(described, gate.metric, originals),
+    )
 
 
 def _together(

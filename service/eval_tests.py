@@ -63,7 +63,7 @@ class SuiteFile(pytest.File):
         with opened() as parts:
             plan = evaluating.plan(parts, read(self.path), self.path.parent)
             asyncio.run(plan.target.close())
-        for case in plan.cases.cases:
+        for case in plan.cases.asked:
             yield CaseTest.from_parent(self, name=f"case[{case.id}]", case=case.id)
         gates = declared_gates(plan.suite, plan.described.metrics)
         for place, gate in enumerate(gates):
@@ -179,7 +179,9 @@ def _told(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
 def _decision(test: GateTest, judgement: Judgement) -> Decision | None:
     found = test.parent.found.described
     gates = declared_gates(found.suite, found.metrics)
-    judged = [place for place, gate in enumerate(gates) if judgement.baseline or not gate.compares]
+    judged = [
+        place for place, gate in enumerate(gates) if judgement.baseline or not gate.needs_baseline
+    ]
     return judgement.decisions[judged.index(test.place)] if test.place in judged else None
 
 
@@ -199,7 +201,8 @@ async def _run_some(parts: Any, plan: Plan, only: set[str]) -> Evaluation:
     from evals.context import Context
 
     cases = tuple(case for case in plan.cases.cases if case.id in only)
-    chosen = replace(plan, cases=replace(plan.cases, cases=cases))
+    copies = tuple(case for case in plan.cases.copies if case.id in only)
+    chosen = replace(plan, cases=replace(plan.cases, cases=cases, copies=copies))
     context = Context(read_text=parts.documents.read_text)
     with tempfile.TemporaryDirectory() as folder:
         try:

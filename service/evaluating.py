@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,14 +129,25 @@ def described(found: Stored) -> dict[str, Any]:
 
 def members(plan: Plan) -> dict[str, int]:
     """Return how many cases each slice has."""
-    cases = plan.cases.cases
-    names = (each.name for each in plan.suite.slices)
-    return {ALL: len(cases), **{name: sum(name in one.slices for one in cases) for name in names}}
+    counts = Counter(name for case in plan.cases.asked for name in case.slices)
+    slices = {name: counts[name] for name in plan.suite.slice_names}
+    # Several copies of a case count once, as its repeats do.
+    for use in plan.suite.robustness:
+        slices[use.name] //= use.copies
+    return {**slices, ALL: len(plan.cases.cases)}
 
 
 def shortages(plan: Plan) -> list[str]:
     """Return in words which gates have too few cases for their power."""
     return verdicts.shortages(plan.suite, plan.described.metrics, members(plan))
+
+
+def without_copies(plan: Plan) -> list[str]:
+    """Return in words how many cases each perturbation could not change, and why."""
+    counts = Counter((name, reason) for _, name, reason in plan.cases.skipped)
+    return [
+        f"{name} changes {count} cases not: {reason}" for (name, reason), count in counts.items()
+    ]
 
 
 def listed(parts: Components, name: str | None) -> list[dict[str, Any]]:

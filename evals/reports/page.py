@@ -15,6 +15,7 @@ from evals.reports.contents import Row
 from evals.reports.elements import Element, element, number, short
 from evals.reports.page_cases import case_block, failure_block
 from evals.reports.wording import MEANINGS, about, between, demand, numbers
+from evals.suite import ALL
 from evals.verdicts import Judgement
 
 MOST_CASES = 50
@@ -67,7 +68,7 @@ def write(evaluation: Evaluation, judgement: Judgement, *, name: str, cases: int
 
 def _top(evaluation: Evaluation, judgement: Judgement, name: str) -> Element:
     described, suite = evaluation.described, evaluation.described.suite
-    cases = len({trial.case.id for trial in evaluation.trials})
+    cases = len({trial.case.id for trial in evaluation.members(ALL)})
     facts = [
         ("evaluation", name),
         ("dataset", described.dataset),

@@ -136,12 +136,13 @@ def validate(suite: SuitePath, json: Json = False) -> None:
         "trials": plan.trials,
         "metrics": list(plan.metrics),
         "slices": evaluating.members(plan),
+        "without_copies": evaluating.without_copies(plan),
         "shortages": evaluating.shortages(plan),
     }
     if json:
         print_json(found)
         return
-    for words in evaluating.shortages(plan):
+    for words in (*evaluating.shortages(plan), *evaluating.without_copies(plan)):
         note(words)
     slices = ", ".join(f"{name} {count}" for name, count in evaluating.members(plan).items())
     say(f"{chosen.name}: {plan.trials} trials of {plan.cases.source}; cases: {slices}")
