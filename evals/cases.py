@@ -13,6 +13,7 @@ import orjson
 
 from evals.problems import nearest
 from evals.suite import Fields, Slice, Suite
+from evals.testsets import review
 from evals.trial import Case
 from infra.datasets import files, json_lines
 from infra.datasets.csv_files import Dialect
@@ -46,6 +47,8 @@ class Cases:
     """The same with perturbed inputs."""
     skipped: tuple[tuple[str, str, str], ...] = ()
     """Case, perturbation, and why there is no copy."""
+    left_out: int = 0
+    """Rows that were proposed and not accepted, or rejected."""
 
     @property
     def asked(self) -> tuple[Case, ...]:
@@ -90,15 +93,22 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
         if not path.is_file():
             near = [str(each) for each in islice(path.parent.glob("*"), 200)]
             raise NotFound("file of cases", str(path), among=near)
-        rows, source, artifact = _of_file(path), path.name, None
-    built = _build(islice(rows, chosen.limit), chosen.fields, suite.slices)
+        rows, source, artifact = rows_of(path), path.name, None
+    reviewed = _Reviewed(rows, unreviewed=chosen.unreviewed)
+    built = _build(islice(reviewed, chosen.limit), chosen.fields, suite.slices)
+    if not built and reviewed.left_out:
+        raise InvalidRequest(
+            f"None of the {reviewed.left_out} cases of {source!r} is accepted; see: ragstone eval "
+            "review, or run them with --unreviewed"
+        )
     if not built:
         raise InvalidRequest(f"{source!r} has no rows; a suite needs cases")
     _require_members(suite.slices, built, source)
-    return Cases(tuple(built), source, artifact)
+    return Cases(tuple(built), source, artifact, left_out=reviewed.left_out)
 
 
-def _of_file(path: Path) -> Iterator[Row]:
+def rows_of(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file of JSON Lines, CSV or Parquet. Raises `InvalidRequest`."""
     form = files.format_of(path.name)
     file = DataFile.at(path, path.name)
     if form is None:
@@ -118,6 +128,22 @@ def _of_file(path: Path) -> Iterator[Row]:
         for row in plain.to_rows(batch):
             number += 1
             yield f"{path.name}, row {number}", row
+
+
+class _Reviewed:
+    """The rows that may run, and how many may not, of those that were read."""
+
+    def __init__(self, rows: Iterable[Row], *, unreviewed: bool) -> None:
+        self._rows = rows
+        self._states = {None, *review.RUN, *(("proposed",) if unreviewed else ())}
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for place, row in self._rows:
+            if review.state_of(row, place) in self._states:
+                yield place, row
+            else:
+                self.left_out += 1
 
 
 def _build(rows: Iterable[Row], fields: Fields, slices: Sequence[Slice]) -> list[Case]:
@@ -144,6 +170,7 @@ def _case(
     name = str(number) if identifier is None else str(identifier)
     expected = row.get(fields.expected)
     named = {fields.id, fields.expected, fields.answerable, fields.relevant, fields.cluster}
+    named.add(review.COLUMN)
     inputs = (fields.input,) if isinstance(fields.input, str) else fields.input
     return Case(
         id=name,

@@ -54,6 +54,8 @@ class Dataset(Strict):
     fields: Fields = Fields()
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many cases."""
+    unreviewed: bool = False
+    """Whether cases run that were proposed and that nobody has accepted yet."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Dataset:
@@ -227,7 +229,8 @@ class Suite(Strict):
     @property
     def slice_names(self) -> list[str]:
         """All cases, the slices, and the copies by each perturbation."""
-        return [ALL, *(each.name for each in (*self.slices, *self.robustness))]
+        copies = (each.name for each in self.robustness)
+        return [ALL, *(each.name for each in self.slices), *copies]
 
     @property
     def digest(self) -> str:

@@ -142,6 +142,13 @@ def shortages(plan: Plan) -> list[str]:
     return verdicts.shortages(plan.suite, plan.described.metrics, members(plan))
 
 
+def remarks(plan: Plan) -> list[str]:
+    """Return in words what whoever runs a plan should know beforehand."""
+    left_out = plan.cases.left_out
+    words = [f"{left_out} cases are left out: nobody has accepted them"] if left_out else []
+    return [*shortages(plan), *words, *without_copies(plan)]
+
+
 def without_copies(plan: Plan) -> list[str]:
     """Return in words how many cases each perturbation could not change, and why."""
     counts = Counter((name, reason) for _, name, reason in plan.cases.skipped)

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
+from service.cli import eval_sets
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
 from service.cli.output import Json, note, print_json, print_table, say
 from service.cli.session import opened
@@ -58,8 +59,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("build")(eval_sets.build)
+app.command("review")(eval_sets.review)
+app.command("leakage", cls=_Deciding)(eval_sets.leakage)
+
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
+]
+Unreviewed = Annotated[
+    bool, typer.Option("--unreviewed", help="Run cases too that nobody has accepted yet.")
 ]
 Ref = Annotated[
     str, typer.Argument(metavar="EVALUATION", help="Such as faq@v3 or evaluation/faq@baseline.")
@@ -76,6 +84,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
     ] = False,
+    unreviewed: Unreviewed = False,
     html: Html = None,
     junit: Junit = None,
     markdown: Markdown = None,
@@ -92,7 +101,7 @@ def run(
     from service import evaluating
     from service.cli.eval_output import bar, print_evaluation
 
-    chosen = read(suite)
+    chosen = _wanted(read(suite), unreviewed=unreviewed)
     with opened() as parts:
         before = _baseline(parts, chosen, baseline)
         plan = evaluating.plan(parts, chosen, _folder(suite), before)
@@ -117,14 +126,14 @@ def run(
 
 
 @app.command("validate")
-def validate(suite: SuitePath, json: Json = False) -> None:
+def validate(suite: SuitePath, unreviewed: Unreviewed = False, json: Json = False) -> None:
     """See that a suite, its cases, its metrics and its target are there; nothing is asked."""
     import asyncio
 
     from evals.suite import read
     from service import evaluating
 
-    chosen = read(suite)
+    chosen = _wanted(read(suite), unreviewed=unreviewed)
     with opened() as parts:
         plan = evaluating.plan(parts, chosen, _folder(suite))
         asyncio.run(plan.target.close())
@@ -133,6 +142,7 @@ def validate(suite: SuitePath, json: Json = False) -> None:
         "digest": chosen.digest,
         "dataset": plan.cases.source,
         "cases": len(plan.cases.cases),
+        "left_out": plan.cases.left_out,
         "trials": plan.trials,
         "metrics": list(plan.metrics),
         "slices": evaluating.members(plan),
@@ -142,7 +152,7 @@ def validate(suite: SuitePath, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    for words in (*evaluating.shortages(plan), *evaluating.without_copies(plan)):
+    for words in evaluating.remarks(plan):
         note(words)
     slices = ", ".join(f"{name} {count}" for name, count in evaluating.members(plan).items())
     say(f"{chosen.name}: {plan.trials} trials of {plan.cases.source}; cases: {slices}")
@@ -288,6 +298,13 @@ def _show_case(found: Stored, case: str, *, json: bool) -> None:
             say(f"  {name}: {value}{f' ({score.reason})' if score.reason else ''}")
 
 
+def _wanted(suite: Suite, *, unreviewed: bool) -> Suite:
+    if not unreviewed:
+        return suite
+    dataset = suite.dataset.model_copy(update={"unreviewed": True})
+    return suite.model_copy(update={"dataset": dataset})
+
+
 def _folder(suite: Path) -> Path:
     from evals.suite import locate
 
@@ -313,7 +330,7 @@ def _announce(parts: Components, plan: Plan, *, resume: bool) -> None:
     from evals.run import journal_of
     from service import evaluating
 
-    for words in evaluating.shortages(plan):
+    for words in evaluating.remarks(plan):
         note(words)
     there = journal_of(plan, evaluating.journals(parts)).exists()
     if there and not resume:
