@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, records, robustness
+from evals import cases, check, execution, records, robustness
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
@@ -72,6 +72,7 @@ def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], c
         use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
     }
     _check_directions(suite, metrics)
+    check.require_all(suite)
     by = {
         use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=use.parameters)
         for use in suite.metrics

@@ -19,6 +19,7 @@ from infra.plugins import available
 MAX_BYTES = 1 << 20
 METRICS = "evals.metrics"
 PERTURBATIONS = "evals.perturbations"
+CHECKS = "evals.checks"
 SHIPPED = Path(__file__).parent / "suites"
 ALL = "all"
 """The slice that every case is in."""
@@ -78,18 +79,12 @@ class MetricUse(Strict):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"metric": value}
-        if isinstance(value, dict) and isinstance(value.get("metric"), str):
-            return {"name": value["metric"].rpartition(".")[2], **value}
-        return value
+        return _named(value, "metric")
 
     @field_validator("metric")
     @classmethod
     def _known(cls, value: str) -> str:
-        if "." not in value and value not in available(METRICS):
-            raise ValueError(problems.unknown("metric", value, available(METRICS)))
-        return value
+        return _known("metric", value, METRICS)
 
 
 class Slice(Strict):
@@ -118,18 +113,34 @@ class Perturb(Strict):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"perturbation": value}
-        if isinstance(value, dict) and isinstance(value.get("perturbation"), str):
-            return {"name": value["perturbation"].rpartition(".")[2], **value}
-        return value
+        return _named(value, "perturbation")
 
     @field_validator("perturbation")
     @classmethod
     def _known(cls, value: str) -> str:
-        if "." not in value and value not in available(PERTURBATIONS):
-            raise ValueError(problems.unknown("perturbation", value, available(PERTURBATIONS)))
-        return value
+        return _known("perturbation", value, PERTURBATIONS)
+
+
+class CheckUse(Strict):
+    """A test of another kind than a gate: golden cases, data, training, a shadow."""
+
+    check: Text
+    """A file of `evals/checks`, or the dotted path of one outside."""
+    name: Name = ""
+    """By which reports know it; the check's own if absent."""
+    parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
+    action: Literal["block", "warn"] = "block"
+    """Whether the suite's verdict depends on it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return _named(value, "check")
+
+    @field_validator("check")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _known("check", value, CHECKS)
 
 
 class Gate(Strict):
@@ -174,6 +185,7 @@ class Suite(Strict):
     slices: tuple[Slice, ...] = ()
     robustness: tuple[Perturb, ...] = ()
     gates: tuple[Gate, ...] = ()
+    checks: tuple[CheckUse, ...] = ()
     baseline: str | None = None
     """The evaluation to compare with, such as `evaluation/faq@baseline`."""
     min_coverage: Share = 0.98
@@ -193,7 +205,8 @@ class Suite(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         metrics, slices = [each.name for each in self.metrics], self.slice_names
-        for kind, names in (("metrics", metrics), ("slices", slices)):
+        checks = [each.name for each in self.checks]
+        for kind, names in (("metrics", metrics), ("slices", slices), ("checks", checks)):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise ValueError(f"{kind}: {twice!r} stands twice; give one another name")
@@ -237,7 +250,11 @@ class Suite(Strict):
         """`sha256:` and the hash of all that decides scores and verdicts."""
         content = self.model_dump(
             mode="json",
-            exclude={"description", "concurrency", "deadline_seconds", "retries", "baseline"},
+            exclude={
+                *("description", "concurrency", "deadline_seconds", "retries", "baseline"),
+                # They look at what a run has found, or away from it, and change nothing in it.
+                "checks",
+            },
         )
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
@@ -287,20 +304,33 @@ def locate(path: Path) -> Path:
 
 
 def schema() -> Mapping[str, Any]:
-    """Return the JSON Schema of a suite, with the metrics that there are."""
+    """Return the JSON Schema of a suite, with the plug-ins that there are."""
     found = Suite.model_json_schema()
-    names = available(METRICS)
-    use = found["$defs"]["MetricUse"]
-    use["properties"]["metric"]["examples"] = names
-    use["required"] = ["metric"]
-    found["properties"]["metrics"]["items"] = {
-        "anyOf": [{"type": "string", "examples": names}, {"$ref": "#/$defs/MetricUse"}]
-    }
-    names = available(PERTURBATIONS)
-    use = found["$defs"]["Perturb"]
-    use["properties"]["perturbation"]["examples"] = names
-    use["required"] = ["perturbation"]
-    found["properties"]["robustness"]["items"] = {
-        "anyOf": [{"type": "string", "examples": names}, {"$ref": "#/$defs/Perturb"}]
-    }
+    for place, model, key, folder in (
+        ("metrics", "MetricUse", "metric", METRICS),
+        ("robustness", "Perturb", "perturbation", PERTURBATIONS),
+        ("checks", "CheckUse", "check", CHECKS),
+    ):
+        names = available(folder)
+        use = found["$defs"][model]
+        use["properties"][key]["examples"] = names
+        use["required"] = [key]
+        found["properties"][place]["items"] = {
+            "anyOf": [{"type": "string", "examples": names}, {"$ref": f"#/$defs/{model}"}]
+        }
     return found
+
+
+def _named(value: Any, key: str) -> Any:
+    """Let a plug-in stand for itself, and have its own name where no other is given."""
+    if isinstance(value, str):
+        value = {key: value}
+    if isinstance(value, dict) and isinstance(value.get(key), str):
+        return {"name": value[key].rpartition(".")[2], **value}
+    return value
+
+
+def _known(kind: str, value: str, folder: str) -> str:
+    if "." not in value and value not in available(folder):
+        raise ValueError(problems.unknown(kind, value, available(folder)))
+    return value

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evals import declared, gates
+from evals.check import Finding
 from evals.evaluation import Described, Evaluation, MeasuredBy
 from evals.gates import Claim, Decision, Verdict
 from evals.planning import needed_cases
@@ -52,6 +53,8 @@ class Judgement:
     """Gates that compare, where there is no baseline."""
     baseline: str | None = None
     """The version that was compared with."""
+    findings: tuple[Finding, ...] = ()
+    """Of the suite's checks."""
 
     @property
     def exit_code(self) -> int:
@@ -70,11 +73,16 @@ class Judgement:
             tuple(Decision.from_dict(each) for each in value["decisions"]),
             tuple(value["unjudged"]),
             value["baseline"],
+            tuple(Finding.from_dict(each) for each in value.get("findings", ())),
         )
 
 
 def judge(
-    evaluation: Evaluation, baseline: Evaluation | None = None, *, name: str | None = None
+    evaluation: Evaluation,
+    baseline: Evaluation | None = None,
+    *,
+    name: str | None = None,
+    findings: Sequence[Finding] = (),
 ) -> Judgement:
     """Hold an evaluation's gates against it.
 
@@ -82,6 +90,7 @@ def judge(
         evaluation: the candidate's.
         baseline: what gates with a margin compare with.
         name: the baseline's version.
+        findings: of the suite's checks.
 
     Raises:
         IncomparableBaseline: it is of other cases, or of other versions of dataset or metric.
@@ -98,8 +107,8 @@ def judge(
     unjudged = tuple(
         each.name for each, _ in wanted if baseline is None and each.needs_baseline and each.decides
     )
-    verdict, reason = _together(evaluation, decisions, unjudged)
-    return Judgement(verdict, reason, decisions, unjudged, name)
+    verdict, reason = _together(evaluation, decisions, unjudged, findings=findings)
+    return Judgement(verdict, reason, decisions, unjudged, name, tuple(findings))
 
 
 def require_comparable(candidate: Described, baseline: Described) -> None:
@@ -251,9 +260,14 @@ def _claim_of_drop(gate: declared.Gate, slice_name: str, evaluation: Evaluation)
 
 
 def _together(
-    evaluation: Evaluation, decisions: Sequence[Decision], unjudged: Sequence[str]
+    evaluation: Evaluation,
+    decisions: Sequence[Decision],
+    unjudged: Sequence[str],
+    *,
+    findings: Sequence[Finding],
 ) -> tuple[str, str]:
     found = {decision.verdict for decision in decisions if decision.blocks}
+    found |= {finding.verdict for finding in findings if finding.blocks}
     if Verdict.FAIL in found:
         return Verdict.FAIL, ""
     suite, total = evaluation.described.suite, len(evaluation.trials)
@@ -267,4 +281,5 @@ def _together(
             return verdict, ""
     if unjudged:
         return Verdict.INCONCLUSIVE, f"no baseline to compare with, for {', '.join(unjudged)}"
-    return (Verdict.PASS, "") if suite.gates else (UNGATED, "the suite has no gates")
+    is_gated = suite.gates or findings
+    return (Verdict.PASS, "") if is_gated else (UNGATED, "the suite has no gates")

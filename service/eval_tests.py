@@ -68,6 +68,8 @@ class SuiteFile(pytest.File):
         gates = declared_gates(plan.suite, plan.described.metrics)
         for place, gate in enumerate(gates):
             yield GateTest.from_parent(self, name=f"gate[{demand(gate)}]", place=place)
+        for place, use in enumerate(plan.suite.checks):
+            yield CheckTest.from_parent(self, name=f"check[{use.name}]", place=place)
         yield VerdictTest.from_parent(self, name="verdict")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -99,7 +101,9 @@ class SuiteFile(pytest.File):
                 return _by_case(asyncio.run(_run_some(parts, plan, only)))
             work = evaluating.carry_out(parts, plan, resume=False, on_trial=lambda _: None)
             evaluation = asyncio.run(work)
-            judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
+            judgement, stored = evaluating.conclude(
+                parts, plan, evaluation, before, folder=self.path.parent
+            )
         return replace(_by_case(evaluation), judgement=judgement, stored=str(stored))
 
 
@@ -153,6 +157,27 @@ class GateTest(_Test):
             pytest.xfail(f"{decision.verdict.value}: {decision.reason}")
         lines = [f"{self.name}: {decision.verdict.value}, {decision.reason}"]
         raise Missed("\n".join([*lines, *(f"  {name}: {value}" for name, value in rows)]))
+
+
+class CheckTest(_Test):
+    """A check: fails unless it passes; one that only warns is expected to."""
+
+    def __init__(self, *, place: int, **given: Any) -> None:
+        super().__init__(**given)
+        self.place = place
+
+    def runtest(self) -> None:
+        judgement = self.parent.found.judgement
+        assert judgement is not None
+        finding = judgement.findings[self.place]
+        self.user_properties += finding.evidence
+        words = f"{finding.verdict.value}: {finding.reason}"
+        if finding.verdict is Verdict.PASS:
+            return
+        if not finding.blocks:
+            pytest.xfail(words)
+        rows = (*finding.failing, *(f"{label}: {said}" for label, said in finding.evidence))
+        raise Missed("\n".join([f"{self.name}: {words}", *(f"  {row}" for row in rows)]))
 
 
 class VerdictTest(_Test):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evals import records, run, target, verdicts
+from evals import check, records, run, target, verdicts
 from evals.context import Context
 from evals.evaluation import Evaluation
 from evals.memory import Memory
@@ -89,21 +90,53 @@ async def carry_out(
 
 
 def conclude(
-    parts: Components, plan: Plan, evaluation: Evaluation, before: Stored | None
+    parts: Components,
+    plan: Plan,
+    evaluation: Evaluation,
+    before: Stored | None,
+    *,
+    folder: Path,
 ) -> tuple[Judgement, Reference]:
-    """Hold the gates against an evaluation and keep both.
+    """Carry out the checks of a suite, hold its gates against an evaluation, and keep all of it.
+
+    Args:
+        parts: of this process.
+        plan: that was carried out.
+        evaluation: that it gave.
+        before: what it is compared with.
+        folder: of the suite's file, to which files of checks are relative.
 
     Raises:
         IncomparableBaseline: what it is compared with is of other cases or versions.
         StorageFailed: the disk is full; the journal stays, so that nothing has to run again.
     """
     name = None if before is None else str(before.reference)
-    judgement = judge(evaluation, None if before is None else before.evaluation, name=name)
+    findings = check.carry_out(_subject(parts, evaluation, folder))
+    against = None if before is None else before.evaluation
+    judgement = judge(evaluation, against, name=name, findings=findings)
     stored = run.publish(
         plan, evaluation, judgement.as_dict(), store=parts.artifacts, baseline=name
     )
     run.finish(plan, evaluation, journals(parts))
     return judgement, stored
+
+
+def _subject(parts: Components, evaluation: Evaluation, folder: Path) -> check.Subject:
+    from infra.expectations import records as expectation_records
+    from service.test_sets import interactions_of
+
+    def checked(dataset: str) -> Sequence[Any]:
+        digest = parts.artifacts.find(dataset).digest
+        return expectation_records.every(parts.database, digest)
+
+    return check.Subject(
+        evaluation,
+        folder,
+        datetime.now(UTC),
+        find_evaluation=lambda reference: find(parts, reference).evaluation,
+        find_checked=checked,
+        find_interactions=lambda model: interactions_of(parts, model),
+    )
 
 
 def summary(evaluation: Evaluation, judgement: Judgement) -> dict[str, Any]:

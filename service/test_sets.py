@@ -79,7 +79,7 @@ def from_interactions(
         InvalidRequest: no interaction has its question kept.
         MissingDependency: the extra `data` is not installed.
     """
-    held = list(islice(_interactions(parts, model), NEWEST))
+    held = list(islice(interactions_of(parts, model), NEWEST))
     rows = asked.propose(held, count, seed=seed)
     if not rows:
         raise InvalidRequest(
@@ -150,7 +150,8 @@ def _others(parts: Components, chosen: Collection, names: Sequence[str]) -> list
     return others
 
 
-def _interactions(parts: Components, model: str | None) -> Iterator[Interaction]:
+def interactions_of(parts: Components, model: str | None) -> Iterator[Interaction]:
+    """Yield what is recorded of a model, or of all, newest first."""
     from monitoring.interactions import Query
 
     after = None

@@ -10,7 +10,7 @@ from lxml import html
 
 from evals.evaluation import Evaluation
 from evals.gates import Decision
-from evals.reports import contents, figures
+from evals.reports import contents, figures, page_checks
 from evals.reports.contents import Row
 from evals.reports.elements import Element, element, number, short
 from evals.reports.page_cases import case_block, failure_block
@@ -54,6 +54,7 @@ def write(evaluation: Evaluation, judgement: Judgement, *, name: str, cases: int
         element(
             "main",
             *_gates(judgement),
+            *page_checks.section(judgement.findings),
             *_scores(contents.rows(evaluation)),
             *_distributions(evaluation),
             *_reasons(evaluation),

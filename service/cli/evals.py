@@ -109,7 +109,9 @@ def run(
         with bar(plan.trials) as on_trial:
             work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
             evaluation = asyncio.run(work)
-        judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
+        judgement, stored = evaluating.conclude(
+            parts, plan, evaluation, before, folder=_folder(suite)
+        )
     if json:
         print_json({"evaluation": str(stored), **evaluating.summary(evaluation, judgement)})
     else:
