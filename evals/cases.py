@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import orjson
 
 from evals.problems import nearest
-from evals.suite import Fields, Slice, Suite
+from evals.suite import SHIPPED, Fields, Slice, Suite
 from evals.testsets import review
 from evals.trial import Case
 from infra.datasets import files, json_lines
@@ -91,6 +91,12 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
     else:
         path = folder / str(chosen.file)
         if not path.is_file():
+            if folder == SHIPPED:
+                raise InvalidRequest(
+                    f"The cases of {suite.name!r} do not come with it. If you have the public data "
+                    f"that they are made from: ragstone eval prepare {suite.name} --from DATA "
+                    f"--to {suite.name}"
+                )
             near = [str(each) for each in islice(path.parent.glob("*"), 200)]
             raise NotFound("file of cases", str(path), among=near)
         rows, source, artifact = rows_of(path), path.name, None

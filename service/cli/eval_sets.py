@@ -68,6 +68,27 @@ def build(
         note(f"A suite runs what was accepted: ragstone eval review {file}")
 
 
+def prepare(
+    name: Annotated[str, typer.Argument(help="Of the shipped suite, such as scifact.")],
+    data: Annotated[
+        Path, typer.Option("--from", metavar="FOLDER", help="Of the public data, as files.")
+    ],
+    folder: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="To write to.")],
+    json: Json = False,
+) -> None:
+    """Write a shipped suite with cases and documents made from public data that you have."""
+    from evals.testsets import public
+
+    found = public.prepare(name, data, folder)
+    if json:
+        print_json(found)
+        return
+    say(f"{found.suite}: {found.cases} cases, {found.documents} documents")
+    if found.documents:
+        note(f"Ingest them first: ragstone ingest {folder / 'documents'} -c {name}")
+    note(f"Then: ragstone eval run {found.suite}")
+
+
 def review(
     file: FileOfCases,
     accept: Annotated[

@@ -60,6 +60,7 @@ app = typer.Typer(
 )
 
 app.command("build")(eval_sets.build)
+app.command("prepare")(eval_sets.prepare)
 app.command("review")(eval_sets.review)
 app.command("leakage", cls=_Deciding)(eval_sets.leakage)
 
