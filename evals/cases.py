@@ -114,7 +114,11 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file of JSON Lines, CSV or Parquet. Raises `InvalidRequest`."""
+    """Yield the rows of a table, each with where it stands.
+
+    Raises:
+        InvalidRequest: the file is no table, or a line of it is damaged; names the line.
+    """
     form = files.format_of(path.name)
     file = DataFile.at(path, path.name)
     if form is None:

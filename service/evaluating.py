@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evals import check, records, run, target, verdicts
+from evals import check, records, run, suite_gates, target, verdicts
 from evals.context import Context
 from evals.evaluation import Evaluation
 from evals.memory import Memory
@@ -172,14 +172,23 @@ def members(plan: Plan) -> dict[str, int]:
 
 def shortages(plan: Plan) -> list[str]:
     """Return in words which gates have too few cases for their power."""
-    return verdicts.shortages(plan.suite, plan.described.metrics, members(plan))
+    sizes = {}
+    for name in plan.suite.slice_names:
+        # Several copies of a case count once, as its repeats do.
+        chosen = {
+            one.original or one.id: one.cluster
+            for one in plan.cases.asked
+            if name in one.slices or (name == ALL and not one.original)
+        }
+        sizes[name] = list(Counter(chosen.values()).values())
+    return suite_gates.shortages(plan.suite, plan.described.metrics, sizes)
 
 
 def remarks(plan: Plan) -> list[str]:
     """Return in words what whoever runs a plan should know beforehand."""
     left_out = plan.cases.left_out
     words = [f"{left_out} cases are left out: nobody has accepted them"] if left_out else []
-    return [*shortages(plan), *words, *without_copies(plan)]
+    return [*words, *without_copies(plan)]
 
 
 def without_copies(plan: Plan) -> list[str]:
