@@ -70,6 +70,34 @@ def from_documents(parts: Components, wanted: Wanted) -> list[Row]:
     return [*rows, *grounded.propose_unanswerable(foreign, wanted.unanswerable, known=known)]
 
 
+def from_model(
+    parts: Components, wanted: Wanted, *, model: str, url: str = ""
+) -> tuple[list[Row], Mapping[str, int]]:
+    """Return cases that a model wrote about a collection, and how many it wrote in vain, by why.
+
+    Raises:
+        NotFound: there is no such collection.
+        EngineFailed: the model fails again and again.
+        MissingDependency: the extra `ragas` is not installed.
+    """
+    import asyncio
+
+    from evals.testsets import generated
+    from retrieval.drawing import drawn
+    from service.case_writers import writer
+
+    chosen = parts.collections.get(wanted.collection)
+    work = generated.propose(
+        drawn(parts.database, chosen, seed=wanted.seed),
+        wanted.count,
+        ask=writer(parts, model, url),
+        model=model,
+        seed=wanted.seed,
+    )
+    written = asyncio.run(work)
+    return written.rows, written.left_out
+
+
 def from_interactions(
     parts: Components, count: int, *, model: str | None = None, seed: int = 0
 ) -> list[Row]:

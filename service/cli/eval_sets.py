@@ -13,6 +13,8 @@ from service.cli.session import opened
 
 if TYPE_CHECKING:
     from evals.testsets.review import Row
+    from service.test_sets import Wanted
+    from service.wiring import Components
 
 LEAKED = 1
 FileOfCases = Annotated[
@@ -36,6 +38,10 @@ def build(
         list[str] | None, typer.Option(help="Take these topics from here; else from any other.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Interactions of this model only.")] = None,
+    writer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Have this model at JUDGE_URL write the cases."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another draw of the same.")] = 0,
     json: Json = False,
 ) -> None:
@@ -52,7 +58,7 @@ def build(
             wanted = test_sets.Wanted(
                 collection, count, unanswerable, tuple(other or ()), seed=seed
             )
-            rows = test_sets.from_documents(parts, wanted)
+            rows = _proposed(parts, wanted, writer)
     kept = review.read(file) if file.exists() else []
     merged = review.merge(kept, rows)
     review.write(file, merged)
@@ -171,6 +177,21 @@ def leakage(
         say(f"{len(found.leaks)} of {found.cases} cases are among {found.rows} training rows")
     if len(found.leaks) > allow:
         raise typer.Exit(LEAKED)
+
+
+def _proposed(parts: Components, wanted: Wanted, writer: str | None) -> list[Row]:
+    from service import test_sets
+
+    if writer is None:
+        return test_sets.from_documents(parts, wanted)
+    if wanted.unanswerable:
+        raise InvalidRequest(
+            "--unanswerable cases come from templates; build them without --writer"
+        )
+    rows, left_out = test_sets.from_model(parts, wanted, model=writer)
+    for why, number in left_out.items():
+        note(f"{number} left out: {why}")
+    return rows
 
 
 def _changes(question: str | None, answer: str | None, *, unanswerable: bool) -> dict[str, Any]:

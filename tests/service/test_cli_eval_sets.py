@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.contracts import Interaction
+from judge_server import judging
 from service.cli.entry import app
 from service.cli.session import opened
 
@@ -160,3 +161,24 @@ def test_cases_that_a_model_was_trained_on_are_named() -> None:
 def test_wrong_wishes_are_told_in_words(arguments: tuple[str, ...], words: str) -> None:
     Path("cases.jsonl").write_text('{"id": "a", "question": "?"}\n', encoding="utf-8")
     assert words in invoke("eval", *arguments, code=1)
+
+
+def test_model_writes_cases_once_and_what_it_cannot_ground_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = "The Arno bridge was opened in May 1890 by the mayor, and trains use it now and then."
+    Path("bridges", "long.md").write_text(long, encoding="utf-8")
+    invoke("ingest", "bridges", "-c", "bridges")
+    build = ("eval", "build", "cases.jsonl", "-c", "bridges", "--writer", "writer-1")
+    with judging() as server:
+        monkeypatch.setenv("JUDGE_URL", server.url)
+        server.says = json.dumps({"query": "When was it opened?", "answer": "In May 1890."})
+        invoke(*build)
+        assert [row["answer"] for row in rows()] == ["In May 1890."]
+        assert rows()[0]["relevant"].endswith("long.md")
+        assert len(server.asked) == 1, "the other documents are too short to ask about"
+        first = rows()
+    Path("cases.jsonl").unlink()
+    invoke(*build)  # the server is gone; what it said is remembered
+    assert rows() == first
+    assert "build them without --writer" in invoke(*build, "--unanswerable", "1", code=1)
