@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
+from service.cli import judges
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
 from service.cli.output import Json, note, print_json, print_table, say
 from service.cli.session import opened
@@ -58,6 +59,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.add_typer(judges.app, name="judge")
+
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
 ]
@@ -98,7 +101,9 @@ def run(
         plan = evaluating.plan(parts, chosen, _folder(suite), before)
         _announce(parts, plan, resume=resume)
         with bar(plan.trials) as on_trial:
-            work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
+            work = evaluating.carry_out(
+                parts, plan, resume=resume, on_trial=on_trial, before=before
+            )
             evaluation = asyncio.run(work)
         judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
     if json:
