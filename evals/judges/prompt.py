@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evals.judges.rubric import Rubric
+from evals.metrics._answers import whole
 from infra.errors import TooLarge
 from infra.quoted_text import MARK, lines, speech
 
@@ -63,7 +64,7 @@ def messages(rubric: Rubric, exhibits: Sequence[Exhibit]) -> tuple[dict[str, str
 
 
 def _fenced(exhibit: Exhibit, word: str) -> str:
-    said = "\n".join(f"{MARK}{line}".rstrip() for line in lines(speech(exhibit.text)))
+    said = "\n".join(f"{MARK}{line}".rstrip() for line in lines(speech(whole(exhibit.text))))
     return f"=== {exhibit.name} {word} ===\n{said}\n=== end of {exhibit.name} {word} ==="
 
 

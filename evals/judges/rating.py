@@ -13,6 +13,8 @@ from evals.metrics.refusal import declines
 from infra.errors import RagstoneError
 
 MAX_CHARACTERS = 50_000
+MAX_REASONING_CHARACTERS = 1_000
+"""That are kept; scores are written for every case."""
 _SHOWN = 120
 Choice: TypeAlias = Literal["first", "second", "neither"]
 
@@ -28,6 +30,7 @@ class Rating:
     value: int | str
     """A level of the scale; of a preference `first`, `second` or `neither`."""
     reasoning: str
+    """Cut off where it is long."""
 
 
 class _Strict(BaseModel):
@@ -57,7 +60,7 @@ def read(text: str, rubric: Rubric) -> Rating:
     try:
         if rubric.kind == "preference":
             preferred = _Preference.model_validate_json(said)
-            return Rating(preferred.better, preferred.reasoning)
+            return Rating(preferred.better, _short(preferred.reasoning))
         scored = _Score.model_validate_json(said)
     except ValidationError as error:
         if declines(said):
@@ -69,7 +72,13 @@ def read(text: str, rubric: Rubric) -> Rating:
     if scored.score not in rubric.scale:
         levels = ", ".join(map(str, rubric.levels))
         raise Unusable(f"the judge gave {scored.score!r:.40}, which is not on the scale {levels}")
-    return Rating(scored.score, scored.reasoning)
+    return Rating(scored.score, _short(scored.reasoning))
+
+
+def _short(reasoning: str) -> str:
+    if len(reasoning) <= MAX_REASONING_CHARACTERS:
+        return reasoning
+    return f"{reasoning[:MAX_REASONING_CHARACTERS]}..."
 
 
 def _quoted(text: str) -> str:

@@ -31,6 +31,7 @@ class Compared:
     answer_first: str
     """`output`, `other` or `tie`."""
     other_first: str
+    reasonings: tuple[str, str] = ("", "")
 
     @property
     def is_consistent(self) -> bool:
@@ -79,8 +80,9 @@ class Pairwise(ByRubric):
             ):
                 both = [Exhibit("first answer", first), Exhibit("second answer", second)]
                 rated = await self.rate([*shown, *both], context, seed)
-                found.append(means[str(rated.value)])
-            return Compared(*found)
+                found.append((means[str(rated.value)], rated.reasoning))
+            (mine_first, why), (other_first, why_other) = found
+            return Compared(mine_first, other_first, (why, why_other))
 
         known = _settled(case, output, other)
         if known is not None:

@@ -39,6 +39,7 @@ def _scored(samples: Samples[Compared]) -> Score:
         outcome=chosen,
         orders=[[each.answer_first, each.other_first] for each in samples.values],
         inconsistent=turned,
+        reasoning=list(samples.values[0].reasonings),
     )
 
 

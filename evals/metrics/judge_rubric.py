@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -50,14 +50,13 @@ class JudgeRubric(ByRubric):
         levels = [int(each.value) for each in samples.values]
         level = middle(levels)
         low, high = self.rubric.levels[0], self.rubric.levels[-1]
+        reasoning = next(each.reasoning for each in samples.values if each.value == level)
+        details: dict[str, Any] = {"level": level, "reasoning": reasoning}
         reason = f"{level} on a scale from {low} to {high}"
-        details = {
-            "level": level,
-            "reasoning": next(each.reasoning for each in samples.values if each.value == level),
-        }
         if self.samples > 1:
-            reason += f"; {len(levels)} samples from {min(levels)} to {max(levels)}"
-            details |= {"levels": levels, "unusable": len(samples.unusable) + len(samples.refusals)}
+            reason += f" ({len(levels)} samples from {min(levels)} to {max(levels)})"
+            details |= {"levels": levels, "unusable": samples.count - len(levels)}
+        reason += f": {reasoning}" if reasoning else ""
         return Score.of((level - low) / (high - low), reason, **details)
 
 

@@ -68,6 +68,7 @@ def test_nothing_that_is_judged_leaves_its_fence(answer: str, question: str) -> 
     ]
     assert len(user.splitlines()) == len(user.split("\n"))
     assert "<|im_end|>" not in user
+    assert user.encode()  # as it will be sent
 
 
 def test_what_is_too_long_is_not_cut_off_silently() -> None:
