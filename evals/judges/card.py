@@ -8,14 +8,12 @@ from typing import Any
 
 from evals.judges.instrument import Instrument
 from evals.judges.rubric import Rubric
-from evals.statistics.agreement import Agreement, Weights
+from evals.statistics.agreement import MIN_LABELS, Agreement, Weights
 from evals.statistics.intervals import Interval
 from infra.errors import StorageFailed
 
 FORMAT = 1
 KIND = "judge"
-MIN_LABELS = 100
-"""Fewer human labels tell nothing: a judge that agrees with all of five has a kappa of 1."""
 
 
 @dataclass(frozen=True, slots=True)

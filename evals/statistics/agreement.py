@@ -12,6 +12,10 @@ import numpy.typing as npt
 from evals.statistics.intervals import Floats, Interval
 from infra.errors import InvalidRequest
 
+MIN_KAPPA = 0.6
+"""Below, a judge decides no gate; above it Landis and Koch (1977) call agreement substantial."""
+MIN_LABELS = 100
+"""Fewer human labels tell nothing: a judge that agrees with all of five has a kappa of 1."""
 LEVEL = 0.95
 """Of the interval."""
 Weights = Literal["none", "linear", "quadratic"]
@@ -25,6 +29,10 @@ class Agreement:
     share: float
     """Of the items, those on which both say the same."""
     items: int
+
+    def lets_gate(self, minimum: float = MIN_KAPPA) -> bool:
+        """Whether kappa is surely not below the minimum: its lower bound is what counts."""
+        return self.items >= MIN_LABELS and self.kappa.low >= minimum
 
 
 def cohen(

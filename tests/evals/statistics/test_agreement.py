@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from evals.statistics.agreement import cohen, krippendorff
+from evals.statistics.agreement import MIN_KAPPA, cohen, krippendorff
+from evals.suite import Suite
 from infra.errors import InvalidRequest
 
 # Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), example C: four observers.
@@ -61,7 +62,13 @@ def test_bounds_of_kappa_are_around_it() -> None:
     assert some.kappa.estimate == pytest.approx(0.6)
     assert some.share == 0.8
     assert 0.4 < some.kappa.low < 0.6 < some.kappa.high < 0.8
-    assert cohen(truth[:5], truth[:5]).kappa.low < 0.5  # of five, all the same says little
+    assert not some.lets_gate()  # it is 0.6, and may be less
+    assert some.lets_gate(0.4)
+    assert not cohen(truth[:5], truth[:5]).lets_gate(0.0)
+
+
+def test_a_suite_asks_for_the_kappa_that_is_asked_for_elsewhere() -> None:
+    assert Suite.model_fields["min_kappa"].default == MIN_KAPPA
 
 
 def test_levels_that_nobody_gave_keep_their_place_on_the_scale() -> None:
