@@ -23,8 +23,8 @@ from retrieval.embedders import open_embedder
 
 EVERY = available("evals.metrics")
 OF_SETS = [name for name in EVERY if is_of_set(open_metric(name, {}))]
-JUDGED = [name for name in EVERY if name.startswith("ragas_")]
-"""They need a judge, and a file of tests of their own."""
+JUDGED = [name for name in EVERY if name.startswith(("ragas_", "judge_"))]
+"""They need a judge, and files of tests of their own."""
 NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED}]
 WITHOUT_REFERENCE = {
     *("citation_precision", "citation_recall", "cost", "faithfulness", "latency"),
@@ -110,6 +110,7 @@ def test_folder_holds_the_metrics_we_ship() -> None:
         *(f"retrieval_{name}" for name in ("precision", "recall", "ndcg", "mrr")),
     }
     assert len(NAMES) >= 23
+    assert len(JUDGED) >= 9
     assert set(OF_SETS) >= {
         *("auroc", "calibration_error", "demographic_parity", "equalised_odds"),
         *("macro_f1", "r2", "rmse"),
