@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-import orjson
-
 from evals.context import Context
 from evals.metric import Metric
 from evals.scores import Score
+from evals.scoring import checked, is_writable, words
 from evals.suite import Suite
 from evals.target import Target
 from evals.trial import Case, Output, Trial
@@ -22,7 +21,6 @@ from infra.errors import (
     EngineFailed,
     NotReady,
     Overloaded,
-    RagstoneError,
     RateLimited,
     SourceFailed,
     StorageFailed,
@@ -150,16 +148,16 @@ async def _ask(work: Work, case: Case, seed: int) -> tuple[Output | None, str, i
             async with asyncio.timeout(work.suite.timeout_seconds):
                 output = await work.target(case, seed=seed)
             took = work.clock() - started
-            if not _is_writable(output):
+            if not is_writable(output):
                 return None, "the target failed: its output is not JSON, or not text", attempt
             return replace(output, latency_seconds=took), "", attempt
         except RETRIED as error:
-            failure = _OUT_OF_ORDER + _words(error, work.suite.timeout_seconds)
+            failure = _OUT_OF_ORDER + words(error, work.suite.timeout_seconds)
             if attempt > work.suite.retries or isinstance(error, BudgetExceeded):
                 return None, failure, attempt
             await work.sleep(_pause(error, attempt))
         except Exception as error:  # noqa: BLE001  any target may fail in any way; the run goes on
-            return None, f"the target failed: {_words(error)}", attempt
+            return None, f"the target failed: {words(error)}", attempt
 
 
 def _pause(error: BaseException, attempt: int) -> float:
@@ -175,31 +173,5 @@ async def _score(
         async with asyncio.timeout(work.suite.timeout_seconds):
             score: object = await metric.score(case, output, context)
     except Exception as error:  # noqa: BLE001  a metric's failure is a score like any other
-        return Score.error(_words(error, work.suite.timeout_seconds))
-    if not isinstance(score, Score):
-        return Score.error(f"the metric returned {score!r:.80}, which is no Score")
-    if not _is_writable(score):
-        return Score.error("the metric returned a reason or details that are not JSON")
-    low, high = metric.bounds
-    if score.value is not None and (
-        (low is not None and score.value < low) or (high is not None and score.value > high)
-    ):
-        return Score.error(f"the metric returned {score.value!r}, outside its bounds {low}, {high}")
-    return score
-
-
-def _is_writable(found: Output | Score) -> bool:
-    """Whether it can be kept: half a surrogate pair, for one, cannot."""
-    try:
-        orjson.dumps(found.as_dict(), default=str)
-    except TypeError:
-        return False
-    return True
-
-
-def _words(error: BaseException, timeout_seconds: float | None = None) -> str:
-    if isinstance(error, RagstoneError):
-        return error.message
-    if type(error) is TimeoutError and timeout_seconds is not None:
-        return f"nothing came within {timeout_seconds:g} s"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return Score.error(words(error, work.suite.timeout_seconds))
+    return checked(score, metric)

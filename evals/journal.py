@@ -52,10 +52,6 @@ class Journal:
         line = orjson.dumps({"case": key[0], "repeat": key[1], "trial": trial}, default=str)
         self._file.write(line + b"\n")
 
-    def remove(self) -> None:
-        """Remove it: the run is finished, and its results are stored."""
-        self.path.unlink(missing_ok=True)
-
     def close(self) -> None:
         self._file.close()
 

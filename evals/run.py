@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, records
+from evals import cases, execution, records, suite_gates
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
@@ -21,7 +21,6 @@ from infra.artifacts.files import storage_errors
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
-from infra.errors import InvalidRequest
 
 KIND = "evaluation"
 
@@ -69,11 +68,11 @@ def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], c
     metrics = {
         use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
     }
-    _check_directions(suite, metrics)
     by = {
         use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=use.parameters)
         for use in suite.metrics
     }
+    suite_gates.require_sound(suite, by)
     described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
     return Plan(suite, found, target, metrics, described)
 
@@ -159,14 +158,3 @@ def _finished(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[s
         if row is not None and row["output"] is not None:
             found[case.id, repeat] = records.restore(case, row)
     return found
-
-
-def _check_directions(suite: Suite, metrics: Mapping[str, Metric | SetMetric]) -> None:
-    for number, gate in enumerate(suite.gates, 1):
-        better = metrics[gate.metric].higher_is_better
-        if (gate.floor is not None and not better) or (gate.ceiling is not None and better):
-            wanted = "ceiling" if gate.ceiling is None else "floor"
-            raise InvalidRequest(
-                f"Gate {number} of {suite.name!r}: {gate.metric!r} is better when "
-                f"{'larger' if better else 'smaller'}; give a `{wanted}`"
-            )

@@ -6,13 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from evals.metric import Parameters
-from evals.metrics._predictions import predicted
+from evals.metrics._predictions import OfPredictions, predicted
 from evals.scores import Score
 from evals.trial import Case, Trial
 
 
-class Fairness(Parameters):
+class Fairness(OfPredictions):
     """The largest difference between groups, of a decision for or against one label."""
 
     higher_is_better: ClassVar[bool] = False
@@ -24,8 +23,6 @@ class Fairness(Parameters):
 
     def score_set(self, trials: Sequence[Trial]) -> Score:
         pairs = [(*each.pair, _group(each.trial.case, self.column)) for each in predicted(trials)]
-        if not pairs:
-            return Score.unscored("no trial has both a reference and a prediction")
         wanted, given, groups = zip(*pairs, strict=True)
         if None in groups:
             return Score.error(f"a case has no column {self.column!r}, which says its group")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evals.metric import Parameters
 from evals.metrics._answers import label
 from evals.scores import Score
 from evals.trial import Case, Output, Trial
@@ -33,14 +34,22 @@ class Predicted:
         return str(self.expected), str(label(self.prediction))
 
 
+class OfPredictions(Parameters):
+    """A metric of the set over the trials that have a reference and a prediction."""
+
+    def takes_part(self, trial: Trial) -> bool:
+        output = trial.output
+        return trial.case.expected is not None and (
+            output is not None and output.prediction is not None
+        )
+
+
 def predicted(trials: Sequence[Trial]) -> list[Predicted]:
-    """Return the trials that have a reference and a prediction."""
+    """Return references and predictions of trials that take part."""
     return [
         Predicted(trial, trial.case.expected, trial.output.prediction)
         for trial in trials
-        if trial.case.expected is not None
-        and trial.output is not None
-        and trial.output.prediction is not None
+        if trial.output is not None
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from evals.context import Context
 from evals.metric import Parameters
 from evals.metrics._answers import is_refusal
@@ -11,6 +13,8 @@ from evals.trial import Case, Output
 
 class Abstention(Parameters):
     """The accuracy of the decision to answer; whether the answer is right is not looked at."""
+
+    is_pass_or_fail: ClassVar[bool] = True
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del context

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from evals.context import Context
 from evals.metric import Parameters
 from evals.metrics._answers import label
@@ -12,6 +14,8 @@ from evals.trial import Case, Output
 
 class Accuracy(Parameters):
     """Of classifiers; texts are compared by `exact_match`."""
+
+    is_pass_or_fail: ClassVar[bool] = True
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del context

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evals.metric import Parameters
-from evals.metrics._predictions import Unusable, predicted, probabilities
+from evals.metrics._predictions import OfPredictions, Unusable, predicted, probabilities
 from evals.scores import Score
 from evals.trial import Trial
 from infra.plugins import require
 
 
-class Auroc(Parameters):
+class Auroc(OfPredictions):
     """The area under the receiver operating characteristic, as scikit-learn reckons it."""
 
     positive: str = ""

@@ -8,13 +8,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from evals.metric import Parameters
-from evals.metrics._predictions import Unusable, predicted, probabilities
+from evals.metrics._predictions import OfPredictions, Unusable, predicted, probabilities
 from evals.scores import Score
 from evals.trial import Trial
 
 
-class CalibrationError(Parameters):
+class CalibrationError(OfPredictions):
     """The expected calibration error (ECE) of the likeliest label; Guo et al. 2017.
 
     It is biased upwards where bins hold few cases: compare it at the same size only.
@@ -27,8 +26,6 @@ class CalibrationError(Parameters):
 
     def score_set(self, trials: Sequence[Trial]) -> Score:
         pairs = predicted(trials)
-        if not pairs:
-            return Score.unscored("no trial has both a reference and a prediction")
         try:
             sure = np.array([max(probabilities(each.prediction).values()) for each in pairs])
         except Unusable as error:

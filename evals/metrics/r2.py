@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evals.metric import Bounds, Parameters
-from evals.metrics._predictions import Unusable, numbers
+from evals.metric import Bounds
+from evals.metrics._predictions import OfPredictions, Unusable, numbers
 from evals.scores import Score
 from evals.trial import Trial
 from infra.plugins import require
 
 
-class R2(Parameters):
+class R2(OfPredictions):
     """The coefficient of determination, as scikit-learn reckons it; 0 is as good as the mean."""
 
     bounds: ClassVar[Bounds] = (None, 1.0)

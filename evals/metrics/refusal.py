@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from evals.context import Context
 from evals.metric import Parameters
@@ -32,6 +33,8 @@ class Refusal(Parameters):
 
     What refuses in other words is missed, and what refuses and then complies is taken at its word.
     """
+
+    is_pass_or_fail: ClassVar[bool] = True
 
     expect: bool = True
     """False wants an answer: 1 where the target did not refuse."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evals.metric import Bounds, Parameters
-from evals.metrics._predictions import Unusable, numbers
+from evals.metric import Bounds
+from evals.metrics._predictions import OfPredictions, Unusable, numbers
 from evals.scores import Score
 from evals.trial import Trial
 from infra.plugins import require
 
 
-class Rmse(Parameters):
+class Rmse(OfPredictions):
     """As scikit-learn reckons it."""
 
     bounds: ClassVar[Bounds] = (0.0, None)
@@ -24,8 +24,6 @@ class Rmse(Parameters):
             wanted, given = numbers(trials)
         except Unusable as error:
             return Score.error(str(error))
-        if not wanted:
-            return Score.unscored("no trial has both a reference and a prediction")
         return Score.of(metrics.root_mean_squared_error(wanted, given))
 
 

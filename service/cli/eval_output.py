@@ -140,16 +140,10 @@ def _between(low: float | None, high: float | None) -> str:
 
 
 def _reasons(evaluation: Evaluation) -> Iterator[str]:
-    """Yield the most frequent reasons why something was not scored."""
-    from collections import Counter
+    """Yield the most frequent reasons why something should be scored and is not."""
+    from evals.reports import contents
 
-    counts: Counter[tuple[str, str]] = Counter()
-    for trial in evaluation.trials:
-        if trial.output is None:
-            counts["no output", trial.failure] += 1
-            continue
-        for name, score in trial.scores.items():
-            if score.state in {"error", "refused"}:
-                counts[name, score.reason] += 1
-    for (name, reason), count in counts.most_common(5):
+    found = contents.reasons(evaluation, len(evaluation.trials))
+    told = [each for each in found if not each[0].endswith(": unscored")]
+    for name, reason, count in told[:5]:
         yield f"{name}, {count} times: {reason}"

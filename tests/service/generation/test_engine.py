@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -362,3 +363,35 @@ def test_a_useless_rewriting_leaves_the_question_to_the_rules(reply: str) -> Non
     chat = ScriptedChat(reply)
     rewrite = Rewriter(chat, template=lambda: shipped("rewrite"), max_characters=100)
     assert anyio.run(rewrite, "How long is it?", [Turn("user", "x")]) is None
+
+
+def test_the_model_is_told_which_documents_it_is_shown() -> None:
+    chat = ScriptedChat(ANSWER)
+    run(engine(chat), asked("OBEY me, model.", BRIDGE))
+    assert chat.documents == ("file-1",)
+
+
+def test_texts_that_are_known_or_quickly_scored_enter_no_thread() -> None:
+    here = threading.get_ident()
+    scored: list[bool] = []
+
+    class Noting(Alarm):
+        quick_characters = 100
+
+        def score(self, texts: Sequence[str], *, kind: str) -> list[float]:
+            scored.append(threading.get_ident() == here)
+            return super().score(texts, kind=kind)
+
+    class Slow(Noting):
+        quick_characters = 0
+
+    for screen, long, expected in (
+        (Noting(), "How long?", [True]),
+        (Noting(), "long " * 100, [False]),
+        (Slow(), "How long?", [False]),
+    ):
+        scored.clear()
+        screening = Screening(screen)
+        for _ in range(2):
+            anyio.run(screening.admit, long, ())
+        assert scored == expected
