@@ -206,6 +206,10 @@ class Suite(Strict):
     checks: tuple[CheckUse, ...] = ()
     baseline: str | None = None
     """The evaluation to compare with, such as `evaluation/faq@baseline`."""
+    calls: Text | None = None
+    """A folder beside the suite with what judges answered; in `evaluations/calls` if absent."""
+    min_kappa: float = Field(default=0.6, ge=0, lt=1)
+    """What a judge's agreement with people must surely be for it to decide a gate."""
     min_coverage: Share = 0.98
     """Below this share of scores there is no verdict but `infrastructure`."""
     repeats: int = Field(default=1, ge=1, le=100)
@@ -270,6 +274,7 @@ class Suite(Strict):
             mode="json",
             exclude={
                 *("description", "concurrency", "deadline_seconds", "retries", "baseline"),
+                "calls",
                 # They look at what a run has found, or away from it, and change nothing in it.
                 "checks",
             },

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from evals.chat import Chat
+from evals.context import Context
+from evals.judges import asking
+from evals.judges.question import Question
 from evals.memory import Memory
 from service.evaluating import CALLS
+from service.judge_servers import JudgeServers
 
 if TYPE_CHECKING:
     from evals.testsets.generated import Ask
@@ -17,18 +21,24 @@ TEMPERATURE = 0.7
 """So that cases are not all alike; the seed makes them the same again."""
 
 
-def writer(parts: Components, model: str, url: str = "") -> Ask:
-    """Return what asks a model; the same prompt with the same seed is asked once.
+@asynccontextmanager
+async def opened(parts: Components, model: str, url: str = "") -> AsyncIterator[Ask]:
+    """Yield what asks a model; the same prompt with the same seed is asked once.
 
     Args:
         parts: of this process.
         model: as its server calls it.
-        url: of the server, up to `/v1`; that of the environment's `JUDGE_URL` if empty.
+        url: of the server, without `/v1`; that of the environment's `JUDGE_URL` if empty.
     """
-    chat = Chat(model, url, temperature=TEMPERATURE)
-    memory = Memory(parts.settings.data_folder / CALLS)
+    servers = JudgeServers()
+    context = Context(memory=Memory(parts.settings.data_folder / CALLS), ask=servers)
 
     async def ask(prompt: str, schema: Mapping[str, Any], seed: int) -> str:
-        return await chat.ask(prompt, schema, memory, seed=seed)
+        messages = [{"role": "user", "content": prompt}]
+        question = Question(model, messages, schema, seed=seed, temperature=TEMPERATURE, url=url)
+        return await asking.ask(question, context)
 
-    return ask
+    try:
+        yield ask
+    finally:
+        await servers.close()

@@ -83,18 +83,20 @@ def from_model(
     import asyncio
 
     from evals.testsets import generated
+    from evals.testsets.generated import Written
     from retrieval.drawing import drawn
-    from service.case_writers import writer
+    from service import case_writers
 
     chosen = parts.collections.get(wanted.collection)
-    work = generated.propose(
-        drawn(parts.database, chosen, seed=wanted.seed),
-        wanted.count,
-        ask=writer(parts, model, url),
-        model=model,
-        seed=wanted.seed,
-    )
-    written = asyncio.run(work)
+    passages = drawn(parts.database, chosen, seed=wanted.seed)
+
+    async def write() -> Written:
+        async with case_writers.opened(parts, model, url) as ask:
+            return await generated.propose(
+                passages, wanted.count, ask=ask, model=model, seed=wanted.seed
+            )
+
+    written = asyncio.run(write())
     return written.rows, written.left_out
 
 

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
-from service.cli import eval_sets
+from service.cli import eval_sets, judges
 from service.cli.eval_diagnose import diagnose
 from service.cli.eval_labels import labels
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
@@ -77,6 +77,7 @@ app.command("review")(eval_sets.review)
 app.command("leakage", cls=_Deciding)(eval_sets.leakage)
 app.command("diagnose")(diagnose)
 app.command("labels")(labels)
+app.add_typer(judges.app, name="judge")
 
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
@@ -130,7 +131,9 @@ def run(
             note("Not run: add cases, accept a wider limit, or run it anyway with --underpowered")
             raise typer.Exit(UNDERPOWERED)
         with bar(plan.trials) as on_trial:
-            work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
+            work = evaluating.carry_out(
+                parts, plan, resume=resume, on_trial=on_trial, before=before
+            )
             evaluation = asyncio.run(work)
         judgement, stored = evaluating.conclude(
             parts, plan, evaluation, before, folder=_folder(suite)
