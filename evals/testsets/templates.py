@@ -33,10 +33,15 @@ _DANGLING = re.compile(
     r"\A(?:it|its|this|that|these|those|they|their|he|his|she|her|we|our|you|your|i|my|there|here|"
     r"such|some|both|another|other|others|one|however|but|and|or|so|then|thus|also|if|when|while|"
     r"because|since|although|though|for|in|on|at|as|by|to|with|after|before|during|from|not|no|"
-    r"see|figure|table|chapter|section)\b",
+    r"see|figure|table|chapter|section|among|of|like|unlike|despite|under|over|within|between|"
+    r"until)\b",
     re.IGNORECASE,
 )
 """How sentences begin that mean nothing, or something else, without what stands before them."""
+_UNSURE = re.compile(
+    rf"\b(?:which|who|that|whose|{_BE}|this|these|those|such|it|its|their|his|her)\b"
+)
+"""Words of a subject that has a clause of its own, or points at what stands before it."""
 _ARTICLE = re.compile(r"\A(?:The|A|An|All|Each|Every|Most|Many)\b")
 
 
@@ -119,8 +124,8 @@ def _templated(sentence: str, around: str) -> Iterator[Asked]:
         if match is None:
             continue
         found = match.groupdict()
-        if re.search(rf"\b(?:which|who|that|whose|{_BE})\b", found["subject"]):
-            continue  # a clause within the subject: the verb found is not the sentence's own
+        if _UNSURE.search(found["subject"]):
+            continue
         found["subject"] = _inside(found["subject"], around)
         question = phrase(found)
         start, end = match.span("answer")

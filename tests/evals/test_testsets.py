@@ -83,6 +83,8 @@ def test_templates_ask_for_what_a_sentence_states(
         "It was opened in May 1890 by the king.",
         "This is a sentence about nothing in particular.",
         "However, the bridge has 48 arches.",
+        "Among the largest bridges is the one at Arno.",
+        "The reason for this shift is a change of mind.",
         "Is the bridge a crossing for trains?",
         "The bridge",
         "",
