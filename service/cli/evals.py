@@ -122,10 +122,10 @@ def run(
     from service import evaluating
     from service.cli.eval_output import bar, print_evaluation
 
-    chosen = _wanted(read(suite), unreviewed=unreviewed)
+    chosen, folder = _wanted(read(suite), unreviewed=unreviewed), _folder(suite)
     with opened() as parts:
         before = _baseline(parts, chosen, baseline)
-        plan = evaluating.plan(parts, chosen, _folder(suite), before)
+        plan = evaluating.plan(parts, chosen, folder, before)
         if not _announce(parts, plan, resume=resume) and not underpowered:
             asyncio.run(plan.target.close())
             note("Not run: add cases, accept a wider limit, or run it anyway with --underpowered")
@@ -135,9 +135,7 @@ def run(
                 parts, plan, resume=resume, on_trial=on_trial, before=before
             )
             evaluation = asyncio.run(work)
-        judgement, stored = evaluating.conclude(
-            parts, plan, evaluation, before, folder=_folder(suite)
-        )
+        judgement, stored = evaluating.conclude(parts, plan, evaluation, before, folder=folder)
     if json:
         print_json({"evaluation": str(stored), **evaluating.summary(evaluation, judgement)})
     else:
