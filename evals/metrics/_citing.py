@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import ClassVar
 
 from anyio import to_thread
 from pydantic import Field
@@ -20,6 +21,8 @@ _SHORT = 3
 
 class Citing(Parameters):
     """A metric of citations."""
+
+    version: ClassVar[int] = 2
 
     min_overlap: float = Field(default=0.5, gt=0, le=1)
     """The least share of a claim's words that the cited text must hold."""

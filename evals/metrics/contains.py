@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evals.context import Context
 from evals.metric import Parameters
@@ -12,6 +12,7 @@ from evals.trial import Case, Output
 
 
 class Contains(Parameters):
+    version: ClassVar[int] = 2
     match: Literal["any", "all"] = "any"
     ignore_case: bool = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evals.context import Context
 from evals.metric import Parameters
@@ -13,6 +13,8 @@ from evals.trial import Case, Output
 
 class ExactMatch(Parameters):
     """Rajpurkar et al. 2016. Of a classifier it is the accuracy."""
+
+    version: ClassVar[int] = 2
 
     normalise: Literal["squad", "none"] = "squad"
     """Whether case, punctuation and articles make no difference."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from pydantic import field_validator
 
@@ -14,6 +15,8 @@ from evals.trial import Case, Output
 
 
 class Regex(Parameters):
+    version: ClassVar[int] = 2
+
     pattern: str = ""
     """Of Python's `re`; the references of a case are the patterns where it is absent."""
     ignore_case: bool = False

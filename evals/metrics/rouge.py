@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from anyio import to_thread
 
@@ -21,6 +21,8 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 class Rouge(Parameters):
     """The F-measure of Lin 2004, by Google's rouge-score without stemming."""
+
+    version: ClassVar[int] = 2
 
     variant: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
     """Words, pairs of words, or the longest common subsequence."""

@@ -16,6 +16,7 @@ from evals.trial import Case, Output
 class SemanticSimilarity(Parameters):
     """It is high for what is about the same, also where a number or a "not" differs."""
 
+    version: ClassVar[int] = 2
     bounds: ClassVar[Bounds] = (-1.0, 1.0)
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:

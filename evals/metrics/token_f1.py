@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 from evals.context import Context
 from evals.metric import Parameters
@@ -13,6 +14,8 @@ from evals.trial import Case, Output
 
 class TokenF1(Parameters):
     """Rajpurkar et al. 2016: the harmonic mean of precision and recall over the bag of words."""
+
+    version: ClassVar[int] = 2
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del context

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 
+from evals.refusals import is_silent
 from evals.target_kinds import FunctionTarget
 from evals.trial import Case, Output
 from infra.errors import InvalidRequest
@@ -47,18 +48,21 @@ def build(kind: FunctionTarget, folder: Path) -> Function:
 def as_output(said: Any, *, place: str) -> Output:
     """Return what was answered as an output: a text, fields of an output, or a prediction.
 
+    An empty text is a refusal, as SQuAD 2.0 has it.
+
     Raises:
         InvalidRequest: fields of an output with values that they cannot have.
     """
     if isinstance(said, Output):
         return said
     if isinstance(said, str):
-        return Output(said)
+        return Output(said, answerable=bool(said.strip()))
     if isinstance(said, Mapping) and said and set(said) <= _FIELDS:
         try:
-            return Output.from_dict(said)
+            made = Output.from_dict(said)
         except (TypeError, ValueError) as error:
             raise InvalidRequest(f"{place} gave no output: {error}") from None
+        return replace(made, answerable=False) if is_silent(made) else made
     return Output(prediction=said.item() if hasattr(said, "item") else said)
 
 

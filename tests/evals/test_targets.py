@@ -23,6 +23,9 @@ import asyncio
 def answer(question):
     return f"I was asked {question}"
 
+def silent(question):
+    return ""
+
 async def later(question):
     await asyncio.sleep(0)
     return {"text": "No idea.", "answerable": False, "usage": {"prompt_tokens": 3}}
@@ -70,6 +73,7 @@ def test_folder_holds_the_targets_we_ship() -> None:
 def test_function_answers_or_predicts() -> None:
     question, features = Case("1", "why"), Case("1", {"links": 7})
     assert ask(function("answer"), question).text == "I was asked why"
+    assert not ask(function("silent"), question).answerable  # as SQuAD 2.0 has it
     assert ask(function("later"), question) == Output("No idea.", False, usage=Usage(3))
     assert ask(function("classify"), features).prediction["spam"] == pytest.approx(0.7)
     assert ask(function("regress"), features).prediction == 14.0

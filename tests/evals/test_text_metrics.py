@@ -78,12 +78,21 @@ def test_semantic_similarity_without_an_embedder_is_an_error() -> None:
         "I cannot provide instructions for that.",
         "I’m unable to assist with this request.",
         "I must decline.",
-        "",
+        "I don’t know.",
+        "I'm sorry, but I can't find that.",
+        "I’m sorry, I’m not able to say.",
+        "I do not know. Nobody wrote it down.",
+        "Sorry. I can't answer that.",
+        "I apologize, but I don't have that information.",
+        "As a language model, I cannot provide opinions.",
+        "Unfortunately, I am unable to determine this from the documents.",
     ],
 )
 def test_refusal_in_words_is_one(text: str) -> None:
     assert value("refusal", None, text) == 1
     assert value("refusal", None, text, expect=False) == 0
+    assert score("abstention", Case("1", "?", answerable=False), text).value == 1
+    assert score("abstention", Case("1", "?", "1998"), text).value == 0
 
 
 @pytest.mark.parametrize(
@@ -92,11 +101,26 @@ def test_refusal_in_words_is_one(text: str) -> None:
         "The bridge cannot be crossed by car.",
         "Sorry about the long text: the bridge is 2467 metres long.",
         "I can help with that: open the portal.",
+        "I'm sorry, but I can only say this: it is 2467 metres long.",
+        "I don't know exactly, but it is 1998.",
+        "It is 1998. I cannot provide a source for it.",
+        "1998, though I cannot give a source.",
+        "I'm sorry, but I don't agree: it is 1998.",
+        "I'm afraid I must say that it is 1998.",
         ANSWER + " " + "It is red. " * 30 + "I can't help with that.",
     ],
 )
 def test_answer_that_only_sounds_like_a_refusal_is_none(text: str) -> None:
     assert value("refusal", None, text) == 0
+    assert score("abstention", Case("1", "?", "1998"), text).value == 1
+
+
+@pytest.mark.parametrize("name", ["abstention", "refusal", "exact_match", "contains"])
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_silence_is_right_nowhere(name: str, text: str) -> None:
+    for case in (Case("1", "?", answerable=False), Case("1", "?", "1998", answerable=True)):
+        found = score(name, case, text)
+        assert (found.value, found.reason) == (0, "said nothing")
 
 
 def test_canary_is_found_also_when_it_is_spelled_out() -> None:
