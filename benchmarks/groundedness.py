@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from benchmarks.cases import RememberingEmbedder
 from benchmarks.extractive import auroc
 from benchmarks.options import Options
 from benchmarks.table import Row, Spread
-from evals.metrics._citing import overlap
-from evals.support import supported
+from evals.metrics.faithfulness import Faithfulness
+from evals.support import overlap, supported
 from infra.sentences import sentence_spans
 from retrieval.embedders import open_embedder
 
@@ -55,13 +56,15 @@ def run(options: Options) -> list[Row]:
     for name, read in DATASETS.items():
         responses = drawn(list(read(options.data)), QUICK if options.quick else MOST)
         options.say(f"{name}: {len(responses)} responses")
-        floor = measured(responses, lambda each: overlap(each.text, [each.context]))
+        plain = np.array([overlap(each.text, [each.context]) for each in responses])
+        floor = measured(responses, plain)
         for method, support in methods.items():
             started = time.perf_counter()
-            found = measured(responses, support)
+            found = np.array([support(each) for each in responses])
             took = (time.perf_counter() - started) / len(responses) * 1_000
-            note = f"n={len(responses)}, {took:.1f} ms each"
-            rows.append(Row(f"{name}, {method}: AUROC", found, floor, "word overlap", note=note))
+            note = f"n={len(responses)}, {took:.1f} ms each; {told(responses, found)}"
+            area = measured(responses, found)
+            rows.append(Row(f"{name}, {method}: AUROC", area, floor, "word overlap", note=note))
     return rows
 
 
@@ -72,9 +75,18 @@ def weakest(response: Response, embed: Any) -> float:
     return min((each.support for each in found), default=0.0)
 
 
-def measured(responses: Sequence[Response], support: Callable[[Response], float]) -> Spread:
+def told(responses: Sequence[Response], supports: npt.NDArray[np.float64]) -> str:
+    """Return how well the metric's threshold tells the wrong ones: precision and recall."""
+    wrong = np.array([each.is_wrong for each in responses])
+    called = supports < Faithfulness().min_support
+    hits = int((called & wrong).sum())
+    shares = [f"{hits / max(1, int(of.sum())):.2f}" for of in (called, wrong)]
+    return f"below {Faithfulness().min_support:g}: precision {shares[0]}, recall {shares[1]}"
+
+
+def measured(responses: Sequence[Response], supports: npt.NDArray[np.float64]) -> Spread:
     """Return the AUROC and the ends of its 95 % interval, groups being drawn again."""
-    risks = np.array([-support(each) for each in responses])
+    risks = -supports
     wrong = np.array([each.is_wrong for each in responses])
     members: dict[str, list[int]] = defaultdict(list)
     for place, each in enumerate(responses):

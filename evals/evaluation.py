@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
@@ -28,11 +29,23 @@ class MeasuredBy:
     is_measured: bool = False
     is_of_set: bool = False
     """Whether it scores all cases together."""
+    rests_on: Mapping[str, str] = field(default_factory=dict)
+    """Releases of packages, and the embedder, that decide its scores."""
 
     @classmethod
     def of(
-        cls, metric: Metric | SetMetric, *, name: str, parameters: Mapping[str, Any]
+        cls,
+        metric: Metric | SetMetric,
+        *,
+        name: str,
+        parameters: Mapping[str, Any],
+        embedder: Callable[[], str] = str,
     ) -> MeasuredBy:
+        """Describe a metric; `embedder` gives the identity of the one there is, if it counts."""
+        # A metric from outside need not have what `Parameters` has.
+        rests_on = {each: _release(each) for each in getattr(metric, "libraries", ())}
+        if getattr(metric, "embeds", False):
+            rests_on["embedder"] = embedder()
         return cls(
             name,
             metric.version,
@@ -41,6 +54,7 @@ class MeasuredBy:
             metric.higher_is_better,
             metric.is_measured,
             is_of_set(metric),
+            rests_on,
         )
 
     def of_set(self) -> SetMetric:
@@ -58,7 +72,8 @@ class MeasuredBy:
     def identity(self) -> str:
         """What must be the same of two runs whose scores are compared."""
         text = orjson.dumps(self.parameters, option=orjson.OPT_SORT_KEYS).decode()
-        return f"{self.metric} {self.version} {text}"
+        rests_on = "".join(f", {name} {said}" for name, said in sorted(self.rests_on.items()))
+        return f"{self.metric} {self.version} {text}{rests_on}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,11 @@ class Evaluation:
     def failures(self) -> int:
         """Trials without an output."""
         return sum(trial.output is None for trial in self.trials)
+
+    @property
+    def postponed(self) -> int:
+        """Trials with a score that failed for a while."""
+        return sum(trial.output is not None and not trial.is_finished for trial in self.trials)
 
     def members(self, slice_name: str) -> list[Trial]:
         """Return the trials of a slice."""
@@ -152,6 +172,13 @@ class Evaluation:
             if by.is_measured == measured
             for name in names
         ]
+
+
+def _release(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its scores are errors that say so
+        return "absent"
 
 
 def _counted(scores: Sequence[Score]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, records
+from evals import cases, execution, problems, records
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
@@ -39,6 +39,8 @@ class Plan:
     target: Target
     metrics: Mapping[str, Metric | SetMetric]
     described: Described
+    calls: Path | None = None
+    """Where the suite keeps what its judges answered, if it does."""
 
     @property
     def trials(self) -> int:
@@ -58,8 +60,22 @@ class Options:
     """Told of each trial, also of those an earlier run had finished."""
 
 
-def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], cases.Rows]) -> Plan:
+def plan(
+    suite: Suite,
+    *,
+    folder: Path,
+    target: Target,
+    datasets: Callable[[], cases.Rows],
+    embedder: Callable[[], str] = str,
+) -> Plan:
     """Read the cases and build the metrics; nothing is asked of the target.
+
+    Args:
+        suite: what is planned.
+        folder: what its files are relative to.
+        target: what is asked.
+        datasets: gives those of the artifact store.
+        embedder: gives the identity of the embedder that metrics are handed.
 
     Raises:
         NotFound: there is no such file or dataset.
@@ -70,19 +86,24 @@ def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], c
         use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
     }
     _check_directions(suite, metrics)
+    _check_read(metrics)
     by = {
-        use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=use.parameters)
+        use.name: MeasuredBy.of(
+            metrics[use.name], name=use.metric, parameters=use.deciding, embedder=embedder
+        )
         for use in suite.metrics
     }
     described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
-    return Plan(suite, found, target, metrics, described)
+    calls = None if suite.calls is None else folder / suite.calls
+    return Plan(suite, found, target, metrics, described, calls)
 
 
 async def run(plan: Plan, options: Options) -> Evaluation:
     """Carry a plan out.
 
     No failing target or metric is raised; it is counted. A run that is killed is continued by the
-    same call with `resume`, which repeats no finished trial.
+    same call with `resume`, which repeats no finished trial; of one whose judge was out of order it
+    makes the scores that are missing.
 
     Raises:
         Conflict: another process carries the same plan out.
@@ -91,12 +112,14 @@ async def run(plan: Plan, options: Options) -> Evaluation:
     of_cases = {
         name: cast("Metric", each) for name, each in plan.metrics.items() if not is_of_set(each)
     }
-    work = Work(plan.suite, plan.target, of_cases, options.context)
     planned = [(case, repeat) for case in plan.cases.cases for repeat in range(plan.suite.repeats)]
     with Journal(journal_of(plan, options.folder), resume=options.resume) as journal:
-        done = _finished(journal, planned)
+        found = _found(journal, planned)
+        done = {key: trial for key, trial in found.items() if trial.is_finished}
         for trial in done.values():
             options.on_trial(trial)
+        begun = {key: trial for key, trial in found.items() if key not in done}
+        work = Work(plan.suite, plan.target, of_cases, options.context, begun)
 
         def note(trial: Trial) -> None:
             with storage_errors("write the journal of an evaluation"):
@@ -140,8 +163,8 @@ def publish(
 
 
 def finish(plan: Plan, evaluation: Evaluation, folder: Path) -> None:
-    """Remove the journal of a run whose every trial has an output; the others can be resumed."""
-    if not evaluation.failures:
+    """Remove the journal of a run whose every trial is finished; the others can be resumed."""
+    if all(trial.is_finished for trial in evaluation.trials):
         journal_of(plan, folder).unlink(missing_ok=True)
 
 
@@ -151,7 +174,7 @@ def journal_of(plan: Plan, folder: Path) -> Path:
     return folder / f"{plan.suite.name}-{digest[:16]}.jsonl"
 
 
-def _finished(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str, int], Trial]:
+def _found(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str, int], Trial]:
     """Return the trials that have an output; one whose target failed is tried again."""
     found = {}
     for case, repeat in planned:
@@ -170,3 +193,18 @@ def _check_directions(suite: Suite, metrics: Mapping[str, Metric | SetMetric]) -
                 f"Gate {number} of {suite.name!r}: {gate.metric!r} is better when "
                 f"{'larger' if better else 'smaller'}; give a `{wanted}`"
             )
+
+
+def _check_read(metrics: Mapping[str, Metric | SetMetric]) -> None:
+    """See that what metrics read of each other is there. Raises `InvalidRequest`."""
+    for name, metric in metrics.items():
+        for read in getattr(metric, "reads", ()):
+            found = metrics.get(read)
+            if found is None or is_of_set(found):
+                cases = [each for each, other in metrics.items() if not is_of_set(other)]
+                words = problems.unknown("metric of cases", read, cases)
+                raise InvalidRequest(f"Metric {name!r}: {words}")
+            if found.bounds != (0.0, 1.0) or not found.higher_is_better:
+                raise InvalidRequest(
+                    f"Metric {name!r} reads {read!r}, which is not from 0 to 1 with 1 the best"
+                )

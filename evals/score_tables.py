@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evals.scores import STATES
 from evals.statistics.intervals import Floats
 from infra.errors import IncomparableBaseline, InvalidRequest
 
-STATES = ("scored", "unscored", "refused", "error")
-"""What becomes of a score; only `scored` has a value, and none is NaN."""
 Names = npt.NDArray[np.str_]
 
 

@@ -21,6 +21,8 @@ METRICS = "evals.metrics"
 SHIPPED = Path(__file__).parent / "suites"
 ALL = "all"
 """The slice that every case is in."""
+WHERE = frozenset({"url", "key_variable"})
+"""Parameters that say where a judge is asked, which decides no score: its name does."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -71,6 +73,11 @@ class MetricUse(Strict):
     name: Name = ""
     """By which gates and reports know it; the metric's own if absent."""
     parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The parameters that decide scores."""
+        return {name: value for name, value in self.parameters.items() if name not in WHERE}
 
     @model_validator(mode="before")
     @classmethod
@@ -152,6 +159,9 @@ class Suite(Strict):
     """Further attempts where a server failed or was overloaded."""
     deadline_seconds: float | None = Field(default=None, gt=0)
     """For the whole run; what is not done by then can be resumed."""
+    calls: Text | None = None
+    """A folder beside the suite that keeps what judges answered, so that the suite runs again
+    without them; that of the data folder if absent."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -172,12 +182,14 @@ class Suite(Strict):
     @property
     def digest(self) -> str:
         """`sha256:` and the hash of all that decides scores and verdicts."""
-        content = self.model_dump(
-            mode="json",
-            exclude={"description", "concurrency", "deadline_seconds", "retries", "baseline"},
-        )
+        content = self.model_dump(mode="json", exclude=_UNDECIDING)
+        for use, dumped in zip(self.metrics, content["metrics"], strict=True):
+            dumped["parameters"] = use.deciding
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
+_UNDECIDING = {"description", "concurrency", "deadline_seconds", "retries", "baseline", "calls"}
 
 
 def parse(text: str, *, source: str = "the suite") -> Suite:

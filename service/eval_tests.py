@@ -196,11 +196,10 @@ def _baseline(parts: Any, of_suite: str | None, config: pytest.Config) -> Any:
 async def _run_some(parts: Any, plan: Plan, only: set[str]) -> Evaluation:
     """Run the chosen cases, apart from the journal of a whole run, and keep nothing."""
     from evals import run
-    from evals.context import Context
 
     cases = tuple(case for case in plan.cases.cases if case.id in only)
     chosen = replace(plan, cases=replace(plan.cases, cases=cases))
-    context = Context(read_text=parts.documents.read_text)
+    context = evaluating.context_of(parts, plan)
     with tempfile.TemporaryDirectory() as folder:
         try:
             return await run.run(chosen, run.Options(Path(folder), context=context))

@@ -65,23 +65,46 @@ def plan(parts: Components, suite: Suite, folder: Path, before: Stored | None = 
         folder=folder,
         target=open_target(parts, suite, folder),
         datasets=lambda: Datasets(parts.artifacts),
+        embedder=lambda: parts.embedder.identity,
     )
     if before is not None:
         verdicts.require_comparable(found.described, before.evaluation.described)
     return found
 
 
-async def carry_out(
-    parts: Components, plan: Plan, *, resume: bool, on_trial: Callable[[Trial], None]
-) -> Evaluation:
-    """Run a plan and close its target. Raises as `run.run`."""
-    context = Context(
-        memory=Memory(parts.settings.data_folder / CALLS),
+def context_of(parts: Components, plan: Plan, *, is_offline: bool = False) -> Context:
+    """Return what this process can give to metrics.
+
+    Raises:
+        InvalidRequest: nothing may be called, and no answer of a judge is kept that is needed.
+    """
+    folder = plan.calls or parts.settings.data_folder / CALLS
+    memory = Memory(folder, is_offline=is_offline)
+    asking = [name for name, each in plan.metrics.items() if getattr(each, "asks_server", False)]
+    if is_offline and asking and memory.is_empty:
+        raise InvalidRequest(
+            f"Metrics ask a judge ({', '.join(asking)}), and {str(folder)!r} keeps no answer of "
+            "one; run the suite once without --offline"
+        )
+    return Context(
+        memory=memory,
         read_text=parts.documents.read_text,
         embed=lambda texts: parts.embedder.embed(texts, kind="document"),
     )
-    options = Options(journals(parts), resume, context, on_trial)
+
+
+async def carry_out(
+    parts: Components,
+    plan: Plan,
+    *,
+    resume: bool,
+    on_trial: Callable[[Trial], None],
+    is_offline: bool = False,
+) -> Evaluation:
+    """Run a plan and close its target. Raises as `context_of` and `run.run`."""
     try:
+        context = context_of(parts, plan, is_offline=is_offline)
+        options = Options(journals(parts), resume, context, on_trial)
         return await run.run(plan, options)
     finally:
         await plan.target.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import ClassVar
 
 from anyio import to_thread
@@ -13,10 +11,6 @@ from evals.context import Context
 from evals.metric import Parameters
 from evals.trial import Output
 from infra.contracts import Citation
-
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
-_SHORT = 3
-"""Words of fewer letters carry no claim, but for numbers and unspaced scripts."""
 
 
 class Citing(Parameters):
@@ -51,19 +45,3 @@ async def _stands(citation: Citation, output: Output, context: Context) -> bool:
         and passage.text[start - passage.start_char : end - passage.start_char] == citation.text
         for passage in output.passages
     )
-
-
-def overlap(claim: str, evidence: Iterable[str]) -> float:
-    """Return the share of a claim's different words that the evidence holds; 1 if it has none.
-
-    >>> overlap("The bridge is 48 metres long", ["a bridge of 48 metres"])
-    0.75
-    """
-    words = _words(claim)
-    held = {word for text in evidence for word in _words(text)}
-    return len(words & held) / len(words) if words else 1.0
-
-
-def _words(text: str) -> set[str]:
-    found = _WORD.findall(text.casefold())
-    return {word for word in found if len(word) > _SHORT or not word.isascii() or word[0].isdigit()}

@@ -31,6 +31,8 @@ class Ragas(Parameters):
     """A metric of ragas' collection; what its judge cannot judge is an error or refused."""
 
     version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("ragas",)
+    asks_server: ClassVar[bool] = True
 
     needs: ClassVar[tuple[str, ...]] = ()
     """What is handed to it: `user_input`, `response`, `reference`, `retrieved_contexts`."""

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from evals.context import Context
-from evals.metric import Parameters
+from typing import Any
+
 from evals.metrics._answers import label
-from evals.metrics._predictions import missing
-from evals.scores import Score
-from evals.trial import Case, Output
+from evals.metrics._predictions import OfPredictions
+from evals.trial import Case
 
 
-class Accuracy(Parameters):
+class Accuracy(OfPredictions):
     """Of classifiers; texts are compared by `exact_match`."""
 
-    async def score(self, case: Case, output: Output, context: Context) -> Score:
-        del context
-        known = missing(case, output)
-        if known is not None:
-            return known
-        return Score.of(str(label(output.prediction)) in case.references)
+    def measure(self, case: Case, prediction: Any) -> float:
+        return str(label(prediction)) in case.references
 
 
 build = Accuracy.model_validate

@@ -21,6 +21,7 @@ class Chrf(Parameters):
     """
 
     version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     word_order: Literal[0, 2] = 0
     """2 counts sequences of up to two words too: chrF++."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from evals.context import Context
 from evals.metrics._answers import said
-from evals.metrics._citing import Citing, holding, overlap
+from evals.metrics._citing import Citing, holding
 from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
+from evals.support import overlap
 from evals.trial import Case, Output
 from infra.sentences import sentence_spans
 

@@ -27,6 +27,10 @@ class Faithfulness(Parameters):
     embed: bool = False
     """Whether meaning is looked at too; `benchmarks groundedness` found words alone as good."""
 
+    @property
+    def embeds(self) -> bool:
+        return self.embed
+
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del case
         if is_refusal(output) or is_silent(output):

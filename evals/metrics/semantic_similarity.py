@@ -19,6 +19,10 @@ class SemanticSimilarity(Parameters):
     version: ClassVar[int] = 2
     bounds: ClassVar[Bounds] = (-1.0, 1.0)
 
+    @property
+    def embeds(self) -> bool:
+        return True
+
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         known = settled(case, output)
         if known is not None:

@@ -76,6 +76,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
+    ] = False,
     html: Html = None,
     junit: Junit = None,
     markdown: Markdown = None,
@@ -98,7 +101,9 @@ def run(
         plan = evaluating.plan(parts, chosen, _folder(suite), before)
         _announce(parts, plan, resume=resume)
         with bar(plan.trials) as on_trial:
-            work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
+            work = evaluating.carry_out(
+                parts, plan, resume=resume, on_trial=on_trial, is_offline=offline
+            )
             evaluation = asyncio.run(work)
         judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
     if json:
@@ -111,6 +116,8 @@ def run(
             note(f"To compare later runs with this one: {alias}")
     if evaluation.failures:
         note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    if evaluation.postponed:
+        note(f"{evaluation.postponed} trials lack a score; --resume makes it up later")
     files = {"html": html, "junit": junit, "markdown": markdown}
     write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES)
     raise typer.Exit(judgement.exit_code)

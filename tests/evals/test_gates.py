@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from evals.declared import Gate
 from evals.gates import Claim, Decision, Verdict, check
 from evals.planning import needed_cases, require_enough
-from evals.score_tables import STATES, ScoreTable
+from evals.score_tables import ScoreTable
+from evals.scores import STATES
 from infra.errors import IncomparableBaseline, InvalidConfiguration, InvalidRequest
 from score_rows import graded, passes, table
 

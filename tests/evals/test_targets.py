@@ -37,6 +37,9 @@ def regress(features):
     import numpy
     return numpy.float64(features["links"]) * 2
 
+def decide(features):
+    return "spam" if features["links"] > 4 else ""
+
 def wrong(question):
     return {"text": "x", "usage": 3}
 """
@@ -80,6 +83,11 @@ def test_function_answers_or_predicts() -> None:
     assert type(ask(function("regress"), features).prediction) is float
 
 
+def test_label_that_is_a_text_is_a_prediction_and_no_answer() -> None:
+    assert ask(function("decide"), Case("1", {"links": 7})) == Output(prediction="spam")
+    assert ask(function("decide"), Case("1", {"links": 0})) == Output(prediction="")
+
+
 def test_function_that_gives_no_output_or_is_not_there_is_named() -> None:
     with pytest.raises(InvalidRequest, match=r"candidate_functions\.wrong gave no output"):
         ask(function("wrong"), Case("1", "why"))
@@ -103,6 +111,9 @@ def test_recorded_outputs_are_given_back_by_id(tmp_path: Path) -> None:
         ask(chosen, Case("b", "?"), tmp_path)
     path.write_text('{"id": "a"}\n{"id": "a"}\n')
     with pytest.raises(InvalidRequest, match="line 2"):
+        ask(chosen, Case("a", "?"), tmp_path)
+    path.write_text('{"id": "a", "txet": "Yes."}\n')
+    with pytest.raises(InvalidRequest, match="line 1 gave no output: .*txet"):
         ask(chosen, Case("a", "?"), tmp_path)
     path.unlink()
     with pytest.raises(NotFound, match="file of outputs"):

@@ -15,6 +15,7 @@ from evals.context import Context
 from evals.metric import Metric, open_metric
 from evals.scores import Score
 from evals.trial import Case, Output
+from infra.contracts import Passage
 
 ANSWER = "The Forth Bridge, opened in 1890, is 2467 metres long."
 NEAR = "Opened in 1890, the bridge over the Forth is 2467 metres long."
@@ -47,6 +48,21 @@ def test_rouge_finds_words_of_every_script() -> None:
         assert value("rouge", text, FAR) == 0
 
 
+@pytest.mark.parametrize("name", ["token_f1", "rouge"])
+@pytest.mark.parametrize(
+    ("right", "near", "far"),
+    [
+        ("福斯桥全长2467米。", "福斯桥长2467米", "海獭睡在水面上"),
+        ("สะพานยาว 2467 เมตร", "สะพานนี้ยาวมาก", "XYZ"),
+    ],
+)
+def test_shared_characters_count_where_no_spaces_are_written(
+    name: str, right: str, near: str, far: str
+) -> None:
+    assert value(name, right, far) < value(name, right, near) < value(name, right, right) == 1
+    assert value(name, right, near) > 0.5
+
+
 @pytest.mark.parametrize("word_order", [0, 2])
 def test_chrf_is_sacrebleus_over_a_hundred(word_order: int) -> None:
     theirs = CHRF(word_order=word_order).sentence_score(ANSWER, [NEAR, FAR]).score / 100
@@ -69,6 +85,29 @@ def test_semantic_similarity_is_the_cosine_with_the_nearest_reference() -> None:
 
 def test_semantic_similarity_without_an_embedder_is_an_error() -> None:
     assert score("semantic_similarity", Case("1", "?", NEAR), ANSWER).state == "error"
+
+
+def test_context_relevance_is_the_share_of_sentences_near_the_question() -> None:
+    def near(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        about = [1.0 if "bridge" in text.lower() else 0.0 for text in texts]
+        return np.array([(each, 1 - each) for each in about], dtype=np.float32)
+
+    def relevance(*texts: str, embed: Any = near, question: str = "Which bridge?") -> Score:
+        passages = tuple(
+            Passage(n, "f", 1, "c", "file:///a.md", "", 0, len(each), each, 0.9)
+            for n, each in enumerate(texts)
+        )
+        metric = cast("Metric", open_metric("context_relevance", {}))
+        output = Output("It is long.", passages=passages)
+        return asyncio.run(metric.score(Case("1", question), output, Context(embed=embed)))
+
+    mixed = "The bridge is long. Otters sleep. Otters eat."
+    assert relevance(mixed).value == pytest.approx(1 / 3)
+    assert relevance(mixed, "A bridge. Otters sleep.").value == pytest.approx(
+        2 / 4
+    )  # twice is once
+    assert relevance().state == relevance(mixed, question=" ").state == "unscored"
+    assert relevance(mixed, embed=None).state == "error"
 
 
 @pytest.mark.parametrize(
