@@ -16,6 +16,8 @@ from infra.plugins import require
 
 LONGEST_SECONDS = 2.0
 """For all patterns of a case; most take microseconds, some more years than there are."""
+LONGEST_PATTERN = 1_000
+"""Characters; compiling takes time that grows with their square, and cannot be stopped."""
 
 
 class Regex(Parameters):
@@ -30,11 +32,9 @@ class Regex(Parameters):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        library = _library()
-        try:
-            library.compile(value)
-        except library.error as error:
-            raise ValueError(_malformed(value, error)) from None
+        wrong = _wrong(value)
+        if wrong:
+            raise ValueError(wrong)
         return value
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
@@ -49,12 +49,13 @@ class Regex(Parameters):
     def _search(self, patterns: tuple[str, ...], answer: str) -> Score:
         library = _library()
         flags = library.IGNORECASE if self.ignore_case else 0
+        seconds = LONGEST_SECONDS / len(patterns)
         for each in patterns:
+            wrong = _wrong(each)
+            if wrong:
+                return Score.error(wrong)
             try:
-                seconds = LONGEST_SECONDS / len(patterns)
                 found = library.search(each, answer, flags, timeout=seconds, concurrent=True)
-            except library.error as error:
-                return Score.error(_malformed(each, error))
             except TimeoutError:
                 return Score.error(
                     f"{each!r:.80} was not done with {len(answer):,} characters in {seconds:g} s; "
@@ -70,8 +71,16 @@ def _library() -> Any:
     return require("regex", extra="evals")
 
 
-def _malformed(pattern: str, error: Exception) -> str:
-    return f"{pattern!r:.80} is no regular expression: {error}"
+def _wrong(pattern: str) -> str:
+    """Return why a pattern cannot be searched for, or nothing."""
+    if len(pattern) > LONGEST_PATTERN:
+        return f"a pattern has {len(pattern):,} characters; it may have {LONGEST_PATTERN:,}"
+    library = _library()
+    try:
+        library.compile(pattern)
+    except library.error as error:
+        return f"{pattern!r:.80} is no regular expression: {error}"
+    return ""
 
 
 build = Regex.model_validate

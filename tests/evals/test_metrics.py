@@ -103,8 +103,10 @@ def test_pattern_that_is_none_is_named() -> None:
     found = score("regex", Case("1", "?", "(unclosed"), Output("x"))
     assert found.state == "error"
     assert "'(unclosed' is no regular expression" in found.reason
-    with pytest.raises(InvalidRequest, match="no regular expression"):
-        open_metric("regex", {"pattern": "(unclosed"})
+    assert "may have 1,000" in score("regex", Case("1", "?", "a" * 5_000), Output("x")).reason
+    for wrong, words in (("(unclosed", "no regular expression"), ("a" * 5_000, "may have 1,000")):
+        with pytest.raises(InvalidRequest, match=words):
+            open_metric("regex", {"pattern": wrong})
 
 
 def test_tokens_cost_and_latency_are_what_the_output_says() -> None:
