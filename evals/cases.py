@@ -80,7 +80,7 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
         if not path.is_file():
             near = [str(each) for each in islice(path.parent.glob("*"), 200)]
             raise NotFound("file of cases", str(path), among=near)
-        rows, source, artifact = _of_file(path), path.name, None
+        rows, source, artifact = rows_of(path), path.name, None
     built = _build(islice(rows, chosen.limit), chosen.fields, suite.slices)
     if not built:
         raise InvalidRequest(f"{source!r} has no rows; a suite needs cases")
@@ -88,7 +88,12 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
     return Cases(tuple(built), source, artifact)
 
 
-def _of_file(path: Path) -> Iterator[Row]:
+def rows_of(path: Path) -> Iterator[Row]:
+    """Yield the rows of a table, each with where it stands.
+
+    Raises:
+        InvalidRequest: the file is no table, or a line of it is damaged; names the line.
+    """
     form = files.format_of(path.name)
     file = DataFile.at(path, path.name)
     if form is None:

@@ -1,4 +1,4 @@
-"""A gate as a suite declares it: what is promised of a metric, and how sure one must be."""
+"""A gate on one slice as the statistics want it: with what its metric says of itself filled in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Literal
 from infra.errors import InvalidConfiguration
 
 Kind = Literal["non_inferior", "superior", "floor", "ceiling"]
+ALPHA = 0.05
+MOST = 0.999
+"""Of alpha and power: nothing is ever sure."""
+FALSE_DISCOVERIES = 0.10
+"""Share of the findings on gates that only warn that may be false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +29,9 @@ class Gate:
     limit: float
     """`non_inferior`: the margin, by how much the candidate may be worse; `superior`: by how much
     it must be better, 0 or more; `floor`, `ceiling`: what the mean must be above, or below."""
-    alpha: float = 0.05
-    """The chance of a pass that is not deserved, and of a fail that is not."""
+    alpha: float = ALPHA
+    """The chance of a pass that is not deserved, and of a fail that is not; of a gate that warns,
+    the share of such findings that are not."""
     power: float = 0.8
     """The chance of a pass that is deserved, for which cases are planned."""
     primary: bool = True
@@ -37,6 +43,8 @@ class Gate:
     """For comparisons; a floor or ceiling says it itself."""
     bounds: tuple[float, float] | None = (0.0, 1.0)
     """Between which every score must be; None where there are none, as for latencies."""
+    is_pass_or_fail: bool = False
+    """Whether every score is 0 or 1."""
     coverage: float = 0.98
     """The share of what was planned that must be scored."""
     sd: float | None = None
@@ -53,9 +61,11 @@ class Gate:
     """How often the verdict may be read in all, reruns included; alpha is divided by it."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "power", "coverage"):
-            if not 0 < getattr(self, name) <= (1 if name == "coverage" else 0.999):
+        for name in ("alpha", "power"):
+            if not 0 < getattr(self, name) <= MOST:
                 raise self._wrong(name, "a share of 1")
+        if not 0 <= self.coverage <= 1:
+            raise self._wrong("coverage", "a share of 1")
         for name in ("sd", "discordance", "correlation"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -82,6 +92,11 @@ class Gate:
     @property
     def decides(self) -> bool:
         return self.primary or self.protected
+
+    @property
+    def level(self) -> float:
+        """That p-values of one look are compared with."""
+        return self.alpha / self.looks
 
     @property
     def upwards(self) -> bool:

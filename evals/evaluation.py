@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from evals import scoring
 from evals.metric import Metric, SetMetric, is_of_set, open_metric
 from evals.scores import Counts, Score
 from evals.suite import ALL, Suite
@@ -29,6 +30,8 @@ class MeasuredBy:
     is_measured: bool = False
     is_of_set: bool = False
     """Whether it scores all cases together."""
+    is_pass_or_fail: bool = False
+    """Whether it says of itself that every score is 0 or 1."""
     rests_on: Mapping[str, str] = field(default_factory=dict)
     """Releases of packages, and the embedder, that decide its scores."""
 
@@ -54,6 +57,7 @@ class MeasuredBy:
             metric.higher_is_better,
             metric.is_measured,
             is_of_set(metric),
+            metric.is_pass_or_fail,
             rests_on,
         )
 
@@ -124,12 +128,13 @@ class Evaluation:
         return [trial for trial in self.trials if slice_name in trial.case.slices]
 
     def scores(self, metric: str, slice_name: str = ALL) -> list[Score]:
-        """Return the score of each trial; of a metric of the set, whether it takes part."""
-        if self.described.metrics[metric].is_of_set:
-            return [
-                Score.error(trial.failure) if trial.output is None else Score.of(0.0)
-                for trial in self.members(slice_name)
-            ]
+        """Return the score of each trial; of a metric of the set, a 0 or why it has no part."""
+        by = self.described.metrics[metric]
+        if by.is_of_set:
+            built, members = by.of_set(), self.members(slice_name)
+            whole = scoring.of_set(built, members)
+            own = [scoring.membership(built, trial) for trial in members]
+            return [whole if one.value is not None and whole.value is None else one for one in own]
         return [trial.scores[metric] for trial in self.members(slice_name)]
 
     def mean(self, metric: str, slice_name: str = ALL) -> float | None:
@@ -139,13 +144,7 @@ class Evaluation:
         """
         by = self.described.metrics[metric]
         if by.is_of_set:
-            return (
-                by.of_set()
-                .score_set(
-                    [trial for trial in self.members(slice_name) if trial.output is not None]
-                )
-                .value
-            )
+            return scoring.of_set(by.of_set(), self.members(slice_name)).value
         by_case: dict[str, list[float]] = {}
         for trial in self.members(slice_name):
             value = trial.scores[metric].value

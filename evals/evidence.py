@@ -43,9 +43,10 @@ def weigh(
 ) -> tuple[Method, Evidence] | None:
     """Return how a sample is judged, and the result; None if nothing can be said of it.
 
-    Passes and failures of cases that stand alone are counted. Everything else is a mean over
-    clusters, drawn again; where fewer than `MIN_VARYING` of them differ from the others, that
-    would take what was not seen for impossible, so bets are made, which need the bounds.
+    Where the metric says that it passes or fails, cases that stand alone are counted. Everything
+    else is a mean over clusters, drawn again; where fewer than `MIN_VARYING` of them differ from
+    the others, that would take what was not seen for impossible, so bets are made, which need the
+    bounds.
 
     Args:
         sample: at least one case.
@@ -69,7 +70,7 @@ def weigh(
         if sample.arrived is None or bounds is None:
             raise InvalidRequest("Reading at any time needs the metric's bounds and arrival times")
         return "bets", _bets(sample, bounds, np.lexsort((sample.clusters, sample.arrived)))
-    if sample.passes_or_fails and sample.outcomes is not None:
+    if sample.can_be_counted:
         if not pairs:
             return "rate", Rate(int(np.rint(sample.values).sum()), sample.values.size)
         changes = np.rint(sample.values)

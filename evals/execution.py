@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-import orjson
-
 from evals.context import Context
 from evals.metric import Metric
 from evals.scores import Score
+from evals.scoring import checked, is_writable, words
 from evals.suite import Suite
 from evals.target import Target
 from evals.trial import Case, Output, Trial
@@ -24,7 +23,6 @@ from infra.errors import (
     MissingDependency,
     NotReady,
     Overloaded,
-    RagstoneError,
     RateLimited,
     SourceFailed,
     StorageFailed,
@@ -164,18 +162,18 @@ async def _ask(work: Work, case: Case, seed: int) -> _Asked:
             async with asyncio.timeout(work.suite.timeout_seconds):
                 output = await work.target(case, seed=seed)
             took = work.clock() - started
-            if not _is_writable(output):
+            if not is_writable(output):
                 failure = "the target failed: its output is not JSON, or not text"
                 return _Asked(None, attempt, failure)
             return _Asked(replace(output, latency_seconds=took), attempt)
         except RETRIED as error:
             if attempt > work.suite.retries or isinstance(error, BudgetExceeded):
-                words = _words(error, work.suite.timeout_seconds)
-                failure = f"the target is out of order: {words}"
+                reason = words(error, work.suite.timeout_seconds)
+                failure = f"the target is out of order: {reason}"
                 return _Asked(None, attempt, failure, is_out_of_order=True)
             await work.sleep(_pause(error, attempt))
         except Exception as error:  # noqa: BLE001  any target may fail in any way; the run goes on
-            return _Asked(None, attempt, f"the target failed: {_words(error)}")
+            return _Asked(None, attempt, f"the target failed: {words(error)}")
 
 
 def _pause(error: BaseException, attempt: int) -> float:
@@ -203,32 +201,6 @@ async def _score(
         async with asyncio.timeout(work.suite.timeout_seconds):
             score: object = await metric.score(case, output, context)
     except Exception as error:  # noqa: BLE001  a metric's failure is a score like any other
-        words = _words(error, work.suite.timeout_seconds)
-        return Score.error(words, is_temporary=isinstance(error, TEMPORARY))
-    if not isinstance(score, Score):
-        return Score.error(f"the metric returned {score!r:.80}, which is no Score")
-    if not _is_writable(score):
-        return Score.error("the metric returned a reason or details that are not JSON")
-    low, high = metric.bounds
-    if score.value is not None and (
-        (low is not None and score.value < low) or (high is not None and score.value > high)
-    ):
-        return Score.error(f"the metric returned {score.value!r}, outside its bounds {low}, {high}")
-    return score
-
-
-def _is_writable(found: Output | Score) -> bool:
-    """Whether it can be kept: half a surrogate pair, for one, cannot."""
-    try:
-        orjson.dumps(found.as_dict(), default=str)
-    except TypeError:
-        return False
-    return True
-
-
-def _words(error: BaseException, timeout_seconds: float | None = None) -> str:
-    if isinstance(error, RagstoneError):
-        return error.message
-    if type(error) is TimeoutError and timeout_seconds is not None:
-        return f"nothing came within {timeout_seconds:g} s"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = words(error, work.suite.timeout_seconds)
+        return Score.error(reason, is_temporary=isinstance(error, TEMPORARY))
+    return checked(score, metric)

@@ -21,8 +21,6 @@ from infra.errors import InvalidRequest
 
 _DRAWS = 20_000_000
 _FEWEST_RESAMPLES = 1_999
-FALSE_DISCOVERIES = 0.10
-"""Share of the findings on secondary gates that may be false."""
 
 
 class Verdict(StrEnum):
@@ -115,19 +113,19 @@ class _Finding:
 
 
 def check(
-    claims: Sequence[Claim], *, resamples: int = 9_999, seed: int = 0, q: float = FALSE_DISCOVERIES
+    claims: Sequence[Claim], *, resamples: int = 9_999, seed: int = 0
 ) -> tuple[Decision, ...]:
     """Return a decision for each claim, in their order.
 
     P-values of gates that decide (primary, or on a protected slice) are adjusted by Holm, so that
     each of the verdicts 'pass' and 'fail' is given wrongly anywhere with probability alpha at
-    most; those of all others by Benjamini and Hochberg. A gate that could not be judged counts.
+    most; those of all others by Benjamini and Hochberg, each held against its own alpha. A gate
+    that could not be judged counts.
 
     Args:
         claims: all gates of a suite, checked once.
         resamples: of each bootstrap and permutation.
         seed: of all draws; the same scores and seed give the same decisions, in any order of rows.
-        q: the share of the findings on secondary gates that may be false.
 
     Raises:
         IncomparableBaseline: a baseline is of another version, or of other cases.
@@ -144,7 +142,7 @@ def check(
     return tuple(
         _decide(
             finding,
-            alpha=_level(finding.claim.gate, q),
+            alpha=finding.claim.gate.level,
             tests=tests if finding.claim.gate.decides else 1,
             adjusted=(float(met[i]), float(missed[i])),
             flips=(resamples, seed),
@@ -156,10 +154,6 @@ def check(
 def _affordable(resamples: int, sample: Sample) -> int:
     """Return fewer resamples where there are many cases, of which each then says more."""
     return min(resamples, max(_FEWEST_RESAMPLES, _DRAWS // sample.values.size))
-
-
-def _level(gate: Gate, q: float) -> float:
-    return gate.alpha / gate.looks if gate.decides else q
 
 
 def _find(claim: Claim, resamples: int, seed: int) -> _Finding:

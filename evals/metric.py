@@ -28,6 +28,8 @@ class Metric(Protocol):
     higher_is_better: ClassVar[bool]
     is_measured: ClassVar[bool]
     """True if two runs differ by nature, as times do; such scores are kept apart."""
+    is_pass_or_fail: ClassVar[bool]
+    """True if every score is 0 or 1; passes are counted exactly, and not taken for a mean."""
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         """Return a score; where the metric does not apply, `Score.unscored` with the reason.
@@ -40,16 +42,24 @@ class Metric(Protocol):
 class SetMetric(Protocol):
     """Scores all outputs together, where a mean over cases is not what is meant, as of F1.
 
-    It has `score_set` in place of `score`, and is else like a metric.
+    It has `takes_part` and `score_set` in place of `score`, and is else like a metric.
     """
 
     version: ClassVar[int]
     bounds: ClassVar[Bounds]
     higher_is_better: ClassVar[bool]
     is_measured: ClassVar[bool]
+    is_pass_or_fail: ClassVar[bool]
+
+    def takes_part(self, trial: Trial) -> bool:
+        """Whether a trial that has an output counts; one that does not is unscored."""
+        ...
 
     def score_set(self, trials: Sequence[Trial]) -> Score:
-        """Return one score of trials that have an output; in any order, of any part of the set."""
+        """Return one score of trials that take part; in any order, of any part of the set.
+
+        What it raises becomes `Score.error`.
+        """
         ...
 
 
@@ -65,6 +75,7 @@ class Parameters(BaseModel):
     bounds: ClassVar[Bounds] = (0.0, 1.0)
     higher_is_better: ClassVar[bool] = True
     is_measured: ClassVar[bool] = False
+    is_pass_or_fail: ClassVar[bool] = False
     asks_server: ClassVar[bool] = False
     """Whether it asks one, as judges are; every such call goes through the memory."""
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -91,7 +102,7 @@ def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") ->
 
     Raises:
         InvalidRequest: a parameter is unknown or has a wrong value.
-        InvalidConfiguration: there is no such metric, or it has no `score`.
+        InvalidConfiguration: there is no such metric, or a method of it is missing.
     """
     try:
         built = load(PACKAGE, name)(parameters)
@@ -102,6 +113,11 @@ def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") ->
         raise InvalidRequest(f"Metric {label or name!r}: {words}") from None
     if not (callable(getattr(built, "score", None)) or is_of_set(built)):
         raise InvalidConfiguration(f"The plug-in {name!r} in {PACKAGE} is no metric: no `score`")
+    if is_of_set(built) and not callable(getattr(built, "takes_part", None)):
+        raise InvalidConfiguration(
+            f"The plug-in {name!r} in {PACKAGE} scores sets, and has no `takes_part`, which says "
+            "which trials count"
+        )
     return cast("Metric", built)
 
 

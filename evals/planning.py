@@ -6,7 +6,10 @@ import math
 
 from evals.declared import Gate
 from evals.statistics.power import needed, needed_without_fault
-from infra.errors import InvalidConfiguration
+
+FEW_CHANGE, MORE_CHANGE = 0.10, 0.20
+"""Shares of passes and failures that change between two versions alike; where a gate declares none
+from its history, cases are planned by the first."""
 
 
 def needed_cases(
@@ -18,7 +21,8 @@ def needed_cases(
 
     Args:
         gate: what it declares of its history (`sd`, `discordance`, `expected`) comes first.
-        sd: the standard deviation seen, where the gate declares none.
+        sd: the standard deviation seen, where the gate declares none. If nothing was seen either,
+            one in ten is thought to change where cases pass or fail beside a baseline.
         design: the design effect of clusters.
         alpha: in place of the gate's, where it shares it with other gates.
 
@@ -26,7 +30,7 @@ def needed_cases(
         None where there is neither a spread nor a bound to reckon with, or where what is expected
         does not meet the threshold, so that no number of cases is enough.
     """
-    level = alpha if alpha is not None else gate.alpha / gate.looks
+    level = alpha if alpha is not None else gate.level
     fewest, room = None, _room(gate)
     if room is not None and not gate.anytime:
         fewest = needed_without_fault(rate=room, alpha=level)
@@ -37,22 +41,6 @@ def needed_cases(
         return None
     count = needed(distance=distance, sd=spread, alpha=level, power=gate.power, design=design)
     return max(count, fewest or 0)
-
-
-def require_enough(
-    gate: Gate, cases: int, *, design: float = 1.0, alpha: float | None = None
-) -> None:
-    """Refuse a run that has too few cases for what its gate declares.
-
-    Raises:
-        InvalidConfiguration: how many there are, and how many it takes.
-    """
-    count = needed_cases(gate, design=design, alpha=alpha)
-    if count is not None and cases < count:
-        raise InvalidConfiguration(
-            f"Gate {gate.name!r} is underpowered: it needs {count:,} cases, the suite has "
-            f"{cases:,}; add cases, or accept a wider margin"
-        )
 
 
 def _room(gate: Gate) -> float | None:
@@ -71,6 +59,8 @@ def _spread(gate: Gate, sd: float | None) -> float | None:
         return gate.sd
     if gate.discordance is not None:
         return math.sqrt(gate.discordance)
+    if sd is None and gate.is_pass_or_fail and gate.kind == "non_inferior":
+        return math.sqrt(FEW_CHANGE)
     return sd
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evals import scoring
 from evals.metric import SetMetric
-from evals.scores import Score, State
+from evals.scores import State
 from evals.trial import Trial
 
 GROUPS = 100
@@ -27,30 +29,38 @@ class Row:
 def pseudo_values(metric: SetMetric, trials: Sequence[Trial]) -> list[Row]:
     """Return a row for each trial, whose mean is the metric of the set, freed of its bias.
 
-    Of `g` groups, that of a group is `g` times the metric of all trials less `g - 1` times that of
-    all others (Quenouille 1956, Tukey 1958; Kott 2001 for groups). Their mean over groups behaves
-    like a mean over cases, so that what is known of means holds for F1 or an area under a curve as
-    well; it does not for a median or another statistic that jumps. Cases of one cluster are in one
-    group, and a group is the same in every run over the same cases.
+    With `h = n / m`, where `m` of the `n` trials that take part are in a group, the group's is `h`
+    times the metric of all of them less `h - 1` times that of all others: the delete-m_j jackknife
+    (Busing, Meijer & van der Leeden, Statistics and Computing 1999), which is Tukey's (1958) where
+    groups are of one size. Each of a group's trials has it, so a larger group weighs more, and the
+    mean over trials behaves like a mean over cases: what is known of means holds for F1 or an area
+    under a curve as well. It does not for a median or another statistic that jumps. Cases of one
+    cluster are in one group, and a group is the same in every run over the same cases.
     """
     groups = _groups(trials)
-    answered = [trial for trial in trials if trial.output is not None]
-    whole = metric.score_set(answered) if answered else Score.error("no trial has an output")
+    states = [scoring.membership(metric, trial) for trial in trials]
+    counted = [
+        trial for trial, score in zip(trials, states, strict=True) if score.state == "scored"
+    ]
+    sizes = Counter(groups[trial.case.cluster] for trial in counted)
+    whole = scoring.of_counted(metric, counted)
     values: dict[str, float] = {}
-    if whole.value is not None:
-        for group in sorted(set(groups.values())):
-            others = [trial for trial in answered if groups[trial.case.cluster] != group]
-            left = metric.score_set(others) if others else Score.unscored("there is one group")
-            if left.value is not None:
-                count = len(set(groups.values()))
-                values[group] = count * whole.value - (count - 1) * left.value
-    return [_row(trial, groups[trial.case.cluster], values) for trial in trials]
+    for group in sorted(sizes) if whole.value is not None and len(sizes) > 1 else ():
+        others = [trial for trial in counted if groups[trial.case.cluster] != group]
+        left = scoring.of_counted(metric, others)
+        if left.value is not None and whole.value is not None:
+            share = len(counted) / sizes[group]
+            values[group] = share * whole.value - (share - 1) * left.value
+    return [
+        _row(trial, groups[trial.case.cluster], score.state, values=values)
+        for trial, score in zip(trials, states, strict=True)
+    ]
 
 
-def _row(trial: Trial, group: str, values: dict[str, float]) -> Row:
-    if trial.output is None or group not in values:
-        return Row(trial.case.id, 0.0, "error", group)
-    return Row(trial.case.id, values[group], "scored", group)
+def _row(trial: Trial, group: str, state: State, *, values: dict[str, float]) -> Row:
+    if state == "scored" and group in values:
+        return Row(trial.case.id, values[group], "scored", group)
+    return Row(trial.case.id, 0.0, "error" if state == "scored" else state, group)
 
 
 def _groups(trials: Sequence[Trial]) -> dict[str, str]:

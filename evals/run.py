@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, problems, records
+from evals import cases, execution, problems, records, suite_gates
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
@@ -85,7 +85,6 @@ def plan(
     metrics = {
         use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
     }
-    _check_directions(suite, metrics)
     _check_read(metrics)
     by = {
         use.name: MeasuredBy.of(
@@ -93,6 +92,7 @@ def plan(
         )
         for use in suite.metrics
     }
+    suite_gates.require_sound(suite, by)
     described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
     calls = None if suite.calls is None else folder / suite.calls
     return Plan(suite, found, target, metrics, described, calls)
@@ -182,17 +182,6 @@ def _found(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str,
         if row is not None and row["output"] is not None:
             found[case.id, repeat] = records.restore(case, row)
     return found
-
-
-def _check_directions(suite: Suite, metrics: Mapping[str, Metric | SetMetric]) -> None:
-    for number, gate in enumerate(suite.gates, 1):
-        better = metrics[gate.metric].higher_is_better
-        if (gate.floor is not None and not better) or (gate.ceiling is not None and better):
-            wanted = "ceiling" if gate.ceiling is None else "floor"
-            raise InvalidRequest(
-                f"Gate {number} of {suite.name!r}: {gate.metric!r} is better when "
-                f"{'larger' if better else 'smaller'}; give a `{wanted}`"
-            )
 
 
 def _check_read(metrics: Mapping[str, Metric | SetMetric]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,7 @@ class ScoreTable:
     values: npt.ArrayLike
     """Shape (n,); what stands where nothing was scored is not looked at."""
     states: npt.ArrayLike
-    """One of `STATES` each, shape (n,)."""
+    """One of `scores.STATES` each, shape (n,)."""
     clusters: npt.ArrayLike | None = None
     """Ids of what cases share (a question, a document), shape (n,); None: each stands alone."""
     arrived: npt.ArrayLike | None = None
@@ -33,21 +32,8 @@ class ScoreTable:
     """Version of the dataset."""
     metric: str = ""
     """Name and version of the metric, and of its judge."""
-
-    def only(self, cases: Collection[str]) -> ScoreTable:
-        """Return the rows of some cases: a slice."""
-        kept = np.isin(
-            np.asarray(self.cases, dtype=np.str_), np.asarray(list(cases), dtype=np.str_)
-        )
-        parts = [
-            None if column is None else np.asarray(column)[kept]
-            for column in (self.cases, self.values, self.states, self.clusters, self.arrived)
-        ]
-        ids, values, states, clusters, arrived = parts
-        assert ids is not None
-        assert values is not None
-        assert states is not None
-        return ScoreTable(ids, values, states, clusters, arrived, self.dataset, self.metric)
+    is_pass_or_fail: bool = False
+    """Whether the metric says that every score is 0 or 1; what was seen says nothing of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,15 +51,16 @@ class Sample:
     """Share of what was planned, cases and repeats, that was scored; in both runs, if two."""
     repeats: int
     """The most that a case has."""
-    outcomes: tuple[Floats, Floats] | None
+    outcomes: tuple[Floats, Floats]
     """Baseline's and candidate's scores, shape (n,) each; of one run, the two are the same."""
+    is_pass_or_fail: bool
+    """As the table says."""
 
     @property
-    def passes_or_fails(self) -> bool:
-        """Whether each case stands alone, was run once, and every score is 0 or 1."""
+    def can_be_counted(self) -> bool:
+        """Whether each case stands alone, was run once, and passes or fails."""
         alone = self.repeats == 1 and np.unique(self.clusters).size == self.clusters.size
-        scores = self.outcomes or ()
-        return alone and all(bool(np.isin(part, (0.0, 1.0)).all()) for part in scores)
+        return alone and self.is_pass_or_fail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +85,7 @@ def single(table: ScoreTable) -> Sample:
             a case in two clusters.
     """
     cases = _by_case(table)
-    return _sample(cases, cases, cases.means)
+    return _sample(cases, cases, cases.means, is_pass_or_fail=table.is_pass_or_fail)
 
 
 def paired(candidate: ScoreTable, baseline: ScoreTable) -> Sample:
@@ -123,10 +110,11 @@ def paired(candidate: ScoreTable, baseline: ScoreTable) -> Sample:
             f"{apart.size} cases are in one run only, such as {str(apart[0])!r}; run the baseline "
             "again over the same cases"
         )
-    return _sample(after, before, after.means - before.means)
+    counted = candidate.is_pass_or_fail and baseline.is_pass_or_fail
+    return _sample(after, before, after.means - before.means, is_pass_or_fail=counted)
 
 
-def _sample(after: _Cases, before: _Cases, values: Floats) -> Sample:
+def _sample(after: _Cases, before: _Cases, values: Floats, *, is_pass_or_fail: bool) -> Sample:
     shares = np.minimum(after.scored, before.scored)
     has = shares > 0
     return Sample(
@@ -137,6 +125,7 @@ def _sample(after: _Cases, before: _Cases, values: Floats) -> Sample:
         coverage=float(shares.mean()) if shares.size else 0.0,
         repeats=max(after.repeats, before.repeats),
         outcomes=(before.means[has], after.means[has]),
+        is_pass_or_fail=is_pass_or_fail,
     )
 
 
@@ -155,6 +144,9 @@ def _by_case(table: ScoreTable) -> _Cases:
     if not np.isfinite(values[scored]).all():
         wrong = names[scored & ~np.isfinite(values)][0]
         raise InvalidRequest(f"The score of case {str(wrong)!r} is no number; it is unscored")
+    if table.is_pass_or_fail and not np.isin(values[scored], (0.0, 1.0)).all():
+        wrong = values[scored][~np.isin(values[scored], (0.0, 1.0))][0]
+        raise InvalidRequest(f"A score is {float(wrong)!r}, and the metric passes or fails: 0 or 1")
     ids, first, codes = np.unique(names, return_index=True, return_inverse=True)
     if (groups != groups[first][codes]).any():
         wrong = names[groups != groups[first][codes]][0]

@@ -117,10 +117,24 @@ class Gate(Strict):
     """The mean is above this."""
     ceiling: float | None = None
     """The mean is below this, of a metric that is better when smaller."""
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """The risk of passing what does not hold."""
-    power: float = Field(default=0.8, gt=0, lt=1)
+    alpha: float | None = Field(default=None, gt=0, lt=0.5)
+    """The risk of passing what does not hold, 0.05 if absent; with `warn`, the share of findings
+    that may be false, 0.10 if absent."""
+    power: float = Field(default=0.8, gt=0, le=0.999)
     """The chance of passing what is as good as the baseline that there must be beforehand."""
+    discordance: float | None = Field(default=None, gt=0, le=1)
+    """From history, to plan cases by: the share that passes in one of two versions alone."""
+    sd: float | None = Field(default=None, gt=0)
+    """From history, to plan cases by: the standard deviation of a case's score, with `margin` of
+    its difference from the baseline's."""
+    correlation: float | None = Field(default=None, ge=0, le=1)
+    """From history, to plan cases by: how alike cases of a cluster are (intraclass correlation)."""
+    expected: float | None = None
+    """The mean that is thought to be true, to plan cases by; with `margin` the difference, 0."""
+    looks: int = Field(default=1, ge=1, le=1_000)
+    """How often the verdict is read in all, reruns included; alpha is divided by it."""
+    anytime: bool = False
+    """Whether it may be read as often as one likes while cases are appended to the dataset."""
     coverage: Share | None = None
     """The share of its cases that must be scored; of the suite if absent."""
     action: Literal["block", "warn"] = "block"
@@ -130,6 +144,10 @@ class Gate(Strict):
     def _one_demand(self) -> Gate:
         if sum(each is not None for each in (self.margin, self.floor, self.ceiling)) != 1:
             raise ValueError("needs one of `margin`, `floor` and `ceiling`")
+        if self.discordance is not None and (self.sd is not None or not self.margin):
+            raise ValueError("`discordance` is for a `margin` above 0, and in place of `sd`")
+        if self.anytime and self.looks > 1:
+            raise ValueError("`anytime` takes no `looks`; there may be any number of them")
         return self
 
 

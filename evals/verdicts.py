@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from evals import declared, gates
-from evals.evaluation import Described, Evaluation, MeasuredBy
+from evals.evaluation import Described, Evaluation
 from evals.gates import Claim, Decision, Verdict
-from evals.planning import needed_cases
 from evals.pseudo_values import pseudo_values
 from evals.score_tables import ScoreTable
-from evals.suite import ALL, Gate, Suite
+from evals.suite_gates import declare, on_slices
 from infra.errors import IncomparableBaseline
 
 UNGATED = "ungated"
@@ -28,7 +27,6 @@ EXIT_CODES: Mapping[str, int] = {
     Verdict.UNSCORED: 3,
     Verdict.INFRASTRUCTURE: 3,
 }
-NO_VERDICT = EXIT_CODES[Verdict.INFRASTRUCTURE]
 _WORST_FIRST = (
     Verdict.FAIL,
     Verdict.INFRASTRUCTURE,
@@ -87,7 +85,7 @@ def judge(
         MissingDependency: the extra `evals` is not installed.
     """
     suite, metrics = evaluation.described.suite, evaluation.described.metrics
-    wanted = [(declare(gate, one, suite, metrics), one) for gate, one in _all(suite)]
+    wanted = [(declare(gate, one, suite, metrics), one) for gate, one in on_slices(suite)]
     claims = [
         _claim(each, one, evaluation, baseline=baseline)
         for each, one in wanted
@@ -123,66 +121,14 @@ def require_comparable(candidate: Described, baseline: Described) -> None:
         )
 
 
-def shortages(
-    suite: Suite, metrics: Mapping[str, MeasuredBy], members: Mapping[str, int]
-) -> list[str]:
-    """Say which gates can hardly pass, because there are too few cases, before anything is run.
-
-    Args:
-        suite: with the gates.
-        metrics: as `Described` has them.
-        members: the number of cases in each slice.
-    """
-    deciding = [
-        declare(gate, one, suite, metrics) for gate, one in _all(suite) if gate.action == "block"
-    ]
-    found = []
-    for each in deciding:
-        needed = needed_cases(each, alpha=each.alpha / len(deciding))
-        there = members[each.slice or ALL]
-        if needed is not None and there < needed:
-            found.append(f"Gate {each.name!r} needs {needed:,} cases, and has {there:,}")
-    return found
-
-
-def declare(
-    gate: Gate, slice_name: str, suite: Suite, metrics: Mapping[str, MeasuredBy]
-) -> declared.Gate:
-    """Return a suite's gate on one slice as the statistics want it."""
-    by = metrics[gate.metric]
-    low, high = by.bounds
-    kind: declared.Kind
-    if gate.margin is not None:
-        kind, limit = ("non_inferior" if gate.margin else "superior"), gate.margin
-    elif gate.floor is not None:
-        kind, limit = "floor", gate.floor
-    else:
-        kind, limit = "ceiling", float(gate.ceiling or 0.0)
-    return declared.Gate(
-        gate.metric,
-        kind,
-        limit,
-        alpha=gate.alpha,
-        power=gate.power,
-        primary=gate.action == "block",
-        slice=None if slice_name == ALL else slice_name,
-        higher_is_better=by.higher_is_better,
-        # A pseudo-value may lie beyond the bounds of the metric itself.
-        bounds=None if by.is_of_set or low is None or high is None else (low, high),
-        coverage=suite.min_coverage if gate.coverage is None else gate.coverage,
-    )
-
-
-def declared_gates(suite: Suite, metrics: Mapping[str, MeasuredBy]) -> list[declared.Gate]:
-    """Return every gate, also of each protected slice, in the order in which they are judged."""
-    return [declare(gate, one, suite, metrics) for gate, one in _all(suite)]
-
-
 def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> ScoreTable:
     """Return the scores of some cases as columns; of a metric of the set, its pseudo-values."""
     described = evaluation.described
     by = described.metrics[metric]
-    trials = [trial for trial in evaluation.trials if trial.case.id in members]
+    placed = [
+        (place, trial) for place, trial in enumerate(evaluation.trials) if trial.case.id in members
+    ]
+    trials = [trial for _, trial in placed]
     if by.is_of_set:
         rows = pseudo_values(by.of_set(), trials)
         return ScoreTable(
@@ -199,19 +145,12 @@ def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> Scor
         np.array([score.value or 0.0 for score in scores]),
         [score.state for score in scores],
         [trial.case.cluster for trial in trials],
+        # In the order of the dataset, which is fixed before anything is scored.
+        [place for place, _ in placed],
         dataset=described.dataset_digest,
         metric=by.identity,
+        is_pass_or_fail=by.is_pass_or_fail,
     )
-
-
-def _all(suite: Suite) -> list[tuple[Gate, str]]:
-    """Return each gate with its slice; one on all cases also with every protected slice."""
-    protected = [each.name for each in suite.slices if each.protected]
-    return [
-        (gate, name)
-        for gate in suite.gates
-        for name in (gate.slice, *(protected if gate.slice == ALL else ()))
-    ]
 
 
 def _claim(

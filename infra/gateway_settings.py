@@ -25,7 +25,8 @@ class Upstream(Section):
     """Sent to the servers as a Bearer token."""
     provider: str = "vllm"
     """What traces and metrics call it; to `openai` and `azure.ai.openai` the bound of an answer is
-    sent as `max_completion_tokens`, to others as `max_tokens`."""
+    sent as `max_completion_tokens`, to others as `max_tokens`, and by the other name to a server
+    that asks for it."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the plug-in."""
     max_running: int = Field(default=256, ge=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 import orjson
@@ -57,4 +58,6 @@ def _size(item: Interaction) -> int:
     try:
         return PLAIN_BYTES + len(orjson.dumps(item.content))
     except orjson.JSONEncodeError:  # the database will say so
-        return PLAIN_BYTES + len(repr(item.content))
+        with suppress(RecursionError):
+            return PLAIN_BYTES + len(repr(item.content))
+    return PLAIN_BYTES

@@ -30,7 +30,14 @@ FLUSH_SECONDS = 0.5
 TIDY_SECONDS = 3600.0
 """Between two looks for what is too old."""
 BATCH = 500
-REFUSED = (StatementError, ArithmeticError, TypeError, ValueError)
+REFUSED = (
+    StatementError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 """What a value raises that no column takes, in the database or on the way to it."""
 
 Dropped: TypeAlias = Literal["full", "refused"]
@@ -58,6 +65,14 @@ class Query:
         for name in ("kind", "model", "tag", "tenant", "outcome"):
             if (value := getattr(self, name)) is not None:
                 yield table.c[name] == value
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An interaction, and what is written of it."""
+
+    item: Interaction
+    values: dict[str, Any]
 
 
 class Interactions:
@@ -93,6 +108,8 @@ class Interactions:
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
+        self._rows: list[_Row] = []
+        """Of the oldest that wait, made once, however often they are tried."""
 
     def add(self, item: Interaction) -> None:
         """Take an interaction; never blocks, never raises."""
@@ -120,12 +137,13 @@ class Interactions:
             StorageFailed: the database cannot be written to; all is kept for the next time.
         """
         with self._writing:
-            while batch := self._queue.first(BATCH):
+            while self._rows or self._make_rows():
                 try:
-                    self._write(batch)
+                    self._write(self._rows)
                 except REFUSED:
-                    self._write_singly(batch)
-                self._queue.remove(len(batch))
+                    self._write_singly()
+                else:
+                    self._let_go(len(self._rows))
 
     def _run(self) -> None:
         tidied = -TIDY_SECONDS
@@ -139,30 +157,55 @@ class Interactions:
             except StorageFailed as error:
                 logger.warning("interactions wait for the database: %s", error.message)
 
-    def _write(self, batch: Sequence[Interaction]) -> None:
+    def _make_rows(self) -> bool:
+        """Make rows of the oldest, up to one of which none can be made; false if none wait.
+
+        That one is dropped once it is the oldest of all.
+        """
+        batch = self._queue.first(BATCH)
+        for item in batch:
+            try:
+                self._rows.append(_Row(item, as_row(item, mask=self._mask)))
+            except REFUSED as error:
+                if self._rows:
+                    break
+                self._refuse(item, error)
+                self._queue.remove(1)
+        return bool(batch)
+
+    def _let_go(self, number: int) -> None:
+        del self._rows[:number]
+        self._queue.remove(number)
+
+    def _write(self, batch: Sequence[_Row]) -> None:
         """Write a batch, or nothing of it; what was written before stays as it is.
 
         It was so where a connection broke after the commit, or where some of it is tried again.
         """
-        rows = [as_row(item, mask=self._mask) for item in batch]
+        items = [each.item for each in batch]
         with self._database.write(durable=False) as connection:
-            wanted = {each for item in batch for each in item.documents}
+            wanted = {name for item in items for name in item.documents}
             gone = missing(self._database, connection, wanted)
-            for item, row in zip(batch, rows, strict=True):
-                if not gone.isdisjoint(item.documents):
-                    row["content"] = None  # a document was erased while the answer was under way
-            self._insert(connection, table, rows)
-            self._insert(connection, quoted, _pairs(connection, batch, without=gone))
+            for each in batch:
+                if not gone.isdisjoint(each.item.documents):
+                    # A document was erased while the answer was under way.
+                    each.values["content"] = None
+            self._insert(connection, table, [each.values for each in batch])
+            self._insert(connection, quoted, _pairs(connection, items, without=gone))
 
-    def _write_singly(self, batch: Sequence[Interaction]) -> None:
-        for item in batch:
+    def _write_singly(self) -> None:
+        while self._rows:
             try:
-                self._write([item])
+                self._write(self._rows[:1])
             except REFUSED as error:
-                self._count_dropped("refused")
-                # Not the error's words: they may hold the values.
-                kind = type(getattr(error, "orig", None) or error).__name__
-                logger.error("the database did not take interaction %s: %s", item.id, kind)
+                self._refuse(self._rows[0].item, error)
+            self._let_go(1)
+
+    def _refuse(self, item: Interaction, error: BaseException) -> None:
+        self._count_dropped("refused")
+        # Not the error's words: they may hold the values.
+        kind = type(getattr(error, "orig", None) or error).__name__
+        logger.error("the database did not take interaction %s: %s", item.id, kind)
 
     def _insert(self, connection: Connection, into: Table, rows: list[dict[str, Any]]) -> None:
         if not rows:

@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from infra.database.engine import Database
 from infra.database.schema import chunk, document
+from infra.errors import NotFound
 from retrieval.access import settle
 from retrieval.build_state import Build
 from retrieval.collections import Collection
@@ -45,7 +46,10 @@ def is_current(documents: Documents, into: Collection, source: Source, *, digest
     before = held.readers
     readers = before if source.readers is None else settle(into, source.readers)
     if metadata != held.metadata or set(readers.allow) != set(before.allow):
-        documents.update(into, held.file_id, metadata=metadata, readers=readers)
+        try:
+            documents.update(into, held.file_id, metadata=metadata, readers=readers)
+        except NotFound:  # it was removed this moment
+            return False
     return True
 
 

@@ -15,10 +15,10 @@ from sqlalchemy import and_, select, update
 
 from infra.database.engine import Database
 from infra.database.schema import build, collection
-from infra.errors import Conflict, RagstoneError
+from infra.errors import Conflict, NotReady, RagstoneError
 from retrieval.collections import Collection
 from retrieval.indexes import SearchIndex, open_index, remove_index
-from retrieval.indexes._folder import locked
+from retrieval.indexes._folder import locked, locked_if_free
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,18 @@ class Folders:
         return self._path(self.compactions)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until no other process of this machine changes which folder is in use."""
+    def turn(self, *, wait: bool = True) -> Iterator[None]:
+        """Wait until no other thread or process of this machine changes which folder is in use.
+
+        Raises:
+            NotReady: one does, and it is not to be waited for.
+        """
         self.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self._lock):
+        with locked(self._lock) if wait else locked_if_free(self._lock) as is_mine:
+            if is_mine is False:
+                raise NotReady(
+                    f"The index of {self.collection.name!r} is written anew; try again shortly"
+                )
             yield
 
     def open(self, number: int, *, anew: bool = False) -> SearchIndex:

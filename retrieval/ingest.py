@@ -20,13 +20,7 @@ from infra.errors import InvalidConfiguration, NotFound, UnreadableDocument
 from retrieval.access import OtherTenant
 from retrieval.build_state import Build, followed
 from retrieval.collections import Collection
-from retrieval.commit import (
-    BuildsChanged,
-    Committed,
-    Pieces,
-    Prepared,
-    commit_document,
-)
+from retrieval.commit import BuildsChanged, Committed, Pieces, Prepared, commit_document
 from retrieval.documents import Documents, check_metadata
 from retrieval.embedding import Embedded, Embedders, Known, Text, embed, in_context, joined
 from retrieval.files import BLOBS_LOCK, Files
@@ -329,16 +323,16 @@ class Ingester:
     def _written(
         self, into: Collection, item: _Split, prepared: Prepared
     ) -> Committed | Unchanged | Skipped:
-        """Commit a document; if another writer was faster with its bytes, what it says of them."""
+        """Commit a document, unless another writer was faster with its bytes, and they are in."""
         uri = item.source.uri
         try:
-            if committed := self._commit(into, item, prepared):
-                return committed
-            require_tenant(self._database, into, item.source)
-            is_current(self._documents, into, item.source, digest=item.blob.digest)
+            while (committed := self._commit(into, item, prepared)) is None:
+                require_tenant(self._database, into, item.source)
+                if is_current(self._documents, into, item.source, digest=item.blob.digest):
+                    return Unchanged(uri)
         except OtherTenant as error:
             return Skipped(uri, "other_tenant", error.message)
-        return Unchanged(uri)
+        return committed
 
     def _commit(
         self, into: Collection, item: _Split, prepared: Prepared, *, file_id: str | None = None

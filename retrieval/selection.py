@@ -24,6 +24,8 @@ MAX_KEPT = 256
 """Selections, of the callers and filters that asked last."""
 MAX_NUMBERS = 4_000_000
 """In all of them together: 32 MB."""
+MAX_FIELDS = 100_000
+"""Documents whose fields are kept; up to twice those of a caller who may read more."""
 FEW_CHANGES = 2_000
 """Documents that are looked at one by one; after more, everything is read anew."""
 
@@ -131,6 +133,11 @@ class Selection:
         mine.numbers, mine.fields = _sorted(read), Counter()
         for fields in read.values():
             mine.count(fields, 1)
+        if len(self._fields) > max(MAX_FIELDS, 2 * len(read)):
+            for each in self._kept.values():
+                if each is not mine:
+                    each.fields = None
+            self._fields = read
 
     def _matching(self, mine: _Chosen, chosen: Filter) -> _Chosen:
         if (found := self._found(mine.access, chosen)) is None:
@@ -173,6 +180,7 @@ class Selection:
         self._sequence = latest
 
     def _take_in(self, changed: Mapping[int, _Entry], touched: NDArray[np.int64]) -> None:
+        known: dict[int, Mapping[str, Any]] = {}
         for each in self._kept.values():
             for number in each.without(touched).tolist():
                 each.count(self._fields.get(number, {}), -1)
@@ -181,9 +189,11 @@ class Selection:
                 each.count(changed[number].fields, 1)
             if added:
                 each.numbers = np.union1d(each.numbers, added)
+            if each.fields is not None:
+                known.update((number, changed[number].fields) for number in added)
         for number in touched.tolist():
             self._fields.pop(number, None)
-        self._fields.update({number: entry.fields for number, entry in changed.items()})
+        self._fields.update(known)
 
     def _forget_removed(self, connection: Connection) -> None:
         # The log tells of chunks that are gone, not whose they were.

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,6 @@ class View:
         """Take an index, and where the next one is to stand when this one has been compacted."""
         self.index = index
         self._folders = folders
-        self._renewing = threading.Lock()
         self._database = database
         self.collection = collection
         self._applying = threading.Lock()
@@ -90,7 +90,7 @@ class View:
         """
         if (folders := self._folders) is None:
             return
-        with self._renewing, folders.turn():
+        with folders.turn():
             number = self._compactions_made() + 1
             self._adopt(self._opened(folders, number, is_next=True), folders, number)
 
@@ -107,9 +107,10 @@ class View:
     def catch_up(self, sequence: int | None = None, *, timeout_seconds: float) -> bool:
         """Wait until the index has seen `sequence`; false if it has not by then.
 
-        Whoever comes first applies the changes; the others wait for the result. Until the index has
-        been complete once, whoever applies them does so to the end: what was found before that
-        would be any part of the collection.
+        Whoever comes first applies the changes, or opens an index whose files are gone; the others
+        wait for that no longer than they say. Until the index has been complete once, whoever
+        applies them does so to the end: what was found before that would be any part of the
+        collection.
 
         Args:
             sequence: None for all that is committed now.
@@ -120,13 +121,14 @@ class View:
         while self.index.watermark < wanted:
             if time.monotonic() >= deadline:
                 return False
-            if self._applying.acquire(blocking=False):
-                self._applying.release()
-                self._follow(until=wanted, deadline=deadline if self._is_complete else math.inf)
+            last = deadline if self._is_complete else math.inf
+            with suppress(NotReady):
+                self._follow(until=wanted, deadline=last, wait=False)
             if self.index.watermark < wanted:
                 with self._advanced:
                     self._advanced.wait(timeout=min(max(deadline - time.monotonic(), 0.0), 0.05))
-        self._is_complete |= sequence is None
+        if sequence is None:
+            self._is_complete = True
         return True
 
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES, wait: bool = True) -> None:
@@ -149,22 +151,39 @@ class View:
         with self._applying:
             self.index.close()
 
-    def _follow(self, *, until: int | None = None, deadline: float = math.inf) -> None:
+    def _follow(
+        self, *, until: int | None = None, deadline: float = math.inf, wait: bool = True
+    ) -> None:
+        """Apply what was committed; without `wait` not while another thread is at it.
+
+        Raises:
+            NotReady: the index must be opened anew, and without `wait` another is at that.
+        """
         index = self.index
         try:
-            with self._applying:
-                self._fill(self.index, until=until, deadline=deadline)
+            self._apply(until=until, deadline=deadline, wait=wait)
         except (StorageFailed, CorruptIndex) as error:
             # Another process may have compacted the index, or somebody removed its files.
-            if not self._reopen(index, is_lost=isinstance(error, CorruptIndex)):
+            if not self._reopen(index, is_lost=isinstance(error, CorruptIndex), wait=wait):
                 raise
-            with self._applying:
-                self._fill(self.index, until=until, deadline=deadline)
+            self._apply(until=until, deadline=deadline, wait=wait)
+
+    def _apply(self, *, until: int | None, deadline: float, wait: bool) -> None:
+        if not self._applying.acquire(blocking=wait):
+            return
+        try:
+            if self._fill(self.index, until=until, deadline=deadline):
+                self._is_complete = True
+        finally:
+            self._applying.release()
 
     def _fill(
         self, index: SearchIndex, *, until: int | None = None, deadline: float = math.inf
-    ) -> None:
-        """Apply the log up to `until`, all of it without; after `deadline` no further batch."""
+    ) -> bool:
+        """Apply the log up to `until`, all of it without; after `deadline` no further batch.
+
+        Returns whether it came to the end of the log.
+        """
         while until is None or index.watermark < until:
             batch = self._read(index.watermark)
             if batch:
@@ -172,16 +191,16 @@ class View:
                 with self._advanced:
                     self._advanced.notify_all()
             if len(batch) < BATCH_CHANGES:
-                self._is_complete = True
-                return
+                return True
             if time.monotonic() >= deadline:
-                return
+                break
+        return False
 
-    def _reopen(self, old: SearchIndex, *, is_lost: bool = False) -> bool:
+    def _reopen(self, old: SearchIndex, *, is_lost: bool = False, wait: bool = True) -> bool:
         """Use the index of the last compaction instead of `old`; false if that is what it is."""
         if (folders := self._folders) is None:
             return False
-        with self._renewing, folders.turn():
+        with folders.turn(wait=wait):
             if self.index is not old:
                 return True
             made = self._compactions_made()
@@ -214,6 +233,7 @@ class View:
                 fresh.close()
                 raise
             old, self.index = self.index, fresh
+            self._is_complete = True
             self._checkpointed = 0
         folders.settle(number, old)
 
@@ -323,13 +343,22 @@ class Views:
                 logger.warning("an index did not close: %s", error.message)
 
     def _opened(self, collection: Collection) -> View:
+        # Not in its turn, which would be to wait for a whole compaction. One that ends meanwhile is
+        # noted before the former folder goes, which may then fail to open, or be made once more.
         folders = self._folders(collection)
-        return View(
-            self._database,
-            folders.open(folders.compactions),
-            collection=collection,
-            folders=folders,
-        )
+        while True:
+            try:
+                index = folders.open(folders.compactions)
+            except (RagstoneError, OSError):
+                made = compactions(self._database, collection.build_id)
+                if made <= folders.compactions:
+                    raise
+                folders.compactions = made
+                continue
+            made = compactions(self._database, collection.build_id)
+            if made <= folders.compactions:
+                return View(self._database, index, collection=collection, folders=folders)
+            folders.settle(made, index)
 
     def _folders(self, collection: Collection) -> Folders:
         return Folders(

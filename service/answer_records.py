@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.contracts import Answer, Interaction
-from infra.errors import RagstoneError
 from service.answer_interactions import Subject, Told, interaction_of
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.errors import describe
-
-CLIENT_LEFT = 499
+from service.gateway.calls import LEFT
 
 
 class AnswerRecords:
@@ -72,15 +70,15 @@ class AnswerRecord:
 
     @contextmanager
     def to_its_end(self) -> Iterator[None]:
-        """Take note of what goes wrong within, and of a caller who leaves."""
+        """Take note of what goes wrong within, whatever it is, and of a caller who leaves."""
         try:
             yield
-        except RagstoneError as error:
+        except Exception as error:
             failure = describe(error)
             self._end(outcome="failed", status=failure.status, error=failure.code)
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            self._end(outcome="cancelled", status=CLIENT_LEFT)
+            self._end(outcome="cancelled", status=LEFT)
             raise
 
     def _finish(self, answer: Answer) -> None:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from service.gateway.guarding import Run
     from service.gateway.within import Within
     from service.generating import Generators
+    from service.guards import Screen
     from service.prompts import Prompts
-    from service.screening import Screening
+    from service.screening import Mode, Screening
 
 
 class WritingParts(ModelParts):
@@ -36,35 +37,35 @@ class WritingParts(ModelParts):
         return Prompts(lambda: self.artifacts)
 
     @cached_property
-    def screening(self) -> Screening:
+    def screen(self) -> Screen:
+        """Scores questions, passages and chats alike."""
         from service.guards import open_screen
+
+        return open_screen(self.settings.guards.injection_plugin)
+
+    @cached_property
+    def screening(self) -> Screening:
+        return self._screening(self.settings.guards.injection)
+
+    def _screening(self, mode: Mode) -> Screening:
         from service.screening import Screening
 
-        guards = self.settings.guards
         return Screening(
-            None if guards.injection == "off" else open_screen(guards.injection_plugin),
-            mode=guards.injection,
-            threshold=guards.injection_threshold,
+            None if mode == "off" else self.screen,
+            mode=mode,
+            threshold=self.settings.guards.injection_threshold,
             count=self.metrics.count_screened,
         )
 
     @cached_property
     def ask_model(self) -> Run:
         """What answers the calls of models that callers wrote themselves."""
-        guards = self.settings.guards
-        if guards.chats == "off":
+        mode = self.settings.guards.chats
+        if mode == "off":
             return self.gateway.run
         from service.gateway.guarding import GuardedCalls
-        from service.guards import open_screen
-        from service.screening import Screening
 
-        screening = Screening(
-            open_screen(guards.injection_plugin),
-            mode=guards.chats,
-            threshold=guards.injection_threshold,
-            count=self.metrics.count_screened,
-        )
-        return GuardedCalls(self.gateway.run, screening).run
+        return GuardedCalls(self.gateway.run, self._screening(mode)).run
 
     @cached_property
     def within(self) -> Within:

@@ -102,8 +102,10 @@ def create_app(components: Components) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI, *, components: Components) -> AsyncIterator[None]:
-    follower = await anyio.to_thread.run_sync(_open, components)
-    async with _closed_at_the_end(components, follower):
+    async with AsyncExitStack() as closing:  # what is entered last is closed first
+        closing.push_async_callback(partial(anyio.to_thread.run_sync, components.close))
+        follower = await anyio.to_thread.run_sync(_open, components)
+        await closing.enter_async_context(_stopped_at_the_end(components, follower))
         await _start(app, components, follower)
         logger.info("ready to listen on %s", components.settings.server.host)
         yield
@@ -131,10 +133,9 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
 
 
 @asynccontextmanager
-async def _closed_at_the_end(components: Components, follower: Follower) -> AsyncIterator[None]:
-    """Close everything, also where the start or the closing of a part fails."""
+async def _stopped_at_the_end(components: Components, follower: Follower) -> AsyncIterator[None]:
+    """Stop what runs, also where the start or the stopping of a part fails."""
     async with AsyncExitStack() as stack:  # the last one that is pushed comes first
-        stack.push_async_callback(partial(anyio.to_thread.run_sync, components.close))
         for close in (
             lambda: components.engine.close(),
             lambda: components.adapter_places.close(),
@@ -178,7 +179,7 @@ def _open(components: Components) -> Follower:
         components.collections,
         components.views,
         warm=lambda item: components.embedders.of(item.recipe, collection=item.name),
-        on_removed=components.gateway.forget,
+        on_followed=components.forget_removed_answers,
     )
 
 

@@ -51,6 +51,17 @@ class Bill:
         self._ticket.waive(Usage())
 
 
+async def count_repeated(meter: Meter, *, caller: Caller, model: str) -> Mapping[str, str]:
+    """Count a request whose answer is told again and costs nothing; returns headers for it.
+
+    Raises:
+        RateLimited: as `open_bill`.
+    """
+    bill = await open_bill(meter, caller=caller, engine=model, prompt_tokens=0)
+    bill.settle(0)
+    return bill.headers
+
+
 async def open_bill(
     meter: Meter, *, caller: Caller, engine: str, prompt_tokens: int, completion_tokens: int = 0
 ) -> Bill:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from infra.database.quoting import removed
 from retrieval.quotes import Quotes
 from service.answer_wiring import WritingParts
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from retrieval.files import Files
     from retrieval.quotes import Eraser
     from retrieval.view import Views
+    from service.gateway.cache import RepeatedCalls
+    from service.responses.repeating import RepeatedResponses
 
 
 class ErasureParts(WritingParts):
@@ -41,12 +44,23 @@ class ErasureParts(WritingParts):
             "interactions": lambda ids: self.interactions.erase_content(ids),
             "responses": lambda ids: self.responses.erase(ids),
             "conversations": lambda ids: self.conversations.erase(ids),
-            "cached answers": lambda _ids: sum(
-                getattr(self, part).forget()
-                for part in ("gateway", "repeated_responses")
-                if part in vars(self)
-            ),
+            "cached answers": self.forget_answers,
         }
+
+    def forget_answers(self, documents: Collection[str]) -> int:
+        """Drop every answer in memory that may quote one of these documents; returns how many."""
+        return sum(memory.forget(documents) for memory in self._answers_in_memory)
+
+    def forget_removed_answers(self) -> int:
+        """Do the same for all documents that are gone, whichever process removed them."""
+        quoted = set().union(*(memory.documents() for memory in self._answers_in_memory))
+        gone = removed(self.database, quoted)
+        return self.forget_answers(gone) if gone else 0
+
+    @property
+    def _answers_in_memory(self) -> list[RepeatedCalls | RepeatedResponses]:
+        made = vars(self)
+        return [made[part] for part in ("gateway", "repeated_responses") if part in made]
 
     @cached_property
     def quotes(self) -> Quotes:

@@ -19,8 +19,9 @@ from evals.reports.elements import number, short
 from evals.reports.wording import MEANINGS, demand, numbers
 from evals.run import Plan
 from evals.suite import locate, read
+from evals.suite_gates import declared_gates
 from evals.trial import Trial
-from evals.verdicts import Judgement, declared_gates
+from evals.verdicts import Judgement
 from infra.errors import NotFound, RagstoneError
 from service import evaluating
 from service.cli.session import opened

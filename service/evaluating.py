@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evals import records, run, target, verdicts
+from evals import records, run, suite_gates, target, verdicts
 from evals.context import Context
 from evals.evaluation import Evaluation
 from evals.memory import Memory
@@ -158,7 +159,11 @@ def members(plan: Plan) -> dict[str, int]:
 
 def shortages(plan: Plan) -> list[str]:
     """Return in words which gates have too few cases for their power."""
-    return verdicts.shortages(plan.suite, plan.described.metrics, members(plan))
+    sizes = {}
+    for name in members(plan):
+        chosen = [one for one in plan.cases.cases if name == ALL or name in one.slices]
+        sizes[name] = list(Counter(one.cluster for one in chosen).values())
+    return suite_gates.shortages(plan.suite, plan.described.metrics, sizes)
 
 
 def listed(parts: Components, name: str | None) -> list[dict[str, Any]]:

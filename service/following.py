@@ -34,7 +34,7 @@ class Follower:
         views: Views,
         *,
         warm: Callable[[Collection], object] = lambda _: None,
-        on_removed: Callable[[], object] = lambda: None,
+        on_followed: Callable[[], object] = lambda: None,
     ) -> None:
         """Take what to follow.
 
@@ -43,11 +43,11 @@ class Follower:
             collections: which views there are to be.
             views: are kept open and up to date.
             warm: opens what else a build needs to answer, before it is swapped in.
-            on_removed: told when any process has removed words of documents, once no view here
-                finds them.
+            on_followed: told after each pass: what any process has removed before, no view here
+                finds any more.
         """
         self._warm = warm
-        self._on_removed = on_removed
+        self._on_followed = on_followed
         self._warmed: set[int] = set()
         self._database = database
         self._collections = collections
@@ -87,11 +87,10 @@ class Follower:
             if self._stopping.is_set():
                 return
             self._bring_up_to_date(item)
-        if self._seen is not None and self._has_removed(self._seen, state):
-            self._on_removed()
         self._checkpoint()
         self._seen, self._looked_at = state, time.monotonic()
         self._opened.set()
+        self._on_followed()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -99,6 +98,9 @@ class Follower:
                 self.follow()
             except StorageFailed as error:
                 logger.warning("following waits for the database: %s", error)
+                self._stopping.wait(EVERYTHING_SECONDS)
+            except Exception:  # whatever it is: without this thread no view would be brought on
+                logger.exception("following failed and is tried again")
                 self._stopping.wait(EVERYTHING_SECONDS)
             self._stopping.wait(INTERVAL_SECONDS)
 
@@ -132,16 +134,6 @@ class Follower:
                 .where(build.c.state.in_(FOLLOWED))
             ).one()
         return int(sequence or 0), int(erased or 0), *(int(each or 0) for each in others)
-
-    def _has_removed(self, before: tuple[int, ...], now: tuple[int, ...]) -> bool:
-        """Whether documents, versions of them or collections went, with a receipt or without."""
-        if now[1:] != before[1:]:
-            return True
-        deletion = select(change.c.sequence).where(
-            change.c.sequence > before[0], change.c.operation == "delete"
-        )
-        with self._database.read() as connection:
-            return connection.execute(deletion.limit(1)).first() is not None
 
     def _all(self) -> list[Collection]:
         """Return every collection once for each build that is kept in step.

@@ -74,10 +74,15 @@ class Generators:
         self._screening = screening
         self._secret = new_secret()
 
-    def choose(self, wanted: str | None, caller: Caller) -> Chosen:
+    def choose(self, wanted: str | None, caller: Caller, *, quoted: Sequence[str] = ()) -> Chosen:
         """Return who answers: what was asked for, or what the settings say.
 
         The model of the settings is the service's: whoever may ask has it answer.
+
+        Args:
+            wanted: the model or engine, if one was named.
+            caller: who asks.
+            quoted: public ids of the documents that what was said before may quote.
 
         Raises:
             NotFound: there is no such model, or it is not the caller's.
@@ -87,14 +92,14 @@ class Generators:
         if wanted == settings.engine:
             return Chosen(self._engine())
         if wanted is not None:
-            return self._by(self._route(wanted, caller), caller)
+            return self._by(self._route(wanted, caller), caller, quoted)
         if settings.model is None:
             return Chosen(self._engine())
         route = self._routes().current.find(settings.model)
         as_service = replace(caller, models=None, scopes=caller.scopes | {"models"})
-        return self._by(route, as_service)
+        return self._by(route, as_service, quoted)
 
-    def model(self, route: Route, caller: Caller) -> ChatModel:
+    def model(self, route: Route, caller: Caller, quoted: Sequence[str] = ()) -> ChatModel:
         """Return a route as a chat model that is asked in the caller's name."""
         return RoutedChat(
             route.name,
@@ -102,6 +107,7 @@ class Generators:
             caller=caller,
             count=partial(self._count, route.name),
             context_tokens=route.settings.context_tokens,
+            quoted=quoted,
         )
 
     async def _count(self, name: str, messages: Sequence[Message]) -> int | None:
@@ -117,22 +123,22 @@ class Generators:
                 return await served.count(messages)
         return None
 
-    def generative(self, route: Route, caller: Caller) -> Generative:
+    def generative(self, route: Route, caller: Caller, quoted: Sequence[str] = ()) -> Generative:
         """Return the engine that writes with a route's model."""
         return Generative(
-            self.model(route, caller),
+            self.model(route, caller, quoted),
             template=lambda: self._prompts.current("answer"),
             screening=self._screening,
             secret=self._secret,
         )
 
-    def _by(self, route: Route, caller: Caller) -> Chosen:
-        writer = self.generative(route, caller)
+    def _by(self, route: Route, caller: Caller, quoted: Sequence[str]) -> Chosen:
+        writer = self.generative(route, caller, quoted)
         engine = Fallback([writer, self._engine()], note=_note)
         if not self._settings.generation.rewrite_questions:
             return Chosen(engine, admit=self._screening.admit, is_billed_by_gateway=True)
         rewriter = Rewriter(
-            self.model(route, caller),
+            self.model(route, caller, quoted),
             template=lambda: self._prompts.current("rewrite"),
             max_characters=self._settings.server.max_question_characters,
         )

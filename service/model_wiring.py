@@ -175,4 +175,6 @@ class ModelParts:
     def repeated_responses(self) -> RepeatedResponses:
         from service.responses.repeating import RepeatedResponses
 
-        return RepeatedResponses(seconds=self.settings.gateway.idempotency_seconds)
+        repeated = RepeatedResponses(self.routes.current.settings)
+        self.routes.subscribe(repeated.adopt)
+        return repeated

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
 from infra.contracts import Answer
-from infra.errors import EngineFailed, InvalidRequest, RagstoneError, TooLarge
+from infra.errors import EngineFailed, InvalidRequest, TooLarge
 from infra.expectations.recognizers import mask
 from infra.settings import Retrieval
 from retrieval.collections import Collection
@@ -18,18 +18,17 @@ from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResu
 from retrieval.view import require_sequence
 from service.answer_interactions import Subject
 from service.answering import AnswerEvent, Finished
-from service.billing import Bill, open_bill
+from service.billing import Bill, count_repeated, open_bill
 from service.callers import Caller
 from service.conversations import History, Said
 from service.engines import Turn, Unsupported
 from service.gateway.estimate import likely_tokens
 from service.generating import Chosen
+from service.keeping import told_anyway
 from service.limits import Admission, Result, in_thread
 from service.redaction import redacted
 from service.seen import Seen
 from service.wiring import Components
-
-logger = logging.getLogger(__name__)
 
 SEARCH = "local/search"
 """What limits, prices and usage call a search."""
@@ -106,6 +105,31 @@ class Questions:
                 error.parameter = question.parameter
             raise
 
+    async def check(self, question: Question) -> None:
+        """Refuse a question as asking it would, before anything is searched for.
+
+        Raises:
+            Forbidden: the caller's key is not for questions, or not for this model.
+            NotFound: the collection or the model is not there, or not the caller's.
+        """
+        self._seen.caller.require("ask")
+        await in_thread(lambda: self._seen.collections.get(question.collection))
+        self._choose(question)
+
+    async def count_again(self, question: Question) -> Mapping[str, str]:
+        """Count one whose answer is told again as a request; returns `x-ratelimit-*` for it.
+
+        Raises:
+            RateLimited: too many requests.
+        """
+        model = self._choose(question).engine.name
+        return await count_repeated(self._components.meter, caller=self._seen.caller, model=model)
+
+    def _choose(self, question: Question) -> Chosen:
+        return self._components.generators.choose(
+            question.generator, self._seen.caller, quoted=question.quoted
+        )
+
     async def _answered(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
         collection = await in_thread(lambda: self._prepare(question))
         said = await in_thread(lambda: self._said(question))
@@ -115,7 +139,7 @@ class Questions:
             quoted=(*said.documents, *question.quoted),
         )
         template = question.template or SearchRequest("")
-        chosen = self._components.generators.choose(question.generator, self._seen.caller)
+        chosen = self._choose(question)
         answering = self._components.answering.searching(
             replace(template, access=self._seen.access)
         ).using(
@@ -199,10 +223,8 @@ class Questions:
         found = (passage.document_id for passage in answer.passages)
         quoted = (*question.quoted, *found)
         said = [Said.of("user", texts[0]), Said.of("assistant", texts[1], documents=quoted)]
-        try:
+        with told_anyway("an answer is not kept in its conversation"):
             self._components.conversations.append(self._seen.caller, question.conversation, said)
-        except RagstoneError as error:  # the answer is there, and was paid for
-            logger.warning("an answer is not kept in its conversation: %s", error.message)
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return the best passages of a collection, by name or public id."""
@@ -229,7 +251,8 @@ class Questions:
             work: is run in a thread.
             model: what limits, prices and usage call it.
             texts: that it reads; they have no more tokens than bytes.
-            used: returns how many tokens these were, of the result.
+            used: returns how many tokens these were, of the result. It is charged to one who
+                leaves, too: what has begun is computed to its end.
         """
         async with self._admission.admit():
             bill = self._bill = await open_bill(
@@ -238,12 +261,7 @@ class Questions:
                 engine=model,
                 prompt_tokens=text_bytes(texts),
             )
-            try:
-                result = await in_thread(work)
-                bill.settle(used(result))
-                return result
-            finally:
-                bill.close()
+            return await asyncio.shield(asyncio.create_task(_charged(work, bill, used)))
 
     def _search(self, name: str, request: SearchRequest) -> SearchResult:
         collection = self._seen.collections.get(name)
@@ -283,6 +301,15 @@ class Questions:
         self._components.metrics.count_answer(
             answer.engine, "answered" if answer.answerable else "abstained"
         )
+
+
+async def _charged(work: Callable[[], Result], bill: Bill, used: Callable[[Result], int]) -> Result:
+    try:
+        result = await in_thread(work)
+        bill.settle(used(result))
+        return result
+    finally:
+        bill.close()
 
 
 def most_prompt_tokens(question: Question, options: Retrieval) -> int:

@@ -16,6 +16,8 @@ from service.engines import Turn
 from service.guards import Kind, Screen
 
 Mode: TypeAlias = Literal["off", "log", "on"]
+LOOKED_UP_HERE = 32_768
+"""Characters: to look up longer texts takes a thread, too."""
 REMEMBERED = 8192
 """Texts whose score is kept: a conversation comes again with each of its questions."""
 
@@ -101,22 +103,40 @@ class Screening:
     async def _found(self, texts: Sequence[str], kind: Kind) -> frozenset[int]:
         if self._screen is None or not texts:
             return frozenset()
-        scores = await to_thread.run_sync(self._score, self._screen, texts, kind)
+        scores = await self._scored(self._screen, texts, kind)
         found = frozenset(at for at, score in enumerate(scores) if score >= self._threshold)
         if found:
             self._count(kind, len(found))
         return found
 
-    def _score(self, screen: Screen, texts: Sequence[str], kind: Kind) -> list[float]:
+    async def _scored(self, screen: Screen, texts: Sequence[str], kind: Kind) -> list[float]:
+        """Score in a thread, which costs a tenth of what scoring a short text does.
+
+        What is known already is only looked up, and needs none.
+        """
+        if sum(map(len, texts)) <= LOOKED_UP_HERE:
+            known = dict(self._known(texts, kind))
+            if len(known) == len(set(texts)):
+                return [known[text] for text in texts]
+        return await to_thread.run_sync(self._score, screen, texts, kind)
+
+    def _known(self, texts: Sequence[str], kind: Kind) -> list[tuple[str, float]]:
         keys = [_digest(text, kind) for text in texts]
         with self._lock:
-            known = {key: self._scores[key] for key in keys if key in self._scores}
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+            return [
+                (text, self._scores[key])
+                for text, key in zip(texts, keys, strict=True)
+                if key in self._scores
+            ]
+
+    def _score(self, screen: Screen, texts: Sequence[str], kind: Kind) -> list[float]:
+        known = dict(self._known(texts, kind))
+        new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            known |= zip(new, screen.score(list(new.values()), kind=kind), strict=True)
+            known |= zip(new, screen.score(new, kind=kind), strict=True)
             with self._lock:
-                self._scores.update((key, known[key]) for key in new)
-        return [known[key] for key in keys]
+                self._scores.update((_digest(text, kind), known[text]) for text in new)
+        return [known[text] for text in texts]
 
 
 def _shown(passage: Passage) -> str:

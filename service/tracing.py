@@ -12,9 +12,9 @@ from infra import telemetry
 from infra.contracts import Answer
 from infra.plugins import require
 from service.gateway.calls import Outcome
+from service.spans import Place, Spans
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -41,8 +41,6 @@ REQUESTED = {
 }
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
 SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
-SPANS_AT_ONCE = 64
-"""Encoding so many takes 4 ms of the interpreter; requests wait ten times that after 512."""
 SUPPORT = "citation_support"
 """The name under which the support of an answer's citations is told as an evaluation."""
 
@@ -69,24 +67,18 @@ class Tracing:
             provider_of: what `gen_ai.provider.name` is for an upstream.
         """
         require("opentelemetry.sdk", extra="otel")
-        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
         from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+        from opentelemetry.trace import SpanKind
 
         resource = Resource.create({"service.name": "ragstone"})
-        self._spans = TracerProvider(
-            resource=resource,
-            sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
-            shutdown_on_exit=False,
-        )
-        self._spans.add_span_processor(
-            BatchSpanProcessor(spans, max_export_batch_size=SPANS_AT_ONCE)
-        )
-        self._tracer = self._spans.get_tracer("ragstone")
+        self.spans = Spans(spans, resource=resource, sample_ratio=sample_ratio)
+        self._kinds = SpanKind
         self._meters = MeterProvider(
-            [metrics] if metrics else [], resource=resource, shutdown_on_exit=False
+            [metrics] if metrics else [],
+            resource=resource,
+            exemplar_filter=AlwaysOffExemplarFilter(),  # they would carry no trace from here
+            shutdown_on_exit=False,
         )
         meter = self._meters.get_meter("ragstone")
         self._duration = meter.create_histogram(
@@ -110,59 +102,61 @@ class Tracing:
         self._has_content = has_content
         self._provider_of = provider_of
 
-    def begin(self, method: str, path: str, traceparent: str | None) -> Any:
-        """Start the span of an HTTP request and return it."""
-        from opentelemetry.trace import SpanKind
+    def begin(self, traceparent: str | None) -> Place:
+        """Return the place of the span of an HTTP request that begins now."""
+        return self.spans.begin(traceparent, remote=True)
 
-        return self._tracer.start_span(
-            method,
-            context=_parent(traceparent),
-            kind=SpanKind.SERVER,
-            attributes={"http.request.method": method, "url.path": path[:200]},
-        )
+    def end(self, place: Place, method: str, path: str, *, route: str | None, status: int) -> None:
+        """Send the span of an HTTP request that is over."""
+        attributes: dict[str, Any] = {
+            "http.request.method": method,
+            "url.path": path[:200],
+            "http.response.status_code": status,
+        }
+        if route:
+            attributes["http.route"] = route
+        name = f"{method} {route}" if route else method
+        self.spans.end(place, name, self._kinds.SERVER, attributes)
 
     def record(self, outcome: Outcome) -> None:
         """Make a span of a call that ended, below the request that it came with."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode
-
         names = self._names(outcome)
         self._measure(outcome, names)
         now, monotonic = time.time_ns(), time.monotonic()
-        span = self._tracer.start_span(
-            f"{names['gen_ai.operation.name']} {outcome.call.model}",
-            context=_parent(outcome.call.headers.get("traceparent") or telemetry.traceparent.get()),
-            kind=SpanKind.CLIENT,
-            start_time=now - _nano(monotonic - outcome.started),
-            attributes={**names, **_request(outcome), **_response(outcome)},
+        place = self.spans.begin(
+            outcome.call.headers.get("traceparent") or telemetry.traceparent.get(),
+            start=now - _nano(monotonic - outcome.started),
         )
-        if outcome.status >= 400:
-            span.set_status(Status(StatusCode.ERROR))
+        attributes: dict[str, Any] = {**names, **_request(outcome), **_response(outcome)}
         if self._has_content and outcome.text is not None:
-            span.set_attribute("gen_ai.output.messages", outcome.text)
-        span.end(now - _nano(monotonic - outcome.ended))
+            attributes["gen_ai.output.messages"] = outcome.text
+        self.spans.end(
+            place,
+            f"{names['gen_ai.operation.name']} {outcome.call.model}",
+            self._kinds.CLIENT,
+            attributes,
+            end=now - _nano(monotonic - outcome.ended),
+        )
 
     def record_answer(self, answer: Answer) -> None:
         """Make spans of an answer and of the retrieval in it, with its support as an evaluation."""
+        from opentelemetry.sdk.trace import Event
+
         end = time.time_ns()
         start = end - _nano(answer.timings_ms.get("total", 0.0) / 1e3)
-        context = _parent(telemetry.traceparent.get())
-        self._record_retrieval(answer, start, context)
-        span = self._tracer.start_span(
-            f"invoke_workflow rag/{answer.collection}",
-            context=context,
-            start_time=start,
-            attributes={
-                "gen_ai.operation.name": "invoke_workflow",
-                "gen_ai.workflow.name": "answer",
-                "gen_ai.response.id": answer.id,
-                "gen_ai.usage.input_tokens": answer.usage.prompt_tokens,
-                "gen_ai.usage.output_tokens": answer.usage.completion_tokens,
-                "ragstone.engine": answer.engine,
-                "ragstone.answerable": answer.answerable,
-            },
-        )
-        for citation in answer.citations:
-            span.add_event(
+        parent = telemetry.traceparent.get()
+        self._record_retrieval(answer, start, parent)
+        attributes = {
+            "gen_ai.operation.name": "invoke_workflow",
+            "gen_ai.workflow.name": "answer",
+            "gen_ai.response.id": answer.id,
+            "gen_ai.usage.input_tokens": answer.usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": answer.usage.completion_tokens,
+            "ragstone.engine": answer.engine,
+            "ragstone.answerable": answer.answerable,
+        }
+        events = [
+            Event(
                 "gen_ai.evaluation.result",
                 {
                     "gen_ai.evaluation.name": SUPPORT,
@@ -171,14 +165,23 @@ class Tracing:
                 },
                 end,
             )
-        span.end(end)
+            for citation in answer.citations
+        ]
+        self.spans.end(
+            self.spans.begin(parent, start=start),
+            f"invoke_workflow rag/{answer.collection}",
+            self._kinds.INTERNAL,
+            attributes,
+            end=end,
+            events=events,
+        )
 
     def close(self) -> None:
         """Send what is left."""
-        self._spans.shutdown()
+        self.spans.close()
         self._meters.shutdown()
 
-    def _record_retrieval(self, answer: Answer, start: int, context: Context | None) -> None:
+    def _record_retrieval(self, answer: Answer, start: int, parent: str | None) -> None:
         milliseconds = answer.timings_ms.get("embed", 0.0) + answer.timings_ms.get("search", 0.0)
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "retrieval",
@@ -190,13 +193,13 @@ class Tracing:
         }
         if self._has_content:
             attributes["gen_ai.retrieval.query.text"] = answer.question
-        span = self._tracer.start_span(
+        self.spans.end(
+            self.spans.begin(parent, start=start),
             f"retrieval {answer.collection}",
-            context=context,
-            start_time=start,
-            attributes=attributes,
+            self._kinds.INTERNAL,
+            attributes,
+            end=start + _nano(milliseconds / 1e3),
         )
-        span.end(start + _nano(milliseconds / 1e3))
 
     def _names(self, outcome: Outcome) -> dict[str, str]:
         return {
@@ -230,8 +233,8 @@ class Traced:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-        span = self._tracing.begin(scope["method"], scope["path"], given.decode("latin-1"))
-        parent = _traceparent(span)
+        place = self._tracing.begin(given.decode("latin-1"))
+        parent = place.header
         scope.setdefault("state", {})["traceparent"] = parent
         telemetry.traceparent.set(
             parent
@@ -247,12 +250,8 @@ class Traced:
         try:
             await self._app(scope, receive, send_noted)
         finally:
-            span.set_attribute("http.response.status_code", status)
             route = getattr(scope.get("route"), "path", None)
-            if route:
-                span.update_name(f"{scope['method']} {route}")
-                span.set_attribute("http.route", route)
-            span.end()
+            self._tracing.end(place, scope["method"], scope["path"], route=route, status=status)
 
 
 def open_tracing(
@@ -272,8 +271,9 @@ def open_tracing(
         return None
     require("opentelemetry.exporter.otlp.proto.http", extra="otel")
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    from service.span_export import Exporter
 
     address = options.otlp_endpoint.rstrip("/")
 
@@ -282,7 +282,7 @@ def open_tracing(
         return found.provider if found is not None else "ragstone"
 
     return Tracing(
-        spans=OTLPSpanExporter(f"{address}/v1/traces"),
+        spans=Exporter(f"{address}/v1/traces"),
         metrics=PeriodicExportingMetricReader(OTLPMetricExporter(f"{address}/v1/metrics")),
         sample_ratio=options.sample_ratio,
         has_content=options.content,
@@ -316,22 +316,6 @@ def _response(outcome: Outcome) -> dict[str, Any]:
     if outcome.status >= 400:
         found["error.type"] = outcome.error or str(outcome.status)
     return found
-
-
-def _traceparent(span: Any) -> str:
-    context = span.get_span_context()
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-
-
-def _parent(traceparent: str | None) -> Context | None:
-    """Read W3C's header; what is malformed starts a trace of its own."""
-    from opentelemetry.context import Context
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    if not traceparent:
-        return Context()
-    carrier = {"traceparent": traceparent}
-    return TraceContextTextMapPropagator().extract(carrier, Context())
 
 
 def _nano(seconds: float) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
+
 from infra.contracts import Usage
+from infra.errors import EngineFailed
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from service.callers import Caller
@@ -16,6 +19,9 @@ from service.gateway.calls import Call, Outcome
 from service.gateway.meters import Meter, Ticket
 from service.gateway.relay import Relay
 from service.gateway.reloading import Tables
+
+QUICK = {"first_byte_seconds": 0.5, "silence_seconds": 0.5}
+"""Options of an upstream whose servers are soon known to hang."""
 
 
 class Unmetered:
@@ -123,8 +129,18 @@ async def answer(relay: Relay, asked: Call) -> bytes:
     return b"".join([piece async for piece in reply.pieces])
 
 
-async def until(holds: Callable[[], bool], *, seconds: float = 5.0) -> float:
-    """Wait until something holds; returns how long it took."""
+async def fail_thrice(gate: Opened, *, stream: bool = False) -> None:
+    """Ask until a breaker that bears three failures is open, and nobody is asked any more."""
+    for state in ("closed", "closed", "open"):
+        with suppress(EngineFailed):  # what broke midway has its error in the stream
+            await answer(gate.relay, call(stream=stream))
+        assert gate.breakers == [state]
+    with pytest.raises(EngineFailed, match="is well"):
+        await answer(gate.relay, call(stream=stream))
+
+
+async def until(holds: Callable[[], bool], *, seconds: float = 30.0) -> float:
+    """Wait until something holds, while others run; returns how long it took, in seconds."""
     start = time.monotonic()
     while not holds():
         assert time.monotonic() - start < seconds, "it did not come to hold in time"

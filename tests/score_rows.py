@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import ttest_1samp
 
 from evals.score_tables import ScoreTable
+from evals.statistics.intervals import Interval
 
 
 def table(
@@ -18,7 +20,7 @@ def table(
     arrived: npt.ArrayLike | None = None,
     dataset: str = "v1",
 ) -> ScoreTable:
-    """Return a table with a case for each value."""
+    """Return a table with a case for each value; whole ones are declared to pass or fail."""
     data = np.asarray(values, dtype=np.float64)
     return ScoreTable(
         [f"case-{i:05d}" for i in range(data.size)],
@@ -28,7 +30,15 @@ def table(
         arrived,
         dataset,
         "answer_match@1",
+        is_pass_or_fail=bool(np.isin(data, (0.0, 1.0)).all()),
     )
+
+
+def t_interval(values: npt.ArrayLike) -> Interval:
+    """Return the plain 95 % interval of a mean, for what it gets wrong."""
+    data = np.asarray(values, dtype=np.float64)
+    bounds = ttest_1samp(data, 0.0).confidence_interval(0.95)
+    return Interval(float(data.mean()), float(bounds.low), float(bounds.high))
 
 
 def passes(

@@ -40,8 +40,11 @@ class ScriptedChat:
         self._failure = failure
         self._delay_seconds = delay_seconds
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def complete(
+        self, body: Mapping[str, Any], *, documents: Sequence[str] = ()
+    ) -> AsyncGenerator[bytes, None]:
         self.bodies.append(body)
+        self.documents = tuple(documents)
         if self._failure:
             raise EngineFailed(self._failure)
         reply = self._reply if isinstance(self._reply, str) else self._reply(body)

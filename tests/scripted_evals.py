@@ -129,6 +129,9 @@ class Judged(Parameters):
 class QuickF1(Parameters):
     """Macro F1 by counting, many times faster than scikit-learn's on small sets."""
 
+    def takes_part(self, trial: Trial) -> bool:
+        return trial.output is not None and trial.output.prediction is not None
+
     def score_set(self, trials: Sequence[Trial]) -> Score:
         pairs = Counter(
             (trial.case.expected, trial.output.prediction) for trial in trials if trial.output
@@ -142,6 +145,28 @@ class QuickF1(Parameters):
         return Score.of(sum(found) / len(found)) if found else Score.unscored("no trials")
 
 
+class BrokenSet(Parameters):
+    """A metric of the set that fails as its parameter says."""
+
+    how: str = "raises"
+
+    def takes_part(self, trial: Trial) -> bool:
+        if self.how == "predicate":
+            raise LookupError(trial.case.id)
+        return True
+
+    def score_set(self, trials: Sequence[Trial]) -> Any:
+        match self.how:
+            case "raises":
+                return Score.of(1 / (len(trials) - len(trials)))
+            case "nan":
+                return Score.of(float("nan"))
+            case "beyond":
+                return Score.of(1.5)
+        return 0.5
+
+
 broken = Broken.model_validate
+broken_set = BrokenSet.model_validate
 judged = Judged.model_validate
 quick_f1 = QuickF1.model_validate

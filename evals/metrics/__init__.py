@@ -4,7 +4,8 @@ A plug-in is a file with `build(parameters) -> Metric`. The laws, run over each 
 `tests/contracts/test_metrics.py`: a score lies within the bounds, an empty answer is scored or has
 a reason, a case without a reference is unscored and not zero, order makes no difference.
 
-A metric of the whole set, such as F1, has `score_set(trials) -> Score` in place of `score`.
+A metric of the whole set, such as F1, has `score_set(trials) -> Score` in place of `score`, and
+`takes_part(trial) -> bool`, which says which trials it counts; the others are unscored.
 
     >>> import asyncio
     >>> from evals.context import Context

@@ -56,14 +56,17 @@ class OfPredictions(Parameters):
 
 
 class OfPredictedSet(Parameters):
-    """A metric of all predictions together."""
+    """A metric of the set over the trials that have a reference and a prediction."""
+
+    def takes_part(self, trial: Trial) -> bool:
+        output = trial.output
+        return trial.case.expected is not None and (
+            output is not None and output.prediction is not None
+        )
 
     def score_set(self, trials: Sequence[Trial]) -> Score:
-        pairs = predicted(trials)
-        if not pairs:
-            return Score.unscored("no trial has both a reference and a prediction")
         try:
-            found = self.measure(pairs)
+            found = self.measure(predicted(trials))
         except Unusable as error:
             return Score.error(str(error))
         return found if isinstance(found, Score) else Score.of(found)
@@ -74,13 +77,11 @@ class OfPredictedSet(Parameters):
 
 
 def predicted(trials: Sequence[Trial]) -> list[Predicted]:
-    """Return the trials that have a reference and a prediction."""
+    """Return references and predictions of trials that take part."""
     return [
         Predicted(trial, trial.case.expected, trial.output.prediction)
         for trial in trials
-        if trial.case.expected is not None
-        and trial.output is not None
-        and trial.output.prediction is not None
+        if trial.output is not None
     ]
 
 

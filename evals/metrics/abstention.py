@@ -16,6 +16,7 @@ class Abstention(Parameters):
     """The accuracy of the decision to answer; whether the answer is right is not looked at."""
 
     version: ClassVar[int] = 2
+    is_pass_or_fail: ClassVar[bool] = True
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del context

@@ -31,6 +31,17 @@ class Aurc(Parameters):
     def reads(self) -> tuple[str, ...]:
         return (self.of,) if self.of else ()
 
+    def takes_part(self, trial: Trial) -> bool:
+        if self.of:
+            score = trial.scores.get(self.of)
+            # One that failed costs the set its score; one that does not apply costs nothing.
+            return trial.output is not None and (
+                score is None or score.state in {"scored", "error"}
+            )
+        return trial.case.expected is not None and (
+            trial.output is not None and trial.output.prediction is not None
+        )
+
     def score_set(self, trials: Sequence[Trial]) -> Score:
         try:
             risks = self.curve(trials)

@@ -15,6 +15,7 @@ class ExactMatch(Parameters):
     """Rajpurkar et al. 2016. Of a classifier it is the accuracy."""
 
     version: ClassVar[int] = 2
+    is_pass_or_fail: ClassVar[bool] = True
 
     normalise: Literal["squad", "none"] = "squad"
     """Whether case, punctuation and articles make no difference."""

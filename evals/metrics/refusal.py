@@ -19,6 +19,7 @@ class Refusal(Parameters):
     """
 
     version: ClassVar[int] = 2
+    is_pass_or_fail: ClassVar[bool] = True
 
     expect: bool = True
     """False wants an answer: 1 where the target did not refuse."""

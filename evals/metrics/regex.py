@@ -22,6 +22,7 @@ LONGEST_PATTERN = 1_000
 
 class Regex(Parameters):
     version: ClassVar[int] = 2
+    is_pass_or_fail: ClassVar[bool] = True
 
     pattern: str = ""
     """As Python's `re` has it; the references of a case are the patterns where it is absent."""

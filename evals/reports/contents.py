@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from evals import scoring
 from evals.evaluation import Evaluation
 from evals.evidence import weigh
 from evals.score_tables import single
@@ -23,6 +25,8 @@ RESAMPLES = 1_999
 _DRAWS = 2_000_000
 _FEWEST_RESAMPLES = 399
 BINS = 20
+_Scale: TypeAlias = tuple[float | None, float | None, bool]
+"""The bounds of a metric, and whether higher is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,19 @@ class Loss:
     trials: tuple[Trial, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A case that lost against the baseline."""
+
+    case: str
+    share: float
+    """Of what could be lost, how much more than before, between 0 and 1."""
+    before: Trial
+    after: Trial
+    metrics: tuple[str, ...]
+    """Those that were counted."""
+
+
 def rows(evaluation: Evaluation) -> list[Row]:
     """Return each metric on each slice, in the order of the suite.
 
@@ -97,13 +114,13 @@ def distributions(evaluation: Evaluation) -> list[Distribution]:
 
 def curves(evaluation: Evaluation) -> list[Curve]:
     """Return that of each metric of the set that has one, over all cases."""
-    trials = [trial for trial in evaluation.trials if trial.output is not None]
     found = []
     for metric, by in evaluation.described.metrics.items():
-        curve = getattr(by.of_set(), "curve", None) if by.is_of_set else None
+        built = by.of_set() if by.is_of_set else None
+        curve = getattr(built, "curve", None)
         # Where there is no score the reasons say why.
-        if curve is not None and evaluation.mean(metric) is not None:
-            found.append(Curve(metric, tuple(curve(trials))))
+        if built is not None and curve is not None and evaluation.mean(metric) is not None:
+            found.append(Curve(metric, tuple(curve(scoring.counted(built, evaluation.trials)))))
     return found
 
 
@@ -112,28 +129,34 @@ def worst(evaluation: Evaluation, most: int) -> list[Loss]:
 
     What counts are the metrics that gates look at; if there are none, all that have bounds.
     """
-    gated = {gate.metric for gate in evaluation.described.suite.gates}
-    bounded = {
-        name: (by.bounds[0], by.bounds[1], by.higher_is_better)
-        for name, by in evaluation.described.metrics.items()
-        if not by.is_of_set and None not in by.bounds
-    }
-    counted = {name: each for name, each in bounded.items() if name in gated} or bounded
-    by_case: dict[str, list[Trial]] = defaultdict(list)
-    for trial in evaluation.trials:
-        if trial.output is not None:
-            by_case[trial.case.id].append(trial)
-    losses = []
-    for case, trials in by_case.items():
-        lost = [
-            _lost(value, low=low or 0.0, high=high or 0.0, higher=higher)
-            for trial in trials
-            for name, (low, high, higher) in counted.items()
-            if (value := trial.scores[name].value) is not None
-        ]
-        if lost and sum(lost) > 0:
-            losses.append(Loss(case, sum(lost) / len(lost), tuple(trials)))
+    losses = [loss for loss in _losses(evaluation, _counted(evaluation)) if loss.share > 0]
     return sorted(losses, key=lambda loss: (-loss.share, loss.case))[:most]
+
+
+def regressions(before: Evaluation, after: Evaluation, most: int) -> list[Regression]:
+    """Return the cases that lost most against a baseline of the same cases, the worst first.
+
+    What counts is what `worst` counts, where the baseline has it too.
+    """
+    measured = before.described.metrics
+    counted = {
+        name: scale
+        for name, scale in _counted(after).items()
+        if name in measured and measured[name].identity == after.described.metrics[name].identity
+    }
+    was = {loss.case: loss for loss in _losses(before, counted)}
+    found = [
+        Regression(
+            now.case,
+            now.share - was[now.case].share,
+            was[now.case].trials[0],
+            now.trials[0],
+            tuple(counted),
+        )
+        for now in _losses(after, counted)
+        if now.case in was and now.share > was[now.case].share
+    ]
+    return sorted(found, key=lambda one: (-one.share, one.case))[:most]
 
 
 def reasons(
@@ -154,6 +177,13 @@ def reasons(
         for name, score in trial.scores.items():
             if score.state != "scored" and score.state in states:
                 counts[f"{name}: {score.state}", score.reason] += 1
+    for name, by in evaluation.described.metrics.items():
+        for trial, score in zip(
+            evaluation.trials, evaluation.scores(name) if by.is_of_set else (), strict=False
+        ):
+            is_told = score.state != "scored" and score.state in states
+            if trial.output is not None and is_told:
+                counts[f"{name}: {score.state}", score.reason] += 1
     found = [(name, reason, count) for (name, reason), count in counts.items()]
     return sorted(found, key=lambda each: (-each[2], *each[:2]))[:most]
 
@@ -161,6 +191,35 @@ def reasons(
 def failed(trials: Sequence[Trial], most: int) -> list[Trial]:
     """Return the first trials without an output."""
     return [trial for trial in trials if trial.output is None][:most]
+
+
+def _counted(evaluation: Evaluation) -> dict[str, _Scale]:
+    gated = {gate.metric for gate in evaluation.described.suite.gates}
+    bounded = {
+        name: (by.bounds[0], by.bounds[1], by.higher_is_better)
+        for name, by in evaluation.described.metrics.items()
+        if not by.is_of_set and None not in by.bounds
+    }
+    return {name: each for name, each in bounded.items() if name in gated} or bounded
+
+
+def _losses(evaluation: Evaluation, counted: Mapping[str, _Scale]) -> list[Loss]:
+    """Return what each case that has an output lost, the mean over metrics and repeats."""
+    by_case: dict[str, list[Trial]] = defaultdict(list)
+    for trial in evaluation.trials:
+        if trial.output is not None:
+            by_case[trial.case.id].append(trial)
+    losses = []
+    for case, trials in by_case.items():
+        lost = [
+            _lost(value, low=low or 0.0, high=high or 0.0, higher=higher)
+            for trial in trials
+            for name, (low, high, higher) in counted.items()
+            if (value := trial.scores[name].value) is not None
+        ]
+        if lost:
+            losses.append(Loss(case, sum(lost) / len(lost), tuple(trials)))
+    return losses
 
 
 def _row(evaluation: Evaluation, metric: str, slice_name: str) -> Row:

@@ -8,6 +8,7 @@ from evals.evaluation import Evaluation
 from evals.reports import contents
 from evals.reports.elements import clean, number, short
 from evals.reports.wording import MEANINGS, about, between, demand
+from evals.trial import Trial
 from evals.verdicts import Judgement
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~@&:])")
@@ -16,8 +17,13 @@ _OTHER = "\u26a0\ufe0f"
 _ROWS, _CASES, _TEXT = 40, 5, 120
 
 
-def write(evaluation: Evaluation, judgement: Judgement, *, name: str) -> str:
-    """Return the summary; nothing that a model said can become markup, a link or a mention."""
+def write(
+    evaluation: Evaluation, judgement: Judgement, *, name: str, before: Evaluation | None = None
+) -> str:
+    """Return the summary; nothing that a model said can become markup, a link or a mention.
+
+    With the baseline, `before`, the cases that lost most against it are in it.
+    """
     described = evaluation.described
     parts = [f"### {_MARKS.get(judgement.verdict, _OTHER)} {plain(described.suite.name)}: "]
     parts[0] += f"{judgement.verdict}"
@@ -38,6 +44,7 @@ def write(evaluation: Evaluation, judgement: Judgement, *, name: str) -> str:
         names = ", ".join(plain(each) for each in judgement.unjudged[:_ROWS])
         parts.append(f"Not judged, for want of a baseline: {names}")
     parts.append(_scores(evaluation))
+    parts += [] if before is None else _lost(before, evaluation)
     parts += _worst(evaluation)
     source, target = plain(described.dataset), plain(about(described.target))
     counts = f"{len(evaluation.trials):,} trials, {evaluation.failures:,} without output"
@@ -70,13 +77,36 @@ def _scores(evaluation: Evaluation) -> str:
     return _folded("Scores", _table(heads, rows))
 
 
+def _lost(before: Evaluation, after: Evaluation) -> list[str]:
+    rows = []
+    for lost in contents.regressions(before, after, _CASES):
+        asked = lost.after.case.question or str(lost.after.case.input)
+        scores = ", ".join(
+            f"{name} {_value(lost.before, name)} to {_value(lost.after, name)}"
+            for name in lost.metrics
+            if _value(lost.before, name) != _value(lost.after, name)
+        )
+        cells = (lost.case, asked, scores, _said(lost.before), _said(lost.after))
+        rows.append([plain(short(each, _TEXT)) for each in cells])
+    heads = ["case", "question", "scores", "before", "now"]
+    return [_folded("Lost against the baseline", _table(heads, rows))] if rows else []
+
+
+def _value(trial: Trial, name: str) -> str:
+    score = trial.scores[name]
+    return score.state if score.value is None else number(score.value)
+
+
+def _said(trial: Trial) -> str:
+    return "" if trial.output is None else trial.output.text or str(trial.output.prediction)
+
+
 def _worst(evaluation: Evaluation) -> list[str]:
     rows = []
     for loss in contents.worst(evaluation, _CASES):
-        case, output = loss.trials[0].case, loss.trials[0].output
-        said = "" if output is None else output.text or str(output.prediction)
+        case = loss.trials[0].case
         asked = case.question or str(case.input)
-        cells = (case.id, asked, " | ".join(case.references), said)
+        cells = (case.id, asked, " | ".join(case.references), _said(loss.trials[0]))
         rows.append([plain(short(each, _TEXT)) for each in cells])
     heads = ["case", "question", "expected", "answer"]
     return [_folded("Worst cases", _table(heads, rows))] if rows else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lxml import html
@@ -13,19 +13,26 @@ from evals.gates import Decision
 from evals.reports import contents, figures
 from evals.reports.contents import Row
 from evals.reports.elements import Element, element, number, short
-from evals.reports.page_cases import case_block, failure_block
+from evals.reports.page_cases import case_block, failure_block, regression_block
 from evals.reports.wording import MEANINGS, about, between, demand, numbers
 from evals.verdicts import Judgement
 
 MOST_CASES = 50
-_CASE_BYTES = 1_200_000
-"""Of all cases, so that a page stays below two megabytes whatever a model writes."""
+_CASE_BYTES = 600_000
+"""Of each list of cases, so that a page stays below two megabytes whatever a model writes."""
 _NAME = 200
 _MOST_DECISIONS = 100
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def write(evaluation: Evaluation, judgement: Judgement, *, name: str, cases: int) -> bytes:
+def write(
+    evaluation: Evaluation,
+    judgement: Judgement,
+    *,
+    name: str,
+    cases: int,
+    before: Evaluation | None = None,
+) -> bytes:
     """Return the page in UTF-8.
 
     Args:
@@ -33,6 +40,7 @@ def write(evaluation: Evaluation, judgement: Judgement, *, name: str, cases: int
         judgement: what its gates said of it.
         name: the version, as the store has it.
         cases: how many of the worst to show, `MOST_CASES` at most.
+        before: the baseline; the cases that lost most against it are shown too.
 
     Raises:
         MissingDependency: the extra `evals` is not installed.
@@ -57,6 +65,7 @@ def write(evaluation: Evaluation, judgement: Judgement, *, name: str, cases: int
             *_distributions(evaluation),
             *_curves(evaluation),
             *_reasons(evaluation),
+            *_regressions(evaluation, before, min(cases, MOST_CASES)),
             *_cases(evaluation, min(cases, MOST_CASES)),
         ),
     )
@@ -235,14 +244,7 @@ def _cases(evaluation: Evaluation, most: int) -> list[Element]:
     losses = contents.worst(evaluation, most)
     if not losses:
         return []
-    blocks: list[Element] = []
-    room = _CASE_BYTES
-    for loss in losses:
-        block = case_block(loss, is_open=not blocks)
-        room -= len(html.tostring(block, encoding="utf-8"))
-        if room < 0:
-            break
-        blocks.append(block)
+    blocks = _within(case_block(loss, is_open=not place) for place, loss in enumerate(losses))
     text = f"The {len(blocks)} that lost most" if len(blocks) > 1 else "The one that lost most"
     counted = " in the metrics that gates look at" if evaluation.described.suite.gates else ""
     return [
@@ -250,3 +252,31 @@ def _cases(evaluation: Evaluation, most: int) -> list[Element]:
         element("p", f"{text}{counted}.", class_="note"),
         *blocks,
     ]
+
+
+def _regressions(evaluation: Evaluation, before: Evaluation | None, most: int) -> list[Element]:
+    if before is None:
+        return []
+    found = contents.regressions(before, evaluation, most)
+    if not found:
+        words = "No case lost against the baseline in what gates look at."
+        return [element("h2", "Lost against the baseline"), element("p", words, class_="note")]
+    blocks = _within(regression_block(each) for each in found)
+    text = f"The {len(blocks)} that lost most" if len(blocks) > 1 else "The one that lost most"
+    return [
+        element("h2", "Lost against the baseline"),
+        element("p", f"{text} beside what they scored before.", class_="note"),
+        *blocks,
+    ]
+
+
+def _within(blocks: Iterable[Element]) -> list[Element]:
+    """Return as many blocks of cases as there is room for."""
+    found: list[Element] = []
+    room = _CASE_BYTES
+    for block in blocks:
+        room -= len(html.tostring(block, encoding="utf-8"))
+        if room < 0:
+            break
+        found.append(block)
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from evals.reports.contents import Loss
+from evals.reports.contents import Loss, Regression
 from evals.reports.elements import Element, element, number, short
 from evals.scores import Score
 from evals.trial import Output, Trial
@@ -36,6 +36,42 @@ def case_block(loss: Loss, *, is_open: bool = False) -> Element:
     if is_open:
         block.set("open", "")
     return block
+
+
+def regression_block(lost: Regression) -> Element:
+    """Return a case that scores less than the baseline, with what was said before."""
+    case, before = lost.after.case, lost.before
+    heads = ("metric", "before", "now")
+    rows = [
+        element(
+            "tr",
+            element("th", short(name, _PLACE), scope="row"),
+            element("td", _value(before.scores[name]), class_="number"),
+            element("td", _value(lost.after.scores[name]), class_="number"),
+        )
+        for name in lost.metrics[:_SCORES]
+    ]
+    head = element("thead", element("tr", *(element("th", each, scope="col") for each in heads)))
+    return element(
+        "details",
+        element(
+            "summary",
+            element("span", f"-{lost.share:.0%}", class_="loss", title="of what could be lost"),
+            element(
+                "span", short(_words(case.question or case.input), 160), class_="grow", dir="auto"
+            ),
+            element("code", short(case.id, 60)),
+        ),
+        element("div", element("table", head, element("tbody", *rows)), class_="part"),
+        None if before.output is None else _part("before", short(said(before.output), _TEXT)),
+        *_told(lost.after, ""),
+        class_="case",
+    )
+
+
+def said(output: Output) -> str:
+    """Return an answer, or a prediction in words."""
+    return output.text if output.prediction is None else _words(output.prediction)
 
 
 def failure_block(trial: Trial) -> Element:
@@ -72,12 +108,12 @@ def _part(name: str, *children: Element | str) -> Element:
 
 
 def _answer(output: Output, repeats: str) -> Element:
-    said = output.text if output.prediction is None else _words(output.prediction)
     refusal = (
         "" if output.answerable else f", a refusal{f': {output.reason}' * bool(output.reason)}"
     )
     return _part(
-        f"answer{short(refusal, _PLACE)}{repeats}", *_marked(short(said, _TEXT), output.citations)
+        f"answer{short(refusal, _PLACE)}{repeats}",
+        *_marked(short(said(output), _TEXT), output.citations),
     )
 
 

@@ -12,11 +12,10 @@ from evals.statistics.intervals import Floats, Interval
 from infra.errors import InvalidRequest
 
 _COARSE = 32
-_GRID = _COARSE**2
-"""Candidate means; a bound is exact to the range divided by this, towards the wide side."""
+"""Candidate means of each of two searches; a bound is exact to the range divided by its square,
+towards the wide side."""
 _STAKE = 0.75
 """Share of the wealth that one cluster can cost at most."""
-_CELLS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,18 +57,11 @@ class Bets:
         tail = (1 - level) / 2
         return Interval(self.estimate, self._low(tail), -self.mirrored()._low(tail), level)
 
-    def sequence(self, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Return the bounds after each cluster, each of shape (clusters,).
-
-        With probability `level` the mean is between all of them at once.
-        """
-        return self._lows((1 - level) / 2), -self.mirrored()._lows((1 - level) / 2)
-
     def mirrored(self) -> Bets:
         return Bets(-self.sums, self.sizes, -self.highest, -self.lowest)
 
     def _low(self, alpha: float) -> float:
-        """Return the last of `_lows`, found among few means first and then between two of them."""
+        """Return the bound, found among few means first and then between two of them."""
         low, step = self.lowest, (self.highest - self.lowest) / _COARSE
         for _ in range(2):
             means = np.linspace(low + step, low + step * (_COARSE - 1), _COARSE - 1)
@@ -77,21 +69,6 @@ class Bets:
             low += step * int(np.logical_and.accumulate(wealth >= -math.log(alpha)).sum())
             step /= _COARSE
         return float(low)
-
-    def _lows(self, alpha: float) -> Floats:
-        step = (self.highest - self.lowest) / _GRID
-        means = self.lowest + step * np.arange(1, _GRID)
-        refuted = np.zeros(self.sums.size, dtype=np.int64)
-        going = np.ones(self.sums.size, dtype=bool)
-        for part in np.array_split(means, max(1, means.size * self.sums.size // _CELLS)):
-            lost = np.maximum.accumulate(self._log_wealth(part), axis=0) >= -math.log(alpha)
-            prefix = np.logical_and.accumulate(lost, axis=1).sum(axis=1)
-            refuted += np.where(going, prefix, 0)
-            going &= prefix == part.size
-            if not going.any():
-                break
-        lows: Floats = np.asarray(self.lowest + step * refuted, dtype=np.float64)
-        return lows
 
     def _log_wealth(self, means: Floats) -> Floats:
         """Return the log wealth after each cluster against each mean, shape (clusters, means)."""

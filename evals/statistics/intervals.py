@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson and Clopper-Pearson for rates, t and BCa for means."""
+"""Confidence intervals of rates, by Wilson and by Clopper and Pearson, and of differences."""
 
 from __future__ import annotations
 
@@ -39,46 +39,6 @@ def wilson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
 def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
     """Return the exact interval of a rate (Clopper & Pearson, Biometrika 1934): never too short."""
     return _rate(successes, trials, level, "exact")
-
-
-def student(values: npt.ArrayLike, *, level: float = 0.95) -> Interval:
-    """Return the t interval of the mean of independent values, shape (n,).
-
-    Raises:
-        InvalidRequest: fewer than two values.
-    """
-    data = at_least_two(values)
-    mean, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(data.size)
-    reach = float(require("scipy.special", extra="evals").stdtrit(data.size - 1, (1 + level) / 2))
-    return Interval(mean, mean - reach * error, mean + reach * error, level)
-
-
-def bca(
-    values: npt.ArrayLike, *, level: float = 0.95, resamples: int = 9_999, seed: int = 0
-) -> Interval:
-    """Return the bias-corrected accelerated bootstrap interval of the mean of independent values.
-
-    Efron, JASA 1987, by `scipy.stats.bootstrap`. For values in clusters use `clusters.bootstrap`.
-
-    Raises:
-        InvalidRequest: fewer than two values.
-    """
-    data = at_least_two(values)
-    mean = float(data.mean())
-    if np.all(data == data[0]):
-        return Interval(mean, mean, mean, level)
-    found = require("scipy.stats", extra="evals").bootstrap(
-        (data,),
-        np.mean,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=max(1, 2_000_000 // data.size),
-        confidence_level=level,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    )
-    bounds = found.confidence_interval
-    return Interval(mean, float(bounds.low), float(bounds.high), level)
 
 
 def difference(first: Interval, second: Interval) -> Interval:

@@ -1,4 +1,4 @@
-"""Pass or fail of the same cases before and after: McNemar's test, score and exact intervals."""
+"""Pass or fail of the same cases before and after: score and exact tests, their intervals."""
 
 from __future__ import annotations
 
@@ -79,18 +79,6 @@ class MatchedPairs:
         """Return the bounds that the two tests do not reject, each at (1 - level) / 2."""
         tail = (1 - level) / 2
         return Interval(self.estimate, _low(self, tail), -_low(self.mirror, tail), level)
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Return the exact two-sided p-value of 'as many got better as got worse' (McNemar 1947).
-
-    >>> mcnemar(better=1, worse=9)
-    0.021484375
-    """
-    if better + worse == 0:
-        return 1.0
-    test = require("scipy.stats", extra="evals").binomtest(better, better + worse, 0.5)
-    return float(test.pvalue)
 
 
 def _score(

@@ -25,16 +25,18 @@ def missing(database: Database, connection: Connection, file_ids: Collection[str
         connection: the write transaction that is to hold the quotes.
         file_ids: what is to be quoted.
     """
-    wanted = sorted(file_ids)
-    if not wanted:
+    if not file_ids:
         return set()
     database.lock(connection, LOCK, shared=True)
-    gone = set(wanted)
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
-        standing = select(document.c.file_id).where(document.c.file_id.in_(some))
-        gone.difference_update(connection.execute(standing).scalars())
-    return gone
+    return _gone(connection, file_ids)
+
+
+def removed(database: Database, file_ids: Collection[str]) -> set[str]:
+    """Return which documents, given by public id, are gone at this moment; it makes none wait."""
+    if not file_ids:
+        return set()
+    with database.read() as connection:
+        return _gone(connection, file_ids)
 
 
 def await_writers(database: Database) -> None:
@@ -45,3 +47,13 @@ def await_writers(database: Database) -> None:
     """
     with database.write(lock=LOCK, durable=False):
         pass
+
+
+def _gone(connection: Connection, file_ids: Collection[str]) -> set[str]:
+    wanted = sorted(file_ids)
+    gone = set(wanted)
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        standing = select(document.c.file_id).where(document.c.file_id.in_(some))
+        gone.difference_update(connection.execute(standing).scalars())
+    return gone

@@ -113,10 +113,10 @@ async def _found(
 ) -> list[dict[str, Any]]:
     """Return version, replica and state, for each replica."""
     from infra.errors import RagstoneError
-    from service.gateway.adapter_files import fetch
+    from service.gateway.adapter_files import look_into
 
     try:
-        adapter = fetch(parts.artifacts, reference, parts.settings.data_folder / "adapters")
+        adapter = look_into(parts.artifacts, reference, parts.settings.data_folder / "adapters")
     except RagstoneError as error:
         return [{"state": error.message}]
     rows = []

@@ -32,14 +32,20 @@ def write_reports(
     name: str,
     files: dict[str, Path | None],
     cases: int,
+    before: Evaluation | None,
 ) -> None:
-    """Write each report that has a file, by its form, and say where it is."""
+    """Write each report that has a file, by its form, and say where it is.
+
+    With the baseline, `before`, they list the cases that lost most against it.
+    """
     from evals.reports import junit, markdown, page
 
     forms: dict[str, Callable[[], bytes]] = {
-        "html": lambda: page.write(evaluation, judgement, name=name, cases=cases),
+        "html": lambda: page.write(evaluation, judgement, name=name, cases=cases, before=before),
         "junit": lambda: junit.write(evaluation, judgement),
-        "markdown": lambda: markdown.write(evaluation, judgement, name=name).encode(),
+        "markdown": lambda: markdown.write(
+            evaluation, judgement, name=name, before=before
+        ).encode(),
     }
     for form, path in _chosen(files):
         content = forms[form]()

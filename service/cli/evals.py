@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -9,11 +10,14 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
+from service.cli.eval_diagnose import diagnose
+from service.cli.eval_labels import labels
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
 from service.cli.output import Json, note, print_json, print_table, say
 from service.cli.session import opened
 
 if TYPE_CHECKING:
+    from evals.evaluation import Evaluation
     from evals.run import Plan
     from evals.suite import Suite
     from service.evaluating import Stored
@@ -21,11 +25,13 @@ if TYPE_CHECKING:
 
 CASES = 25
 """Worst cases on a page if nobody says otherwise; 50 keep it below two megabytes."""
-NO_VERDICT = 3
+UNDERPOWERED, NO_VERDICT = 2, 3
 INTERRUPTED = 130
 """128 + SIGINT, what shells expect."""
 _USAGE = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """What any wrong command line raises; typer has no name of its own for it."""
+_MEANT = (typer.Exit, typer.Abort, _USAGE)
+"""What ends a command on purpose."""
 
 
 class _Deciding(TyperCommand):
@@ -50,6 +56,12 @@ class _Deciding(TyperCommand):
         except KeyboardInterrupt:
             note("\nragstone: stopped; what was finished is kept, and --resume goes on from there")
             raise typer.Exit(INTERRUPTED) from None
+        except _MEANT:
+            raise
+        except Exception as error:  # noqa: BLE001  Python would exit with 1, which is a failed gate
+            note(traceback.format_exc())
+            note(f"ragstone: an error that nobody foresaw: {type(error).__name__}: {error}")
+            raise typer.Exit(NO_VERDICT) from None
 
 
 app = typer.Typer(
@@ -57,6 +69,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.command("diagnose")(diagnose)
+app.command("labels")(labels)
 
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
@@ -79,12 +94,17 @@ def run(
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
     ] = False,
+    underpowered: Annotated[
+        bool, typer.Option("--underpowered", help="Run although a gate has too few cases to pass.")
+    ] = False,
     html: Html = None,
     junit: Junit = None,
     markdown: Markdown = None,
     json: Json = False,
 ) -> None:
     """Run a suite, keep the results as evaluation/NAME, and decide.
+
+    A suite with too few cases for its gates is not run: it would cost, and could not tell.
 
     Exits with 0 if every gate passes, 1 if one fails, 2 if it cannot be told (inconclusive or
     underpowered), 3 if there is no verdict: too much was not scored, or the run could not be made.
@@ -99,7 +119,10 @@ def run(
     with opened() as parts:
         before = _baseline(parts, chosen, baseline)
         plan = evaluating.plan(parts, chosen, _folder(suite), before)
-        _announce(parts, plan, resume=resume)
+        if not _announce(parts, plan, resume=resume) and not underpowered:
+            asyncio.run(plan.target.close())
+            note("Not run: add cases, accept a wider limit, or run it anyway with --underpowered")
+            raise typer.Exit(UNDERPOWERED)
         with bar(plan.trials) as on_trial:
             work = evaluating.carry_out(
                 parts, plan, resume=resume, on_trial=on_trial, is_offline=offline
@@ -119,7 +142,8 @@ def run(
     if evaluation.postponed:
         note(f"{evaluation.postponed} trials lack a score; --resume makes it up later")
     files = {"html": html, "junit": junit, "markdown": markdown}
-    write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES)
+    was = None if before is None else before.evaluation
+    write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES, before=was)
     raise typer.Exit(judgement.exit_code)
 
 
@@ -219,14 +243,17 @@ def report(
 
     with opened() as parts:
         found = evaluating.find(parts, evaluation)
+        judgement = Judgement.from_dict(found.verdict)
+        before = _compared(parts, judgement.baseline)
     if not (html or junit or markdown):
         html = Path(f"{found.reference.name}-v{found.reference.version}.html")
     write_reports(
         found.evaluation,
-        Judgement.from_dict(found.verdict),
+        judgement,
         name=str(found.reference),
         files={"html": html, "junit": junit, "markdown": markdown},
         cases=cases,
+        before=before,
     )
 
 
@@ -315,14 +342,28 @@ def _baseline(parts: Components, suite: Suite, given: str | None) -> Stored | No
         return None
 
 
-def _announce(parts: Components, plan: Plan, *, resume: bool) -> None:
+def _compared(parts: Components, name: str | None) -> Evaluation | None:
+    """Return what an evaluation was compared with, if it is still there."""
+    from service import evaluating
+
+    try:
+        return None if name is None else evaluating.find(parts, name).evaluation
+    except NotFound as error:
+        note(f"What was lost against the baseline is left out: {error.message}")
+        return None
+
+
+def _announce(parts: Components, plan: Plan, *, resume: bool) -> bool:
+    """Say what is known before a run; return whether every gate has cases enough."""
     from evals.run import journal_of
     from service import evaluating
 
-    for words in evaluating.shortages(plan):
+    shortages = evaluating.shortages(plan)
+    for words in shortages:
         note(words)
     there = journal_of(plan, evaluating.journals(parts)).exists()
     if there and not resume:
         note("A run of the same was stopped before its end; this one begins anew (see --resume)")
     elif resume and not there:
         note("No run of the same was stopped before its end; this one begins anew")
+    return not shortages

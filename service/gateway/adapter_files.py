@@ -15,7 +15,7 @@ from typing import Any
 
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
-from infra.errors import Conflict, InvalidRequest
+from infra.errors import Conflict, InvalidRequest, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -68,25 +68,38 @@ def fetch(store: ArtifactStore, reference: str, folder: Path) -> Adapter:
         NotFound: the reference means nothing.
         InvalidRequest: it is no LoRA adapter, or holds files that could run code.
     """
-    found = store.find(reference)
-    if found.kind != KIND:
-        raise InvalidRequest(f"{reference!r} is no adapter; references begin with '{KIND}/'")
-    manifest = store.resolve(f"{found.kind}/{found.name}@{found.digest}")
-    for entry in manifest.entries:
-        _refuse_code(reference, entry.path)
-    place = folder.absolute() / served_as(found)
+    adapter = look_into(store, reference, folder)
+    place = adapter.folder
     if not place.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            store.checkout(f"{found.kind}/{found.name}@{found.digest}", place, verify=True)
+            store.checkout(_pinned(adapter), place, verify=True)
         except Conflict:  # another process was faster, and lays out all files or none
             if not place.is_dir():
                 raise
-    config = _read_config(reference, place)
+    return adapter
+
+
+def look_into(store: ArtifactStore, reference: str, folder: Path) -> Adapter:
+    """Return what an adapter is by its configuration; nothing is checked out below `folder`.
+
+    Raises:
+        NotFound, InvalidRequest: as `fetch`.
+    """
+    found = store.find(reference)
+    if found.kind != KIND:
+        raise InvalidRequest(f"{reference!r} is no adapter; references begin with '{KIND}/'")
+    pinned = f"{KIND}/{found.name}@{found.digest}"
+    manifest = store.resolve(pinned)
+    for entry in manifest.entries:
+        _refuse_code(reference, entry.path)
+    if WEIGHTS not in {entry.path for entry in manifest.entries}:
+        raise InvalidRequest(f"{reference!r} holds no {WEIGHTS}; save the adapter as safetensors")
+    config = _read_config(store, reference, pinned)
     return Adapter(
         name=served_as(found),
         digest=found.digest,
-        folder=place,
+        folder=folder.absolute() / served_as(found),
         rank=_rank(reference, config),
         base_name=str(config.get("base_model_name_or_path") or ""),
         base_digests=frozenset(each.digest for each in manifest.parents if each.role == "base"),
@@ -147,13 +160,15 @@ def _refuse_code(reference: str, path: str) -> None:
         )
 
 
-def _read_config(reference: str, folder: Path) -> Mapping[str, Any]:
-    if not (folder / WEIGHTS).is_file():
-        raise InvalidRequest(f"{reference!r} holds no {WEIGHTS}; save the adapter as safetensors")
+def _pinned(adapter: Adapter) -> str:
+    return f"{KIND}/{adapter.name.rpartition('@')[0]}@{adapter.digest}"
+
+
+def _read_config(store: ArtifactStore, reference: str, pinned: str) -> Mapping[str, Any]:
     try:
-        with (folder / CONFIG).open("rb") as file:
+        with store.open(pinned, CONFIG) as file:
             config = json.loads(file.read(MAX_CONFIG_BYTES))
-    except (OSError, ValueError) as error:
+    except (NotFound, OSError, ValueError) as error:
         raise InvalidRequest(f"{reference!r} has no readable {CONFIG}: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise InvalidRequest(f"{reference!r} is no LoRA adapter by its {CONFIG}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from infra.artifacts.store import ArtifactStore
 from infra.errors import EngineFailed, NotReady, RagstoneError
@@ -146,7 +147,9 @@ class Adapters:
     async def refresh(self) -> None:
         """Bring every replica to where it should be; failures are kept as problems.
 
-        Upstreams are looked after side by side: one that is slow or broken holds up no other.
+        Upstreams are looked after side by side, so that one that is broken keeps no other from its
+        adapters. The round lasts as long as the slowest, which its hosts' time limits bound; only
+        then comes the next.
         """
         async with self._round:
             places = self._places()
@@ -156,9 +159,10 @@ class Adapters:
             )
             self._drop_unwanted(places)
             await self._let_go(places)
+            self._forget_gone(places)
             _raise_first(outcomes)
             if all(outcomes):
-                await self._tidy(places)
+                await self._tidy()
 
     async def _watch(self) -> None:
         rounds = Rounds("the adapters")
@@ -295,6 +299,7 @@ class Adapters:
         """Unload versions that nothing is sent to, once what was sent has been answered."""
         hosts = {host.address: host for place in places.values() for host in place.hosts}
         in_force = {(address, name) for (address, _), name in self._serving.items()}
+        unloading = []
         for (address, name), since in list(self._leaving.items()):
             host, waited = hosts.get(address), self._clock() - since
             is_busy = self._leases[address, name] > 0 and waited < self._pace.drain_seconds
@@ -304,21 +309,45 @@ class Adapters:
             if host is None or (address, name) in in_force:
                 continue
             self._loaded[address].discard(name)
-            with suppress(EngineFailed):  # it is gone then, with all that it had
-                await host.unload(name)
-                logger.info("%s has unloaded %s", address, name)
+            unloading.append(self._unload(host, name))
+        _raise_first(await asyncio.gather(*unloading, return_exceptions=True))
 
-    async def _tidy(self, places: Mapping[str, Place]) -> None:
+    async def _unload(self, host: AdapterHost, name: str) -> None:
+        with suppress(EngineFailed):  # it is gone then, with all that it had
+            async with self._turns[host.address]:
+                await host.unload(name)
+            logger.info("%s has unloaded %s", host.address, name)
+
+    def _forget_gone(self, places: Mapping[str, Place]) -> None:
+        """Let go of what is known of replicas and routes that there are no more.
+
+        What is still lent to requests under way is given back by them.
+        """
+        here = {host.address for place in places.values() for host in place.hosts}
+        wanted = {(name, each) for name, place in places.items() for each in place.references}
+        by_address: tuple[dict[str, Any], ...] = (self._loaded, self._listed, self._turns)
+        for known in by_address:
+            for address in known.keys() - here:
+                del known[address]
+        self._known &= here
+        self._failing &= here
+        for key in self._problems.keys() - wanted:
+            del self._problems[key]
+
+    async def _tidy(self) -> None:
         """Remove files of versions that no replica has; one that has them may read them again."""
         if self._clock() - self._tidied_at < min(self._pace.keep_seconds, TIDY_SECONDS):
             return
         self._tidied_at = self._clock()
-        addresses = {host.address for place in places.values() for host in place.hosts}
-        listed = [names for address, names in self._listed.items() if address in addresses]
-        needed = frozenset(self._serving.values()).union(*listed, *self._loaded.values())
+        needed = frozenset(self._serving.values()).union(
+            *self._listed.values(), *self._loaded.values()
+        )
         await asyncio.to_thread(
             prune, self._folder, needed=needed, keep_seconds=self._pace.keep_seconds
         )
+        self._fetched = {
+            digest: each for digest, each in self._fetched.items() if each.folder.is_dir()
+        }
 
 
 def _raise_first(outcomes: Iterable[object]) -> None:

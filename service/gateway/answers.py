@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from infra.contracts import Usage
 from infra.errors import EngineFailed, Overloaded
 from service.engines import Reply
 from service.gateway.events import read_usage
+from service.gateway.outgoing import Bound
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_ERROR_BYTES = 64 * 1024
@@ -20,6 +22,14 @@ MAX_REASON_CHARACTERS = 300
 LARGE_BYTES = 128 * 1024
 """Of an answer of which only the end is read: vectors are not worth parsing."""
 LONGEST_RETRY_AFTER = 60.0
+TOO_LONG = re.compile(
+    rb"\b(max_(completion_|new_)?tokens|n_predict)\b"
+    rb"|context[ _](length|size|window)|reads and writes"
+)
+"""Words of a refusal that is about how long prompt and answer are together: of OpenAI, vLLM, TGI,
+llama.cpp and of another Ragstone."""
+UNKNOWN_NAME = re.compile(rb"\bmax_tokens\b.{1,80}\buse\b.{1,20}\bmax_completion_tokens\b")
+"""OpenAI's, for its newer models: `max_tokens` is not supported, use the other name instead."""
 OURS = frozenset({401, 403, 404})
 """Refusals that are about how this gateway is set up, not about what the caller sent."""
 
@@ -102,10 +112,18 @@ async def reason_of(pieces: AsyncIterator[bytes]) -> str:
     return str(_error_of(body)["message"])[:MAX_REASON_CHARACTERS]
 
 
-def is_about_length(refusal: Whole) -> bool:
-    """Whether a server's words are about how long prompt and answer are together."""
+def asks_otherwise(refusal: Whole, *, is_bound_ours: bool) -> Bound | None:
+    """Return how a server that refuses the bound of an answer takes it; None if it is not that.
+
+    Args:
+        refusal: what it answered.
+        is_bound_ours: the caller did not ask for the bound: a server that has room for less than
+            ours needs none.
+    """
     words = refusal.body.lower()
-    return b"max_" in words or b"context" in words or b"reads and writes" in words
+    if UNKNOWN_NAME.search(words):
+        return "max_completion_tokens"
+    return "none" if is_bound_ours and TOO_LONG.search(words) else None
 
 
 def _error_of(body: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from service.gateway.answers import Refused, Whole
 from service.gateway.calls import Call
 from service.gateway.events import Events
 from service.gateway.naming import Naming
+from service.gateway.outgoing import Bound
 from service.gateway.routing import Adapted, Target
 from service.gateway.upstreams import Replica
 
@@ -101,13 +102,15 @@ async def _begin(begun: Begun, call: Call) -> None:
     begun.model = begun.lease.name if begun.lease else begun.target.model
     rename = Naming(begun.model, call.model)
     reply = await _ask(begun, call)
-    if reply.status == 400 and outgoing.is_refusable(call):
+    tried: list[Bound] = ["usual"]
+    while reply.status == 400:
         begun.whole = await _refusal(begun, reply)
-        if not answers.is_about_length(begun.whole):
+        again = answers.asks_otherwise(begun.whole, is_bound_ours=outgoing.is_refusable(call))
+        if again is None or again in tried:
             return
-        # It has room for less than our bound, so that it needs none.
+        tried.append(again)
         begun.whole = None
-        reply = await _ask(begun, call, is_bounded=False)
+        reply = await _ask(begun, call, bound=again)
     try:
         if reply.status == 404 and begun.target.adapter is not None:
             # It was started anew since it was last looked at.
@@ -127,10 +130,14 @@ async def _begin(begun: Begun, call: Call) -> None:
 
 
 async def _refusal(begun: Begun, reply: Reply) -> Whole:
-    return await answers.refuse(reply, begun.replica.server.address)
+    try:
+        return await answers.refuse(reply, begun.replica.server.address)
+    except BaseException:
+        await reply.close()
+        raise
 
 
-async def _ask(begun: Begun, call: Call, *, is_bounded: bool = True) -> Reply:
+async def _ask(begun: Begun, call: Call, *, bound: Bound = "usual") -> Reply:
     """Send the request; return when the head of the answer is here.
 
     Raises:
@@ -147,7 +154,7 @@ async def _ask(begun: Begun, call: Call, *, is_bounded: bool = True) -> Reply:
             call,
             begun.model,
             provider=begun.target.upstream.settings.provider,
-            is_bounded=is_bounded,
+            bound=bound,
         ),
         headers=outgoing.headers(call, begun.started),
         timeout_seconds=patience if call.is_stream else left,

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import orjson
-from cachetools import TTLCache
+from typing import TypeAlias
 
 from infra.contracts import Usage
-from infra.errors import EngineFailed, EngineTimedOut, InvalidRequest, Overloaded, RagstoneError
+from infra.errors import EngineFailed, EngineTimedOut, Overloaded, RagstoneError
 from infra.gateway_settings import Gateway
 from service.errors import describe
 from service.gateway.calls import LEFT, Call, Outcome, Recorder, Source
+from service.gateway.memory import CACHE_HEADER, LEAST_BYTES, Memory, Terms, digest, named
 from service.gateway.meters import Meter, Ticket
 from service.gateway.replaying import Reader
 from service.gateway.replies import GatewayReply
 from service.gateway.routing import Variant
-from service.gateway.sharing import SharedAnswer, Span
+from service.gateway.sharing import Fingerprint, SharedAnswer, Span
 
 Run: TypeAlias = Callable[[Call], Awaitable[GatewayReply]]
-CACHE_HEADER = "x-ragstone-cache"
-MAX_KEY_CHARACTERS = 255
-LARGEST_SHARE = 16
-"""An answer over a sixteenth of the cache is not kept: it would push out too many others."""
-LEAST_BYTES = 16 * 2**20
-"""For answers with an idempotency key, also where nothing else is kept."""
-OVERHEAD_BYTES = 1024
-"""Of an entry beside its body."""
 WITHOUT_MEANING = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 """Keys of a body that do not change its answer."""
 TIME_SHARE = 0.9
@@ -71,11 +60,10 @@ class RepeatedCalls:
         self._meter = meter
         self._recorder = recorder
         self._clock = clock
-        self._settings = settings
-        self._kept, self._named = self._empty()
-        self._forgotten = 0
-        """How often everything was dropped."""
-        self._under_way: dict[bytes, SharedAnswer] = {}
+        self._kept, self._named = (
+            Memory(most_bytes=most_bytes, seconds=seconds, clock=clock)
+            for most_bytes, seconds in _bounds(settings)
+        )
 
     async def run(self, call: Call) -> GatewayReply:
         """Answer a call: from memory, together with an identical one, or by asking the model.
@@ -93,73 +81,44 @@ class RepeatedCalls:
         return await self._ask(call, asked).join()
 
     def adopt(self, settings: Gateway) -> None:
-        """Go by other bounds from now on.
+        """Go by other bounds from now on; each answer's time is counted from when it was given."""
+        for memory, (most_bytes, seconds) in zip(
+            (self._kept, self._named), _bounds(settings), strict=True
+        ):
+            memory.adopt(most_bytes=most_bytes, seconds=seconds)
 
-        Whoever repeats an idempotency key is told the same as before: those answers are kept.
-        """
-        before, self._settings = self._settings, settings
-        if _bounds(before) == _bounds(settings):
-            return
-        named = self._named
-        self._kept, self._named = self._empty()
-        for key, answer in list(named.items()):
-            _keep(self._named, key, answer)
+    def documents(self) -> set[str]:
+        """Return the public ids of those that what is kept may quote, of any thread."""
+        return self._kept.documents() | self._named.documents()
 
-    def forget(self) -> int:
-        """Drop every answer, those under way too once they have ended; returns how many."""
-        count = len(self._kept) + len(self._named)
-        self._kept, self._named = self._empty()
-        self._forgotten += 1
-        return count
-
-    @property
-    def _largest(self) -> int:
-        return max(self._settings.cache_bytes, LEAST_BYTES) // LARGEST_SHARE
-
-    def _empty(self) -> tuple[TTLCache[bytes, SharedAnswer], TTLCache[bytes, SharedAnswer]]:
-        settings, clock = self._settings, self._clock
-        least = max(settings.cache_bytes, LEAST_BYTES)
-        return (
-            _bounded(settings.cache_bytes, settings.cache_seconds, clock),
-            _bounded(least, settings.idempotency_seconds, clock),
-        )
+    def forget(self, documents: Collection[str]) -> int:
+        """Drop what may quote one of these, of any thread; returns how many answers."""
+        return sum(memory.forget(documents) for memory in (self._kept, self._named))
 
     def _asked(self, call: Call) -> _Asked | None:
         """Return what a call is known by; None where it is not to be answered from memory."""
-        name = call.idempotency_key
-        if name is not None:
-            if not 0 < len(name) <= MAX_KEY_CHARACTERS:
-                raise InvalidRequest(
-                    f"Idempotency-Key has {len(name)} characters; send 1 to {MAX_KEY_CHARACTERS}",
-                    parameter="Idempotency-Key",
-                )
-            return _Asked(_digest([call.caller.key_id, call.path, name]), _digest(call.body))
+        quotes = bool(call.documents)
+        if call.idempotency_key is not None:
+            whose = [call.caller.key_id, call.path]
+            return _Asked(named(call.idempotency_key, call.body, whose=whose, may_quote=quotes))
         variant = self._variant(call) if _is_deterministic(call) else None
         if variant is None:
             return None
-        key = _fingerprint(call, variant)
-        return _Asked(key, key, variant)
+        key, size = digest(_fingerprint(call, variant))
+        return _Asked(Fingerprint(key, key, size, may_quote=quotes), variant)
 
     def _find(self, call: Call, asked: _Asked) -> tuple[SharedAnswer, Source] | None:
         """Return an answer that may be a call's, and how."""
-        is_named = asked.variant is None
-        found = (self._named if is_named else self._kept).get(asked.key)
-        how: Source = "replayed" if is_named else "cache"
+        if asked.variant is None:
+            found = self._named.find(asked.fingerprint)
+            return None if found is None else (found, "replayed")
+        found = self._kept.find(asked.fingerprint)
         if found is None:
-            found = self._under_way.get(asked.key)
-            if found is None or not found.is_open:
-                return None
-            if not is_named:
-                if found.given.seconds < TIME_SHARE * (call.deadline - self._clock()):
-                    return None
-                how = "shared"
-        if found.request != asked.request:
-            raise InvalidRequest(
-                f"Idempotency-Key {call.idempotency_key!r} was used for another request; "
-                "choose a new one",
-                parameter="Idempotency-Key",
-            )
-        return found, how
+            return None
+        if found.has_ended:
+            return found, "cache"
+        is_for_long = found.given.seconds >= TIME_SHARE * (call.deadline - self._clock())
+        return (found, "shared") if is_for_long else None
 
     async def _known(self, call: Call, found: SharedAnswer, how: Source) -> GatewayReply | None:
         """Answer from what is known; None where that failed for a reason of who asked first."""
@@ -223,46 +182,32 @@ class RepeatedCalls:
 
     def _ask(self, call: Call, asked: _Asked) -> SharedAnswer:
         """Ask the model; the work for an idempotency key goes on if the caller leaves."""
-        kept, forgotten = self._kept, self._forgotten  # it goes where it was asked for, or nowhere
-        key, variant = asked.key, asked.variant
+        variant = asked.variant
 
-        def finished(answer: SharedAnswer) -> None:
-            if self._under_way.get(key) is answer:
-                del self._under_way[key]
-            if answer.is_complete and answer.size + OVERHEAD_BYTES <= self._largest:
-                if variant is None:
-                    # A client that asks again is told the same, also that it was wrong.
-                    is_final = answer.status < 500 and answer.status not in {408, 429}
-                    if is_final and forgotten == self._forgotten:
-                        _keep(self._named, key, answer)
-                elif answer.status == 200 and _is_of(variant, answer.reply):
-                    _keep(kept, key, answer)
+        def is_final(answer: SharedAnswer) -> bool:
+            if variant is None:
+                # A client that asks again is told the same, also that it was wrong.
+                return answer.status < 500 and answer.status not in {408, 429}
+            return answer.status == 200 and _is_of(variant, answer.reply)
 
-        shared = SharedAnswer(
-            lambda: self._run(call),
-            request=asked.request,
-            given=Span(self._clock(), call.deadline),
+        given = Span(self._clock(), call.deadline)
+        memory = self._named if variant is None else self._kept
+        terms = Terms(
+            given,
             outlives=variant is None,
-            finished=finished,
+            is_final=is_final,
+            documents=lambda: call.documents,
         )
-        self._under_way[key] = shared
-        return shared
+        return memory.begin(asked.fingerprint, lambda: self._run(call), terms)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What a call is known by."""
 
-    key: bytes
-    request: bytes
-    """The digest of what is asked."""
+    fingerprint: Fingerprint
     variant: Variant | None = None
     """Where it would go; None if it is known by its idempotency key."""
-
-
-def _keep(kept: TTLCache[bytes, SharedAnswer], key: bytes, answer: SharedAnswer) -> None:
-    if answer.size + OVERHEAD_BYTES <= kept.maxsize:
-        kept[key] = answer
 
 
 def _is_of(variant: Variant, reply: GatewayReply | None) -> bool:
@@ -282,25 +227,18 @@ def _is_deterministic(call: Call) -> bool:
     return has_one_answer and not body.get("store")
 
 
-def _fingerprint(call: Call, variant: Variant) -> bytes:
+def _fingerprint(call: Call, variant: Variant) -> list[object]:
     access = call.caller.access
     principals = [] if access is None else sorted(access.principals)
     asked = {name: part for name, part in call.body.items() if name not in WITHOUT_MEANING}
     where = [variant.upstream, variant.model, variant.tag, variant.opening]
-    return _digest([call.caller.tenant, principals, call.path, call.model, where, asked])
+    return [call.caller.tenant, principals, call.path, call.model, where, asked]
 
 
-def _digest(value: Any) -> bytes:
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
-
-
-def _bounds(settings: Gateway) -> tuple[float, ...]:
-    return settings.cache_bytes, settings.cache_seconds, settings.idempotency_seconds
-
-
-def _bounded(
-    most_bytes: int, seconds: float, clock: Callable[[], float]
-) -> TTLCache[bytes, SharedAnswer]:
-    return TTLCache(
-        most_bytes, seconds, timer=clock, getsizeof=lambda reply: reply.size + OVERHEAD_BYTES
+def _bounds(settings: Gateway) -> tuple[tuple[int, float], tuple[int, float]]:
+    """Return how many bytes are kept for how long: without an idempotency key, and with one."""
+    least = max(settings.cache_bytes, LEAST_BYTES)
+    return (
+        (settings.cache_bytes, settings.cache_seconds),
+        (least, settings.idempotency_seconds),
     )

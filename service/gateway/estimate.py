@@ -13,8 +13,12 @@ TURN_TOKENS = 8
 """For the marks around a message."""
 IMAGE_TOKENS = 16_384
 """Of an image, whatever it weighs: the most that Qwen2-VL makes of one before it is scaled down."""
+FEWEST_MEDIUM_TOKENS = 4
+"""Of the smallest image, which is what Qwen2-VL makes of it; OpenAI makes 85, Gemma 3 makes 256."""
 IMAGES = frozenset({"image_url", "input_image"})
 """Types of the parts of a message that are one."""
+TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
+"""Types of the parts that are read as they are."""
 PREFIX_CHARACTERS = 1024
 PROMPT = (
     "prompt",
@@ -38,9 +42,18 @@ def prompt_tokens(body: dict[str, Any]) -> int:
     return size + 1
 
 
-def fewest_tokens(most: int) -> int:
-    """Return how few tokens a prompt may have that can have `most`."""
-    return most // LONGEST_TOKEN_BYTES
+def fewest_tokens(body: dict[str, Any], most: int) -> int:
+    """Return how few tokens the prompt of a request may have that can have `most`.
+
+    Only its texts say something by their size: what an image, a sound or a film weighs does not.
+    """
+    turns = body.get("messages")
+    contents = [turn.get("content") for turn in turns] if isinstance(turns, list) else ()
+    shown = [part for parts in contents if isinstance(parts, list) for part in parts]
+    media = [part for part in shown if isinstance(part, dict) and part.get("type") not in TEXTS]
+    for part in media:
+        most -= IMAGE_TOKENS if part.get("type") in IMAGES else _size(part)
+    return max(0, most) // LONGEST_TOKEN_BYTES + FEWEST_MEDIUM_TOKENS * len(media)
 
 
 def likely_tokens(most: int) -> int:

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,21 @@ class Segment:
     """Reservations in it that have not ended."""
     last: int = 0
     """The highest sequence that must be reported before it can go."""
+    written: int = 0
+    """The highest sequence when a line was last added to it."""
+    is_refused: bool = False
+    """An `fsync` of it has failed: what it says may not be on the disk, whatever a later one says.
+
+    The kernel tells of a failure once, drops the pages or not, and calls them clean."""
 
 
 class Journal:
     """Appends what is reserved and what becomes of it, a line each, to files of this process.
 
     A line that was written survives the death of the process, whatever kills it; what a power cut
-    takes is settled by `heirs`. The lock file is held as long as the process lives, so that an heir
-    knows. Not for several threads at once.
+    takes is settled by `heirs`. A file that the disk refused once is written to no more, and is
+    doubtful until the database has what it says. The lock file is held as long as the
+    process lives, so that an heir knows. Not for several threads at once.
     """
 
     def __init__(
@@ -51,7 +59,7 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._segments: list[Segment] = []
         self._unwritten: list[bytes] = []
-        self._number = 0
+        self._number = self._reported = 0
         self._file = -1
         self._size = 0
         self._is_dirty = False
@@ -73,7 +81,7 @@ class Journal:
         number = self.next_sequence()
         line = _line(["R", number, amount, accounts, usage])
         try:
-            if self._size >= self._segment_bytes:
+            if self._size >= self._segment_bytes or self._segments[-1].is_refused:
                 self._begin_segment()
             self._write(line)
         except OSError as error:
@@ -129,15 +137,27 @@ class Journal:
         self._is_dirty = False
         return descriptor
 
-    def note_unsynced(self) -> None:
-        """Remember that an `fsync` failed: there is still something to bring to the disk."""
-        self._is_dirty = True
+    @property
+    def is_doubtful(self) -> bool:
+        """True while the database lacks something of a file that the disk refused."""
+        return any(each.is_refused and each.written > self._reported for each in self._segments)
+
+    def doubt(self) -> None:
+        """Remember that an `fsync` failed, and go on in another file.
+
+        Which of the files it was is not asked: all that there are now count as refused.
+        """
+        for segment in self._segments:
+            segment.is_refused = True
+        with suppress(OSError):  # the next reservation tries it again
+            self._begin_segment()
 
     def trim(self, reported: int) -> None:
         """Remove the segments of which everything has ended and is reported, but the last.
 
         One that cannot be removed stays until the next time: what is reported counts once anyway.
         """
+        self._reported = reported
         while len(self._segments) > 1:
             first = self._segments[0]
             if first.open or first.last > reported:
@@ -173,6 +193,7 @@ class Journal:
             os.ftruncate(self._file, self._size)
             raise _full()
         self._size += written
+        self._segments[-1].written = self.sequence
         self._is_dirty = True
 
     def _begin_segment(self) -> None:
@@ -182,8 +203,10 @@ class Journal:
         try:
             if os.write(opened, header) != len(header):
                 raise _full()
-            if self._file >= 0:
+            if self._segments and not self._segments[-1].is_refused:
+                self._segments[-1].is_refused = True
                 os.fsync(self._file)
+                self._segments[-1].is_refused = False
         except OSError:
             os.close(opened)
             path.unlink()

@@ -215,7 +215,12 @@ class Ledger:
                 self._active.add(account_id)
 
     def sync(self) -> None:
-        """Bring the journal to the disk; raises StorageFailed if that does not take it."""
+        """Bring the journal to the disk.
+
+        Raises:
+            StorageFailed: the disk does not take it, or refused it before: then trying again tells
+                nothing, and only the database having taken what was refused helps.
+        """
         try:
             with self._lock:
                 descriptor = self._journal.duplicate()
@@ -223,13 +228,17 @@ class Ledger:
                 self._sync(descriptor)
         except OSError as error:
             raise StorageFailed(f"The journal does not reach the disk: {error}") from error
+        if self._journal.is_doubtful:
+            raise StorageFailed(
+                "The disk refused a part of the journal; it is doubtful until the database has it"
+            )
 
     def _sync(self, descriptor: int) -> None:
         try:
             os.fsync(descriptor)
         except OSError:
             with self._lock:
-                self._journal.note_unsynced()
+                self._journal.doubt()
             raise
         finally:
             os.close(descriptor)

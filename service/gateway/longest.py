@@ -45,10 +45,10 @@ def longest_answers(
         context: what the model reads and writes in one request, if that is known.
     """
     prompts = _count(body.get(MANY.get(path, "")))
-    fewest = fewest_tokens(prompt) // prompts
+    fewest = fewest_tokens(body, prompt) // prompts
     if path == "/v1/chat/completions":
         asked = body.get("max_completion_tokens") or body.get("max_tokens")
-        otherwise = ANSWER_TOKENS if context is None else _room(context, prompt)
+        otherwise = ANSWER_TOKENS if context is None else _room(context, prompt, fewest)
     elif path == "/v1/completions":
         asked, otherwise = body.get("max_tokens"), COMPLETION_TOKENS
     else:
@@ -58,10 +58,10 @@ def longest_answers(
     return Longest(each, choices, is_asked=asked is not None, least=each + fewest)
 
 
-def _room(context: int, prompt: int) -> int:
+def _room(context: int, prompt: int, fewest: int) -> int:
     """Return what is left for an answer: of a text in use a token has two bytes and more."""
     room = context - prompt // 2
-    return room if room >= context // 4 else max(1, context - fewest_tokens(prompt))
+    return room if room >= context // 4 else max(1, context - fewest)
 
 
 def _count(prompts: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
@@ -14,18 +14,22 @@ TIMEOUT_HEADER = "x-ragstone-timeout-seconds"
 """What is left of the deadline; another Ragstone behind this one keeps it."""
 NEW_NAME = frozenset({"openai", "azure.ai.openai"})
 """Providers that know the bound as `max_completion_tokens`, and refuse the older name."""
-NAMES = ("max_tokens", "max_completion_tokens", "n_predict")
+NEW: Final = "max_completion_tokens"
+NAMES = ("max_tokens", NEW, "n_predict")
 """Of the bound; the last is llama.cpp's, which goes before the others there."""
+Bound: TypeAlias = Literal["usual", "max_completion_tokens", "none"]
+"""How a server is told the longest answer."""
 
 
-def body(call: Call, model: str, *, provider: str = "", is_bounded: bool = True) -> bytes:
+def body(call: Call, model: str, *, provider: str = "", bound: Bound = "usual") -> bytes:
     """Return the body as the server gets it: usage is always asked for, answers are bounded.
 
     Args:
         call: what was asked.
         model: the server's own name of it.
         provider: of the upstream's settings.
-        is_bounded: whether a bound goes with it that the caller did not ask for.
+        bound: how the longest answer is told: as the provider usually knows it, by the newer name,
+            or not at all.
 
     Raises:
         InvalidRequest: the body is nested too deep.
@@ -35,9 +39,10 @@ def body(call: Call, model: str, *, provider: str = "", is_bounded: bool = True)
     if longest is not None and longest.each:
         for name in NAMES:
             content.pop(name, None)
-        if longest.is_asked or is_bounded:
+        if bound != "none":
             is_new = provider in NEW_NAME and call.path == "/v1/chat/completions"
-            content["max_completion_tokens" if is_new else "max_tokens"] = longest.each
+            name = NEW if is_new or bound == NEW else "max_tokens"
+            content[name] = longest.each
     if call.is_stream:
         content["stream_options"] = {**(content.get("stream_options") or {}), "include_usage": True}
     try:

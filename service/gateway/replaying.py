@@ -42,22 +42,22 @@ class Replay:
 
     async def __anext__(self) -> bytes:
         shared = self._shared
-        while self._at == len(shared.pieces):
-            if self._has_left:
-                raise StopAsyncIteration
+        while not self._has_left:
+            if self._at < len(shared.pieces):
+                self._at += 1
+                return shared.pieces[self._at - 1]
             if shared.has_ended:
                 self._leave(shared.error)
                 if shared.error is not None:
                     raise shared.error
-                raise StopAsyncIteration
+                break
             try:
                 await self._wait()
             except TimeoutError:  # only a stream keeps its readers waiting
                 late = EngineTimedOut("The deadline passed before the answer was complete")
                 self._leave(late)
                 return frame(as_object(describe(late)))
-        self._at += 1
-        return shared.pieces[self._at - 1]
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Leave."""

@@ -31,6 +31,22 @@ class Span:
         return self.deadline - self.started
 
 
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a request is known by."""
+
+    key: bytes
+    """By which its answer is found."""
+    request: bytes
+    """The digest of what is asked; another one under the same key is refused."""
+    size: int
+    """Bytes of the request, which are kept with the answer."""
+    may_quote: bool = False
+    """Its answer may quote documents."""
+    name: str | None = None
+    """The caller's own for it."""
+
+
 class SharedAnswer:
     """An answer under way or at its end; whoever joins late reads it from the beginning.
 
@@ -42,7 +58,7 @@ class SharedAnswer:
         self,
         produce: Produce,
         *,
-        request: bytes,
+        asked: Fingerprint,
         given: Span,
         outlives: bool,
         finished: Finished,
@@ -51,28 +67,31 @@ class SharedAnswer:
 
         Args:
             produce: starts the work; what it raises, every reader meets.
-            request: the digest of what is asked.
+            asked: what it is the answer to.
             given: the time in which it must have ended.
             outlives: goes on when nobody reads any more.
             finished: called once, at the end, however it ended.
         """
-        self.request = request
+        self.asked = asked
         self.given = given
-        self._produce = produce
         self._outlives = outlives
-        self._finished = finished
         self._readers = 0
         self._reply: GatewayReply | None = None
         self._error: BaseException | None = None
         self._more = asyncio.Event()
         self._begun = asyncio.Event()
         self.pieces: list[bytes] = []
-        self.size = 0
+        self.size = asked.size
         """Bytes that it takes in memory, roughly."""
+        self.ended = 0.0
+        """When it came to its end, by the clock of who keeps it."""
+        self.documents: frozenset[str] = frozenset()
+        """Public ids of those that it may quote, once it is kept."""
         self.has_ended = False
         self.is_complete = False
         """True if it came to its own end, with nothing missing."""
-        self._task = asyncio.create_task(self._read())
+        # Not kept on the object: an answer lives longer than the request that asked for it.
+        self._task = asyncio.create_task(self._read(produce, finished))
 
     @property
     def is_open(self) -> bool:
@@ -124,10 +143,10 @@ class SharedAnswer:
             self._error = self._error or asyncio.CancelledError()
             self._task.cancel()
 
-    async def _read(self) -> None:
+    async def _read(self, produce: Produce, finished: Finished) -> None:
         reply: GatewayReply | None = None
         try:
-            reply = await self._produce()
+            reply = await produce()
             self._reply = reply
             self._begun.set()
             async for piece in reply.pieces:
@@ -143,7 +162,7 @@ class SharedAnswer:
             self.has_ended = True
             self._begun.set()
             self._wake()
-            self._finished(self)
+            finished(self)
 
     def _wake(self) -> None:
         woken, self._more = self._more, asyncio.Event()

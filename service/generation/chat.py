@@ -35,8 +35,14 @@ class ChatModel(Protocol):
         """Room for the prompt and the answer together; None where it is not known."""
         ...
 
-    def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    def complete(
+        self, body: Mapping[str, Any], *, documents: Sequence[str] = ()
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the event stream of a chat completion; closing it stops the work.
+
+        Args:
+            body: of the request.
+            documents: public ids of those that it quotes.
 
         Raises:
             EngineFailed: there is no answer, or it broke off.
@@ -73,7 +79,12 @@ class ServedChat:
         self._server = server
         self._timeout_seconds = timeout_seconds
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def complete(
+        self,
+        body: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),  # noqa: ARG002 - nothing is kept here
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the events of `/v1/chat/completions`."""
         reply = await self._send("/v1/chat/completions", body)
         try:

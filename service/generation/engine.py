@@ -88,7 +88,8 @@ class Generative:
         writer = Writer(prompt.passages, composed.shown, composed.template.refusal)
         sieve = Sieve() if prompt.unsupported == "remove" else None
         told = _Told()
-        async with aclosing(self._pieces(composed)) as pieces:
+        shown = [prompt.passages[at].document_id for at in composed.shown]
+        async with aclosing(self._pieces(composed, shown)) as pieces:
             async for piece in pieces:
                 told.note(piece)
                 for delta in _passed(writer.feed(piece.text), sieve):
@@ -137,7 +138,9 @@ class Generative:
             count=self._model.count,
         )
 
-    async def _pieces(self, composed: Composed) -> AsyncGenerator[Piece, None]:
+    async def _pieces(
+        self, composed: Composed, documents: Sequence[str]
+    ) -> AsyncGenerator[Piece, None]:
         body: dict[str, Any] = {
             "model": self._model.name,
             "messages": composed.messages,
@@ -147,7 +150,7 @@ class Generative:
             "stream_options": {"include_usage": True},
         }
         async with (
-            aclosing(self._model.complete(body)) as events,
+            aclosing(self._model.complete(body, documents=documents)) as events,
             aclosing(read(events, name=self._model.name)) as pieces,
         ):
             async for piece in pieces:

@@ -29,17 +29,36 @@ class RoutedChat:
         caller: Caller,
         count: Count,
         context_tokens: int | None,
+        quoted: Sequence[str] = (),
     ) -> None:
+        """Take what asks.
+
+        Args:
+            name: of the route.
+            within: the gateway.
+            caller: who asks, and pays.
+            count: counts the tokens of a chat.
+            context_tokens: room for the prompt and the answer together.
+            quoted: public ids of the documents that what was said before may quote.
+        """
         self.name = name
         self.context_tokens = context_tokens
         self._count = count
         self._within = within
         self._caller = caller
+        self._quoted = quoted
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def complete(
+        self, body: Mapping[str, Any], *, documents: Sequence[str] = ()
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the event stream of a chat completion; closing it stops the work."""
         # Its own id, not the caller's: one question may take two calls, and each is recorded.
-        origin = Origin(new_id("req-"), parent=telemetry.traceparent.get(), keeps_content=False)
+        origin = Origin(
+            new_id("req-"),
+            parent=telemetry.traceparent.get(),
+            documents=(*self._quoted, *documents),
+            keeps_content=False,
+        )
         reply = await self._within.chat(dict(body), caller=self._caller, origin=origin)
         async with aclosing(reply.pieces) as pieces:
             if reply.status != 200:

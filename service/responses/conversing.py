@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from infra.errors import NotFound, TooLarge
 from service.callers import Caller
 from service.conversations import Conversations, Said
+from service.keeping import told_anyway
 from service.limits import in_thread
 from service.responses.assembly import Event
 from service.responses.store import Stored
 from service.responses.turns import output_messages
 from service.responses.writing import Draft
 from service.schemas.responses import MessageItem, ResponsesBody
-
-logger = logging.getLogger(__name__)
 
 
 def said_before(conversations: Conversations, caller: Caller, id: str) -> Stored:
@@ -47,8 +44,6 @@ async def continued(
     async with aclosing(events):
         async for event in events:
             if event["type"] in {"response.completed", "response.incomplete"}:
-                try:
+                with told_anyway("a response is not in its conversation"):
                     await in_thread(add)
-                except (NotFound, TooLarge) as error:  # deleted meanwhile, or holds less than this
-                    logger.info("a response is not in its conversation: %s", error.message)
             yield event

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from infra.database.engine import Database
 from infra.database.quoting import missing
@@ -106,10 +106,19 @@ class ResponseStore:
                 raise NotFound("response", id_)
             quotes = select(quoted.c.file_id).where(quoted.c.response_number == row.number)
             documents = connection.execute(quotes.order_by(quoted.c.file_id)).scalars().all()
-            secret = select(file.c.id).where(file.c.id.in_(documents), ~visible(caller.access))
-            if connection.execute(secret.limit(1)).first():
+            if _is_secret(connection, documents, caller):
                 raise NotFound("response", id_)
         return Stored(row.body, row.items, row.messages, tuple(documents))
+
+    def check(self, id_: str, documents: Collection[str], caller: Caller) -> None:
+        """Refuse a response that is not stored as `get` does one that is.
+
+        Raises:
+            NotFound: it quotes what is not the caller's to read.
+        """
+        with self._database.read() as connection:
+            if _is_secret(connection, documents, caller):
+                raise NotFound("response", id_)
 
     def delete(self, id_: str, caller: Caller) -> None:
         """Remove a response; those that went on from it keep what they copied.
@@ -128,6 +137,12 @@ class ResponseStore:
             return int(
                 connection.execute(delete(table).where(table.c.number.in_(numbers))).rowcount
             )
+
+
+def _is_secret(connection: Connection, documents: Collection[str], caller: Caller) -> bool:
+    """Whether one of some documents is not the caller's to read."""
+    secret = select(file.c.id).where(file.c.id.in_(documents), ~visible(caller.access))
+    return connection.execute(secret.limit(1)).first() is not None
 
 
 def _own(caller: Caller) -> list[ColumnElement[bool]]:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.exc import StatementError
 
-from infra.errors import InvalidRequest, NotFound, RagstoneError, TooLarge
+from infra.errors import InvalidRequest, NotFound, TooLarge
 from infra.expectations.recognizers import mask
 from retrieval.search import SearchRequest
+from service.billing import count_repeated
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
 from service.gateway.opening import IDEMPOTENCY_HEADER, Origin
 from service.gateway.replies import GatewayReply, whole
+from service.keeping import told_anyway
 from service.limits import in_thread
 from service.questions import Question
 from service.responses.assembly import Event
 from service.responses.conversing import continued, said_before, said_now
+from service.responses.repeating import Repeating
 from service.responses.store import Stored
 from service.responses.turns import as_question, output_messages
 from service.responses.writing import (
@@ -39,8 +40,6 @@ from service.schemas.responses import ItemList, ResponseOut, ResponsesBody
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
 from service.streaming import EventStream, begun, frame
 from service.wiring import Components
-
-logger = logging.getLogger(__name__)
 
 router = APIRouter(
     prefix="/v1/responses", tags=["responses"], route_class=StrictRoute, responses=OPENAI_ERRORS
@@ -59,7 +58,13 @@ async def create(
     earlier = await in_thread(lambda: _earlier(components, body, caller))
     draft = begin(body, earlier)
     limits: dict[str, str] = {}
-    events = _events(draft, body, asked, _complete(components, request, caller, draft, limits))
+    question = _question(draft, body) if body.asks_documents else None
+    if question is None:
+        complete = _complete(components, request, caller, draft, limits)
+        events = write_with_model(draft, body, complete)
+    else:
+        found = asked.stream(question)
+        events = write_from_documents(draft, question.text, found, shows_results=body.shows_results)
     if body.store is not False:
         events = _kept(events, lambda: _store(components, draft, body, caller))
     if body.conversation_id is not None:
@@ -72,12 +77,27 @@ async def create(
     key = request.headers.get(IDEMPOTENCY_HEADER)
     if key is None:
         return await _as_response(await write())
+
+    async def check(documents: Collection[str]) -> None:
+        if question is None:
+            caller.require("models")
+            caller.require_model(body.model)
+        else:
+            await asked.check(question)
+        await in_thread(lambda: components.responses.check(draft.response["id"], documents, caller))
+
+    async def admit() -> Mapping[str, str]:
+        if question is not None:
+            return await asked.count_again(question)
+        return await count_repeated(components.meter, caller=caller, model=body.model)
+
     reply = await components.repeated_responses.run(
         key,
         body.model_dump(mode="json"),
-        write,
+        draft,
+        Repeating(write, admit, check),
         caller=caller,
-        has_failed=lambda: draft.response["status"] == "failed",
+        may_quote=question is not None or bool(draft.documents),
     )
     return await _as_response(reply)
 
@@ -89,10 +109,10 @@ def get(response_id: str, caller: Asking, components: Parts) -> ResponseOut:
 
 
 @router.delete("/{response_id}")
-def delete(response_id: str, caller: Asking, components: Parts) -> Deleted:
+async def delete(response_id: str, caller: Asking, components: Parts) -> Deleted:
     """Delete a stored response, with what it quotes."""
-    components.responses.delete(response_id, caller)
-    components.repeated_responses.forget()
+    await in_thread(lambda: components.responses.delete(response_id, caller))
+    components.repeated_responses.drop(response_id)
     return Deleted(id=response_id, object="response.deleted")
 
 
@@ -121,12 +141,8 @@ def list_input_items(
     )
 
 
-def _events(
-    draft: Draft, body: ResponsesBody, asked: Asked, complete: Complete
-) -> AsyncGenerator[Event, None]:
+def _question(draft: Draft, body: ResponsesBody) -> Question:
     search = body.file_search
-    if not body.asks_documents:
-        return write_with_model(draft, body, complete)
     text, history = as_question(draft.messages, instructions=body.instructions)
     question = Question(
         text=text,
@@ -136,18 +152,16 @@ def _events(
         max_tokens=body.max_output_tokens,
         parameter="input",
     )
-    if search is not None:
-        options = search.ranking_options
-        question = replace(
-            question,
-            collection=search.vector_store_ids[0],
-            generator=None if body.model.startswith(MODEL_PREFIX) else body.model,
-            filter=parse_filter(search.filters),
-            limit=search.max_num_results,
-            template=SearchRequest("", min_score=options.score_threshold if options else None),
-        )
-    return write_from_documents(
-        draft, text, asked.stream(question), shows_results=body.shows_results
+    if search is None:
+        return question
+    options = search.ranking_options
+    return replace(
+        question,
+        collection=search.vector_store_ids[0],
+        generator=None if body.model.startswith(MODEL_PREFIX) else body.model,
+        filter=parse_filter(search.filters),
+        limit=search.max_num_results,
+        template=SearchRequest("", min_score=options.score_threshold if options else None),
     )
 
 
@@ -199,13 +213,12 @@ def _store(components: Components, draft: Draft, body: ResponsesBody, caller: Ca
     ]
     messages = [*draft.messages, *output_messages(draft.response["output"])]
     stored = Stored(draft.response, items, messages, draft.documents)
-    try:
+    is_stored = False
+    with told_anyway(f"response {draft.response['id']} is not stored"):
         components.responses.put(stored, caller)
-    except (RagstoneError, StatementError) as error:
-        why = error.message if isinstance(error, RagstoneError) else type(error.orig).__name__
-        logger.warning("response %s is not stored: %s", draft.response["id"], why)
-        draft.response["store"] = False
-    return bool(draft.response["store"])
+        is_stored = True
+    draft.response["store"] = is_stored
+    return is_stored
 
 
 def _continue(components: Components, draft: Draft, body: ResponsesBody, caller: Caller) -> None:

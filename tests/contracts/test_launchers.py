@@ -24,6 +24,7 @@ import slurm_cluster
 from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
 from infra.plugins import available
 from training.launchers import Handle, Launcher, Spec, Status, handle_for, open_launcher
+from waiting import until
 
 NAMES = available("training.launchers")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
@@ -146,13 +147,6 @@ def ended(launcher: Launcher, handle: Handle) -> Status:
         assert time.monotonic() < deadline, status
         time.sleep(0.05)
     return status
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + ENDS_WITHIN_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def lives(pid: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals import scoring
 from evals.context import Context
 from evals.metric import Metric, SetMetric, is_of_set, open_metric
 from evals.scores import Score
@@ -51,11 +52,18 @@ CASE = Case(
 BARE = Case("2", "How long is the bridge?")
 REFUSAL = Output("The documents do not say.", answerable=False, usage=Usage(9, 5))
 EMPTY = Output("")
-PREDICTING = {
-    **dict.fromkeys(("accuracy", "brier", "log_loss"), ("spam", {"spam": 0.8, "ham": 0.2})),
-    "mae": (2.5, 3.0),
+MEASURED = {"latency": 0.4, "cost": 0.001, "tokens": 129.0}
+"""What GOOD took: nothing takes nothing."""
+OF_REFUSALS = {
+    *("abstention", "chrf", "contains", "exact_match", "refusal", "regex", "rouge"),
+    *("semantic_similarity", "token_f1"),
 }
-"""Metrics of classical models, with a reference and a good prediction."""
+"""Metrics that say of a refusal whether it is right; the others have nothing to say of it."""
+PREDICTING = {
+    **dict.fromkeys(("accuracy", "brier", "log_loss"), ("spam", {"spam": 1.0, "ham": 0.0})),
+    "mae": (2.5, 2.5),
+}
+"""Metrics of classical models, with a reference and the best prediction."""
 EMBEDDER = open_embedder("hashing")
 CONTEXT = Context(embed=lambda texts: EMBEDDER.embed(texts, kind="document"))
 HOSTILE = ("", " ", "\x00", "\udc80", "[1]" * 2_000, "a" * 50_000, ". " * 20_000, "？！。" * 3_000)
@@ -79,6 +87,10 @@ def name_of(metric: Metric | SetMetric) -> str:
 
 
 def good(metric: Metric) -> tuple[Case, Output]:
+    if name_of(metric) == "refusal":
+        return CASE, REFUSAL
+    if name_of(metric) == "context_relevance":
+        return replace(CASE, input=TEXT), replace(GOOD, passages=(replace(PASSAGE, text=TEXT),))
     if name_of(metric) not in PREDICTING:
         return CASE, GOOD
     expected, prediction = PREDICTING[name_of(metric)]
@@ -109,8 +121,10 @@ def test_folder_holds_the_metrics_we_ship() -> None:
 def test_good_answer_scores_the_best_there_is(metric: Metric) -> None:
     found = score(metric, *good(metric))
     assert found.state == "scored", found
-    assert within(metric, found)
+    assert found.value is not None
     assert isinstance(metric.version, int)
+    best = metric.bounds[1] if metric.higher_is_better else metric.bounds[0]
+    assert found.value == pytest.approx(MEASURED.get(name_of(metric), best))
 
 
 def test_case_without_a_reference_is_unscored_and_not_zero(metric: Metric) -> None:
@@ -135,8 +149,10 @@ def test_empty_answer_and_refusal_have_a_score_or_a_reason(
 
 def test_correct_refusal_is_never_held_against_the_target(metric: Metric) -> None:
     found = score(metric, replace(BARE, answerable=False), REFUSAL)
-    if metric.higher_is_better and found.state != "unscored":
+    if name_of(metric) in OF_REFUSALS:
         assert found.value == metric.bounds[1]
+    elif metric.higher_is_better:
+        assert found.state == "unscored"
 
 
 def test_same_scores_the_same_in_any_order(metric: Metric) -> None:
@@ -210,22 +226,35 @@ def numeric(count: int) -> list[Trial]:
     ]
 
 
+def classified(count: int) -> list[Trial]:
+    sides = [{"spam": 0.8, "ham": 0.2}, {"spam": 0.1, "ham": 0.9}, {"spam": 0.4, "ham": 0.6}]
+    return trials([Output(prediction=sides[number % 3]) for number in range(count)])
+
+
 @pytest.fixture(params=OF_SETS)
 def of_set(request: pytest.FixtureRequest) -> SetMetric:
     return cast("SetMetric", open_metric(request.param, {}))
 
 
 def test_set_without_predictions_is_unscored_and_not_zero(of_set: SetMetric) -> None:
-    for found in (of_set.score_set([]), of_set.score_set(trials([EMPTY] * 4))):
+    for found in (scoring.of_set(of_set, []), scoring.of_set(of_set, trials([EMPTY] * 4))):
         assert found.state == "unscored"
         assert found.reason
 
 
+def test_trial_that_takes_no_part_changes_nothing_in_the_set(of_set: SetMetric) -> None:
+    some = numeric(30) if name_of(of_set) in {"r2", "rmse"} else classified(30)
+    bare = replace(some[0], case=replace(some[0].case, expected=None))
+    silent = replace(some[1], output=EMPTY)
+    whole = scoring.of_set(of_set, some)
+    assert whole.state == "scored"
+    assert scoring.of_set(of_set, [bare, *some, silent]) == whole
+    states = [scoring.membership(of_set, each).state for each in (bare, *some, silent)]
+    assert states == ["unscored", *["scored"] * 30, "unscored"]
+
+
 def test_set_scores_the_same_in_any_order_and_within_the_bounds(of_set: SetMetric) -> None:
-    sides = [{"spam": 0.8, "ham": 0.2}, {"spam": 0.1, "ham": 0.9}, {"spam": 0.4, "ham": 0.6}]
-    some = trials([Output(prediction=sides[number % 3]) for number in range(30)])
-    if name_of(of_set) in {"r2", "rmse"}:
-        some = numeric(30)
+    some = numeric(30) if name_of(of_set) in {"r2", "rmse"} else classified(30)
     found = of_set.score_set(some)
     assert found.state == "scored"
     assert found.value is not None

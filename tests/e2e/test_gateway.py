@@ -17,6 +17,7 @@ import pytest
 
 import model_server
 from model_server import Misbehaving
+from waiting import until
 
 ROUTES = """
 [gateway.upstreams.one]
@@ -60,14 +61,6 @@ def gateway(
     folder = tmp_path_factory.mktemp("gateway")
     (folder / "ragstone.toml").write_text(routes(backend, max_running=2), "utf-8")
     return start_in(folder)
-
-
-def until(holds: Callable[[], bool], *, seconds: float = 10.0) -> float:
-    start = time.monotonic()
-    while not holds():
-        assert time.monotonic() - start < seconds, "it did not come to hold in time"
-        time.sleep(0.005)
-    return time.monotonic() - start
 
 
 def replica(server: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evals.declared import Gate
 from evals.gates import Claim, Decision, Verdict, check
-from evals.planning import needed_cases, require_enough
+from evals.planning import needed_cases
 from evals.score_tables import ScoreTable
 from evals.scores import STATES
 from infra.errors import IncomparableBaseline, InvalidConfiguration, InvalidRequest
@@ -55,21 +55,13 @@ def test_value_beside_a_state_is_not_looked_at() -> None:
 
 
 def test_empty_slice_is_unscored_and_blocks_where_it_is_protected() -> None:
-    rows = table(np.ones(400)).only([])
+    rows = table([])
     for protected in (True, False):
         gate = replace(FLOOR, primary=False, protected=protected, slice="Frisian")
         found = _one(gate, rows)
         assert found.verdict is Verdict.UNSCORED
         assert "'Frisian'" in found.reason
         assert found.blocks is protected
-
-
-def test_slice_is_judged_on_its_own_rows() -> None:
-    values = np.ones(800)
-    values[400:] = 0
-    rows = table(values)
-    assert _one(FLOOR, rows.only([f"case-{i:05d}" for i in range(400)])).verdict is Verdict.PASS
-    assert _one(FLOOR, rows).verdict is Verdict.FAIL
 
 
 def test_safety_claim_of_one_in_a_hundred_needs_299_clean_cases() -> None:
@@ -252,15 +244,39 @@ def test_anytime_gate_needs_to_know_what_came_when() -> None:
     assert (found.method, found.verdict) == ("bets", Verdict.PASS)
 
 
-def test_run_with_too_few_cases_is_refused_before_it_costs_anything() -> None:
-    gate = replace(NON_INFERIOR, discordance=0.1)
-    with pytest.raises(InvalidConfiguration, match="needs 687 cases, the suite has 200"):
-        require_enough(gate, 200)
-    require_enough(gate, 687)
-    with pytest.raises(InvalidConfiguration, match=r"needs 2,748 cases"):
-        require_enough(gate, 687, design=4.0)
-    require_enough(NON_INFERIOR, 99)  # nothing is known of its spread: the least that could do
+def test_cases_are_planned_by_history_first_and_else_by_one_change_in_ten() -> None:
+    assert needed_cases(replace(NON_INFERIOR, discordance=0.2)) == 1_374
+    assert needed_cases(replace(NON_INFERIOR, discordance=0.1), design=4.0) == 2_748
+    passes_or_fails = replace(NON_INFERIOR, is_pass_or_fail=True)
+    assert needed_cases(passes_or_fails) == 687
+    assert needed_cases(replace(passes_or_fails, discordance=0.2)) == 1_374
+    assert needed_cases(NON_INFERIOR) == 99  # nothing is known of its spread: the least there is
     assert needed_cases(Gate("m", "superior", 0.02, expected=0.01, sd=0.3)) is None
+
+
+def test_what_is_counted_is_what_the_metric_says_and_not_what_was_seen() -> None:
+    """Grades that happen to be whole are no passes: others between them may come."""
+    rows = table(np.ones(299))
+    assert _one(FLOOR, rows).method == "rate"
+    assert _one(FLOOR, replace(rows, is_pass_or_fail=False)).method == "bets"
+    rng = np.random.default_rng(0)
+    after, before = passes(rng, 400)
+    assert _one(NON_INFERIOR, after, before).method == "matched pairs"
+    grades = (replace(rows, is_pass_or_fail=False) for rows in (after, before))
+    assert _one(NON_INFERIOR, *grades).method == "cluster bootstrap"
+
+
+def test_grade_of_what_passes_or_fails_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"A score is 0\.5, .* 0 or 1"):
+        _one(FLOOR, replace(table([1.0, 0.5]), is_pass_or_fail=True))
+
+
+def test_alpha_of_a_gate_that_warns_is_its_own() -> None:
+    rows = table((np.arange(300) < 279).astype(float))  # a p of 0.03
+    warns = Gate("correct", "floor", 0.90, primary=False, alpha=0.10)
+    found = check([Claim(warns, rows), Claim(replace(warns, alpha=0.01), rows)])
+    assert [each.alpha for each in found] == [0.10, 0.01]
+    assert [each.verdict for each in found] == [Verdict.PASS, Verdict.INCONCLUSIVE]
 
 
 @settings(max_examples=25)

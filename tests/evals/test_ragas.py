@@ -188,10 +188,17 @@ def test_right_refusal_is_correct(server: JudgeServer) -> None:
     assert score("ragas_answer_correctness", server.url, case, refusal).value == 1
 
 
-def test_telemetry_is_off_also_where_ragas_was_imported_before() -> None:
+def test_telemetry_is_off_also_where_ragas_was_imported_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from evals.metrics import _ragas
 
     _ragas.ragas()
     from ragas._analytics import do_not_track
 
+    monkeypatch.delenv("RAGAS_DO_NOT_TRACK", raising=False)
+    do_not_track.cache_clear()
+    assert not do_not_track()  # it has made up its mind
+    _ragas.ragas.cache_clear()
+    _ragas.ragas()
     assert do_not_track()

@@ -18,6 +18,7 @@ from evals.metric import open_metric
 from evals.reports import contents, junit, markdown, page
 from evals.reports.elements import clean
 from evals.scores import Score
+from evals.trial import Output
 from evals.verdicts import Judgement, judge
 from reported import EVIL, evaluation
 
@@ -78,7 +79,13 @@ def test_page_of_ten_thousand_cases_is_small_and_quickly_made() -> None:
 def test_page_stays_small_whatever_is_said() -> None:
     slices = [{"name": f"s{number}", "where": {"part": number}} for number in range(2_000)]
     found = evaluation(60, said="<&>" * 3_000, slices=slices)
-    written = page_of(found, replace(judge(found), reason="<" * 500))
+    judgement = replace(judge(found), reason="<" * 500)
+    assert len(page_of(found, judgement)) < MOST_BYTES
+    best = {"contains": Score.of(1.0), "token_f1": Score.of(1.0)}
+    before = tuple(replace(one, scores={**one.scores, **best}) for one in found.trials)
+    was = replace(found, trials=before)
+    written = page.write(found, judgement, name="n", cases=50, before=was)
+    assert b"Lost against the baseline" in written
     assert len(written) < MOST_BYTES
 
 
@@ -95,6 +102,40 @@ def test_worst_cases_are_those_that_lost_most_in_what_gates_look_at() -> None:
     assert [loss.case for loss in losses] == expected
     written = text_of(page_of(found, cases=5))
     assert all(f"What is {case[1:]}?" in written for case in expected)
+
+
+def test_cases_that_lost_most_against_the_baseline_are_listed_worst_first() -> None:
+    now = evaluation(60)
+    trials = list(now.trials)
+    for place, (contains, f1) in {7: (0.0, 0.1), 21: (1.0, 0.4), 40: (1.0, 1.0)}.items():
+        scores = {**trials[place].scores, "contains": Score.of(contains), "token_f1": Score.of(f1)}
+        trials[place] = replace(trials[place], scores=scores)
+    was = list(trials)
+    for place in (7, 21, 40):
+        before = {"contains": Score.of(1.0), "token_f1": Score.of(0.9)}
+        output = replace(trials[place].output or Output(), text="It was so before.")
+        scores = {**trials[place].scores, **before}
+        was[place] = replace(trials[place], scores=scores, output=output)
+    after, before_ = replace(now, trials=tuple(trials)), replace(now, trials=tuple(was))
+    found = contents.regressions(before_, after, 5)
+    assert [(each.case, each.share) for each in found] == [
+        ("q7", pytest.approx((1.0 + 0.8) / 2)),
+        ("q21", pytest.approx(0.5 / 2)),
+    ]
+    assert found[0].metrics == ("contains", "token_f1")
+    judgement = judge(after)
+    written = page.write(after, judgement, name="n", cases=50, before=before_)
+    text = text_of(written)
+    part = text[text.index("Lost against the baseline") : text.index("Worst cases")]
+    assert part.index("What is 7?") < part.index("What is 21?")
+    assert "What is 40?" not in part
+    assert part.count("It was so before.") == 2
+    assert {each.tag for each in html.document_fromstring(written).iter(etree.Element)} <= ALLOWED
+    summary = markdown.write(after, judgement, name="n", before=before_)
+    assert "contains 1 to 0, token\\_f1 0.9 to 0.1" in summary
+    same = page.write(after, judgement, name="n", cases=50, before=after)
+    assert "No case lost against the baseline" in text_of(same)
+    assert "Lost against" not in markdown.write(after, judgement, name="n", before=after)
 
 
 def test_page_is_made_of_an_evaluation_in_which_nothing_was_scored() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals import comparison, verdicts
+from evals import comparison, suite_gates, verdicts
 from evals.evaluation import Evaluation
 from evals.trial import Case, Output
 from infra.errors import EngineFailed, IncomparableBaseline
@@ -63,8 +63,8 @@ def test_too_few_cases_are_said_before_the_run_and_after(tmp_path: Path) -> None
         Scripted(right),
         gates=[{"metric": "exact_match", "floor": 0.95}],
     )
-    members = {"all": len(plan.cases.cases)}
-    said = verdicts.shortages(plan.suite, plan.described.metrics, members)
+    clusters = {"all": [1] * len(plan.cases.cases)}
+    said = suite_gates.shortages(plan.suite, plan.described.metrics, clusters)
     assert said == ["Gate 'exact_match floor' needs 59 cases, and has 12"]
     judged = verdicts.judge(carry_out(plan, tmp_path))
     assert (judged.verdict, judged.exit_code) == ("underpowered", 2)
@@ -105,6 +105,30 @@ def test_gate_that_warns_does_not_decide(evaluate: Any) -> None:
     judged = verdicts.judge(evaluate(60, gates=gates))
     assert judged.decisions[0].verdict.value == "fail"
     assert judged.verdict == "pass"
+
+
+def test_gate_may_be_read_at_any_time_in_the_order_of_the_dataset(evaluate: Any) -> None:
+    gates = [{"metric": "exact_match", "floor": 0.8, "anytime": True}]
+    judged = verdicts.judge(evaluate(0, gates=gates))
+    assert (judged.decisions[0].method, judged.verdict) == ("bets", "pass")
+    # Had it been read before the first 60 cases were spoilt, it would have been sure of less.
+    spoilt = verdicts.judge(evaluate(60, gates=gates))
+    assert spoilt.decisions[0].p_met is not None
+    assert judged.decisions[0].p_met is not None
+    assert spoilt.decisions[0].p_met > judged.decisions[0].p_met
+
+
+def test_metric_of_the_set_that_raises_costs_its_score_and_no_more(evaluate: Any) -> None:
+    metrics = ["scripted_evals.broken_set", "exact_match"]
+    for how in ("raises", "nan", "number", "beyond", "predicate"):
+        broken = {"metric": metrics[0], "with": {"how": how}}
+        gates = [{"metric": "broken_set", "floor": 0.5}]
+        done = evaluate(metrics=[broken, "exact_match"], gates=gates)
+        judged = verdicts.judge(done)
+        assert (judged.verdict, judged.exit_code) == ("infrastructure", 3)
+        assert done.mean("exact_match") == 1.0
+        rows = {row["metric"]: row for row in done.summary(measured=False)}
+        assert (rows["broken_set"]["mean"], rows["broken_set"]["error"]) == (None, NUMBER)
 
 
 def test_metric_that_fails_on_more_than_the_set_share_is_no_pass(evaluate: Any) -> None:

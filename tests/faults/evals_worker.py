@@ -18,7 +18,8 @@ from evals.suite import Suite
 from evals.trial import Case, Output
 from scripted_evals import Scripted
 
-SECONDS = 0.002
+SECONDS = 0.02
+"""An evaluation takes some seconds: the test has time to see how far it is, and to kill it."""
 FOLDER = Path(sys.argv[1])
 
 

@@ -21,6 +21,7 @@ from infra.jobs.definitions import Registry
 from infra.jobs.external import attach
 from infra.jobs.queue import Jobs
 from infra.jobs.tables import job
+from waiting import until
 
 WORKER = Path(__file__).parent / "jobs_worker.py"
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -58,13 +59,6 @@ def start_worker(database_url: str, folder: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait(10)
-
-
-def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
-        time.sleep(0.02)
 
 
 def effects(database: Database) -> list[tuple[int, str]]:

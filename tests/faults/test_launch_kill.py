@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from infra.jobs.definitions import Registry
 from infra.jobs.queue import Jobs
 from training.launchers import Launcher, handle_for, open_launcher
 from training.launchers._supervisor import members
+from waiting import until
 
 WORKER = Path(__file__).parent / "launch_worker.py"
 Start = Callable[[], "subprocess.Popen[bytes]"]
@@ -57,13 +57,6 @@ def start_worker(database_url: str, folder: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait(10)
-
-
-def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
-        time.sleep(0.02)
 
 
 def launch(jobs: Jobs, folder: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from infra.database.engine import Database
 from infra.errors import NotFound, StorageFailed
 from migrated import put_schema
 from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue
-from monitoring.interactions import Interactions, Query
+from monitoring.interactions import BATCH, Interactions, Query
 from standing_documents import remove, stand
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -140,12 +141,22 @@ def test_the_bytes_of_content_count(database: Database) -> None:
     assert [item.id for item in log.find(Query())] == ["answer-2"]
 
 
+def deep(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 BAD: dict[str, dict[str, Any]] = {
     "a time that is none": {"at": 7},
     "nothing where something must be": {"status": None},
     "a number that no column holds": {"status": -(2**70)},
     "content that is no JSON": {"content": {"answer": object()}},
     "half a surrogate pair": {"tenant": "canary\ud800"},
+    "no usage": {"usage": None},
+    "a text that is none": {"model": 7},
+    "content that is too deep": {"content": {"answer": deep(5_000)}},
 }
 
 
@@ -199,27 +210,85 @@ def test_what_was_written_before_a_connection_broke_is_written_once(database: Da
     ]
 
 
-def test_what_a_database_that_is_down_does_not_take_is_kept_in_order(tmp_path: Any) -> None:
-    class Failing(Database):
-        is_down = True
+class Failing(Database):
+    """Is down but for so many transactions."""
 
-        @contextmanager
-        def write(self, **options: Any) -> Iterator[Any]:
-            if self.is_down:
-                raise StorageFailed("Database: down")
-            with super().write(**options) as connection:
-                yield connection
+    up_for = 0
 
+    @contextmanager
+    def write(self, **options: Any) -> Iterator[Any]:
+        if self.up_for == 0:
+            raise StorageFailed("Database: down")
+        self.up_for -= 1
+        with super().write(**options) as connection:
+            yield connection
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Failing]:
     database = Failing(f"sqlite:///{put_schema(tmp_path / 'test.db')}")
-    log = Interactions(database)
+    yield database
+    database.close()
+
+
+def test_what_a_database_that_is_down_does_not_take_is_kept_in_order(failing: Failing) -> None:
+    log = Interactions(failing)
     for number in range(3):
         log.add(made(number))
     with pytest.raises(StorageFailed):
         log.flush()
-    database.is_down = False
+    failing.up_for = 1
     log.flush()
     assert [item.id for item in log.find(Query())] == ["answer-2", "answer-1", "answer-0"]
-    database.close()
+
+
+def test_personal_data_are_looked_for_once_however_often_it_is_tried(failing: Failing) -> None:
+    masked: Counter[str] = Counter()
+
+    def mask(text: str) -> str:
+        masked.update([text])
+        return text.upper()
+
+    log = Interactions(failing, mask=mask)
+    for number in range(3):
+        log.add(made(number, content={"answer": f"text {number}"}))
+    log.add(made(3, content={"answer": object()}))  # keeps them from being written together
+    for _ in range(5):
+        with pytest.raises(StorageFailed):
+            log.flush()
+    failing.up_for = 10
+    log.flush()
+    assert masked == {f"text {number}": 1 for number in range(3)}
+    assert log.get("answer-2").content == {"answer": "TEXT 2"}
+
+
+def test_what_is_refused_is_counted_once_though_the_database_goes_down_then(
+    failing: Failing,
+) -> None:
+    dropped: Counter[str] = Counter()
+    log = Interactions(failing, count_dropped=lambda why: dropped.update([why]))
+    for number in range(3):
+        content = {"answer": object() if number == 1 else "x"}
+        log.add(made(number, content=content))
+    failing.up_for = 3  # for all of them together, for the first alone, for the bad one alone
+    with pytest.raises(StorageFailed):
+        log.flush()
+    assert dropped == {"refused": 1}
+    failing.up_for = 1
+    log.flush()
+    assert dropped == {"refused": 1}
+    assert [item.id for item in log.find(Query())] == ["answer-2", "answer-0"]
+
+
+def test_more_than_a_batch_of_bad_ones_is_dropped_at_once(database: Database) -> None:
+    dropped: Counter[str] = Counter()
+    log = Interactions(database, count_dropped=lambda why: dropped.update([why]))
+    for number in range(BATCH + 1):
+        log.add(replace(made(number), usage=None))  # type: ignore[arg-type]
+    log.add(made(BATCH + 1))
+    log.flush()
+    assert dropped == {"refused": BATCH + 1}
+    assert [item.id for item in log.find(Query())] == [f"answer-{BATCH + 1}"]
 
 
 def test_what_is_too_old_goes(database: Database) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -335,7 +334,7 @@ def test_list_holds_though_another_writer_brought_the_same_bytes_first(
 
     def slow() -> Iterator[Source]:
         yield Source("test:a", path, "a.txt", {}, whose)
-        time.sleep(0.5)  # it is read, and not yet written
+        # It is read by now, and written when there are no more.
         faster = Source("test:a", path, "a.txt", {}, Readers("acme"))
         list(components.ingester.ingest(into, [faster]))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import NotReady
 from infra.settings import Settings
 from retrieval.collections import Collection
 from retrieval.index_folders import Folders
@@ -130,3 +131,94 @@ def test_waiting_for_a_long_log_ends_in_time(
     started = time.monotonic()
     assert not view.catch_up(view.latest_sequence(), timeout_seconds=0.6)
     assert time.monotonic() - started < 1.4
+
+
+def test_a_collection_is_found_whole_or_not_while_it_is_compacted(
+    components: Components, walls: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, told = components.views.get(walls), []
+    real = View._adopt
+
+    def adopted(self: View, *more: Any) -> None:
+        # The next index is whole, the one in use holds nothing.
+        with monkeypatch.context() as hurried:
+            hurried.setattr("retrieval.search.LAG_TIMEOUT_SECONDS", 0.0)
+            with pytest.raises(NotReady, match="is being opened"):
+                components.retriever.search(walls, SearchRequest("Which wall?"))
+        told.append(view.is_complete)
+        real(self, *more)
+
+    monkeypatch.setattr(View, "_adopt", adopted)
+    view.compact()
+    assert (told, view.is_complete) == ([False], True)
+    assert len(components.retriever.search(walls, SearchRequest("Which wall?")).passages) == 3
+
+
+def test_who_comes_second_waits_no_longer_than_it_says(
+    components: Components, walls: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = components.views.get(walls)  # never filled: who comes first fills it to the end
+    apply, follow, both = type(view.index).apply, View._follow, threading.Barrier(2)
+
+    def slow(self: Any, changes: Any) -> None:
+        time.sleep(1.0)
+        apply(self, changes)
+
+    def together(self: View, **named: Any) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(1)
+        both.abort()
+        follow(self, **named)
+
+    def wait(_: int) -> tuple[bool, float]:
+        started = time.monotonic()
+        return view.catch_up(timeout_seconds=0.3), time.monotonic() - started
+
+    monkeypatch.setattr(type(view.index), "apply", slow)
+    monkeypatch.setattr(View, "_follow", together)
+    monkeypatch.setattr("retrieval.view.BATCH_CHANGES", 1)
+    with ThreadPoolExecutor(2) as pool:
+        second, first = sorted(pool.map(wait, range(2)))
+    assert (second[0], first[0]) == (False, True)
+    assert second[1] < 2 < 3 <= first[1]
+
+
+def test_waiting_for_an_index_that_another_process_writes_ends_in_time(
+    components: Components, walls: Collection, tmp_path: Path
+) -> None:
+    view = components.views.get(walls)
+    view.refresh()
+    folder = components.views.folder(walls)
+    shutil.rmtree(folder)
+    late = write(components, walls, tmp_path, "late.txt", "The latecomer is a moat.")
+    other = Folders(folder.parent, walls, plugin="local", options={}, compactions=0)
+    with ThreadPoolExecutor(1) as pool:
+        with other.turn():
+            waited = pool.submit(view.catch_up, late, timeout_seconds=0.3)
+            assert waited.result(timeout=5) is False
+        assert view.catch_up(late, timeout_seconds=10)
+
+
+@pytest.mark.parametrize("finds_it", [True, False])
+def test_a_view_opened_while_its_index_is_compacted_is_of_the_new_one(
+    components: Components,
+    walls: Collection,
+    open_components: Callable[[Settings], Components],
+    monkeypatch: pytest.MonkeyPatch,
+    finds_it: bool,
+) -> None:
+    view, other = components.views.get(walls), open_components(components.settings)
+    real = Folders.open
+
+    def opened(self: Folders, number: int, **named: Any) -> Any:
+        monkeypatch.setattr(Folders, "open", real)
+        view.compact()
+        if not finds_it:
+            raise FileNotFoundError("access.lock")
+        return real(self, number, **named)
+
+    monkeypatch.setattr(Folders, "open", opened)
+    late = other.views.get(walls)
+    assert (late.compactions, late.index.watermark) == (1, late.latest_sequence())
+    beside = components.views.folder(walls).parent.iterdir()
+    assert [path.name for path in beside if path.is_dir()] == [f"{walls.build_id}.1"]

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from chat_server import serving
 from infra.settings import Settings
 from service.answering import Text
+from service.billing import Bill
 from service.limits import Admission
 from service.questions import Question, Questions
 from service.wiring import Components
@@ -127,3 +128,16 @@ def test_personal_data_is_masked_in_what_is_kept(opened: Any, fast_settings: Any
     assert item["content"]["question"] == "May <email> take leave?"
     (citation,) = item["content"]["citations"]
     assert citation["document_id"] == answer["citations"][0]["document_id"]
+
+
+def test_a_fault_that_nobody_foresaw_is_recorded(
+    opened: Any, fast_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise LookupError("a fault of ours")
+
+    client = opened(fast_settings(generation={"engine": "echo"}))
+    monkeypatch.setattr(Bill, "note", fail)
+    assert client.post("/v1/answers", json=LEAVE).status_code == 500
+    (item,) = recorded(client)
+    assert (item["outcome"], item["status"], item["error"]) == ("failed", 500, "internal_error")

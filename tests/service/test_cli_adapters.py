@@ -141,3 +141,13 @@ def replica() -> Iterator[Replica]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield Replica(running)
         running.shutdown()
+
+
+@pytest.mark.usefixtures("folder")
+def test_status_fetches_nothing(tmp_path: Path, replica: Replica) -> None:
+    run("artifacts", "tag", "adapter/support@v1", "production")
+    _lead_to(tmp_path, f'urls = ["{replica.url}"]')
+    replica.serves(str(tmp_path / "base"))
+    [row] = json.loads(run("adapters", "status", "--json").stdout)
+    assert row["state"] == "not loaded"
+    assert not (tmp_path / ".ragstone" / "adapters").exists()

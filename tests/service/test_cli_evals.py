@@ -107,15 +107,55 @@ def test_failed_gate_exits_with_1_and_is_kept() -> None:
     result = run("run", "suite.yaml", code=2)
     assert "hardly any case differs" in result.stdout or "inconclusive" in result.stdout
     write_suite(0.8, **{"collection, collection: handbook": "constant, answerable: false"})
-    run("run", "suite.yaml", code=1)
+    run("run", "suite.yaml", "--underpowered", code=1)
     assert [row["verdict"] for row in run_json("list")] == ["fail", "inconclusive"]
 
 
 def test_gate_that_cannot_be_told_exits_with_2() -> None:
     write_suite(0.9)
-    result = run("run", "suite.yaml", code=2)
+    result = run("run", "suite.yaml", "--underpowered", code=2)
     assert "needs 29 cases, and has 7" in result.stderr
     assert "verdict underpowered" in result.stdout
+
+
+def test_suite_with_too_few_cases_is_not_run_and_says_how_many_it_takes() -> None:
+    gate = {"metric: abstention, floor: 0.3": "metric: abstention, margin: 0.03"}
+    write_suite(0.3, **gate)
+    result = run("run", "suite.yaml", code=2)
+    assert "needs 687 cases if 10% of them change, 1,374 if 20%" in result.stderr
+    assert "--underpowered" in result.stderr
+    assert run_json("list") == []
+
+
+def test_threshold_that_no_score_can_show_is_refused_with_its_key() -> None:
+    write_suite(0.3, **{"abstention, floor: 0.3": "latency, floor: 5"})
+    told = run("run", "suite.yaml", code=3).stderr.strip()
+    assert told.startswith("ragstone: Suite 'handbook', gates.0.floor: ")
+    write_suite(5)
+    told = run("run", "suite.yaml", code=3).stderr.strip()
+    assert "gates.0.floor: it is 5.0, and 'abstention' is between 0 and 1" in told
+    assert "\n" not in told
+    assert "gates.0.floor" in run("validate", "suite.yaml", code=1).stderr
+
+
+def test_error_that_nobody_foresaw_is_no_failed_gate(tmp_path: Path) -> None:
+    """A plug-in breaks on being asked what its bounds are: Python would exit with 1."""
+    Path("odd_metric.py").write_text(
+        "from evals.metric import Parameters\n"
+        "class Odd(Parameters):\n"
+        "    @property\n"
+        "    def version(self):\n"
+        "        return 1 / 0\n"
+        "    async def score(self, case, output, context):\n"
+        "        raise NotImplementedError\n"
+        "build = Odd.model_validate\n"
+    )
+    write_suite(0.3, contains="odd_metric.odd")
+    Path("suite.yaml").write_text(
+        Path("suite.yaml").read_text().replace("odd_metric.odd", "odd_metric")
+    )
+    result = run("run", "suite.yaml", code=3)
+    assert "ZeroDivisionError" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,6 +268,101 @@ def test_reports_are_written_beside_a_run_and_again_from_the_store() -> None:
     assert b"handbook.cases" in written["junit.xml"]
 
 
+def test_report_lists_what_was_lost_against_the_baseline_also_from_the_store() -> None:
+    gate = {"metric: abstention, floor: 0.3": "metric: contains, margin: 0.9"}
+    write_suite(0.3, **gate)
+    run("run", "suite.yaml", code=2)  # there is no baseline yet
+    Path("documents", "leave.md").write_text("Leave is a matter of trust.", encoding="utf-8")
+    assert CliRunner().invoke(app, ["ingest", "documents", "-c", "handbook"]).exit_code == 0
+    words = ("--baseline", "handbook@v1", "--html", "now.html", "--markdown", "now.md")
+    code = run_json("run", "suite.yaml", *words[:2], code=2)["exit_code"]
+    result = CliRunner().invoke(app, ["eval", "run", "suite.yaml", *words])
+    assert result.exit_code == code
+    page = Path("now.html").read_text(encoding="utf-8")
+    lost = page[page.index("Lost against the baseline") :]
+    assert "How many days of paid leave" in lost[: lost.index("</details>")]
+    assert "contains 1 to 0" in Path("now.md").read_text(encoding="utf-8")
+    run("report", "handbook", "--html", "again.html")
+    assert Path("again.html").read_text(encoding="utf-8") == page
+
+
+def write_errors(name: str, wrong: int, cases: int = 500) -> str:
+    path = Path(f"{name}.jsonl")
+    rows = (json.dumps({"error": int(number < wrong)}) for number in range(cases))
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path.name
+
+
+def test_diagnosis_of_files_names_the_largest_part_and_what_helps() -> None:
+    counts = {"train": 15, "train-val": 25, "test-val": 120, "test": 125}
+    sets = [
+        word for name, wrong in counts.items() for word in (f"--{name}", write_errors(name, wrong))
+    ]
+    found = run_json("diagnose", *sets, "--best", "0.02")
+    shares = {part["source"]: part["share"]["estimate"] for part in found["parts"]}
+    assert shares == pytest.approx(
+        {
+            "irreducible": 0.02,
+            "avoidable bias": 0.01,
+            "variance": 0.02,
+            "shift": 0.19,
+            "validation overfitting": 0.01,
+        }
+    )
+    assert "shift: train on cases like those that will come" in found["summary"]
+    text = run("diagnose", *sets).stdout
+    assert "--best takes it out" in text
+    assert "train on cases like those" in text
+    told = run("diagnose", *sets[:-1], "nosuch.jsonl", code=1).stderr
+    assert "No file of errors 'nosuch.jsonl'" in told
+
+
+def test_diagnosis_of_an_evaluation_reads_its_slices() -> None:
+    rows = [
+        {"id": str(number), "question": "?", "answer": "yes", "set": number % 4}
+        for number in range(80)
+    ]
+    Path("cases.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    slices = "\n".join(f"  - {{name: s{n}, where: {{set: {n}}}}}" for n in range(4))
+    Path("suite.yaml").write_text(
+        "name: sets\ndataset: {file: cases.jsonl}\ntarget: {kind: constant, text: 'yes'}\n"
+        f"metrics: [exact_match]\nslices:\n{slices}\n"
+    )
+    run("run", "suite.yaml")
+    names = zip(("--train", "--train-val", "--test-val", "--test"), range(4), strict=True)
+    sets = [word for option, n in names for word in (option, f"s{n}")]
+    found = run_json("diagnose", "sets", *sets, "--metric", "exact_match")
+    assert found["error"]["estimate"] == 0
+    assert "with --metric" in run("diagnose", "sets", *sets, code=1).stderr
+    assert "of an evaluation" in run("diagnose", *sets, "--metric", "exact_match", code=1).stderr
+    words = ("diagnose", "sets", *sets[:-1], "s9", "--metric", "exact_match")
+    assert "No slice 's9'" in run(*words, code=1).stderr
+
+
+def test_labels_of_a_file_are_inspected() -> None:
+    rows = [
+        {
+            "id": f"r{number}",
+            "label": "ham" if number % 2 != (number % 40 == 0) else "spam",
+            "probabilities": {"ham": 0.9, "spam": 0.1} if number % 2 else {"ham": 0.1, "spam": 0.9},
+            "ann": "ham" if number % 2 else "spam",
+            "bob": "ham" if number % 2 or number % 10 == 0 else "spam",
+        }
+        for number in range(200)
+    ]
+    Path("labels.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ("labels", "labels.jsonl", "--annotator", "ann", "--annotator", "bob")
+    found = run_json(*words)
+    assert {each["row"] for each in found["suspects"]} == {f"r{n}" for n in range(0, 200, 40)}
+    assert {(each["label"], each["suggested"]) for each in found["suspects"]} == {("ham", "spam")}
+    assert found["pairs"][0]["agreement"]["kappa"]["estimate"] == pytest.approx(0.8)
+    text = run(*words, "--most", "2").stdout
+    assert "5 of 200 labels are doubtful" in text
+    assert text.count("spam") == 2
+    assert "good enough" in text
+    assert "No file of labels" in run("labels", "label.jsonl", code=1).stderr
+
+
 def test_report_without_a_file_is_a_page_named_after_the_evaluation() -> None:
     run("run", "suite.yaml")
     run("report", "handbook@v1")
@@ -237,6 +372,7 @@ def test_report_without_a_file_is_a_page_named_after_the_evaluation() -> None:
 
 def test_reports_are_written_when_a_gate_fails() -> None:
     write_suite(0.99)
-    result = CliRunner().invoke(app, ["eval", "run", "suite.yaml", "--junit", "junit.xml"])
+    words = ["eval", "run", "suite.yaml", "--underpowered", "--junit", "junit.xml"]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code in {1, 2}
     assert b"<failure" in Path("junit.xml").read_bytes()

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -269,10 +270,13 @@ def test_writers_and_erasers_that_race_leave_no_quote(database: Database) -> Non
 class SlowInteractions(Interactions):
     """Pauses between the look at the documents and the writing of what quotes them."""
 
-    looked = threading.Event()
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.looked, self.is_erasing = threading.Event(), threading.Event()
 
     def _insert(self, *arguments: Any) -> None:
         self.looked.set()
+        assert self.is_erasing.wait(30)
         time.sleep(0.3)
         super()._insert(*arguments)
 
@@ -282,10 +286,11 @@ def test_an_eraser_waits_for_a_writer_that_saw_the_document(database: Database) 
     log = SlowInteractions(database)
     quotes = Quotes(database, {"interactions": Interactions(database).erase_content})
     log.add(quoting("answer-1", ("file-a",)))
-    writer = threading.Thread(target=log.flush)
-    writer.start()
-    log.looked.wait()
-    remove(database, "file-a")
-    quotes.erase(["file-a"])
-    writer.join()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(log.flush)
+        assert log.looked.wait(30)
+        log.is_erasing.set()
+        remove(database, "file-a")
+        quotes.erase(["file-a"])
+        writing.result(30)
     assert log.get("answer-1").content is None

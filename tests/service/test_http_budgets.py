@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from starlette.testclient import TestClient
 
 import model_server
 from service.keys import Opens
+from service.limits import Admission
+from service.questions import Questions
+from service.wiring import Components
+from waiting import until
 
 PRICED = {"prices": {"echo": {"input_per_million": 1000.0, "output_per_million": 1000.0}}}
 
@@ -30,20 +35,26 @@ def ask(client: TestClient, **more: Any) -> Any:
 
 def settled(client: TestClient, requests: int) -> dict[str, Any]:
     """Return the usage once so many requests are in it."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        (row,) = client.get("/v1/usage").json()["data"]
-        if row["requests"] == requests:
-            return dict(row)
-        time.sleep(0.05)
-    raise AssertionError("the usage was not written")
+    until(lambda: [row["requests"] for row in usage(client)] == [requests])
+    (row,) = usage(client)
+    return dict(row)
+
+
+def usage(client: TestClient) -> Any:
+    return client.get("/v1/usage").json()["data"]
+
+
+def put_budget(client: TestClient, amount: str) -> Any:
+    """Set the budget of a month, and wait until calls are held to it."""
+    put = client.post("/v1/budgets", json={"period": "month", "amount": amount})
+    assert put.status_code == 200, put.text
+    parts = client.app.state.components  # type: ignore[attr-defined]
+    until(lambda: parts.clerk.book.revision == parts.budgets.book().revision)
+    return put.json()
 
 
 def test_answers_are_charged_to_a_budget_until_it_is_spent(priced: TestClient) -> None:
-    put = priced.post("/v1/budgets", json={"period": "month", "amount": "8"})
-    assert put.status_code == 200, put.text
-    budget = put.json()
-    time.sleep(0.5)
+    budget = put_budget(priced, "8")
     answered = ask(priced)
     assert answered.status_code == 200, answered.text
     row = settled(priced, 1)
@@ -53,8 +64,8 @@ def test_answers_are_charged_to_a_budget_until_it_is_spent(priced: TestClient) -
     assert float(row["cost"]) == pytest.approx(tokens / 1000)
     standing = priced.get(f"/v1/budgets/{budget['id']}").json()
     assert standing["spent"] == row["cost"]
-    priced.post("/v1/budgets", json={"period": "month", "amount": row["cost"]})
-    time.sleep(1.0)
+    put_budget(priced, row["cost"])
+    until(lambda: ask(priced).status_code == 429)  # what was borrowed may be spent
     refused = ask(priced)
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "insufficient_quota"
@@ -66,8 +77,7 @@ def test_answers_are_charged_to_a_budget_until_it_is_spent(priced: TestClient) -
 def test_a_conversation_that_is_kept_counts_as_part_of_the_prompt(priced: TestClient) -> None:
     said = {"type": "message", "role": "user", "content": "leave " * 4_000}
     conversation = priced.post("/v1/conversations", json={"items": [said]}).json()["id"]
-    priced.post("/v1/budgets", json={"period": "month", "amount": "8"})
-    time.sleep(0.5)
+    put_budget(priced, "8")
     assert ask(priced).status_code == 200
     refused = ask(priced, conversation=conversation)
     assert refused.status_code == 429
@@ -201,3 +211,31 @@ def test_usage_is_told_apart_by_what_is_asked(client: TestClient) -> None:
     assert client.get("/v1/usage", params={"by": "price"}).status_code == 400
     assert client.get("/v1/usage", params={"since": "yesterday"}).status_code == 400
     assert client.get("/v1/budgets/none").status_code == 404
+
+
+def test_one_who_leaves_is_charged_for_what_is_computed(priced: TestClient) -> None:
+    components: Components = priced.app.state.components  # type: ignore[attr-defined]
+    questions = Questions(components, Admission(4))
+    may_end, has_ended = threading.Event(), threading.Event()
+
+    def compute() -> str:
+        may_end.wait(10)
+        has_ended.set()
+        return "vectors"
+
+    async def leave() -> None:
+        working = asyncio.create_task(
+            questions.work(compute, model="echo", texts=["a text"], used=lambda _: 7)
+        )
+        await asyncio.sleep(0.1)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        may_end.set()
+        while not has_ended.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+
+    asyncio.run(leave())
+    row = settled(priced, 1)
+    assert (row["prompt_tokens"], float(row["cost"])) == (7, pytest.approx(0.007))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
+import chat_server
 from infra.database.schema import change
-from model_server import serving
 from retrieval.receipts import Asked
 from retrieval.sources import Source
+from service import following
 from service.app import create_app
 from service.erasing import erase
 from service.following import Follower
@@ -116,62 +118,153 @@ def test_views_follow_what_another_process_writes(fast_settings: Any, add_text: 
     components.close()
 
 
-def test_what_another_process_removes_is_told_and_what_it_adds_is_not(
+def test_answers_go_with_the_documents_that_another_process_removes_and_with_nothing_else(
     fast_settings: Any, tmp_path: Path
 ) -> None:
     here, there = Components(fast_settings()), Components(fast_settings())
-    told: list[str] = []
+    memory = {}
+    for part in ("gateway", "repeated_responses"):
+        memory[part] = Remembering()
+        vars(here)[part] = memory[part]
     follower = Follower(
-        here.database, here.collections, here.views, on_removed=lambda: told.append("gone")
+        here.database, here.collections, here.views, on_followed=here.forget_removed_answers
     )
     whole = there.collections.create("x", there.recipe())
-    follower.follow()
-    sources = []
-    for number in range(2):
-        path = tmp_path / f"{number}.txt"
-        path.write_text(f"Wall {number} is made of ragstone.")
-        sources.append(Source(f"test:{number}", path, path.name))
-    list(there.ingester.ingest(whole, sources))
-    follower.follow()
-    assert told == []
-    first, second = [each.file_id for each in there.documents.list(whole, limit=9).items]
+
+    def ingest() -> None:
+        sources = []
+        for number in range(4):
+            path = tmp_path / f"{number}.txt"
+            path.write_text(f"Wall {number} is made of ragstone, {time.monotonic()}.")
+            sources.append(Source(f"test:{number}", path, path.name))
+        list(there.ingester.ingest(whole, sources))
+
+    def left() -> list[set[str]]:
+        follower.follow()
+        return [each.quoted for each in memory.values()]
+
+    ingest()
+    first, second, third, fourth = [
+        each.file_id for each in there.documents.list(whole, limit=9).items
+    ]
+    memory["gateway"].quoted = {first, third}
+    memory["repeated_responses"].quoted = {first, second, fourth}
+    assert left() == [{first, third}, {first, second, fourth}]
+    ingest()  # other versions of the same documents
+    there.compactor.compact(whole)
+    ids = [each.file_id for each in there.documents.list(whole, limit=9).items]
+    assert ids == [first, second, third, fourth]
+    assert left() == [{first, third}, {first, second, fourth}]
     there.documents.delete(whole, first)  # without a receipt
-    follower.follow()
-    assert told == ["gone"]
+    assert left() == [{third}, {second, fourth}]
     there.erasure.erase(there.documents, whole, [second], asked=Asked("test"))
-    follower.follow()
+    assert left() == [{third}, {fourth}]
     there.delete_collection("x")
-    follower.follow()
-    follower.follow()
-    assert told == ["gone"] * 3
+    assert left() == [set(), set()]
     for parts in (here, there):
         parts.close()
+
+
+class Remembering:
+    """Stands where answers are remembered; closing asks nothing of it."""
+
+    def __init__(self) -> None:
+        self.quoted: set[str] = set()
+
+    def documents(self) -> set[str]:
+        return set(self.quoted)
+
+    def forget(self, documents: Collection[str]) -> int:
+        before = len(self.quoted)
+        self.quoted -= set(documents)
+        return before - len(self.quoted)
+
+
+def test_a_deletion_that_commits_late_is_seen(fast_settings: Any, tmp_path: Path) -> None:
+    """No sequence tells of it: the changes of another collection were committed before."""
+    parts = Components(fast_settings())
+    memory = vars(parts)["gateway"] = Remembering()
+    whole = parts.collections.create("x", parts.recipe())
+    path = tmp_path / "wall.txt"
+    path.write_text("The wall is made of ragstone.")
+    list(parts.ingester.ingest(whole, [Source("test:1", path, path.name)]))
+    (document,) = [each.file_id for each in parts.documents.list(whole, limit=9).items]
+    memory.quoted = {document}
+    follower = Follower(
+        parts.database, parts.collections, parts.views, on_followed=parts.forget_removed_answers
+    )
+    follower.follow()
+    state = follower._state()
+    parts.documents.delete(whole, document)
+    follower._seen = follower._state()
+    assert follower._seen != state
+    follower._looked_at = float("-inf")
+    follower.follow()
+    assert memory.quoted == set()
+    parts.close()
+
+
+def test_a_follower_outlives_whatever_its_callbacks_raise(
+    fast_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(following, "EVERYTHING_SECONDS", 0.02)
+    parts = Components(fast_settings())
+    called: list[int] = []
+
+    def fail() -> None:
+        called.append(1)
+        raise LookupError("a fault that nobody foresaw")
+
+    follower = Follower(parts.database, parts.collections, parts.views, on_followed=fail)
+    follower.start()
+    deadline = time.monotonic() + 10
+    while len(called) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    follower.stop()
+    assert len(called) >= 3
+    assert follower.has_opened_all
+    parts.close()
 
 
 def test_answers_in_memory_go_with_what_another_process_erases(
     fast_settings: Any, open_client: Any, add_text: Any
 ) -> None:
-    with serving() as server:
-        upstream = {"urls": [server.url]}
-        route = {"targets": [{"upstream": "here", "model": "tiny"}]}
-        gateway = {"upstreams": {"here": upstream}, "routes": {"m": route}, "cache_bytes": 2**20}
-        settings = fast_settings(gateway=gateway)
+    with chat_server.serving("The wall is made of ragstone [1].") as model:
+        gateway = {
+            "upstreams": {"here": {"urls": [model.url]}},
+            "routes": {"m": {"targets": [{"upstream": "here", "model": "tiny"}]}},
+            "cache_bytes": 2**20,
+        }
+        settings = fast_settings(gateway=gateway, generation={"engine": "echo", "model": "m"})
         client = open_client(settings)
         client.post("/v1/vector_stores", json={"name": "x"})
         file_id = add_text(client, "x", "wall.txt", "The wall is made of ragstone.")
         hello = [{"role": "user", "content": "Hello"}]
-        asked = {"model": "m", "messages": hello, "temperature": 0}
-        for _ in range(3):
-            assert client.post("/v1/chat/completions", json=asked).status_code == 200
-        assert len(server.asked) == 1
+        plain = {"model": "m", "messages": hello, "temperature": 0, "stream": True}
+        body = {"model": "rag/x", "input": "What is the wall made of?"}
+
+        def ask() -> Any:
+            key = {"Idempotency-Key": "k"}
+            return client.post("/v1/responses", json=body, headers=key).json()["id"]
+
+        repeated = client.app.state.components.repeated_responses
+        first = ask()
+        assert ask() == first
+        client.post("/v1/chat/completions", json=plain)
+        asked = len(model.asked)
+        assert client.app.state.components.gateway.documents() == {file_id}
+        assert repeated.documents() == {file_id}
         there = Components(settings)
         erase(there, there.collections.get("x"), [file_id], by="test", compact=False)
         there.close()
         deadline = time.monotonic() + 30
-        while len(server.asked) == 1:
+        while repeated.documents() or client.app.state.components.gateway.documents():
             assert time.monotonic() < deadline, "answers in memory outlive the document"
-            client.post("/v1/chat/completions", json=asked)
             time.sleep(0.05)
+        assert ask() != first
+        client.post("/v1/chat/completions", json=plain)
+        assert len(model.asked) == asked, "an answer that quotes nothing was forgotten, too"
 
 
 def test_metrics_count_by_route_template_not_by_path(client: TestClient, handbook: str) -> None:
@@ -248,3 +341,25 @@ def test_part_that_fails_keeps_no_other_open(
     with pytest.raises(OSError, match="a fault of ours"), client:
         assert when == "end"
     assert closed == ["all"]
+
+
+def test_a_start_that_fails_closes_what_it_had_opened(
+    fast_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    components = Components(fast_settings())
+    closed: list[str] = []
+
+    def fail(_: object) -> None:
+        raise LookupError("a fault of ours")
+
+    def close() -> None:
+        Components.close(components)
+        closed.append("all")
+
+    monkeypatch.setattr(Components, "files", property(fail))
+    monkeypatch.setattr(components, "close", close)
+    with pytest.raises(LookupError), TestClient(create_app(components)):
+        pass
+    assert closed == ["all"]
+    names = {thread.name for thread in threading.enumerate()}
+    assert names.isdisjoint({"money", "keyring"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +14,7 @@ from infra.settings import Settings
 from model_server import Misbehaving
 from service.app import create_app
 from service.wiring import Components
+from waiting import until
 
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 10, "temperature": 0}
 
@@ -119,10 +119,3 @@ def _content(answered: Any) -> str:
 
 def _asked(server: Misbehaving) -> list[Any]:
     return [asked for asked in server.asked if asked.path == "/v1/chat/completions"]
-
-
-def until(holds: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.05)

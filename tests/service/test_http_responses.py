@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DataError
 from starlette.testclient import TestClient
+
+import chat_server
+from infra.contracts import Readers
+from infra.errors import NotFound, StorageFailed
+from service.keys import Opens
+from service.wiring import Components
 
 BODY: dict[str, Any] = {"model": "rag/handbook", "input": "How many days of leave?"}
 
@@ -199,7 +208,8 @@ def test_a_request_that_is_sent_again_by_its_key_gets_the_same_response(
     assert (other.status_code, other.json()["error"]["param"]) == (400, "idempotency-key")
     apart = client.post("/v1/responses", json=body, headers={"Idempotency-Key": "second"})
     assert apart.content != first.content
-    assert client.app.state.components.repeated_responses.forget() == 2  # type: ignore[attr-defined]
+    repeated = client.app.state.components.repeated_responses  # type: ignore[attr-defined]
+    assert repeated.forget(repeated.documents()) == 2
     assert client.post("/v1/responses", json=body, headers=key).content != first.content
 
 
@@ -219,3 +229,134 @@ def test_a_response_that_was_deleted_is_not_told_again(client: TestClient, handb
     client.delete(f"/v1/responses/{first['id']}")
     again = client.post("/v1/responses", json=BODY, headers=key).json()
     assert again["id"] != first["id"]
+
+
+def test_deleting_one_response_forgets_that_one_alone(client: TestClient, handbook: str) -> None:
+    def ask(key: str) -> str:
+        answered = client.post("/v1/responses", json=BODY, headers={"Idempotency-Key": key})
+        return str(answered.json()["id"])
+
+    first, other = ask("first"), ask("other")
+    client.delete(f"/v1/responses/{first}")
+    assert ask("other") == other
+    assert ask("first") != first
+
+
+@pytest.mark.parametrize("path", ["documents", "model"])
+def test_a_response_that_is_told_again_counts_as_a_request_and_costs_nothing(
+    path: str, fast_settings: Any, open_client: Any, add_text: Any
+) -> None:
+    with chat_server.serving("27 days.") as model:
+        gateway = {
+            "upstreams": {"here": {"urls": [model.url]}},
+            "routes": {"m": {"targets": [{"upstream": "here", "model": "tiny"}]}},
+            "prices": {
+                "echo": {"input_per_million": 1000.0, "output_per_million": 1000.0},
+                "m": {"input_per_million": 1000.0, "output_per_million": 1000.0},
+            },
+            "key_limits": {"requests_per_minute": 3},
+        }
+        chosen = fast_settings(
+            server={"authentication": "on"}, gateway=gateway, jobs={"in_process": False}
+        )
+        client = open_client(chosen)
+        components: Components = client.app.state.components
+        whole = components.collections.create("handbook", components.recipe())
+        assert whole.name == "handbook"
+        key = components.keys.create("ada", opens=Opens())[1]
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "one"}
+        body = BODY if path == "documents" else {**BODY, "model": "m"}
+        answers = [client.post("/v1/responses", json=body, headers=headers) for _ in range(4)]
+        assert [each.status_code for each in answers] == [200, 200, 200, 429]
+        assert len({each.content for each in answers[:3]}) == 1
+        left = [int(each.headers["x-ratelimit-remaining-requests"]) for each in answers[:3]]
+        assert left == [2, 1, 0]
+        usage = answers[0].json()["usage"]
+        tokens = usage["input_tokens"] + usage["output_tokens"]
+        deadline = time.monotonic() + 30
+        headers.pop("Idempotency-Key")
+        while True:
+            rows = client.get("/v1/usage", headers=headers).json()["data"]
+            if rows and rows[0]["requests"] == 3:
+                break
+            assert time.monotonic() < deadline, rows
+            time.sleep(0.1)
+        assert float(rows[0]["cost"]) == pytest.approx(tokens / 1000)
+
+
+def test_a_response_is_not_told_again_to_who_may_read_its_documents_no_more(
+    fast_settings: Any, open_client: Any
+) -> None:
+    chosen = fast_settings(server={"authentication": "on"}, jobs={"in_process": False})
+    client = open_client(chosen)
+    components: Components = client.app.state.components
+    opens = {"operator": Opens(), "ada": Opens(tenant="acme", groups=("group:board",))}
+    keys = {name: components.keys.create(name, opens=each)[1] for name, each in opens.items()}
+    as_operator = {"Authorization": f"Bearer {keys['operator']}"}
+    as_ada = {"Authorization": f"Bearer {keys['ada']}"}
+    client.post("/v1/vector_stores", json={"name": "shared"}, headers=as_operator)
+    uploaded = client.post(
+        "/v1/files",
+        files={"file": ("leave.txt", b"Employees have 27 days of leave.")},
+        data={"purpose": "assistants"},
+        headers=as_ada,
+    ).json()["id"]
+    path = "/v1/vector_stores/shared/files"
+    attach = {"file_id": uploaded, "allow": ["group:board"]}
+    attached = client.post(path, json=attach, headers=as_ada)
+    assert attached.status_code == 200, attached.text
+    components.ingester.process(components.collections.get("shared"), uploaded)
+
+    def ask() -> Any:
+        body = {"model": "rag/shared", "input": "How many days of leave?"}
+        return client.post(
+            "/v1/responses", json=body, headers={**as_ada, "Idempotency-Key": "one"}
+        ).json()
+
+    first = ask()
+    assert "27" in str(first["output"])
+    assert ask()["id"] == first["id"]
+    whole = components.collections.get("shared")
+    components.documents.update(whole, uploaded, readers=Readers(None, ("group:staff",)))
+    again = ask()
+    assert again["id"] != first["id"]
+    assert "27" not in str(again["output"])
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (StorageFailed("Database: disk I/O error"), logging.WARNING),
+        (NotFound("conversation", "conv_1"), logging.WARNING),
+        (DataError("INSERT", {}, ValueError("a fault of ours")), logging.ERROR),
+    ],
+    ids=["a database that is down", "a conversation that is gone", "a fault of ours"],
+)
+@pytest.mark.parametrize("route", ["responses", "answers"])
+def test_what_cannot_be_kept_is_told_all_the_same(
+    route: str,
+    error: Exception,
+    level: int,
+    client: TestClient,
+    handbook: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    components: Components = client.app.state.components  # type: ignore[attr-defined]
+    number = client.post("/v1/conversations", json={}).json()["id"]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    components.conversations.append = fail  # type: ignore[method-assign]
+    components.responses.put = fail  # type: ignore[method-assign]
+    body: dict[str, Any] = {**BODY, "conversation": number}
+    if route == "answers":
+        body = {"question": BODY["input"], "collection": handbook, "conversation": number}
+    answered = client.post(f"/v1/{route}", json=body)
+    assert answered.status_code == 200, answered.text
+    told = answered.json()
+    if route == "responses":
+        assert (told["status"], told["store"]) == ("completed", False)
+    lines = [each for each in caplog.records if each.name == "service.keeping"]
+    assert {each.levelno for each in lines} == {level}
+    assert all(bool(each.exc_info) is (level == logging.ERROR) for each in lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +17,7 @@ from infra.security import fingerprint
 from service.callers import Limits
 from service.keyring import LOOK_UP_GAP_SECONDS, MAX_LOOKED_UP, Keyring
 from service.keys import Keys, Opens
+from waiting import until
 
 
 @pytest.fixture
@@ -30,14 +31,6 @@ def keyring(database: Database) -> Iterator[Keyring]:
     keyring.start()
     yield keyring
     keyring.stop()
-
-
-def until(condition: Callable[[], bool]) -> float:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < 20, "it did not happen"
-        time.sleep(0.01)
-    return time.monotonic() - start
 
 
 def test_what_another_process_does_to_keys_is_seen(keys: Keys, keyring: Keyring) -> None:

@@ -8,10 +8,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -24,6 +30,7 @@ from infra.settings import load_settings
 from model_server import serving
 from relayed import call, gateway, outcome_of
 from service.app import create_app
+from service.spans import Spans
 from service.tracing import Traced, Tracing, open_tracing
 from service.wiring import Components
 
@@ -44,7 +51,7 @@ class Kept:
         self.tracing = Tracing(spans=self.exporter, metrics=self.reader, **options)
 
     def spans(self) -> dict[str, Any]:
-        self.tracing._spans.force_flush()
+        self.tracing.spans.flush()
         return {span.name: span for span in self.exporter.get_finished_spans()}
 
 
@@ -109,11 +116,42 @@ def test_the_call_is_a_child_of_the_request_which_is_a_child_of_its_caller(kept:
     assert request.attributes["http.response.status_code"] == 200
 
 
-@pytest.mark.parametrize("given", ["", "nonsense", "00-0-0-01", "\x00"])
-def test_a_malformed_parent_starts_a_trace_of_its_own(kept: Kept, given: str) -> None:
-    span = kept.tracing.begin("GET", "/", given)
+MALFORMED = [
+    "",
+    "nonsense",
+    "00-0-0-01",
+    "\x00",
+    GIVEN + "-more",
+    "ff" + GIVEN[2:],
+    GIVEN.upper(),
+    GIVEN.replace(TRACE, "0" * 32),
+    GIVEN.replace("b7ad6b7169203331", "0" * 16),
+]
+
+
+@pytest.mark.parametrize("header", MALFORMED)
+def test_a_malformed_parent_starts_a_trace_of_its_own(kept: Kept, header: str) -> None:
+    place = kept.tracing.begin(header)
+    kept.tracing.end(place, "GET", "/", route=None, status=200)
+    span = kept.spans()["GET"]
     assert span.parent is None
-    span.end()
+    assert f"{span.context.trace_id:032x}" not in {TRACE, "0" * 32}
+
+
+def test_a_later_version_of_the_header_may_hold_more(kept: Kept) -> None:
+    assert kept.tracing.begin("01" + GIVEN[2:] + "-more").trace_id == int(TRACE, 16)
+
+
+@given(st.binary(max_size=80).map(lambda sent: sent.decode("latin-1")))
+def test_headers_are_read_as_the_standard_propagator_reads_them(header: str) -> None:
+    _agrees(header)
+
+
+@given(st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.?)?", fullmatch=True))
+def test_headers_of_the_right_form_are_read_as_the_standard_propagator_reads_them(
+    header: str,
+) -> None:
+    _agrees(header)
 
 
 def test_an_answer_has_its_retrieval_and_the_support_of_its_citations(kept: Kept) -> None:
@@ -168,9 +206,22 @@ def test_durations_and_tokens_are_measured_under_genai_names(kept: Kept) -> None
 
 
 def test_only_the_asked_share_is_traced() -> None:
-    kept = Kept(sample_ratio=0.0)
-    kept.tracing.record(made_outcome())
-    assert kept.spans() == {}
+    kept = Kept(sample_ratio=0.25)
+    for _ in range(1000):
+        kept.tracing.record(made_outcome())
+    kept.tracing.spans.flush()
+    assert 180 < len(kept.exporter.get_finished_spans()) < 320
+    kept.tracing.close()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_caller_decides_whether_its_trace_is_kept(ratio: float, flags: str) -> None:
+    kept = Kept(sample_ratio=ratio)
+    place = kept.tracing.begin(GIVEN[:-2] + flags)
+    assert place.header.endswith(flags)
+    kept.tracing.end(place, "GET", "/", route=None, status=200)
+    assert len(kept.spans()) == (flags == "01")
     kept.tracing.close()
 
 
@@ -242,3 +293,18 @@ def test_model_servers_are_sent_a_span_of_ours_within_the_caller_s_trace(
     assert trace == TRACE
     assert parent != GIVEN.split("-")[2]
     assert parent in span_ids(kept)
+
+
+def _agrees(header: str) -> None:
+    """Hold what is read of a header against OpenTelemetry's own reading of it."""
+    spans = Spans(InMemorySpanExporter(), resource=Resource({}), sample_ratio=1.0)
+    try:
+        ours = spans.begin(header)
+    finally:
+        spans.close()
+    context = TraceContextTextMapPropagator().extract({"traceparent": header}, Context())
+    theirs = get_current_span(context).get_span_context()
+    assert (ours.parent_id == 0) == (not theirs.is_valid)
+    if theirs.is_valid:
+        assert (ours.trace_id, ours.parent_id) == (theirs.trace_id, theirs.span_id)
+        assert ours.is_sampled == theirs.trace_flags.sampled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from infra.jobs.worker import Timing, Worker
 from training.launchers import Launcher, handle_for, open_launcher
 from training.launchers._supervisor import members
 from training.launching import register
+from waiting import until
 
 FAST = Timing(poll_seconds=0.05, beat_seconds=0.1, lease_seconds=1.0, orphan_seconds=0.5)
 Start = Callable[..., str]
@@ -61,13 +61,6 @@ def start(jobs: Jobs, tmp_path: Path) -> Start:
         return jobs.start("launch", {"launcher": "local", "spec": spec}).id
 
     return start
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.statistics.betting import bets
-from evals.statistics.intervals import student
 from infra.errors import InvalidRequest
+from score_rows import t_interval
 
 
 def test_truth_is_inside_at_all_times_at_once() -> None:
@@ -18,38 +20,33 @@ def test_truth_is_inside_at_all_times_at_once() -> None:
         found = bets(values)
         lost += min(found.p_above(0.3), found.p_below(0.3)) <= 0.025
         if run < 200:
-            looks = (student(values[:n]) for n in range(20, 501, 10))
+            looks = (t_interval(values[:n]) for n in range(20, 501, 10))
             naive += any(not look.low <= 0.3 <= look.high for look in looks)
     assert lost / runs <= 0.05
     assert naive / 200 > 0.2
 
 
-def test_sequence_only_ever_narrows_and_holds_what_the_p_values_say() -> None:
+def test_bounds_only_ever_narrow_and_hold_what_the_p_values_say() -> None:
     values = np.random.default_rng(2).choice([-1.0, 0.0, 1.0], p=[0.05, 0.9, 0.05], size=600)
-    found = bets(values, bounds=(-1, 1))
-    low, high = found.sequence(0.9)
-    assert (np.diff(low) >= 0).all()
-    assert (np.diff(high) <= 0).all()
-    assert low[-1] <= values.mean() <= high[-1]
-    assert found.p_above(low[-1]) <= 0.05
-    assert found.p_above(low[-1] + 0.005) > 0.05
-    assert found.p_below(high[-1]) <= 0.05
-    assert found.p_below(high[-1] - 0.005) > 0.05
-
-
-def test_what_came_later_does_not_change_what_was_said() -> None:
-    values = np.random.default_rng(3).random(200)
-    early, late = bets(values[:120]).sequence(), bets(values).sequence()
-    assert np.array_equal(early[0], late[0][:120])
-    assert np.array_equal(early[1], late[1][:120])
+    looks = [bets(values[:n], bounds=(-1, 1)).interval(0.9) for n in range(10, 601, 10)]
+    for before, after in pairwise(looks):
+        assert before.low <= after.low
+        assert before.high >= after.high
+    found, last = bets(values, bounds=(-1, 1)), looks[-1]
+    assert last.low <= values.mean() <= last.high
+    assert found.p_above(last.low) <= 0.05
+    assert found.p_above(last.low + 0.005) > 0.05
+    assert found.p_below(last.high) <= 0.05
+    assert found.p_below(last.high - 0.005) > 0.05
 
 
 def test_a_regression_is_found_early() -> None:
     """Seven cases in a hundred got worse; the margin is 3."""
     rng = np.random.default_rng(4)
     values = -(rng.random(2_000) < 0.07).astype(float)
-    _, high = bets(values, bounds=(-1, 1)).sequence(0.9)
-    assert 100 < int(np.argmax(high < -0.03)) < 1_500
+    looks = range(50, 2_001, 50)
+    first = next(n for n in looks if bets(values[:n], bounds=(-1, 1)).p_below(-0.03) <= 0.05)
+    assert 100 < first < 1_500
 
 
 def test_few_cases_without_variation_are_no_proof() -> None:

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.statistics import clusters, intervals
+from evals.statistics import clusters
 from evals.statistics.intervals import Floats
 from infra.errors import InvalidRequest
+from score_rows import t_interval
 
 
 def test_naive_interval_lies_about_clusters_and_the_bootstrap_does_not() -> None:
@@ -15,7 +16,7 @@ def test_naive_interval_lies_about_clusters_and_the_bootstrap_does_not() -> None
     rng, naive, clustered, runs = np.random.default_rng(7), 0, 0, 600
     for run in range(runs):
         values, ids = _in_clusters(rng, 30, 8, 0.7)
-        plain = intervals.student(values)
+        plain = t_interval(values)
         drawn = clusters.bootstrap(values, ids, resamples=499, seed=run).interval()
         naive += not plain.low <= 0 <= plain.high
         clustered += not drawn.low <= 0 <= drawn.high

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from evals.statistics import prediction_powered
-from evals.statistics.intervals import Floats, student
+from evals.statistics.intervals import Floats
 from infra.errors import InvalidRequest
+from score_rows import t_interval
 
 
 @pytest.mark.parametrize("n", [100, 300])
@@ -14,7 +15,7 @@ def test_truth_is_covered_although_the_judge_is_biased(n: int) -> None:
     for _ in range(runs):
         labels, judged, unlabelled = _drawn(rng, n)
         found = prediction_powered.mean(labels=labels, judged=judged, unlabelled=unlabelled)
-        plain, naive = student(labels), student(unlabelled)
+        plain, naive = t_interval(labels), t_interval(unlabelled)
         inside += found.low <= 0.6 <= found.high
         judge_alone += naive.low <= 0.6 <= naive.high
         shorter += found.high - found.low < plain.high - plain.low
@@ -32,7 +33,7 @@ def test_useless_judge_leaves_the_labels_alone() -> None:
     constant = prediction_powered.mean(labels=labels, judged=[1.0] * 200, unlabelled=[1.0] * 9)
     assert against == constant
     assert constant.estimate == pytest.approx(labels.mean())
-    assert constant.low == pytest.approx(student(labels).low)
+    assert constant.low == pytest.approx(t_interval(labels).low)
 
 
 def test_labels_and_scores_of_other_cases_are_refused() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.statistics.rates import Rate
+from infra.errors import InvalidRequest
 
 
 def test_zero_faults_show_less_than_one_in_a_hundred_only_from_299_cases_on() -> None:
@@ -25,3 +26,13 @@ def test_bounds_and_tests_say_the_same(cases: int, threshold: float, data: st.Da
 def test_no_rate_is_above_one() -> None:
     assert Rate(500, 500).p_above(1.0) == pytest.approx(1.0)
     assert 0 < Rate(500, 500).p_above(0.0) < 1e-6
+
+
+@pytest.mark.parametrize("threshold", [5.0, 1.01, -0.1, float("nan")])
+def test_threshold_that_is_no_rate_is_refused_and_not_taken_for_the_nearest(
+    threshold: float,
+) -> None:
+    rate = Rate(99, 100)
+    for test in (rate.p_above, rate.p_below):
+        with pytest.raises(InvalidRequest, match="between 0 and 1"):
+            test(threshold)

@@ -7,8 +7,7 @@ from scipy.stats import kstest, permutation_test
 from evals.statistics.sign_flip import sign_flip
 
 
-@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
-def test_p_is_that_of_scipy(alternative: str) -> None:
+def test_p_is_that_of_scipy() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(0.15, 1, size=60)
     theirs = permutation_test(
@@ -16,12 +15,11 @@ def test_p_is_that_of_scipy(alternative: str) -> None:
         np.sum,
         permutation_type="samples",
         vectorized=True,
-        alternative=alternative,
+        alternative="two-sided",
         rng=rng,
         n_resamples=9_999,
     ).pvalue
-    ours = sign_flip(values, alternative=alternative)  # type: ignore[arg-type]
-    assert ours == pytest.approx(theirs, abs=0.02)
+    assert sign_flip(values) == pytest.approx(theirs, abs=0.02)
 
 
 def test_p_is_uniform_where_nothing_changed() -> None:

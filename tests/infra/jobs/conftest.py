@@ -48,14 +48,3 @@ def start_worker(jobs: Jobs) -> Iterator[Callable[..., Worker]]:
     while any(each.name.startswith("dbos-executor") for each in threading.enumerate()):
         assert time.monotonic() - before < 5, "a job's thread outlived its worker"
         time.sleep(0.01)
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen within 20 s"
-            time.sleep(0.01)
-
-    return wait

@@ -26,6 +26,7 @@ from infra.jobs.processes import Process, find, this_machine, this_process
 from infra.jobs.queue import Jobs
 from infra.jobs.tables import job_worker
 from infra.jobs.worker import Worker
+from waiting import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WAIT_FOREVER = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -266,7 +267,6 @@ def test_worker_taken_for_dead_starts_over_and_its_attempt_ends(
     registry: Registry,
     database: Database,
     start_worker: Callable[..., Worker],
-    eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     begun: list[int] = []
     ended: list[str] = []
@@ -284,7 +284,7 @@ def test_worker_taken_for_dead_starts_over_and_its_attempt_ends(
 
     worker = start_worker()
     job_id = jobs.start("held").id
-    eventually(lambda: len(begun) == 1)
+    until(lambda: len(begun) == 1)
     with database.write(lock=LOCK) as connection:
         connection.execute(update(job_worker).values(beat=-7))
         beats = leases.read_beats(connection)

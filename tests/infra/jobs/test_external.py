@@ -21,6 +21,7 @@ from infra.jobs.external import Command, External, ProcessVanished, attach, laun
 from infra.jobs.processes import session_members
 from infra.jobs.queue import Jobs
 from infra.jobs.worker import Worker
+from waiting import until
 
 ROOT = Path(__file__).parents[3]
 
@@ -206,7 +207,6 @@ def test_cancelled_job_ends_its_program(
     registry: Registry,
     start_worker: Callable[..., Worker],
     tmp_path: Path,
-    eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     @registry.job("train")
     def train(attempt: Attempt) -> int:
@@ -215,7 +215,7 @@ def test_cancelled_job_ends_its_program(
 
     start_worker()
     job_id = jobs.start("train").id
-    eventually((tmp_path / "state" / "process").exists)
+    until((tmp_path / "state" / "process").exists)
     jobs.cancel(job_id)
     assert jobs.wait(job_id).state == "cancelled"
     assert attach(tmp_path / "state").members() == []
@@ -227,7 +227,6 @@ def test_job_cancelled_while_its_worker_was_gone_ends_its_program_and_starts_non
     registry: Registry,
     start_worker: Callable[..., Worker],
     tmp_path: Path,
-    eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     @registry.job("train", behaviour=Behaviour(detached=True))
     def train(attempt: Attempt, *, state: str) -> int:
@@ -236,7 +235,7 @@ def test_job_cancelled_while_its_worker_was_gone_ends_its_program_and_starts_non
 
     worker = start_worker()
     running = jobs.start("train", {"state": "one"}).id
-    eventually((tmp_path / "one" / "process").exists)
+    until((tmp_path / "one" / "process").exists)
     worker.stop()
     never_run = jobs.start("train", {"state": "two"}).id
     assert jobs.cancel(running).state == "queued"

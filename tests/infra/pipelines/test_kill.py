@@ -20,6 +20,7 @@ from infra.jobs.queue import Jobs
 from infra.jobs.tables import job_attempt
 from infra.pipelines import background
 from infra.pipelines.records import Run
+from waiting import until
 
 PROCESS = Path(__file__).with_name("worker_process.py")
 # No two runs of it leave the same: publishing one step twice would make a second version.
@@ -92,12 +93,12 @@ def test_killed_workers_publish_every_output_once(
     worker = start()
     for _ in range(kills):
         goal = min(len(names) - 1, len(_log(bench)) + chance.randrange(1, 3))
-        _until(lambda goal=goal: len(_log(bench)) >= goal)  # type: ignore[misc]
+        until(lambda goal=goal: len(_log(bench)) >= goal)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.2))
         worker.kill()
         worker.wait(10)
         worker = start()
-    _until(lambda: background.reconcile(bench.runs, run.id).is_finished, seconds=60 + 5 * kills)
+    until(lambda: background.reconcile(bench.runs, run.id).is_finished, seconds=60 + 5 * kills)
     done: Run = bench.runs.get(run.id)
     assert {step.error for step in done.steps.values()} == {None}
     assert done.state == "succeeded"
@@ -115,7 +116,7 @@ def test_run_killed_in_the_foreground_goes_on_with_the_next(
     names = write_layers(bench, layers=3, width=2)
     first = bench.start()
     process = start(first.id)
-    _until(lambda: len(_log(bench)) >= 3)
+    until(lambda: len(_log(bench)) >= 3)
     process.kill()
     process.wait(10)
     second = bench.run()
@@ -128,10 +129,3 @@ def test_run_killed_in_the_foreground_goes_on_with_the_next(
 def _log(bench: Any) -> list[str]:
     path = bench.root / "log"
     return path.read_text().split() if path.exists() else []
-
-
-def _until(condition: Callable[[], object], *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
-        time.sleep(0.02)

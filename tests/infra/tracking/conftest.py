@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +37,3 @@ def sqlite(tmp_path: Path) -> Iterator[Database]:
 def local(sqlite: Database, recording: Recording) -> Tracker:
     """A tracker on SQLite."""
     return Tracker(sqlite, recording=recording)
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen within 20 s"
-            time.sleep(0.01)
-
-    return wait

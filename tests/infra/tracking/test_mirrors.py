@@ -25,6 +25,7 @@ from infra.tracking.records import Link, RunRecord
 from infra.tracking.tables import run as run_table
 from infra.tracking.tables import run_mirror
 from infra.tracking.tracker import Recording, Tracker
+from waiting import until
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -123,7 +124,6 @@ def test_mirror_has_everything_when_the_run_has_ended(
 def test_mirror_that_is_down_is_reported_and_caught_up_by_the_next_run(
     mirrored: Callable[..., Tracker],
     notebook: Notebook,
-    eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     notebook.is_on = False
     tracker = mirrored(notebook=notebook)
@@ -141,14 +141,13 @@ def test_mirror_that_is_down_is_reported_and_caught_up_by_the_next_run(
     forget_holds(tracker)
     later = mirrored(notebook=notebook)
     with later.run("test"):
-        eventually(lambda: later.runs.mirrors(run.id)[0].state == "done")
+        until(lambda: later.runs.mirrors(run.id)[0].state == "done")
     assert notebook.points[f"remote-{run.id}/x"] == [1.0]
 
 
 def test_mirror_that_comes_back_during_a_run_gets_what_it_missed(
     mirrored: Callable[..., Tracker],
     notebook: Notebook,
-    eventually: Callable[[Callable[[], bool]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mirroring, "RETRY", mirroring.RETRY * 0)
@@ -159,7 +158,7 @@ def test_mirror_that_comes_back_during_a_run_gets_what_it_missed(
             run.log({"x": number})
             run.flush()
             time.sleep(0.01)
-        eventually(lambda: len(notebook.points.get(f"remote-{run.id}/x", ())) >= 30)
+        until(lambda: len(notebook.points.get(f"remote-{run.id}/x", ())) >= 30)
     assert notebook.points[f"remote-{run.id}/x"] == [float(number) for number in range(30)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from infra.tracking.buffer import Buffer
 from infra.tracking.feed import Feed, Flusher
 from infra.tracking.tracker import Recording, Tracker
 from infra.tracking.writing import Writer
+from waiting import until
 
 
 class Switched(Writer):
@@ -91,7 +91,6 @@ def test_full_buffer_waits_while_the_database_is_only_slow(
 def test_thread_writes_again_once_the_database_is_back(
     local: Tracker,
     writer: Switched,
-    eventually: Callable[[Callable[[], bool]], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     flusher = Flusher(every_seconds=0.01)
@@ -99,9 +98,9 @@ def test_thread_writes_again_once_the_database_is_back(
     writer.is_on = False
     feed.buffer.add({"x": 1}, step=None, at=0.0)
     flusher.add(feed)
-    eventually(lambda: "wait to be written" in caplog.text)
+    until(lambda: "wait to be written" in caplog.text)
     writer.is_on = True
-    eventually(lambda: len(local.runs.series(feed.run_id)) == 1)
+    until(lambda: len(local.runs.series(feed.run_id)) == 1)
     flusher.remove(feed)
     assert caplog.text.count("wait to be written") == 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from infra.tracking import tables
 from infra.tracking.environment import read_environment
 from infra.tracking.records import LOST_SECONDS
 from infra.tracking.tracker import Recording, Tracker
+from waiting import until
 
 
 def test_run_records_what_it_was_told_and_where_it_ran(tracker: Tracker) -> None:
@@ -336,9 +336,7 @@ def test_logging_from_a_forked_process_is_refused_rather_than_lost(local: Tracke
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_what_is_logged_can_be_read_within_a_second(
-    local: Tracker, eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_what_is_logged_can_be_read_within_a_second(local: Tracker) -> None:
     with local.run("sft") as run:
         run.log({"loss": 1.0})
-        eventually(lambda: len(local.runs.series(run.id)) == 1)
+        until(lambda: len(local.runs.series(run.id)) == 1)

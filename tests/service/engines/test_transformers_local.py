@@ -17,6 +17,7 @@ pytest.importorskip("transformers", reason="the extra 'transformers' is not inst
 
 from infra.artifacts.store import open_store
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
+from relayed import until
 from service.engines import Reply, ServerContext
 from service.engines.transformers_local import LocalServer, build_server
 from service.gateway.adapter_hosts import InProcessHost
@@ -71,12 +72,6 @@ async def told(server: LocalServer, prompt: str, **body: Any) -> str:
     status, answer = await ask(server, prompt=prompt, **body)
     assert status == 200, answer
     return str(answer["choices"][0]["text"])
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_side_by_side_says_what_each_says_alone(model: Path) -> None:

@@ -434,3 +434,48 @@ def test_artifact_of_another_kind_is_refused(store: ArtifactStore, tmp_path: Pat
     store.put(tmp_path / "data", "dataset/a")
     with pytest.raises(InvalidRequest, match="no adapter"):
         fetch(store, "dataset/a", tmp_path / "out")
+
+
+async def test_replicas_let_go_side_by_side(
+    store: ArtifactStore, publish: Callable[..., str], base: Path, tmp_path: Path
+) -> None:
+    may_end, waiting = asyncio.Event(), set()
+
+    class Slow(Shelf):
+        async def unload(self, name: str) -> None:
+            waiting.add(self.address)
+            await may_end.wait()
+            await super().unload(name)
+
+    shelves = [Slow(address, base=str(base)) for address in ("one", "two")]
+    place = {"tiny": Place(frozenset({REFERENCE}), shelves)}
+    adapters = Adapters(store, tmp_path / "out", places=lambda: place, pace=Pace(0.02, 0.0, 600.0))
+    publish("A")
+    await adapters.refresh()
+    place["tiny"] = Place(frozenset(), shelves)
+    looking = asyncio.create_task(adapters.refresh())
+    async with asyncio.timeout(10):
+        while waiting != {"one", "two"}:
+            await asyncio.sleep(0.005)
+    may_end.set()
+    await looking
+    assert [shelf.has for shelf in shelves] == [{}, {}]
+
+
+async def test_nothing_is_remembered_of_replicas_and_routes_that_are_gone(
+    adapters: Adapters, publish: Callable[..., str], shelves: list[Shelf], place: dict[str, Place]
+) -> None:
+    publish("A")
+    shelves[1].fails.add("load")
+    await adapters.refresh()
+    shelves[0].is_up = False
+    await adapters.refresh()
+    place.clear()
+    await adapters.refresh()
+    await adapters.refresh()
+    remembered = {
+        name: value
+        for name, value in vars(adapters).items()
+        if isinstance(value, dict | set) and name != "_fetched" and value
+    }
+    assert remembered == {}

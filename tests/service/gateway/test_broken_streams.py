@@ -11,11 +11,10 @@ import pytest
 import model_server
 from infra.errors import EngineFailed
 from model_server import Behaviour, Misbehaving
-from relayed import answer, call, gateway, opened, run, until
+from relayed import QUICK, answer, call, fail_thrice, gateway, opened, run, until
 
 Serve = Callable[..., Misbehaving]
 
-QUICK = {"first_byte_seconds": 0.5, "silence_seconds": 0.5}
 MIDWAY: dict[str, tuple[Behaviour, str, int]] = {
     "hung": (model_server.hang_midway, "engine_timeout", 504),
     "broken": (model_server.half_a_stream, "engine_failed", 502),
@@ -51,11 +50,7 @@ def test_a_replica_that_breaks_its_streams_is_left_alone(serve: Serve, name: str
     async def ask() -> None:
         settings = gateway(bad, route={"retries": 0}, breaker_failures=3, **QUICK)
         async with opened(settings) as gate:
-            for state in ("closed", "closed", "open"):
-                await answer(gate.relay, call(stream=True))
-                assert gate.breakers == [state]
-            with pytest.raises(EngineFailed, match="is well"):
-                await answer(gate.relay, call(stream=True))
+            await fail_thrice(gate, stream=True)
             assert [state.failures for state in gate.tables.current.snapshot()] == [3]
 
     run(ask())

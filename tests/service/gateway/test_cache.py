@@ -258,19 +258,27 @@ def test_an_answer_that_a_fallback_gave_is_not_kept() -> None:
     asyncio.run(check())
 
 
-def test_forgetting_drops_what_is_kept_and_what_is_under_way() -> None:
+def test_forgetting_drops_what_quotes_what_is_kept_and_what_is_under_way() -> None:
     async def check() -> None:
         case = Case()
-        await case.ask(asked())
+        kept, other, late = (replace(asked(seed=at), documents=(f"f{at}",)) for at in range(3))
+        plain = [asked(seed=3), named("one")]
+        for call in (kept, other, *plain):
+            await case.ask(call)
         case.model.gate.clear()
-        late = asyncio.create_task(case.ask(asked(seed=1)))
+        waiting = asyncio.create_task(case.ask(late))
         await asyncio.sleep(0.01)
-        assert case.calls.forget() == 1
+        assert case.calls.documents() == {"f0", "f1"}
+        assert case.calls.forget(["f0"]) == 1
         case.model.gate.set()
-        await late
-        await case.ask(asked())
-        await case.ask(asked(seed=1))
-        assert case.model.asked == 4
+        await waiting
+        assert case.model.asked == 5
+        for call in (other, *plain):
+            await case.ask(call)
+        assert case.model.asked == 5
+        await case.ask(kept)
+        await case.ask(late)
+        assert case.model.asked == 7
 
     asyncio.run(check())
 
@@ -280,8 +288,26 @@ def test_the_cache_stays_below_its_bytes() -> None:
         case = Case(Model(pieces=20), cache_bytes=100_000)
         for number in range(200):
             await case.ask(asked(seed=number))
-        assert case.calls._kept.currsize <= 100_000
-        assert len(case.calls._kept) > 10
+        kept = case.calls._kept._plain
+        assert kept.currsize <= 100_000
+        assert len(kept) > 10
+
+    asyncio.run(check())
+
+
+def test_a_reload_renews_no_answer_and_keeps_those_with_a_key() -> None:
+    async def check() -> None:
+        case = Case(cache_seconds=10, idempotency_seconds=20)
+        await case.ask(asked())
+        await case.ask(named("one"))
+        case.now = 9.0
+        case.calls.adopt(Gateway(cache_seconds=10, idempotency_seconds=20, cache_bytes=2**22))
+        await case.ask(asked())
+        assert case.model.asked == 2
+        case.now = 10.5
+        await case.ask(asked())
+        await case.ask(named("one"))
+        assert case.model.asked == 3
 
     asyncio.run(check())
 

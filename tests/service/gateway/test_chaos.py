@@ -13,11 +13,10 @@ import model_server
 from infra.errors import EngineFailed, EngineTimedOut, Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Behaviour, Misbehaving
-from relayed import answer, call, gateway, opened, run, until
+from relayed import QUICK, answer, call, fail_thrice, gateway, opened, run, until
 
 Serve = Callable[..., Misbehaving]
 
-QUICK = {"first_byte_seconds": 0.5, "silence_seconds": 0.5}
 BEFORE_THE_FIRST_BYTE: dict[str, Behaviour] = {
     "hung": model_server.freeze,
     "killed": model_server.die,
@@ -136,12 +135,7 @@ def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> Non
     async def ask() -> None:
         settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=0.3)
         async with opened(settings) as gate:
-            for state in ("closed", "closed", "open"):
-                with pytest.raises(EngineFailed):
-                    await answer(gate.relay, call())
-                assert gate.breakers == [state]
-            with pytest.raises(EngineFailed, match="is well"):
-                await answer(gate.relay, call())
+            await fail_thrice(gate)
             assert len(bad.asked) == 3
             await until(lambda: gate.breakers == ["half_open"])
             bad.behaviour = model_server.paced(0.05)

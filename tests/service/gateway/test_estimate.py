@@ -157,3 +157,88 @@ def test_many_short_texts_are_not_too_long_together(serve: Serve) -> None:
                 await answer(gate.relay, call(path=path, input=["word " * 100] * 3))
 
     run(ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("bound", [{}, {"max_tokens": 9}], ids=["ours", "the caller's"])
+def test_a_server_that_knows_the_bound_by_its_newer_name_is_told_by_that(
+    serve: Serve, stream: bool, bound: dict[str, int]
+) -> None:
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead."
+    )
+    error = {"message": message, "param": "max_tokens", "code": "unsupported_parameter"}
+
+    async def newer(server: Misbehaving, asked: Asked, write: Write) -> None:
+        is_old = "max_tokens" in asked.body
+        behaviour = model_server.failing(400, {"error": error}) if is_old else model_server.well
+        await behaviour(server, asked, write)
+
+    server = serve(newer)
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            assert b"tiny" in await answer(gate.relay, call(stream=stream, **bound))
+
+    run(ask())
+    first, second = [asked.body for asked in server.asked]
+    assert second["max_completion_tokens"] == first["max_tokens"]
+    assert "max_tokens" not in second
+
+
+@pytest.mark.parametrize(
+    ("message", "is_asked_again"),
+    [
+        ("'max_tokens' must be at most 2048", True),
+        ("`inputs` tokens + `max_new_tokens` must be <= 2048", True),
+        ("the request exceeds the available context size", True),
+        ("'m' reads and writes 2,048 tokens in one request", True),
+        ("'max_items' is 9; it lies in 1..8", False),
+        ("schema keyword 'max_length' is not known in this context", False),
+        ("'max_tokens_per_image' is not known", False),
+        ("temperature is out of range", False),
+    ],
+)
+def test_only_a_refusal_of_the_length_is_asked_again_without_a_bound(
+    serve: Serve, message: str, is_asked_again: bool
+) -> None:
+    server = serve(model_server.failing(400, {"error": {"message": message}}))
+
+    async def ask() -> None:
+        async with opened(gateway(server)) as gate:
+            assert message.encode() in await answer(gate.relay, call())
+
+    run(ask())
+    assert len(server.asked) == 1 + is_asked_again
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        {"type": "input_audio", "input_audio": {"data": "A" * 900_000, "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + "A" * 900_000}},
+    ],
+    ids=["image", "named image", "sound", "film"],
+)
+def test_what_is_shown_or_heard_makes_no_request_too_long(
+    serve: Serve, part: dict[str, Any]
+) -> None:
+    server = serve()
+    settings: Gateway = gateway(server, route={"context_tokens": 2048})
+    shown = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
+    read = [{"role": "user", "content": [{"type": "text", "text": "word " * 9_000}, part]}]
+
+    async def ask() -> None:
+        async with opened(settings) as gate:
+            for bound in ({"max_tokens": 2000}, {}):
+                await answer(gate.relay, call(messages=shown, **bound))
+            with pytest.raises(InvalidRequest, match="2,048 tokens"):
+                await answer(gate.relay, call(messages=read, max_tokens=9))
+
+    run(ask())
+    first, second = [asked.body["max_tokens"] for asked in server.asked]
+    assert first == 2000
+    assert 2000 < second < 2048

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 from infra.database.engine import Database
 from infra.errors import StorageFailed
 from service.gateway import heirs, journal, journal_files, journal_reading
+from service.gateway.accounts import Reservation
 from service.gateway.budgets import Budgets
 from service.gateway.clerk import Clerk
 from service.gateway.counts import Count
 from service.gateway.journal import Journal
+from service.gateway.ledger import Ledger
 from service.gateway.prices import NANOS
 
 ACCOUNT = ("budget_1", "total")
@@ -162,3 +166,71 @@ def test_one_journal_that_cannot_be_settled_does_not_keep_others_from_it(
     assert journal_files.spenders(tmp_path) == {"spender_2"}
     path.rmdir()
     assert heirs.inherit(database, tmp_path, own="") == 1
+
+
+class Disk:
+    """Stands before `fsync`: refuses the next ones, and then says that all is well."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refusals = 0
+        self.synced: list[int] = []
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._fsync(descriptor)
+        self.synced.append(os.fstat(descriptor).st_ino)
+
+
+def test_a_failed_fsync_is_not_believed_when_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    written = Journal(tmp_path, "spender_1")
+    ledger = Ledger(written)
+    account = ledger.account(ACCOUNT)
+    account.granted = 100
+    first = ledger.reserve((account,), 10, usage=USAGE)
+    assert isinstance(first, Reservation)
+    disk.refusals = 1
+    with pytest.raises(StorageFailed, match="does not reach the disk"):
+        ledger.sync()
+    (refused, new) = journal_files.segments(tmp_path, "spender_1")
+    second = ledger.reserve((account,), 20, usage=USAGE)
+    assert isinstance(second, Reservation)
+    for _ in range(3):  # the disk is well again, which tells nothing of what it refused
+        with pytest.raises(StorageFailed, match="doubtful until the database has it"):
+            ledger.sync()
+    assert new.stat().st_ino in disk.synced
+    assert refused.stat().st_ino not in disk.synced
+    told = journal_reading.read(tmp_path, "spender_1", reported=0)
+    assert (told.spent, told.is_certain) == ({ACCOUNT: 30}, True)
+    ledger.accept(ledger.prepare(), {})
+    ledger.sync()  # the database has what there was to report
+    ledger.settle(first, Count(1, 0, 1, 1, 10))
+    ledger.sync()
+    assert journal_files.segments(tmp_path, "spender_1") == [refused, new]
+    ledger.accept(ledger.prepare(), {})
+    assert journal_files.segments(tmp_path, "spender_1") == [new]
+    written.close()
+
+
+def test_a_file_that_the_disk_refused_while_another_was_begun_is_doubtful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    written = Journal(tmp_path, "spender_1", segment_bytes=1)
+    written.reserve((ACCOUNT,), 10, usage=USAGE)
+    disk.synced, disk.refusals = [], 1
+    with pytest.raises(StorageFailed, match="cannot be noted"):
+        written.reserve((ACCOUNT,), 10, usage=USAGE)
+    assert written.is_doubtful
+    written.reserve((ACCOUNT,), 10, usage=USAGE)
+    assert disk.synced == []  # the one that was refused is not asked again
+    assert written.is_doubtful
+    written.trim(written.sequence)
+    assert not written.is_doubtful
+    written.close()

@@ -25,6 +25,7 @@ from service.gateway.clerk import Clerk
 from service.gateway.metering import MeteredTicket, Metering
 from service.gateway.prices import NANOS, Prices, format_amount, parse_amount
 from service.gateway.usage import report
+from waiting import until
 
 PRICES = {"small": Price(input_per_million=1.0, output_per_million=2.0)}
 ADA = Caller(key_id="key_ada", name="ada", tenant="acme")
@@ -77,13 +78,6 @@ def call(caller: Caller = ADA, model: str = "small") -> Call:
 
 def admit(meter: Metering, *, tokens: int = MILLION, caller: Caller = ADA) -> MeteredTicket:
     return asyncio.run(meter.admit(call(caller), prompt_tokens=tokens, completion_tokens=0))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def see(clerk: Clerk, budgets: Budgets) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from monitoring.gateway_metrics import GatewayMetrics
-from relayed import Opened, answer, call, gateway, opened, run, until
+from relayed import QUICK, Opened, answer, call, gateway, opened, run, until
 from service.gateway.recording import MetricsRecorder
 
 Serve = Callable[..., Misbehaving]
@@ -22,8 +21,7 @@ Serve = Callable[..., Misbehaving]
 
 def shadowed(live: Misbehaving, shadow: Misbehaving, **target: Any) -> Gateway:
     settings = gateway(live).model_dump()
-    quick = {"first_byte_seconds": 0.5, "silence_seconds": 0.5, "breaker_failures": 3}
-    settings["upstreams"]["lab"] = {"urls": [shadow.url], **quick}
+    settings["upstreams"]["lab"] = {"urls": [shadow.url], "breaker_failures": 3, **QUICK}
     copied = {"upstream": "lab", "model": "new", "tag": "shadow", **target}
     settings["routes"]["m"]["shadow"] = [copied]
     return Gateway.model_validate(settings)
@@ -96,7 +94,7 @@ def test_the_weight_of_a_shadow_is_the_share_that_is_copied(serve: Serve) -> Non
         async with opened(shadowed(live, shadow, weight=weight)) as gate:
             for _ in range(60):
                 await answer(gate.relay, call())
-            await asyncio.sleep(0.1)
+            await until(lambda: gate.tables.current.users == 0)
             return sum(item.tag == "shadow" for item in gate.outcomes)
 
     assert run(ask(0.0)) == 0

@@ -273,3 +273,23 @@ def test_an_answer_of_another_version_than_was_looked_for_is_not_kept() -> None:
         assert len(case.asked) == 2
 
     run(check())
+
+
+def test_who_has_left_is_told_nothing_of_what_is_already_there() -> None:
+    async def check() -> None:
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            for at in range(3):
+                yield str(at).encode()
+
+        async def model(asked: Call) -> GatewayReply:
+            return GatewayReply(200, {}, pieces())
+
+        case = Case(model)
+        reply = await case.calls.run(lasting(10))
+        assert await anext(aiter(reply.pieces)) == b"0"
+        await asyncio.sleep(0.01)
+        await reply.pieces.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(aiter(reply.pieces))
+
+    run(check())

@@ -23,6 +23,7 @@ from infra.jobs.processes import Process, find
 from service.supervision.engines import Engines, replica_urls, running
 from service.supervision.replica import pause_seconds
 from service.supervision.state import read_plan, read_state
+from waiting import until
 
 SMALL = str(Path(__file__).parents[2] / "small_engine.py")
 
@@ -42,13 +43,6 @@ def open_engines(folder: Path) -> Iterator[Callable[..., Engines]]:
     for name in running(folder):
         with suppress(NotFound):
             open_().stop(name, drain=False)
-
-
-def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def post(url: str, body: dict[str, Any]) -> bytes:

@@ -17,9 +17,9 @@ from kubernetes_api import KUBECTL, running_cluster
 from kubernetes_cluster import Cluster
 from training.launchers import Handle, Launcher, Spec, Status, _manifests, handle_for, open_launcher
 from training.launchers._manifests import Place
+from waiting import until
 
 Ended = Callable[[Launcher, Handle], Status]
-Until = Callable[[Callable[[], object]], None]
 OWNER = {
     "apiVersion": "batch/v1",
     "kind": "Job",
@@ -160,7 +160,7 @@ def test_run_of_two_nodes_fails_with_the_first_that_does(
 
 
 def test_train_job_is_launched_watched_and_cancelled(
-    cluster: tuple[Cluster, str], tmp_path: Path, ended: Ended, until: Until
+    cluster: tuple[Cluster, str], tmp_path: Path, ended: Ended
 ) -> None:
     launcher = open_launcher(
         "kubernetes",
@@ -203,9 +203,7 @@ def test_submission_that_died_half_way_is_completed(
     assert (tmp_path / "count").read_text() == "once\n"
 
 
-def test_cancelled_run_is_not_launched_again_by_its_key(
-    launcher: Launcher, tmp_path: Path, until: Until
-) -> None:
+def test_cancelled_run_is_not_launched_again_by_its_key(launcher: Launcher, tmp_path: Path) -> None:
     spec = shell(tmp_path, "echo once >> count; sleep 600")
     handle = launcher.submit(spec, key="cancelled")
     until((tmp_path / "count").exists)

@@ -17,9 +17,9 @@ from infra.jobs.processes import find
 from training.launchers import Handle, Launcher, Spec, Status, open_launcher
 from training.launchers._supervisor import members
 from training.launchers.local import devices
+from waiting import until
 
 Ended = Callable[[Launcher, Handle], Status]
-Until = Callable[[Callable[[], object]], None]
 TOLD = 'echo "gpus <$CUDA_VISIBLE_DEVICES>"'
 
 
@@ -43,9 +43,7 @@ def state_of(tmp_path: Path, handle: Handle) -> Path:
     return tmp_path / "runs" / handle.partition(":")[2]
 
 
-def test_each_run_gets_gpus_of_its_own(
-    launcher: Launcher, tmp_path: Path, ended: Ended, until: Until
-) -> None:
+def test_each_run_gets_gpus_of_its_own(launcher: Launcher, tmp_path: Path, ended: Ended) -> None:
     held = shell(tmp_path, f"{TOLD}; while [ ! -e go ]; do sleep 0.02; done", gpus=1)
     first = launcher.submit(held, key="first")
     second = launcher.submit(held, key="second")
@@ -72,7 +70,7 @@ def test_each_run_gets_gpus_of_its_own(
 
 
 def test_gpus_are_free_again_when_everything_was_killed(
-    launcher: Launcher, tmp_path: Path, ended: Ended, until: Until
+    launcher: Launcher, tmp_path: Path, ended: Ended
 ) -> None:
     spec = shell(tmp_path, "sleep 600", gpus=2)
     handle = launcher.submit(spec, key="killed")
@@ -110,7 +108,7 @@ def test_what_a_program_leaves_in_the_background_ends_with_it(
 
 
 def test_killed_supervisor_leaves_a_run_that_can_be_cancelled(
-    launcher: Launcher, tmp_path: Path, until: Until
+    launcher: Launcher, tmp_path: Path
 ) -> None:
     handle = launcher.submit(shell(tmp_path, "echo $PPID > above; sleep 600"), key="supervisor")
     until(lambda: (tmp_path / "above").exists() and (tmp_path / "above").read_text())
@@ -183,7 +181,7 @@ def test_impossible_runs_are_refused_before_anything_is_started(
 
 @pytest.mark.model
 def test_processes_of_torchrun_know_their_rank_and_are_killed_together(
-    launcher: Launcher, tmp_path: Path, until: Until
+    launcher: Launcher, tmp_path: Path
 ) -> None:
     script = (
         "trap '' TERM; echo $$ > rank-$RANK.part; echo rank $RANK of $WORLD_SIZE, $LOCAL_RANK; "

@@ -19,6 +19,7 @@ from infra.errors import (
 )
 from ray_cluster import Unavailable, running_cluster
 from training.launchers import Handle, Launcher, Spec, Status, handle_for, open_launcher
+from waiting import until
 
 Ended = Callable[[Launcher, Handle], Status]
 
@@ -40,7 +41,6 @@ def test_runs_are_launched_once_watched_found_again_and_cancelled(
     options: dict[str, Any],
     tmp_path: Path,
     ended: Ended,
-    until: Callable[[Callable[[], object]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TOKEN_OF_THE_TEST", "open sesame")

@@ -15,9 +15,9 @@ from infra.errors import InvalidConfiguration, InvalidRequest
 from slurm_cluster import Cluster, Unavailable, running_cluster
 from training.launchers import Handle, Launcher, Spec, Status, open_launcher
 from training.launchers._batch import SCRIPT
+from waiting import until
 
 Ended = Callable[[Launcher, Handle], Status]
-Until = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_torchrun_is_told_the_same_on_every_node(
 
 
 def test_submission_that_was_not_written_down_is_found(
-    launcher: Launcher, cluster: Cluster, tmp_path: Path, until: Until
+    launcher: Launcher, cluster: Cluster, tmp_path: Path
 ) -> None:
     busy = [launcher.submit(shell(tmp_path, "sleep 600", cpus=8), key=f"busy {n}") for n in (0, 1)]
     until(lambda: all(launcher.poll(each).state == "running" for each in busy))
@@ -102,9 +102,7 @@ def test_submission_that_was_not_written_down_is_found(
     assert not (tmp_path / "count").exists()
 
 
-def test_of_two_jobs_of_one_run_the_first_to_start_runs(
-    cluster: Cluster, tmp_path: Path, until: Until
-) -> None:
+def test_of_two_jobs_of_one_run_the_first_to_start_runs(cluster: Cluster, tmp_path: Path) -> None:
     text = SCRIPT.format(state=tmp_path, folder=tmp_path, command="sh -c 'echo once >> count'")
     (tmp_path / "script").write_text(text)
     submit = ("sbatch", "--parsable", f"--output={tmp_path}/log", str(tmp_path / "script"))
@@ -118,7 +116,7 @@ def test_of_two_jobs_of_one_run_the_first_to_start_runs(
 
 
 def test_run_that_somebody_cancels_by_other_means_is_told_as_cancelled(
-    launcher: Launcher, cluster: Cluster, tmp_path: Path, ended: Ended, until: Until
+    launcher: Launcher, cluster: Cluster, tmp_path: Path, ended: Ended
 ) -> None:
     handle = launcher.submit(shell(tmp_path, "sleep 600"), key="by other means")
     until(lambda: launcher.poll(handle).state == "running")
@@ -128,7 +126,7 @@ def test_run_that_somebody_cancels_by_other_means_is_told_as_cancelled(
 
 
 def test_number_that_now_belongs_to_another_job_is_not_taken_for_the_run(
-    launcher: Launcher, tmp_path: Path, until: Until
+    launcher: Launcher, tmp_path: Path
 ) -> None:
     mine = launcher.submit(shell(tmp_path, "sleep 600"), key="mine")
     theirs = launcher.submit(shell(tmp_path, "sleep 600"), key="theirs")
@@ -187,7 +185,7 @@ def test_missing_commands_are_named(
 
 @pytest.mark.slow
 def test_run_of_a_node_that_died_is_lost(
-    launcher: Launcher, cluster: Cluster, tmp_path: Path, until: Until, ended: Ended
+    launcher: Launcher, cluster: Cluster, tmp_path: Path, ended: Ended
 ) -> None:
     handle = launcher.submit(shell(tmp_path, 'echo "$SLURMD_NODENAME"; sleep 600'), key="dies")
     until(lambda: launcher.logs(handle).text)

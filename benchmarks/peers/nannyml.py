@@ -1,0 +1,42 @@
+"""NannyML: univariate drift at its defaults, by Jensen-Shannon, and by Kolmogorov-Smirnov."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.peers.job import answer_lines
+
+METHODS = ("jensen_shannon", "kolmogorov_smirnov")
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Say of each feature whether NannyML alarms on the window, a chunk of its own."""
+    if request["do"] == "methods":
+        return {"methods": [f"nannyml {method}" for method in METHODS]}
+    reference, current = (
+        pd.DataFrame(np.load(file)).rename(columns=lambda n: f"x{n}") for file in request["files"]
+    )
+    return {"alarms": alarms(reference, current, request["method"].removeprefix("nannyml "))}
+
+
+def alarms(reference: Any, current: Any, method: str) -> list[bool]:
+    """Fit on the reference in chunks as large as the window; thresholds are the defaults."""
+    import nannyml
+
+    # Six chunks at least, which its documentation calls a reasonable minimum.
+    rows = max(6 * len(current), min(len(reference), 10 * len(current)))
+    calculator = nannyml.UnivariateDriftCalculator(
+        column_names=list(reference.columns),
+        continuous_methods=[method],
+        chunk_size=len(current),
+    )
+    result = calculator.fit(reference.head(rows)).calculate(current)
+    table = result.filter(period="analysis").to_df()
+    return [bool(table[(name, method, "alert")].iloc[0]) for name in reference.columns]
+
+
+if __name__ == "__main__":
+    answer_lines(answer)

@@ -1,0 +1,225 @@
+"""Compares a measurement window with its reference, feature by feature, in all their slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from infra.errors import InvalidRequest, NotFound
+from infra.plugins import require
+from monitoring.columns import EXTRA, Column
+from monitoring.detector import TwoSampleDetector, is_sequential, open_detector
+from monitoring.findings import Finding, Verdict, incomparable
+from monitoring.matrices import together
+from monitoring.windows import Window, same_hours
+
+Correction: TypeAlias = Literal["benjamini_hochberg", "holm"]
+MOST_SET_ASIDE = 0.1
+"""Of the rows: with more whose clock is wrong, the rest is no fair sample of its time."""
+MISSING = "missing"
+EVERYTHING = ""
+TOGETHER = "all columns"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is compared by which detectors, and how sure and how large a change has to be."""
+
+    by_kind: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "numbers": "kolmogorov_smirnov",
+            "categories": "chi_squared",
+            "vectors": "mmd",
+        }
+    )
+    by_column: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """For columns that want another detector, or several."""
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of detectors, by their names."""
+    level: float = 0.05
+    correction: Correction = "benjamini_hochberg"
+    """Benjamini-Hochberg: of what is called drift, at most `level` is none, on average; Holm: with
+    probability `level` at most, anything is called drift that is none."""
+    slices: Sequence[str] = ()
+    """Columns of categories; every one of their frequent values is compared for itself too."""
+    leave_out: Sequence[str] = ()
+    """Columns that are no features: ids, times."""
+    together: str | None = None
+    """A detector of vectors that sees all numbers and categories at once; none by default."""
+    season: str | None = None
+    """The reference's column of times: only its rows of the same hours of the week count."""
+    zone: tzinfo = UTC
+    """Whose hours of the week those are."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFinding:
+    """What was found of one feature."""
+
+    feature: str
+    finding: Finding
+    slice: str = EVERYTHING
+    """`column=value`; empty for all rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings of one check, corrected for one another."""
+
+    findings: tuple[FeatureFinding, ...]
+    level: float
+    correction: Correction
+    reference_rows: int
+    window_rows: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """Drift if any feature drifted; else whether anything could be compared at all."""
+        verdicts = {each.finding.verdict for each in self.findings}
+        order: tuple[Verdict, ...] = ("drift", "stable", "not_enough_data")
+        return next((each for each in order if each in verdicts), "incomparable")
+
+    @property
+    def drifted(self) -> tuple[FeatureFinding, ...]:
+        """What drifted, the largest effect in units of its own least effect first."""
+        found = [each for each in self.findings if each.finding.is_drift]
+        return tuple(sorted(found, key=lambda each: -_weight(each.finding)))
+
+
+def compare(reference: Window, window: Window, plan: Plan | None = None) -> Report:
+    """Compare every column of the reference with that of the window, one at a time.
+
+    Where a column has missing values in either, whether values are missing is a feature too.
+    Nothing that is wrong with a window is raised: it is a finding.
+
+    Raises:
+        InvalidRequest: the plan names columns that the reference does not have, or a detector that
+            watches streams.
+    """
+    plan = plan or Plan()
+    _check(plan, reference)
+    if plan.season is not None:
+        reference = same_hours(reference, plan.season, window, zone=plan.zone)
+        plan = replace(plan, leave_out=(*plan.leave_out, plan.season))
+    found = [*_of_window(reference, window, plan, EVERYTHING)]
+    for column in plan.slices:
+        found += _of_slices(reference, window, plan, column)
+    return Report(
+        tuple(_corrected(found, plan)), plan.level, plan.correction, reference.rows, window.rows
+    )
+
+
+def adjusted(p_values: Sequence[float], correction: Correction) -> list[float]:
+    """Return p-values corrected for one another; valid for positively dependent tests, or any.
+
+    >>> adjusted([0.01, 0.04, 0.03], "holm")
+    [0.03, 0.06, 0.06]
+    """
+    if not p_values:
+        return []
+    if correction == "benjamini_hochberg":
+        stats = require("scipy.stats", extra=EXTRA)
+        return [float(p) for p in stats.false_discovery_control(p_values, method="bh")]
+    p = np.asarray(p_values)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    return [float(each) for each in np.minimum(steps, 1.0)[np.argsort(order, kind="stable")]]
+
+
+def _check(plan: Plan, reference: Window) -> None:
+    for name in (*plan.by_column, *plan.slices):
+        if name not in reference.names:
+            raise NotFound("column", name, among=reference.names)
+    if plan.correction not in {"benjamini_hochberg", "holm"}:
+        raise InvalidRequest(
+            f"No correction {plan.correction!r}; there are benjamini_hochberg and holm"
+        )
+
+
+def _of_window(
+    reference: Window, window: Window, plan: Plan, slice_: str
+) -> Iterator[FeatureFinding]:
+    for name in reference.names:
+        if name not in plan.leave_out:
+            before = reference.column(name)
+            for finding, feature in _of_column(before, window, plan, name):
+                yield FeatureFinding(feature, finding, slice_)
+    if slice_ == EVERYTHING:
+        if plan.together is not None:
+            names = [n for n in reference.names if n in window.names and n not in plan.leave_out]
+            before, now = together(reference, window, names)
+            yield FeatureFinding(TOGETHER, _open(plan.together, plan).compare(before, now))
+        for name in window.names:
+            if name not in reference.names and name not in plan.leave_out:
+                reason = "The reference has no such column; pin a new one that has"
+                yield FeatureFinding(name, incomparable("", reason))
+
+
+def _of_column(
+    before: Column, window: Window, plan: Plan, name: str
+) -> Iterator[tuple[Finding, str]]:
+    if name not in window.names:
+        yield incomparable("", "The window has no such column"), name
+        return
+    now = window.column(name)
+    total = window.rows + window.set_aside
+    if total and window.set_aside > MOST_SET_ASIDE * total:
+        reason = f"A clock jumped: {window.set_aside} of {total} rows have a time that cannot be"
+        yield incomparable("", reason), name
+        return
+    for each in _names(plan, name, before, now):
+        yield _open(each, plan).compare(before, now), name
+    if before.is_missing().any() or now.is_missing().any():
+        each = plan.by_kind.get("categories", "chi_squared")
+        finding = _open(each, plan).compare(before.missingness(), now.missingness())
+        yield finding, f"{name} ({MISSING})"
+
+
+def _of_slices(
+    reference: Window, window: Window, plan: Plan, column: str
+) -> Iterator[FeatureFinding]:
+    if column not in window.names:
+        return
+    rest = replace(plan, leave_out=(*plan.leave_out, column))
+    current = window.slices(column)
+    for value, part in reference.slices(column).items():
+        named = f"{column}={value}"
+        if value in current:
+            yield from _of_window(part, current[value], rest, named)
+
+
+def _names(plan: Plan, name: str, before: Column, now: Column) -> tuple[str, ...]:
+    chosen = plan.by_column.get(name)
+    if chosen is not None:
+        return (chosen,) if isinstance(chosen, str) else tuple(chosen)
+    kind = now.kind if before.kind == "nothing" else before.kind
+    return (plan.by_kind.get(kind, plan.by_kind.get("numbers", "kolmogorov_smirnov")),)
+
+
+def _open(name: str, plan: Plan) -> TwoSampleDetector:
+    built = open_detector(name, {"level": plan.level, **plan.parameters.get(name, {})})
+    if is_sequential(built):
+        raise InvalidRequest(f"{name!r} watches streams; choose a detector that compares windows")
+    return built  # type: ignore[return-value]
+
+
+def _corrected(found: Sequence[FeatureFinding], plan: Plan) -> Iterator[FeatureFinding]:
+    """Judge again, each beside all others; what could not be tested is no test."""
+    tested = [each.finding.p_value for each in found if each.finding.is_judged]
+    corrected = iter(adjusted([p for p in tested if p is not None], plan.correction))
+    for each in found:
+        if each.finding.is_judged and each.finding.p_value is not None:
+            finding = each.finding.judged(plan.level, p_adjusted=next(corrected))
+            yield replace(each, finding=finding)
+        else:
+            yield each
+
+
+def _weight(finding: Finding) -> float:
+    if finding.effect is None:
+        return 0.0
+    return finding.effect / (finding.least_effect or 1.0)

@@ -1,0 +1,238 @@
+"""How well a classifier does where labels are not there yet, from its calibrated confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import InvalidRequest
+from infra.plugins import require
+from monitoring import support
+from monitoring.columns import EXTRA, Floats
+
+Metric: TypeAlias = Literal["accuracy", "precision", "recall", "f1", "auroc"]
+METRICS: tuple[Metric, ...] = ("accuracy", "precision", "recall", "f1", "auroc")
+LEAST_ROWS = 100
+_SIMULATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric without labels, with bounds for what labels would say; or why there is none."""
+
+    metric: Metric
+    estimate: float | None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    rows: int = 0
+    refused: str = ""
+    """Why no estimate is given; empty where one is."""
+    effective_rows: float | None = None
+    """Of the reference, as many equal ones as its weighted rows are worth."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a classifier said of the rows of a window.
+
+    Raises:
+        InvalidRequest: a probability is not between 0 and 1, or the features are of other rows.
+    """
+
+    probabilities: Floats
+    """Of the positive class, (rows,); of several classes, that of the predicted one."""
+    features: Floats | None = None
+    """What the classifier saw, (rows, features); for `weighted`."""
+
+    def __post_init__(self) -> None:
+        _check_probabilities(self.probabilities)
+        if self.features is not None and self.features.shape[:1] != self.probabilities.shape:
+            raise InvalidRequest(
+                f"Features of shape {self.features.shape!r} are not of "
+                f"{self.probabilities.size} rows"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Predictions with their labels, of rows that the classifier was not trained on."""
+
+    predictions: Predictions
+    labels: npt.NDArray[np.bool_]
+    """Whether the row is positive; of several classes, whether the prediction is right."""
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.predictions.probabilities.shape:
+            raise InvalidRequest(
+                f"{self.predictions.probabilities.size} probabilities and {self.labels.size} "
+                "labels; give both of each row"
+            )
+
+
+def estimate(
+    metric: Metric,
+    reference: Reference,
+    window: Predictions,
+    *,
+    threshold: float = 0.5,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate a metric of a window by confidence: CBPE.
+
+    Probabilities are calibrated on the reference (isotonic regression) and taken for what they
+    say: the labels of the window are drawn from them, the reference is drawn anew for each draw,
+    and the bounds enclose what the labels would give. True as long as rows with the same
+    probability are positive as often as they were; where that changed (concept drift), it is
+    wrong, and nothing in the window can tell.
+
+    Of several classes give the confidence of the prediction, and ask for `accuracy` with a
+    threshold of 0.
+
+    Raises:
+        InvalidRequest: the metric is unknown.
+    """
+    if refused := _refusal(metric, reference, window):
+        return Estimate(metric, None, rows=window.probabilities.size, refused=refused)
+    weights = np.ones(reference.labels.size)
+    return _simulate(metric, reference, window, weights, (threshold, level, seed))
+
+
+def weighted(
+    metric: Metric,
+    reference: Reference,
+    window: Predictions,
+    *,
+    threshold: float = 0.5,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate as `estimate` does, calibrated on reference rows that are like those of the window.
+
+    Reference rows are weighted by the ratio of densities, window over reference (the idea of
+    PAPE). It is refused where the window lies outside of what the reference has seen: nothing
+    is known there, and an estimate would look as sure as any.
+
+    Raises:
+        InvalidRequest: the metric is unknown, or the features are absent or of another number.
+    """
+    if refused := _refusal(metric, reference, window):
+        return Estimate(metric, None, rows=window.probabilities.size, refused=refused)
+    before, now = reference.predictions.features, window.features
+    if before is None or now is None or before.shape[1] != now.shape[1]:
+        shapes = [None if each is None else each.shape for each in (before, now)]
+        raise InvalidRequest(f"Give the same features of both: they have the shapes {shapes!r}")
+    found = support.weigh(before, now, seed=seed)
+    if found.refused:
+        rows, effective = window.probabilities.size, found.effective_rows
+        return Estimate(metric, None, rows=rows, refused=found.refused, effective_rows=effective)
+    return _simulate(metric, reference, window, found.weights, (threshold, level, seed))
+
+
+def realised(metric: Metric, labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """Return the metric that labels give, at a threshold of 0.5; None where it has no value."""
+    scores = np.asarray(probabilities, dtype=np.float64)
+    _check_probabilities(scores)
+    value = _metric(metric, scores, 0.5)(np.asarray(labels, dtype=np.bool_)[None, :])[0]
+    return None if np.isnan(value) else float(value)
+
+
+def _simulate(
+    metric: Metric,
+    reference: Reference,
+    window: Predictions,
+    weights: Floats,
+    how: tuple[float, float, int],
+) -> Estimate:
+    threshold, level, seed = how
+    rng = np.random.default_rng(seed)
+    scores = window.probabilities
+    value = _metric(metric, scores, threshold)
+    drawn = np.empty((_SIMULATIONS, scores.size), dtype=np.bool_)
+    for number in range(_SIMULATIONS):
+        rows = rng.integers(weights.size, size=weights.size)
+        expected = _calibrate(reference, rows, weights[rows], scores)
+        drawn[number] = rng.random(scores.size) < expected
+    values = value(drawn)
+    values = values[np.isfinite(values)]
+    if values.size < _SIMULATIONS / 2:
+        reason = f"{metric} has no value in most draws: too few rows would be positive"
+        return Estimate(metric, None, rows=scores.size, refused=reason)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(
+        metric,
+        float(values.mean()),
+        float(low),
+        float(high),
+        level,
+        scores.size,
+        effective_rows=float(weights.sum() ** 2 / (weights**2).sum()),
+    )
+
+
+def _calibrate(
+    reference: Reference, rows: npt.NDArray[np.int64], weights: Floats, window: Floats
+) -> Floats:
+    isotonic = require("sklearn.isotonic", extra=EXTRA)
+    model = isotonic.IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    labels = reference.labels[rows].astype(np.float64)
+    fitted = model.fit(reference.predictions.probabilities[rows], labels, sample_weight=weights)
+    found: Floats = fitted.predict(window)
+    return found
+
+
+def _metric(
+    metric: Metric, scores: Floats, threshold: float
+) -> Callable[[npt.NDArray[np.bool_]], Floats]:
+    """Return the function from labels, (draws, rows), to values, (draws,), NaN where undefined."""
+    if metric == "auroc":
+        ranks = require("scipy.stats", extra=EXTRA).rankdata(scores)
+        return lambda labels: _area(labels, ranks)
+    predicted = scores >= threshold
+
+    def value(labels: npt.NDArray[np.bool_]) -> Floats:
+        hits = (labels & predicted).sum(axis=1).astype(np.float64)
+        positive, said = labels.sum(axis=1), predicted.sum()
+        parts: dict[str, tuple[Any, Any]] = {
+            "accuracy": ((labels == predicted).sum(axis=1), labels.shape[1]),
+            "precision": (hits, said),
+            "recall": (hits, positive),
+            "f1": (2 * hits, positive + said),
+        }
+        above, below = parts[metric]
+        below = np.broadcast_to(np.asarray(below, dtype=np.float64), hits.shape)
+        return np.where(below > 0, above / np.maximum(below, 1), np.nan)
+
+    return value
+
+
+def _area(labels: npt.NDArray[np.bool_], ranks: Floats) -> Floats:
+    ones = labels.sum(axis=1).astype(np.float64)
+    pairs = ones * (labels.shape[1] - ones)
+    wins = labels @ ranks - ones * (ones + 1) / 2
+    area: Floats = np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)
+    return area
+
+
+def _refusal(metric: Metric, reference: Reference, window: Predictions) -> str:
+    if metric not in METRICS:
+        raise InvalidRequest(f"No metric {metric!r}; there are {', '.join(METRICS)}")
+    rows = window.probabilities.size
+    if min(rows, reference.labels.size) < LEAST_ROWS:
+        return (
+            f"not enough data: {rows} rows and {reference.labels.size} of the reference; "
+            f"{LEAST_ROWS} of each are needed"
+        )
+    if reference.labels.all() or not reference.labels.any():
+        return "the reference has labels of one class only"
+    return ""
+
+
+def _check_probabilities(values: Floats) -> None:
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise InvalidRequest("Probabilities are numbers between 0 and 1, one for each row")

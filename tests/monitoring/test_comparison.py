@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from infra.errors import InvalidRequest, NotFound
+from monitoring.comparison import Plan, adjusted, compare
+from monitoring.windows import Window
+
+COLUMNS = 20
+
+
+def numbers(seed: int, rows: int, **shifts: float) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    found: dict[str, Any] = {f"x{n}": rng.normal(size=rows) for n in range(COLUMNS)}
+    for name, shift in shifts.items():
+        found[name] = found[name] + shift
+    return found
+
+
+def names(report: Any) -> list[str]:
+    return [each.feature for each in report.drifted]
+
+
+def test_a_feature_that_moved_is_named_among_those_that_did_not() -> None:
+    report = compare(Window.of(numbers(0, 2_000)), Window.of(numbers(1, 500, x3=0.5, x7=1.0)))
+    assert report.verdict == "drift"
+    assert names(report) == ["x7", "x3"]
+    assert len(report.findings) == COLUMNS
+    for each in report.findings:
+        assert each.finding.p_value is not None
+        assert each.finding.p_adjusted is not None
+        assert each.finding.p_adjusted >= each.finding.p_value
+
+
+@pytest.mark.parametrize("correction", ["benjamini_hochberg", "holm"])
+def test_many_features_together_alarm_no_more_often_than_one(correction: Any) -> None:
+    """Without a correction 64 of 100 checks of 20 features would alarm."""
+    plan = Plan(correction=correction, parameters={"kolmogorov_smirnov": {"least_effect": 0.0}})
+    reference = [Window.of(numbers(seed, 300)) for seed in range(60)]
+    alarms = sum(
+        compare(one, Window.of(numbers(1_000 + seed, 100)), plan).verdict == "drift"
+        for seed, one in enumerate(reference)
+    )
+    assert binom.sf(alarms - 1, 60, 0.05) > 1e-4
+
+
+def test_a_million_rows_do_not_alarm_on_nothing() -> None:
+    rng = np.random.default_rng(2)
+    rows = 1_000_000
+    reference = Window.of({"x": rng.normal(size=rows), "c": rng.integers(5, size=rows)})
+    shifted = Window.of(
+        {
+            "x": rng.normal(loc=0.02, size=rows),
+            "c": rng.choice(5, size=rows, p=[0.202, 0.198, 0.2, 0.2, 0.2]),
+        }
+    )
+    plan = Plan(
+        by_column={
+            "x": ["kolmogorov_smirnov", "wasserstein", "psi", "jensen_shannon"],
+            "c": ["chi_squared", "psi", "jensen_shannon"],
+        }
+    )
+    kinds: Any = {"c": "categories"}
+    report = compare(replace(reference, kinds=kinds), replace(shifted, kinds=kinds), plan)
+    assert report.verdict == "stable"
+    sure = [each.finding.p_adjusted or 1 for each in report.findings]
+    assert max(sure) < 0.01  # every one of them is sure, and too small to matter
+    assert len(sure) == 7
+
+
+def test_a_column_that_cannot_be_compared_is_named_and_the_rest_is_judged() -> None:
+    rng = np.random.default_rng(3)
+    reference = Window.of(
+        {
+            "gone": rng.normal(size=300),
+            "null": rng.normal(size=300),
+            "kind": rng.normal(size=300),
+            "same": np.full(300, 4.0),
+            "at": [datetime(2026, 1, 1, tzinfo=UTC)] * 300,
+            "v": rng.normal(size=(300, 4)),
+        }
+    )
+    window = Window.of(
+        {
+            "null": [None] * 300,
+            "kind": ["a", "b", "c"] * 100,
+            "same": np.full(300, 4.0),
+            "at": [datetime(2026, 2, 1, tzinfo=UTC)] * 300,
+            "v": rng.normal(size=(300, 8)),
+            "extra": rng.normal(size=300),
+        }
+    )
+    found = {each.feature: each.finding for each in compare(reference, window).findings}
+    for name in ("gone", "null", "kind", "at", "v", "extra"):
+        assert found[name].verdict == "incomparable", name
+        assert found[name].explanation
+    assert found["same"].verdict == "stable"
+    assert found["null (missing)"].verdict == "drift"
+    assert found["null (missing)"].explanation.startswith("'present' is 0.0%")
+
+
+def test_windows_without_anything_to_compare_have_no_verdict() -> None:
+    rng = np.random.default_rng(4)
+    reference = Window.of({"x": rng.normal(size=300)})
+    assert compare(reference, Window.of({"x": rng.normal(size=9)})).verdict == "not_enough_data"
+    assert compare(reference, Window.of({"y": rng.normal(size=300)})).verdict == "incomparable"
+    assert compare(reference, Window.of({"x": []})).verdict == "incomparable"
+
+
+def test_a_window_whose_clocks_jumped_is_incomparable_and_no_alarm() -> None:
+    rng = np.random.default_rng(5)
+    reference = Window.of({"x": rng.normal(size=300)})
+    window = Window.of({"x": rng.normal(loc=2, size=300)})
+    few, many = (replace(window, set_aside=count) for count in (10, 100))
+    assert compare(reference, few).verdict == "drift"
+    report = compare(reference, many)
+    assert report.verdict == "incomparable"
+    assert "100 of 400" in report.findings[0].finding.explanation
+
+
+def test_new_and_rare_categories_are_named_and_alone_no_alarm() -> None:
+    rng = np.random.default_rng(6)
+    old = [f"city {n}" for n in rng.choice(40, size=2_000)]
+    reference = Window.of({"city": old})
+    same = [f"city {n}" for n in rng.choice(40, size=500)]
+    few = compare(reference, Window.of({"city": [*same, "Atlantis"]})).findings[0].finding
+    assert few.verdict == "stable"
+    assert "new: 'Atlantis'" in few.explanation
+    many = compare(reference, Window.of({"city": [*same, *["Atlantis"] * 100]}))
+    assert many.verdict == "drift"
+    assert many.findings[0].finding.causes[0].name == "Atlantis"
+
+
+def test_a_slice_that_moved_is_found_where_the_whole_did_not() -> None:
+    rng = np.random.default_rng(7)
+    country = rng.choice(["AT", "BE", "CH", "DE"], size=4_000, p=[0.06, 0.34, 0.3, 0.3])
+    values = rng.normal(size=4_000)
+    reference = Window.of({"country": list(country), "x": values})
+    moved = np.where(country == "AT", values + 1.5, values)[:2_000]
+    window = Window.of({"country": list(country[:2_000]), "x": moved})
+    whole = compare(reference, window)
+    assert whole.verdict == "stable"
+    sliced = compare(reference, window, Plan(slices=["country"]))
+    assert [(each.slice, each.feature) for each in sliced.drifted] == [("country=AT", "x")]
+
+
+def test_a_daily_rhythm_is_no_drift_beside_a_seasonal_reference() -> None:
+    rng = np.random.default_rng(8)
+    start = datetime(2026, 11, 2, tzinfo=UTC)
+    minutes = np.arange(0, 6 * 7 * 24 * 60, 2)
+    at = start.timestamp() + minutes * 60.0
+    load = np.sin(2 * np.pi * minutes / (24 * 60)) * 3 + rng.normal(size=minutes.size)
+    reference = Window.of({"at": at, "load": load})
+    monday = start + timedelta(weeks=6, hours=3)
+    now = np.arange(0, 120) * 60.0 + monday.timestamp()
+    hour = (now - start.timestamp()) / 3_600
+    values = np.sin(2 * np.pi * hour / 24) * 3 + rng.normal(size=now.size)
+    window = replace(
+        Window.of({"at": now, "load": values}), start=monday, end=monday + timedelta(hours=2)
+    )
+    assert compare(reference, window, Plan(leave_out=["at"])).verdict == "drift"
+    seasonal = compare(reference, window, Plan(season="at"))
+    assert seasonal.verdict == "stable"
+    assert seasonal.reference_rows == 6 * 60
+    higher = replace(window, read={"at": now, "load": values + 1}.__getitem__)
+    assert compare(reference, higher, Plan(season="at")).verdict == "drift"
+
+
+def test_columns_together_show_what_none_shows_alone() -> None:
+    rng = np.random.default_rng(9)
+    rows = 2_000
+
+    def mixed(mean: float) -> dict[str, Any]:
+        return {
+            **{f"x{n}": rng.normal(loc=mean, size=rows) for n in range(12)},
+            "c": list(rng.choice(["a", "b"], size=rows)),
+        }
+
+    plan = Plan(together="classifier_two_sample", level=0.01)
+    report = compare(Window.of(mixed(0.0)), Window.of(mixed(0.09)), plan)
+    assert names(report) == ["all columns"]
+    again = compare(Window.of(mixed(0.0)), Window.of(mixed(0.0)), plan)
+    assert again.verdict == "stable"
+
+
+def test_a_plan_that_names_what_is_not_there_is_refused() -> None:
+    window = Window.of({"amount": np.arange(100.0)})
+    with pytest.raises(NotFound, match="did you mean 'amount'"):
+        compare(window, window, Plan(by_column={"amuont": "psi"}))
+    with pytest.raises(InvalidRequest, match="watches streams"):
+        compare(window, window, Plan(by_column={"amount": "adwin"}))
+
+
+def test_adjusted_p_values_are_those_of_the_textbooks() -> None:
+    assert adjusted([0.01, 0.04, 0.03], "holm") == [0.03, 0.06, 0.06]
+    assert adjusted([0.01, 0.04, 0.03], "benjamini_hochberg") == pytest.approx([0.03, 0.04, 0.04])
+    assert adjusted([], "holm") == []

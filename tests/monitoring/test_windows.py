@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from infra.artifacts.store import open_store
+from infra.database.engine import Database
+from infra.errors import InvalidRequest, NotFound
+from monitoring.columns import Column
+from monitoring.references import open_reference, pin
+from monitoring.reservoir import Reservoir
+from monitoring.windows import Window, by_count, by_time, same_hours
+
+START = datetime(2026, 11, 2, tzinfo=UTC)
+"""A Monday."""
+HOUR = timedelta(hours=1)
+
+
+def stamps(*minutes: float) -> list[float]:
+    return [START.timestamp() + minute * 60 for minute in minutes]
+
+
+def test_columns_are_of_the_kind_that_their_values_say() -> None:
+    kinds = {
+        "numbers": [1, 2.5, None],
+        "categories": ["a", None, "b"],
+        "vectors": [[1.0, 2.0], [3.0, 4.0], None],
+        "times": [START, START + HOUR, None],
+        "nothing": [None, None, None],
+    }
+    for kind, values in kinds.items():
+        column = Column.of(values)
+        assert column.kind == kind
+        assert len(column) == 3
+        assert column.is_missing().any()
+    assert Column.of([True, False]).labels == ("true", "false")
+    assert Column.of(np.array([3, 4]), "categories").labels == ("3", "4")
+    assert Column.of(["a", 1, None]).kind == "categories"
+    assert Column.of(pa.chunked_array([[1], [2]])).data.tolist() == [1.0, 2.0]
+    with pytest.raises(InvalidRequest, match="cannot be read as 'vectors'"):
+        Column.of(["a", "b"], "vectors")
+
+
+def test_values_that_are_not_finite_are_missing_and_the_callers_array_stays() -> None:
+    values = np.array([1.0, np.inf, np.nan])
+    assert Column.of(values).is_missing().tolist() == [False, True, True]
+    assert np.isinf(values[1])
+
+
+def test_vectors_of_another_length_than_the_rest_are_missing() -> None:
+    column = Column.of([[1.0, 2.0], [3.0], [4.0, 5.0], [6.0, 7.0]])
+    assert column.dimension == 2
+    assert column.is_missing().tolist() == [False, True, False, False]
+
+
+def test_windows_are_the_same_from_arrays_arrow_and_polars() -> None:
+    columns = {"x": np.array([1.0, 2.0, 3.0]), "c": ["a", "b", "a"]}
+    for source in (columns, pa.table(columns), pl.DataFrame(columns)):
+        window = Window.of(source)
+        assert window.rows == 3
+        assert window.column("x").data.tolist() == [1.0, 2.0, 3.0]
+        part = window.take(np.array([True, False, True]))
+        assert part.rows == 2
+        assert part.column("c").labels == ("a",)
+    with pytest.raises(InvalidRequest, match="different lengths"):
+        Window.of({"x": [1], "y": [1, 2]})
+    with pytest.raises(NotFound, match="did you mean 'count'"):
+        Window.of({"count": [1]}).column("counts")
+
+
+def test_a_count_cuts_in_order_and_leaves_the_rest_as_a_smaller_window() -> None:
+    pieces = list(by_count(Window.of({"x": np.arange(7)}), 3))
+    assert [piece.column("x").data.tolist() for piece in pieces] == [[0, 1, 2], [3, 4, 5], [6]]
+    with pytest.raises(InvalidRequest, match="0"):
+        list(by_count(pieces[0], 0))
+
+
+def test_time_cuts_by_the_rows_own_clock_and_late_rows_find_their_window() -> None:
+    window = Window.of({"at": stamps(1, 30, 61, 59, 125), "x": np.arange(5)})
+    cut = list(by_time(window, "at", HOUR, now=START + 2 * HOUR + timedelta(minutes=10)))
+    assert [piece.column("x").data.tolist() for piece in cut] == [[0, 1, 3], [2]]
+    assert cut[0].start == START
+    assert cut[1].end == START + 2 * HOUR
+    assert [piece.set_aside for piece in cut] == [0, 0]
+
+
+def test_a_clock_that_jumps_makes_no_window_of_its_own() -> None:
+    year, never = 525_600, float("nan")
+    times = [*stamps(1, 2, 3, year, 62), never, 0.0, *stamps(63)]
+    window = Window.of({"at": np.array(times), "x": np.arange(8)})
+    cut = list(by_time(window, "at", HOUR, now=START + 2 * HOUR, since=START))
+    assert [piece.column("x").data.tolist() for piece in cut] == [[0, 1, 2], [4, 7]]
+    assert [piece.set_aside for piece in cut] == [1, 2]
+
+
+def test_rows_all_of_whose_clocks_are_wrong_make_one_empty_window() -> None:
+    window = Window.of({"at": [None, None], "x": [1, 2]})
+    cut = list(by_time(window, "at", HOUR, now=START + HOUR, since=START))
+    assert [(piece.rows, piece.set_aside) for piece in cut] == [(0, 2)]
+
+
+def test_times_of_arrow_in_another_zone_are_the_same_moments() -> None:
+    berlin = pa.array([START, START + HOUR], pa.timestamp("ns", tz="Europe/Berlin"))
+    cut = list(by_time(Window.of({"at": berlin}), "at", HOUR, now=START + 3 * HOUR))
+    assert [piece.start for piece in cut] == [START, START + HOUR]
+
+
+def test_a_seasonal_reference_holds_the_same_hours_of_the_week() -> None:
+    hours = np.arange(24 * 7 * 4)
+    reference = Window.of({"at": START.timestamp() + hours * 3_600.0, "hour": hours})
+    monday_nine = Window.of({"x": [1]})
+    window = Window(
+        monday_nine.names, 1, monday_nine.read, start=START + 9 * HOUR, end=START + 10 * HOUR
+    )
+    found = same_hours(reference, "at", window).column("hour").data
+    assert found.tolist() == [9 + 168 * week for week in range(4)]
+    wide = same_hours(reference, "at", window, margin=1).column("hour").data
+    assert (wide % 168).tolist() == [8, 9, 10] * 4
+
+
+def test_an_hour_of_the_week_is_that_of_the_zone_across_a_change_of_the_clock() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    summer = datetime(2026, 10, 19, 7, tzinfo=UTC)  # Monday, 9:00 in Berlin
+    winter = datetime(2026, 10, 26, 8, tzinfo=UTC)  # Monday, 9:00 in Berlin
+    reference = Window.of({"at": [summer.timestamp(), summer.timestamp() + 3_600]})
+    window = Window(("x",), 0, lambda _: [], start=winter, end=winter + HOUR)
+    found = same_hours(reference, "at", window, zone=zone)
+    assert found.column("at").data.tolist() == [summer.timestamp()]
+
+
+def test_slices_are_the_most_frequent_values() -> None:
+    window = Window.of({"c": ["a", "b", "a", None, "c", "b", "a"], "x": np.arange(7)})
+    found = window.slices("c", most=2)
+    assert {name: part.column("x").data.tolist() for name, part in found.items()} == {
+        "a": [0, 2, 6],
+        "b": [1, 5],
+    }
+    with pytest.raises(InvalidRequest, match="categories"):
+        window.slices("x")
+
+
+def test_a_pinned_reference_comes_back_as_it_was(tmp_path: Path, database: Database) -> None:
+    store = open_store(tmp_path / "store", database)
+    rng = np.random.default_rng(0)
+    columns = {
+        "x": rng.normal(size=50),
+        "c": ["a", None] * 25,
+        "code": rng.integers(3, size=50),
+        "v": rng.normal(size=(50, 4)),
+    }
+    window = Window.of(columns, kinds={"code": "categories"})
+    reference = pin(store, "churn", window)
+    assert str(reference) == "window/churn@v1"
+    assert pin(store, "churn", window) == reference
+    back = open_reference(store, "churn", tmp_path / "out")
+    assert back.names == window.names
+    for name in window.names:
+        before, now = window.column(name), back.column(name)
+        assert now.kind == before.kind
+        assert now.labels == before.labels
+        assert np.array_equal(now.data, before.data, equal_nan=True)
+    with pytest.raises(NotFound):
+        open_reference(store, "chrun", tmp_path / "none")
+    with pytest.raises(InvalidRequest, match="no row"):
+        pin(store, "empty", Window.of({"x": []}))
+
+
+def test_a_sample_is_bounded_and_every_row_is_kept_as_often() -> None:
+    kept = np.zeros(100)
+    for seed in range(400):
+        sample = Reservoir(10, seed=seed)
+        for first in range(0, 100, 7):
+            sample.add({"x": np.arange(first, min(first + 7, 100))})
+        values = sample.columns()["x"]
+        assert values.size == 10
+        assert (np.diff(values) > 0).all()
+        kept[values] += 1
+    assert sample.seen == 100
+    # 40 times each on average, with a standard deviation of 6.
+    assert kept.min() > 15
+    assert kept.max() < 70
+
+
+def test_samples_merge_into_one_of_all_rows() -> None:
+    first, second = Reservoir(50, seed=1), Reservoir(50, seed=2)
+    first.add({"x": np.zeros(900)})
+    second.add({"x": np.ones(100)})
+    first.merge(second)
+    assert first.seen == 1_000
+    values = first.columns()["x"]
+    assert values.size == 50
+    assert 0 < values.sum() < 20  # a tenth of the rows, and not half of the sample
+    with pytest.raises(InvalidRequest, match="columns"):
+        first.add({"y": np.ones(1)})
