@@ -137,10 +137,7 @@ def run(
         if judgement.unjudged:
             alias = f"ragstone artifacts tag {stored} baseline"
             note(f"To compare later runs with this one: {alias}")
-    if evaluation.failures:
-        note(f"{evaluation.failures} trials have no output; --resume tries those again")
-    if evaluation.postponed:
-        note(f"{evaluation.postponed} trials lack a score; --resume makes it up later")
+    _say_what_is_left(evaluation)
     files = {"html": html, "junit": junit, "markdown": markdown}
     was = None if before is None else before.evaluation
     write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES, before=was)
@@ -319,6 +316,13 @@ def _show_case(found: Stored, case: str, *, json: bool) -> None:
         for name, score in trial.scores.items():
             value = score.state if score.value is None else f"{score.value:.4g}"
             say(f"  {name}: {value}{f' ({score.reason})' if score.reason else ''}")
+
+
+def _say_what_is_left(evaluation: Evaluation) -> None:
+    if evaluation.failures:
+        note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    if evaluation.postponed:
+        note(f"{evaluation.postponed} trials lack a score; --resume makes it up later")
 
 
 def _folder(suite: Path) -> Path:
