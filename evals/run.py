@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from evals.evaluation import Described, Evaluation, MeasuredBy
 from evals.execution import Finished, Work
 from evals.journal import Journal
 from evals.metric import Metric, SetMetric, is_of_set, open_metric
-from evals.suite import Suite
+from evals.suite import Suite, deciding
 from evals.target import Target
 from evals.trial import Case, Trial
 from infra.artifacts.files import storage_errors
@@ -40,7 +40,9 @@ class Plan:
     metrics: Mapping[str, Metric | SetMetric]
     described: Described
     calls: Path | None = None
-    """Where the suite keeps what its judges answered, if it does."""
+    """The folder that the suite keeps its judges' answers in."""
+    parents: Sequence[tuple[str, str]] = ()
+    """`(role, reference)` of what the verdict will rest on, beside the target and the dataset."""
 
     @property
     def trials(self) -> int:
@@ -67,28 +69,34 @@ def plan(
     target: Target,
     datasets: Callable[[], cases.Rows],
     embedder: Callable[[], str] = str,
+    settle: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Plan:
     """Read the cases and build the metrics; nothing is asked of the target.
 
     Args:
-        suite: what is planned.
-        folder: what its files are relative to.
-        target: what is asked.
-        datasets: gives those of the artifact store.
-        embedder: gives the identity of the embedder that metrics are handed.
+        suite: what is to be run.
+        folder: of the suite's file; paths are relative to it.
+        target: what is evaluated.
+        datasets: opens the artifact store, where it is needed.
+        embedder: gives the identity of the one that metrics are handed.
+        settle: puts things in place of their names among a metric's parameters.
 
     Raises:
         NotFound: there is no such file or dataset.
         InvalidRequest: a case, a parameter or a gate is wrong; names it.
     """
     found = cases.load(suite, folder=folder, datasets=datasets)
+    given = {use.name: settle(use.parameters) for use in suite.metrics}
     metrics = {
-        use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
+        use.name: open_metric(use.metric, given[use.name], label=use.name) for use in suite.metrics
     }
     _check_read(metrics)
     by = {
         use.name: MeasuredBy.of(
-            metrics[use.name], name=use.metric, parameters=use.deciding, embedder=embedder
+            metrics[use.name],
+            name=use.metric,
+            parameters=deciding(given[use.name]),
+            embedder=embedder,
         )
         for use in suite.metrics
     }
@@ -141,7 +149,7 @@ def publish(
     baseline: str | None = None,
 ) -> Reference:
     """Keep an evaluation as the next version of `evaluation/NAME`, with what it was made from."""
-    parents = list(plan.target.parents)
+    parents = [*plan.target.parents, *plan.parents]
     if plan.cases.artifact is not None:
         parents.append(("dataset", plan.cases.artifact))
     if baseline is not None:
