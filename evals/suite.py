@@ -23,6 +23,8 @@ CHECKS = "evals.checks"
 SHIPPED = Path(__file__).parent / "suites"
 ALL = "all"
 """The slice that every case is in."""
+WHERE = frozenset({"url", "key_variable", "judge_seconds"})
+"""Parameters that say where a judge is asked and for how long: its name decides scores."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -270,17 +272,23 @@ class Suite(Strict):
     @property
     def digest(self) -> str:
         """`sha256:` and the hash of all that decides scores and verdicts."""
-        content = self.model_dump(
-            mode="json",
-            exclude={
-                *("description", "concurrency", "deadline_seconds", "retries", "baseline"),
-                "calls",
-                # They look at what a run has found, or away from it, and change nothing in it.
-                "checks",
-            },
-        )
+        content = self.model_dump(mode="json", exclude=_UNDECIDING)
+        for use, dumped in zip(self.metrics, content["metrics"], strict=True):
+            dumped["parameters"] = deciding(use.parameters)
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
+def deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a metric's parameters that decide its scores."""
+    return {name: value for name, value in parameters.items() if name not in WHERE}
+
+
+_UNDECIDING = {
+    *("description", "concurrency", "deadline_seconds", "retries", "baseline", "calls"),
+    # They look at what a run has found, or away from it, and change nothing in it.
+    "checks",
+}
 
 
 def parse(text: str, *, source: str = "the suite") -> Suite:

@@ -75,6 +75,7 @@ def plan(parts: Components, suite: Suite, folder: Path, before: Stored | None = 
         folder=folder,
         target=open_target(parts, suite, folder),
         datasets=lambda: Datasets(parts.artifacts),
+        embedder=lambda: parts.embedder.identity,
         settle=rubrics.sources(parts.artifacts, folder, baseline=baseline).settle,
     )
     if before is not None:
@@ -89,22 +90,27 @@ async def carry_out(
     resume: bool,
     on_trial: Callable[[Trial], None],
     before: Stored | None = None,
+    is_offline: bool = False,
 ) -> Evaluation:
-    """Run a plan and close its target. Raises as `run.run`."""
-    async with opened_context(parts, plan, before) as context:
+    """Run a plan and close its target. Raises as `opened_context` and `run.run`."""
+    async with opened_context(parts, plan, before, is_offline=is_offline) as context:
         return await run.run(plan, Options(journals(parts), resume, context, on_trial))
 
 
 @asynccontextmanager
 async def opened_context(
-    parts: Components, plan: Plan, before: Stored | None = None
+    parts: Components, plan: Plan, before: Stored | None = None, *, is_offline: bool = False
 ) -> AsyncIterator[Context]:
-    """Yield what metrics are given here; at the end judges' connections and the target close."""
+    """Yield what metrics are given here; at the end judges' connections and the target close.
+
+    Raises:
+        InvalidRequest: nothing may be called, and no answer of a judge is kept that is needed.
+    """
     servers = JudgeServers()
     trials = () if before is None else before.evaluation.trials
     try:
         yield Context(
-            memory=Memory(plan.calls or parts.settings.data_folder / CALLS),
+            memory=_memory(parts, plan, is_offline=is_offline),
             ask=servers,
             read_text=parts.documents.read_text,
             embed=lambda texts: parts.embedder.embed(texts, kind="document"),
@@ -117,6 +123,18 @@ async def opened_context(
     finally:
         await servers.close()
         await plan.target.close()
+
+
+def _memory(parts: Components, plan: Plan, *, is_offline: bool) -> Memory:
+    folder = plan.calls or parts.settings.data_folder / CALLS
+    memory = Memory(folder, is_offline=is_offline)
+    asking = [name for name, each in plan.metrics.items() if getattr(each, "asks_server", False)]
+    if is_offline and asking and memory.is_empty:
+        raise InvalidRequest(
+            f"Metrics ask a judge ({', '.join(asking)}), and {str(folder)!r} keeps no answer of "
+            "one; run the suite once without --offline"
+        )
+    return memory
 
 
 def conclude(

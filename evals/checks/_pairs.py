@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evals.evaluation import Evaluation
-from evals.metrics._answers import is_refusal, label, said, squad
+from evals.metrics._answers import label, said, squad
 from evals.metrics.token_f1 import f1
+from evals.refusals import is_refusal
 from evals.suite import ALL
 from evals.trial import Case, Output
 from infra.contracts import Interaction

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from evals.execution import seed_of
 from evals.metrics._ragas import ragas
-from evals.metrics.refusal import declines
+from evals.refusals import declines
 from evals.support import supported
 from evals.testsets.review import COLUMN, Row
 from infra.contracts import Passage

@@ -34,11 +34,6 @@ _OPPOSITES = """
     associated/unrelated|required/dispensable unnecessary|sensitive/resistant|strong/weak
     high/low|upper/lower|rich/poor|safe/dangerous unsafe|presence/absence|present/absent
 """
-_ABSOLUTE = frozenset(
-    """only all every always never entirely completely none first last most least best worst sole
-    exclusively solely nobody everyone largest smallest oldest youngest highest lowest""".split()  # noqa: SIM905
-)
-_WORD = re.compile(r"[^\W\d_]+")
 _CLAUSE = re.compile(r"[,;:.!?。，；：！？、]\s*|\b(?:but|although|whereas|while|aber|sondern)\b")
 
 
@@ -102,8 +97,3 @@ def contradicted(claimed: frozenset[str], held: frozenset[str]) -> list[str]:
         for term in claimed - held
         if (contrary := OPPOSITES.get(term)) and contrary & held and not contrary & claimed
     ]
-
-
-def absolutes(text: str) -> frozenset[str]:
-    """Return the words of a text that leave no exception."""
-    return _ABSOLUTE & {word.lower() for word in _WORD.findall(text)}

@@ -85,6 +85,9 @@ SuitePath = Annotated[
 Unreviewed = Annotated[
     bool, typer.Option("--unreviewed", help="Run cases too that nobody has accepted yet.")
 ]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
+]
 Ref = Annotated[
     str, typer.Argument(metavar="EVALUATION", help="Such as faq@v3 or evaluation/faq@baseline.")
 ]
@@ -101,6 +104,7 @@ def run(
         bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
     ] = False,
     unreviewed: Unreviewed = False,
+    offline: Offline = False,
     underpowered: Annotated[
         bool, typer.Option("--underpowered", help="Run although a gate has too few cases to pass.")
     ] = False,
@@ -132,7 +136,7 @@ def run(
             raise typer.Exit(UNDERPOWERED)
         with bar(plan.trials) as on_trial:
             work = evaluating.carry_out(
-                parts, plan, resume=resume, on_trial=on_trial, before=before
+                parts, plan, resume=resume, on_trial=on_trial, before=before, is_offline=offline
             )
             evaluation = asyncio.run(work)
         judgement, stored = evaluating.conclude(parts, plan, evaluation, before, folder=folder)
@@ -144,8 +148,7 @@ def run(
         if judgement.unjudged:
             alias = f"ragstone artifacts tag {stored} baseline"
             note(f"To compare later runs with this one: {alias}")
-    if evaluation.failures:
-        note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    _say_what_is_left(evaluation)
     files = {"html": html, "junit": junit, "markdown": markdown}
     was = None if before is None else before.evaluation
     write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES, before=was)
@@ -333,6 +336,13 @@ def _wanted(suite: Suite, *, unreviewed: bool) -> Suite:
         return suite
     dataset = suite.dataset.model_copy(update={"unreviewed": True})
     return suite.model_copy(update={"dataset": dataset})
+
+
+def _say_what_is_left(evaluation: Evaluation) -> None:
+    if evaluation.failures:
+        note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    if evaluation.postponed:
+        note(f"{evaluation.postponed} trials lack a score; --resume makes it up later")
 
 
 def _folder(suite: Path) -> Path:

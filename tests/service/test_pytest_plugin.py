@@ -106,6 +106,16 @@ def test_strict_case_that_misses_prints_the_case() -> None:
     assert "Traceback" not in said
 
 
+def test_case_that_is_chosen_is_scored_as_in_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER", "hashing")
+    suite = Path("yes.eval.yaml")
+    suite.write_text(
+        suite.read_text(encoding="utf-8").replace("match]", "match, semantic_similarity]")
+    )
+    said = run("--ragstone-strict", "-k", "q7", code=1)
+    assert re.search(r"semantic_similarity: -?\d", said), said
+
+
 def test_suite_of_any_name_is_run_when_it_is_named() -> None:
     Path("yes.eval.yaml").rename("suite.yaml")
     assert "no tests ran" in run(code=5)
