@@ -28,8 +28,7 @@ from benchmarks.grounding_training import (
 )
 from benchmarks.options import Options
 from benchmarks.table import Bar, Row, Spread
-from evals.metrics._citing import overlap
-from evals.support import supported
+from evals.support import overlap, supported
 from infra.contracts import Answer, Passage, Usage
 from infra.sentences import sentence_spans
 from monitoring.groundedness import Scorer
