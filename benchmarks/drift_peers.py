@@ -17,6 +17,8 @@ from monitoring.detector import TwoSampleDetector, open_detector
 
 PEERS = ("evidently", "nannyml")
 REFERENCE = 10_000
+WINDOWS = 200
+"""Of each size, without drift: a peer takes seconds for each 50."""
 SIZES = (50, 100, 200, 500, 1_000)
 WINDOW = 200
 """Rows of the windows in which a stream is cut for detectors that compare windows."""
@@ -43,7 +45,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _peer_rows(name: str, peer: PeerProcess, options: Options) -> Iterator[Row]:
-    rounds = 1 if options.quick else 1_000 // FEATURES
+    rounds = 1 if options.quick else WINDOWS // FEATURES
     for method in peer.ask({"do": "methods"})["methods"]:
         for size in SIZES[:2] if options.quick else SIZES:
             alarms = [
