@@ -35,6 +35,12 @@ def test_distance_of_kolmogorov_and_smirnov_is_that_of_scipy(pair: Any) -> None:
     assert found.p_value == pytest.approx(theirs.pvalue)
 
 
+def test_windows_that_are_too_alike_for_counting_paths_have_a_p_value_all_the_same() -> None:
+    found = compare("kolmogorov_smirnov", [0] * 200 + [1] * 200, [0] * 195 + [1] * 205)
+    assert found.verdict == "stable"
+    assert found.p_value == pytest.approx(1.0)
+
+
 def test_distance_counted_into_cells_is_almost_that_of_all_values_and_never_larger() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=200_000), rng.normal(loc=0.1, size=100_000)
