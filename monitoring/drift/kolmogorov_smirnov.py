@@ -58,7 +58,7 @@ class KolmogorovSmirnov(Parameters):
         n, m = first.size, second.size
         if n + m <= SORTED:
             with warnings.catch_warnings():
-                # Where paths are too many to count, scipy takes the formula of large sizes and warns.
+                # Where it cannot count paths, scipy takes the formula of large sizes, and warns.
                 warnings.simplefilter("ignore", RuntimeWarning)
                 method = "exact" if n * m <= EXACT else "asymp"
                 result = stats.ks_2samp(first, second, method=method)
