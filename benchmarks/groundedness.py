@@ -38,6 +38,8 @@ from retrieval.embedders import open_embedder
 
 MOST, QUICK = 1_000, 60
 """Responses of a dataset that is tested on; they are drawn by group."""
+FITTED, QUICK_FITTED = 4_000, 100
+"""Responses of each of the others."""
 RESAMPLES = 1_000
 ANSWERS, QUICK_ANSWERS = 300, 20
 PASSAGES = 8
@@ -58,7 +60,8 @@ def run(options: Options) -> list[Row]:
         tested = drawn(list(read(options.data)), QUICK if options.quick else MOST)
         options.say(f"{name}: {len(tested)} responses")
         others = [each for each in DATASETS if each != name]
-        model = fit(training_examples(options.data, rarity, others), rarity)
+        most = QUICK_FITTED if options.quick else FITTED
+        model = fit(training_examples(options.data, rarity, others, most=most), rarity)
         found += told(name, tested, model, partial(embedder.embed, kind="document"))
         found += flagged(name, perturbed(tested), model)
     return [*found, *timed(options.data, QUICK_ANSWERS if options.quick else ANSWERS)]

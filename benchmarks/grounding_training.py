@@ -112,11 +112,13 @@ def sources(response: Response) -> list[Source]:
     return [*found, Source(response.context[first:], response.title)]
 
 
-def training_examples(data: Path, rarity: Rarity, datasets: Sequence[str]) -> list[Example]:
+def training_examples(
+    data: Path, rarity: Rarity, datasets: Sequence[str], *, most: int = MOST
+) -> list[Example]:
     """Return the claims of datasets as they are and perturbed, and what SQuAD's paragraphs say."""
-    found = examples(stated(data), rarity, dataset="SQuAD")
+    found = examples(drawn(stated(data), 3 * most), rarity, dataset="SQuAD")
     for name in datasets:
-        responses = drawn(list(DATASETS[name](data)), MOST)
+        responses = drawn(list(DATASETS[name](data)), most)
         found += examples(responses, rarity, dataset=name)
         found += examples(perturbed(responses), rarity, dataset=f"{name}, perturbed")
     return found
