@@ -33,6 +33,7 @@ from service.cli import (
     search,
     serve,
     sync,
+    train,
     usage,
     worker,
 )
@@ -111,6 +112,7 @@ app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
 app.add_typer(engine.app, name="engine")
+app.add_typer(train.app, name="train")
 app.command("launch")(launch.launch)
 app.add_typer(collections.app, name="collections")
 app.add_typer(artifacts.app, name="artifacts")
