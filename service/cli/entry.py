@@ -33,6 +33,7 @@ from service.cli import (
     search,
     serve,
     sync,
+    train,
     usage,
     worker,
 )
@@ -119,6 +120,7 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
+app.add_typer(train.app, name="train")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")
