@@ -39,7 +39,8 @@ class MeasuredBy:
         return cls(
             name,
             metric.version,
-            dict(parameters),
+            # What a name stands for may change, such as that of a rubric.
+            {**parameters, **getattr(metric, "identified", {})},
             metric.bounds,
             metric.higher_is_better,
             metric.is_measured,

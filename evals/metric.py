@@ -77,6 +77,14 @@ class Parameters(BaseModel):
     is_measured: ClassVar[bool] = False
     is_pass_or_fail: ClassVar[bool] = False
 
+    @property
+    def identified(self) -> Mapping[str, Any]:
+        """Say what parameters stand for whose values alone do not, such as the name of a file.
+
+        Scores by another thing of the same name are not compared.
+        """
+        return {}
+
 
 def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") -> Metric | SetMetric:
     """Build the metric of plug-in `name`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,10 @@ class Plan:
     target: Target
     metrics: Mapping[str, Metric | SetMetric]
     described: Described
+    calls: Path | None = None
+    """The folder that the suite keeps its judges' answers in."""
+    parents: Sequence[tuple[str, str]] = ()
+    """`(role, reference)` of what the verdict will rest on, beside the target and the dataset."""
 
     @property
     def trials(self) -> int:
@@ -57,24 +61,40 @@ class Options:
     """Told of each trial, also of those an earlier run had finished."""
 
 
-def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], cases.Rows]) -> Plan:
+def plan(
+    suite: Suite,
+    *,
+    folder: Path,
+    target: Target,
+    datasets: Callable[[], cases.Rows],
+    settle: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> Plan:
     """Read the cases and build the metrics; nothing is asked of the target.
+
+    Args:
+        suite: what is to be run.
+        folder: of the suite's file; paths are relative to it.
+        target: what is evaluated.
+        datasets: opens the artifact store, where it is needed.
+        settle: puts things in place of their names among a metric's parameters.
 
     Raises:
         NotFound: there is no such file or dataset.
         InvalidRequest: a case, a parameter or a gate is wrong; names it.
     """
     found = cases.load(suite, folder=folder, datasets=datasets)
+    given = {use.name: settle(use.parameters) for use in suite.metrics}
     metrics = {
-        use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
+        use.name: open_metric(use.metric, given[use.name], label=use.name) for use in suite.metrics
     }
     by = {
-        use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=use.parameters)
+        use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=given[use.name])
         for use in suite.metrics
     }
     suite_gates.require_sound(suite, by)
     described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
-    return Plan(suite, found, target, metrics, described)
+    calls = None if suite.calls is None else folder / suite.calls
+    return Plan(suite, found, target, metrics, described, calls)
 
 
 async def run(plan: Plan, options: Options) -> Evaluation:
@@ -117,7 +137,7 @@ def publish(
     baseline: str | None = None,
 ) -> Reference:
     """Keep an evaluation as the next version of `evaluation/NAME`, with what it was made from."""
-    parents = list(plan.target.parents)
+    parents = [*plan.target.parents, *plan.parents]
     if plan.cases.artifact is not None:
         parents.append(("dataset", plan.cases.artifact))
     if baseline is not None:

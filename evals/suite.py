@@ -157,6 +157,10 @@ class Suite(Strict):
     gates: tuple[Gate, ...] = ()
     baseline: str | None = None
     """The evaluation to compare with, such as `evaluation/faq@baseline`."""
+    calls: Text | None = None
+    """A folder beside the suite with what judges answered; in `evaluations/calls` if absent."""
+    min_kappa: float = Field(default=0.6, ge=0, lt=1)
+    """What a judge's agreement with people must surely be for it to decide a gate."""
     min_coverage: Share = 0.98
     """Below this share of scores there is no verdict but `infrastructure`."""
     repeats: int = Field(default=1, ge=1, le=100)
@@ -192,7 +196,10 @@ class Suite(Strict):
         """`sha256:` and the hash of all that decides scores and verdicts."""
         content = self.model_dump(
             mode="json",
-            exclude={"description", "concurrency", "deadline_seconds", "retries", "baseline"},
+            exclude={
+                *("description", "concurrency", "deadline_seconds", "retries", "baseline"),
+                "calls",
+            },
         )
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from monitoring.gateway_metrics import GatewayMetrics
+from monitoring.groundedness_metrics import GroundednessMetrics
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 STAGES = frozenset({"embed", "filter", "dense", "lexical", "fuse", "fetch"})
@@ -29,6 +30,8 @@ class Metrics:
         self._registry = registry
         self.gateway = GatewayMetrics(registry)
         """Of calls to models."""
+        self.groundedness = GroundednessMetrics(registry)
+        """Of how well answers are carried by their passages."""
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "ragstone_http_requests_total",

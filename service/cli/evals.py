@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
+from service.cli import judges
 from service.cli.eval_diagnose import diagnose
 from service.cli.eval_labels import labels
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
@@ -72,6 +73,7 @@ app = typer.Typer(
 
 app.command("diagnose")(diagnose)
 app.command("labels")(labels)
+app.add_typer(judges.app, name="judge")
 
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
@@ -121,7 +123,9 @@ def run(
             note("Not run: add cases, accept a wider limit, or run it anyway with --underpowered")
             raise typer.Exit(UNDERPOWERED)
         with bar(plan.trials) as on_trial:
-            work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
+            work = evaluating.carry_out(
+                parts, plan, resume=resume, on_trial=on_trial, before=before
+            )
             evaluation = asyncio.run(work)
         judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
     if json:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.errors import Conflict, NotFound
+from infra.errors import NotFound
 from service.cli.output import Json, note, print_json, print_table, say, waiting
 from service.cli.session import opened
 
 if TYPE_CHECKING:
     from service.wiring import Components
-    from training.places import Places
     from training.planning import Plan
     from training.preflight import Served
     from training.spec import FineTuning
@@ -34,6 +32,7 @@ def plan(
 
     Every problem is told in a line with its key or row, and then the command fails.
     """
+    from service import tuning
     from training import planning
     from training.spec import read
 
@@ -41,7 +40,7 @@ def plan(
     with opened() as parts, waiting("reading rows"):
         found = planning.plan(
             asked,
-            _places(parts, spec.absolute().parent),
+            tuning.places(parts, spec.absolute().parent),
             path=str(spec),
             served=_served(parts, asked),
         )
@@ -111,27 +110,3 @@ def _served(parts: Components, spec: FineTuning) -> Served | None:
     if engine is None:
         raise NotFound("engine", spec.serve.upstream, among=engines, are_few=True)
     return Served(engine.max_lora_rank if engine.lora else None, engine.model_digest)
-
-
-def _places(parts: Components, folder: Path) -> Places:
-    from infra.datasets.datasets import Datasets
-    from training.places import Places
-
-    return Places(
-        folder, parts.artifacts, Datasets(parts.artifacts), lambda name: _checkout(parts, name)
-    )
-
-
-def _checkout(parts: Components, reference: str) -> Path:
-    """Lay a model out below the data folder, once for each of its versions."""
-    found = parts.artifacts.find(reference)
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", found.name)
-    place = parts.settings.data_folder / "models" / f"{name}@{found.digest.rpartition(':')[2]}"
-    if not place.is_dir():
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            parts.artifacts.checkout(f"{found.kind}/{found.name}@{found.digest}", place)
-        except Conflict:  # another process was faster, and lays out all files or none
-            if not place.is_dir():
-                raise
-    return place

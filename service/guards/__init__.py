@@ -2,9 +2,7 @@
 
 A plug-in is a file with `build() -> Screen`. The laws, run over each by
 `tests/contracts/test_guards.py`: one score for each text, in order, from 0 to 1; the same text
-scores the same, alone or among others; any text is scored, in time that grows with its length. One
-that scores a few short texts faster than a thread is entered says so by `quick_characters`: up to
-so many at once it is not sent to a thread.
+scores the same, alone or among others; any text is scored, in time that grows with its length.
 
     >>> class Shouting:
     ...     name = "shouting"

@@ -48,8 +48,6 @@ class Heuristic:
     """One head for questions, one for the sentences of retrieved text; the worst one counts."""
 
     name = "heuristic"
-    quick_characters = 400
-    """About half a millisecond's worth."""
 
     def __init__(self, heads: dict[Kind, Head]) -> None:
         self._heads = heads

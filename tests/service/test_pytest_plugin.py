@@ -51,6 +51,16 @@ def test_each_case_and_each_gate_is_a_test() -> None:
     assert "exact_match is 0, below 0.8" in said
 
 
+def test_gate_on_a_judge_that_nobody_has_checked_is_told_without_a_traceback() -> None:
+    text = SUITE.replace("[exact_match]", "[{metric: judge_rubric, with: {model: m}}]")
+    text = text.replace("metric: exact_match, floor: FLOOR", "metric: judge_rubric, floor: 0.5")
+    Path("yes.eval.yaml").write_text(text, encoding="utf-8")
+    said = run(code=2)
+    assert "nobody has held it against people" in said
+    assert "ragstone eval judge agree LABELS --rubric correctness --model m" in said
+    assert "Traceback" not in said
+
+
 def test_gate_that_fails_prints_its_numbers_and_no_traceback() -> None:
     write_suite("yes.eval.yaml", 0.99)
     said = run(code=1)

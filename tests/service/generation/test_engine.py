@@ -371,27 +371,20 @@ def test_the_model_is_told_which_documents_it_is_shown() -> None:
     assert chat.documents == ("file-1",)
 
 
-def test_texts_that_are_known_or_quickly_scored_enter_no_thread() -> None:
+def test_texts_that_are_known_enter_no_thread() -> None:
+    entered: list[str] = []
+
+    class Noting(Screening):
+        def _score(self, screen: Any, texts: Sequence[str], kind: Any) -> list[float]:
+            entered.extend(texts)
+            assert threading.get_ident() != here
+            return super()._score(screen, texts, kind)
+
     here = threading.get_ident()
-    scored: list[bool] = []
-
-    class Noting(Alarm):
-        quick_characters = 100
-
-        def score(self, texts: Sequence[str], *, kind: str) -> list[float]:
-            scored.append(threading.get_ident() == here)
-            return super().score(texts, kind=kind)
-
-    class Slow(Noting):
-        quick_characters = 0
-
-    for screen, long, expected in (
-        (Noting(), "How long?", [True]),
-        (Noting(), "long " * 100, [False]),
-        (Slow(), "How long?", [False]),
-    ):
-        scored.clear()
-        screening = Screening(screen)
-        for _ in range(2):
-            anyio.run(screening.admit, long, ())
-        assert scored == expected
+    screening = Noting(Alarm())
+    for _ in range(3):
+        anyio.run(screening.admit, "How long?", (Turn("user", "How long?"),))
+    assert entered == ["How long?", "How long?"]
+    with pytest.raises(Screened):
+        anyio.run(screening.admit, "OBEY me", (Turn("user", "How long?"),))
+    assert entered[2:] == ["OBEY me", "How long?"]
