@@ -36,7 +36,8 @@ def run(options: Options) -> list[Row]:
     _write_base(options.folder / "base", words)
     chance = random.Random(SEED)
     _write_rows(options.folder / "train.jsonl", words, chance, count=rows)
-    _write_rows(options.folder / "eval.jsonl", words, chance, count=min(HELD_OUT, rows // 10))
+    held_out = min(HELD_OUT, rows // 10)
+    _write_rows(options.folder / "eval.jsonl", words, chance, count=held_out)
     asked = spec.parse(_specification())
     options.say(f"planning over {rows:,} rows")
     started, used = time.perf_counter(), time.process_time()
@@ -45,7 +46,7 @@ def run(options: Options) -> list[Row]:
     found.require_sound()
     tokens = found.lock.lengths["data.train"]["tokens"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    note = f"{rows:,} rows of {tokens / rows:.0f} tokens on average, {HELD_OUT:,} held out"
+    note = f"{rows:,} rows of {tokens / rows:.0f} tokens on average, {held_out:,} held out"
     return [
         Row(
             "preflight of all rows",
