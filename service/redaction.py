@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from infra.contracts import Answer, Citation, Disagreement, Groundedness, Passage
+from infra.contracts import Answer, Citation, Disagreement, Groundedness, Passage, Ungrounded
 from infra.expectations.recognizers import find, mask
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 
@@ -207,17 +207,19 @@ def _groundedness(found: Groundedness | None, redactor: Redactor) -> Groundednes
         return None
     return replace(
         found,
-        unsupported=tuple(
-            replace(
-                each,
-                start=redactor.position(each.start),
-                end=redactor.position(each.end, is_end=True),
-                disagreements=tuple(map(_disagreement, each.disagreements)),
-            )
-            for each in found.unsupported
-        ),
+        unsupported=tuple(_ungrounded(each, redactor) for each in found.unsupported),
+        doubtful=tuple(_ungrounded(each, redactor) for each in found.doubtful),
         uncited=_moved(found.uncited, redactor),
         miscited=_moved(found.miscited, redactor),
+    )
+
+
+def _ungrounded(found: Ungrounded, redactor: Redactor) -> Ungrounded:
+    return replace(
+        found,
+        start=redactor.position(found.start),
+        end=redactor.position(found.end, is_end=True),
+        disagreements=tuple(map(_disagreement, found.disagreements)),
     )
 
 
