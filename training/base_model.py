@@ -128,8 +128,8 @@ def _cached(model: str) -> Path:
         return Path(hub.snapshot_download(name, revision=revision or None, local_files_only=True))
     except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError, ValueError):
         raise InvalidRequest(
-            f"{model!r} is no folder, no artifact and not in this machine's cache of the hub; fetch "
-            "it, with a token if it is gated, or describe it: base.described_by"
+            f"{model!r} is no folder, no artifact and not in this machine's cache of the hub; "
+            "fetch it, with a token if it is gated, or describe it: base.described_by"
         ) from None
 
 
