@@ -12,7 +12,7 @@ from infra.errors import Conflict
 if TYPE_CHECKING:
     from service.wiring import Components
     from training.finetune import Around
-    from training.resolving import Places
+    from training.places import Places
     from training.spec import FineTuning
 
 DIGITS = 12
@@ -28,7 +28,7 @@ def folder_of(parts: Components, spec: FineTuning) -> Path:
 def places(parts: Components, folder: Path) -> Places:
     """Return where a specification in a folder finds what it names."""
     from infra.datasets.datasets import Datasets
-    from training.resolving import Places
+    from training.places import Places
 
     return Places(
         folder, parts.artifacts, Datasets(parts.artifacts), lambda name: checkout(parts, name)

@@ -83,7 +83,7 @@ def find_base(
     found = (
         _described(base, folder) if base.described_by else _present(base, folder, store, checkout)
     )
-    for need in ("config", "tokenizer"):
+    for need in ("config", "tokenizer", "shape"):
         try:
             getattr(found, need)
         except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
