@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from training.examples import Messages, Wrong
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """The marker before what the assistant writes; `{% endgeneration %}` ends it."""
 Span = tuple[int, int]
+_RENDERING = threading.Lock()
+"""What notes the spans belongs to the compiled template, which all threads share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,15 @@ class ChatTemplate:
         templates = require("transformers.utils.chat_template_utils", extra="finetune")
         jinja = require("jinja2", extra="finetune")
         try:
-            texts, spans = templates.render_jinja_template(
-                [messages],
-                tools=tools,
-                chat_template=self.text,
-                return_assistant_tokens_mask=with_spans,
-                add_generation_prompt=add_generation_prompt,
-                **self.special,
-            )
+            with _RENDERING:
+                texts, spans = templates.render_jinja_template(
+                    [messages],
+                    tools=tools,
+                    chat_template=self.text,
+                    return_assistant_tokens_mask=with_spans,
+                    add_generation_prompt=add_generation_prompt,
+                    **self.special,
+                )
         except (jinja.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise Wrong(f"the template refuses it: {error}") from error
         return texts[0], [tuple(span) for span in spans[0]] if with_spans else []

@@ -16,7 +16,7 @@ from training.chat_templates import ChatTemplate
 from training.encoding import Encoder
 from training.lock import Lock, lock
 from training.places import Places
-from training.preflight import Facts
+from training.preflight import Facts, Served
 from training.preflight._reading import first_shape, read_source
 from training.problems import Problem, Refused
 from training.row_source import Rows, open_rows
@@ -58,7 +58,12 @@ class _Finding:
 
 
 def plan(
-    spec: FineTuning, places: Places, *, path: str = "SPEC", machine: Machine | None = None
+    spec: FineTuning,
+    places: Places,
+    *,
+    path: str = "SPEC",
+    machine: Machine | None = None,
+    served: Served | None = None,
 ) -> Plan:
     """Find and check all that a specification names; nothing is trained and no weight is loaded.
 
@@ -68,6 +73,7 @@ def plan(
         path: of the specification, for the command that launches it.
         machine: what it will run on; by default this machine, or what the specification says of
             another.
+        served: what is known of the server that is to host the adapter.
 
     Returns:
         the plan, with every problem there is; `Plan.require_sound` raises them.
@@ -78,7 +84,7 @@ def plan(
     if machine is None:
         machine = finding.find("runtime.accelerator", lambda: machine_for(spec.runtime))
     training, serving = _templates(spec, places, base, finding)
-    facts = Facts(spec, base, training, serving, machine)
+    facts = Facts(spec, base, training, serving, machine, served)
     checks = preflight.checks(facts)
     encoder = _encoder(facts, sources, finding)
     lengths = {}
@@ -208,8 +214,9 @@ def _notes(facts: Facts) -> Iterator[str]:
         yield "memory was not held against a device's: give runtime.accelerator or memory_gib"
     if machine is not None and machine.tflops is None:
         yield "time and cost were not estimated: give runtime.accelerator"
-    if facts.spec.serve is not None and facts.spec.serve.base_digest is None:
-        yield "the base was not held against the server's: give serve.base_digest"
+    known = facts.served.digest if facts.served else None
+    if spec.serve is not None and spec.serve.base_digest is None and known is None:
+        yield "the base was not held against the server's: give serve.base_digest or upstream"
     suites = [gate.suite for gate in spec.evaluate.suites]
     for suite in [*suites, *(gate.suite for gate in spec.evaluate.regressions)]:
         yield f"the suite {suite!r} was not looked at"

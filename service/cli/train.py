@@ -1,4 +1,4 @@
-"""`ragstone train`: fine-tune a model from a YAML file, or go on with a run that broke off."""
+"""`ragstone train`: plan and run a fine-tuning from a YAML file, or go on with a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.cli import train_plan
 from service.cli.output import Json, console, note, print_json, printable, say
 from service.cli.session import opened
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("plan")(train_plan.plan)
+app.command("schema")(train_plan.schema)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 Folder = Annotated[
     Path | None, typer.Option(help="Of this run; else below the data folder, by what is asked.")

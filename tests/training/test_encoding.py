@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,18 @@ def test_each_method_reads_its_rows(method: str, row: dict[str, Any], count: int
 def test_rows_of_another_kind_are_refused(method: str, row: dict[str, Any], words: str) -> None:
     with pytest.raises(Wrong, match=words):
         sequences(row, shape_of(row, method))
+
+
+def test_threads_that_render_one_template_do_not_mix_their_spans(tokenizer: Any) -> None:
+    template = for_training(tokenizer)
+    assert template is not None
+    answers = [chat(f"Question {n}?" * (n % 7), f"Answer {n}." * (n % 5 + 1)) for n in range(200)]
+
+    def render(row: dict[str, Any]) -> list[str]:
+        template.render(row["messages"][:1], add_generation_prompt=True)
+        text, spans = template.render_spans(row["messages"])
+        return [text[start:end] for start, end in spans]
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(render, answers))
+    assert found == [[f"{row['messages'][1]['content']}<|end|>"] for row in answers]

@@ -32,6 +32,16 @@ from training.spec import FineTuning
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What the settings say of the server that is to host the adapter."""
+
+    max_rank: int | None
+    """`None`: it takes no adapters."""
+    digest: str | None = None
+    """Of its model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known before any row is read; `None` for what could not be found out."""
 
@@ -40,8 +50,7 @@ class Facts:
     training_template: ChatTemplate | None
     serving_template: ChatTemplate | None
     machine: Machine | None
-    served_rank: int | None = None
-    """Of adapters that the running server takes, if it was asked."""
+    served: Served | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,7 @@ __all__ = [
     "Derived",
     "Facts",
     "Read",
+    "Served",
     "Silent",
     "checks",
 ]

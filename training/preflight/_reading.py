@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from training.encoding import Encoded, Encoder
@@ -11,6 +12,9 @@ from training.lengths import Lengths, Measured
 from training.preflight import Batch, Check, Read
 from training.row_source import Row, Rows, Unreadable
 from training.spec import FineTuning
+
+Prepared = tuple[list[Read], list[tuple[int, str]]]
+"""Of a batch: rows that can be trained on, and the others with what is wrong."""
 
 
 @dataclass(slots=True)
@@ -35,23 +39,36 @@ def read_source(
     """
     data = spec.data
     measured = Measured(max_length=data.max_length, drops_longer=data.overflow == "drop")
-    number = 0
+    for read, faults in _ahead(_prepared(rows, spec, encoder)):
+        measured.faulty += len(faults)
+        for row in read if encoder is not None else ():
+            length = max(len(each.ids) for each in row.encoded)
+            learned = min(_learned(each, data.max_length) for each in row.encoded)
+            measured.add(row.number, length, learned)
+        shown = Batch(key, read, faults)
+        for check in checks:
+            check.take(shown)
+    return measured.result()
+
+
+def _ahead(batches: Iterator[Prepared]) -> Iterator[Prepared]:
+    """Prepare the next batch while this one is looked at: the tokenizer needs no interpreter."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def _prepared(rows: Rows, spec: FineTuning, encoder: Encoder | None) -> Iterator[Prepared]:
     shape: Shape | None = None
+    number = 0
     for batch in rows.batches():
         if shape is None:
             shape = _shape(batch, spec.method.type)
         gathered = _understand(batch, number, shape, spec.method.type)
         number += len(batch)
-        read = _encode(gathered, encoder)
-        measured.faulty += len(gathered.faults)
-        for row in read if encoder is not None else ():
-            length = max(len(each.ids) for each in row.encoded)
-            learned = min(_learned(each, data.max_length) for each in row.encoded)
-            measured.add(row.number, length, learned)
-        shown = Batch(key, read, gathered.faults)
-        for check in checks:
-            check.take(shown)
-    return measured.result()
+        yield _encode(gathered, encoder), gathered.faults
 
 
 def _shape(batch: list[Row], method: str) -> Shape | None:

@@ -33,8 +33,13 @@ class _Servability(Silent):
         yield from self._base()
 
     def _lora(self, adapter: Lora) -> Iterable[Problem]:
-        assert self._facts.spec.serve is not None
-        limit = self._facts.served_rank or self._facts.spec.serve.max_rank
+        serve, served = self._facts.spec.serve, self._facts.served
+        assert serve is not None
+        if served is not None and served.max_rank is None:
+            yield Problem(
+                CHECK, "serve.upstream", f"{serve.upstream!r} takes no adapters; set its 'lora'"
+            )
+        limit = served.max_rank if served and served.max_rank else serve.max_rank
         if adapter.r > limit:
             yield Problem(
                 CHECK,
@@ -61,13 +66,15 @@ class _Servability(Silent):
     def _base(self) -> Iterable[Problem]:
         serve, base = self._facts.spec.serve, self._facts.base
         assert serve is not None
-        if base is None or base.digest is None or serve.base_digest in {None, base.digest}:
+        if base is None or base.digest is None:
             return
-        yield Problem(
-            CHECK,
-            "serve.base_digest",
-            f"the server serves {serve.base_digest}, and this tunes {base.digest}",
-        )
+        known = {"serve.base_digest": serve.base_digest}
+        if self._facts.served is not None:
+            known["serve.upstream"] = self._facts.served.digest
+        for key, digest in known.items():
+            if digest not in {None, base.digest}:
+                what = f"the server serves {digest}, and this tunes {base.digest}"
+                yield Problem(CHECK, key, what)
 
 
 def build(facts: Facts) -> Check:
