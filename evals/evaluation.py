@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
@@ -31,11 +32,23 @@ class MeasuredBy:
     """Whether it scores all cases together."""
     is_pass_or_fail: bool = False
     """Whether it says of itself that every score is 0 or 1."""
+    rests_on: Mapping[str, str] = field(default_factory=dict)
+    """Releases of packages, and the embedder, that decide its scores."""
 
     @classmethod
     def of(
-        cls, metric: Metric | SetMetric, *, name: str, parameters: Mapping[str, Any]
+        cls,
+        metric: Metric | SetMetric,
+        *,
+        name: str,
+        parameters: Mapping[str, Any],
+        embedder: Callable[[], str] = str,
     ) -> MeasuredBy:
+        """Describe a metric; `embedder` gives the identity of the one there is, if it counts."""
+        # A metric from outside need not have what `Parameters` has.
+        rests_on = {each: _release(each) for each in getattr(metric, "libraries", ())}
+        if getattr(metric, "embeds", False):
+            rests_on["embedder"] = embedder()
         return cls(
             name,
             metric.version,
@@ -46,6 +59,7 @@ class MeasuredBy:
             metric.is_measured,
             is_of_set(metric),
             metric.is_pass_or_fail,
+            rests_on,
         )
 
     def of_set(self) -> SetMetric:
@@ -63,7 +77,8 @@ class MeasuredBy:
     def identity(self) -> str:
         """What must be the same of two runs whose scores are compared."""
         text = orjson.dumps(self.parameters, option=orjson.OPT_SORT_KEYS).decode()
-        return f"{self.metric} {self.version} {text}"
+        rests_on = "".join(f", {name} {said}" for name, said in sorted(self.rests_on.items()))
+        return f"{self.metric} {self.version} {text}{rests_on}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +117,15 @@ class Evaluation:
         """Trials without an output."""
         return sum(trial.output is None for trial in self.trials)
 
+    @property
+    def postponed(self) -> int:
+        """Trials with a score that failed for a while."""
+        return sum(trial.output is not None and not trial.is_finished for trial in self.trials)
+
     def members(self, slice_name: str) -> list[Trial]:
-        """Return the trials of a slice."""
+        """Return the trials of a slice; perturbed copies are in that of their perturbation only."""
         if slice_name == ALL:
-            return list(self.trials)
+            return [trial for trial in self.trials if not trial.case.original]
         return [trial for trial in self.trials if slice_name in trial.case.slices]
 
     def scores(self, metric: str, slice_name: str = ALL) -> list[Score]:
@@ -140,7 +160,7 @@ class Evaluation:
         Args:
             measured: of the metrics that are measured anew each time, or of all others.
         """
-        names = [ALL, *(each.name for each in self.described.suite.slices)]
+        names = self.described.suite.slice_names
         return [
             {
                 "metric": metric,
@@ -152,6 +172,13 @@ class Evaluation:
             if by.is_measured == measured
             for name in names
         ]
+
+
+def _release(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its scores are errors that say so
+        return "absent"
 
 
 def _counted(scores: Sequence[Score]) -> dict[str, Any]:

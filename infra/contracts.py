@@ -128,7 +128,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Ungrounded:
-    """A sentence of an answer that no passage carries."""
+    """A sentence of an answer that no passage carries, or none surely."""
 
     start: int
     end: int
@@ -148,6 +148,9 @@ class Groundedness:
     score: float | None = None
     """1 less the risk of the weakest sentence; None where nothing was scored."""
     unsupported: tuple[Ungrounded, ...] = ()
+    """Sentences that no passage carries."""
+    doubtful: tuple[Ungrounded, ...] = ()
+    """Those of which it cannot be told."""
     uncited: tuple[tuple[int, int], ...] = ()
     """Sentences without a citation."""
     miscited: tuple[tuple[int, int], ...] = ()

@@ -63,6 +63,11 @@ class Scorer:
                 for claim, (finding, _) in pairs
                 if finding.risk >= detector.unsupported_from
             ),
+            doubtful=tuple(
+                _ungrounded(claim, finding, evidence)
+                for claim, (finding, _) in pairs
+                if detector.grounded_below <= finding.risk < detector.unsupported_from
+            ),
             uncited=tuple((each.start, each.end) for each in stated if not each.citations),
             miscited=tuple(
                 (claim.start, claim.end)

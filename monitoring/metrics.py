@@ -31,7 +31,6 @@ class Metrics:
         self.gateway = GatewayMetrics(registry)
         """Of calls to models."""
         self.groundedness = GroundednessMetrics(registry)
-        """Of how well answers are carried by their passages."""
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "ragstone_http_requests_total",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Literal
 
 from anyio import to_thread
 
@@ -87,7 +88,7 @@ def noted(item: Interaction, found: Groundedness | None, *, review_share: float)
     """
     if found is None:
         return item
-    review = None
+    review: Literal["unsupported", "sampled"] | None = None
     if found.verdict == "unsupported":
         review = "unsupported"
     elif found.verdict != "unscored" and _drawn(item.id) < review_share:

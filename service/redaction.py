@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from infra.contracts import Answer, Citation, Disagreement, Groundedness, Passage
+from infra.contracts import Answer, Citation, Disagreement, Groundedness, Passage, Ungrounded
 from infra.expectations.recognizers import find, mask
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 
@@ -171,8 +171,8 @@ def _apart(text: str, until: int) -> int:
 
 
 def _word_before(text: str, at: int) -> str:
-    """The last word, as far back as anything that is recognized reaches."""
-    word = text[max(0, at - HELD_CHARACTERS) : at].rpartition(" ")[2]
+    """The last word, as far back as anything that is recognized reaches, over two spaces too."""
+    word = text[max(0, at - HELD_CHARACTERS) : at].rstrip(" ").rpartition(" ")[2]
     return _WALL.split(word)[-1]
 
 
@@ -207,17 +207,19 @@ def _groundedness(found: Groundedness | None, redactor: Redactor) -> Groundednes
         return None
     return replace(
         found,
-        unsupported=tuple(
-            replace(
-                each,
-                start=redactor.position(each.start),
-                end=redactor.position(each.end, is_end=True),
-                disagreements=tuple(map(_disagreement, each.disagreements)),
-            )
-            for each in found.unsupported
-        ),
+        unsupported=tuple(_ungrounded(each, redactor) for each in found.unsupported),
+        doubtful=tuple(_ungrounded(each, redactor) for each in found.doubtful),
         uncited=_moved(found.uncited, redactor),
         miscited=_moved(found.miscited, redactor),
+    )
+
+
+def _ungrounded(found: Ungrounded, redactor: Redactor) -> Ungrounded:
+    return replace(
+        found,
+        start=redactor.position(found.start),
+        end=redactor.position(found.end, is_end=True),
+        disagreements=tuple(map(_disagreement, found.disagreements)),
     )
 
 

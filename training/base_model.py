@@ -76,8 +76,8 @@ def find_base(
         checkout: lays an artifact out and returns its folder.
 
     Raises:
-        NotFound: it is not here.
-        InvalidRequest: what is there is no model, or another than its digest says.
+        NotFound: there is no such artifact or description.
+        InvalidRequest: it is not here, or what is here is no model or another one.
         InvalidConfiguration: it is an artifact, and there is no store.
     """
     found = (
@@ -127,7 +127,10 @@ def _cached(model: str) -> Path:
     try:
         return Path(hub.snapshot_download(name, revision=revision or None, local_files_only=True))
     except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError, ValueError):
-        raise NotFound("folder, artifact or cached model", model) from None
+        raise InvalidRequest(
+            f"{model!r} is no folder, no artifact and not in this machine's cache of the hub; "
+            "fetch it, with a token if it is gated, or describe it: base.described_by"
+        ) from None
 
 
 def digest_of(folder: Path) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.judges.asking import JudgeRefused
 from evals.judges.rubric import Rubric
-from evals.metrics.refusal import declines
+from evals.refusals import declines
 from infra.errors import RagstoneError
 
 MAX_CHARACTERS = 50_000

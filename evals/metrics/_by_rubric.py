@@ -15,8 +15,9 @@ from evals.judges.instrument import Instrument
 from evals.judges.prompt import Exhibit
 from evals.judges.rating import Rating
 from evals.judges.rubric import Kind, Rubric, read_shipped
-from evals.metrics._answers import is_refusal
+from evals.metrics._answers import SILENT
 from evals.metrics._judged import Judged
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 
@@ -88,6 +89,8 @@ class ByRubric(Judged):
 
 def refusal_score(case: Case, output: Output) -> Score | None:
     """Return the score of an answer that says nothing, where the rubric shows no reference."""
+    if is_silent(output):
+        return Score.of(0.0, SILENT) if case.answerable is False else Score.unscored(SILENT)
     if not is_refusal(output):
         return None
     if case.answerable is False:

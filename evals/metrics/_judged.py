@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from evals.metric import Parameters
 
 class Judged(Parameters):
     """The judge's parameters."""
+
+    asks_server: ClassVar[bool] = True
 
     model: str = ""
     """What its server calls it."""

@@ -11,8 +11,9 @@ from evals.context import Context
 from evals.judges.prompt import Exhibit
 from evals.judges.rubric import Kind, Rubric
 from evals.judges.samples import Samples, majority, take
-from evals.metrics._answers import is_refusal, said
+from evals.metrics._answers import said
 from evals.metrics._by_rubric import ByRubric, default, opened
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.errors import TooLarge
@@ -116,7 +117,7 @@ def outcome(samples: Samples[Compared]) -> str:
 
 def _settled(case: Case, output: Output, other: Output) -> Score | None:
     """Return what follows from who refused and who should have; the same answers are a tie."""
-    mine, theirs = is_refusal(output), is_refusal(other)
+    mine, theirs = (is_refusal(each) or is_silent(each) for each in (output, other))
     if mine and theirs:
         return _certain(TIE, "both refused")
     if mine or theirs:

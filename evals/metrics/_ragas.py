@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from evals.context import Context, Embed
 from evals.judges.asking import JudgeRefused, ask
-from evals.metrics._answers import is_refusal, said
+from evals.metrics._answers import said
 from evals.metrics._judged import Judged
-from evals.metrics.refusal import declines
+from evals.refusals import declines, is_refusal, is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.errors import EngineFailed
@@ -29,6 +29,9 @@ ROUNDING = 1e-6
 
 class Ragas(Judged):
     """A metric of ragas' collection; what its judge cannot judge is an error or refused."""
+
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("ragas",)
 
     needs: ClassVar[tuple[str, ...]] = ()
     """What is handed to it: `user_input`, `response`, `reference`, `retrieved_contexts`."""
@@ -58,8 +61,8 @@ class Ragas(Judged):
     def _inapplicable(self, case: Case, output: Output) -> Score | None:
         if not case.question.strip():
             return Score.unscored("the case has no question")
-        if "response" in self.needs and is_refusal(output):
-            return Score.unscored("a refusal says nothing to judge")
+        if "response" in self.needs and (is_refusal(output) or is_silent(output)):
+            return Score.unscored("a refusal or empty answer says nothing to judge")
         if "reference" in self.needs and not any(case.references[:1]):
             return Score.unscored("the case has no reference")
         if "retrieved_contexts" in self.needs and not output.passages:

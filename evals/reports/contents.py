@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from evals import scoring
 from evals.evaluation import Evaluation
 from evals.evidence import weigh
 from evals.score_tables import single
-from evals.scores import Counts
+from evals.scores import STATES, Counts
 from evals.statistics.intervals import Interval
 from evals.suite import ALL
 from evals.trial import Trial
@@ -53,6 +54,15 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """The risk of the surest cases of all."""
+
+    metric: str
+    risks: tuple[float, ...]
+    """Of the surest 1, 2, ... of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """A case by what it lost: 0 is the best that there is of every metric, 1 the worst."""
 
@@ -80,7 +90,7 @@ def rows(evaluation: Evaluation) -> list[Row]:
     Raises:
         MissingDependency: the extra `evals` is not installed.
     """
-    slices = [ALL, *(each.name for each in evaluation.described.suite.slices)]
+    slices = evaluation.described.suite.slice_names
     places = [(metric, name) for metric in evaluation.described.metrics for name in slices]
     return [_row(evaluation, *place) for place in places[:MOST_ROWS]]
 
@@ -89,7 +99,8 @@ def distributions(evaluation: Evaluation) -> list[Distribution]:
     """Return that of each metric that scores cases."""
     found = []
     for metric, by in evaluation.described.metrics.items():
-        values = [trial.scores[metric].value for trial in evaluation.trials if not by.is_of_set]
+        trials = [] if by.is_of_set else evaluation.members(ALL)
+        values = [trial.scores[metric].value for trial in trials]
         scored = np.array([value for value in values if value is not None])
         if not scored.size:
             continue
@@ -99,6 +110,18 @@ def distributions(evaluation: Evaluation) -> list[Distribution]:
             high = low + (abs(low) or 1.0)
         counts, _ = np.histogram(scored, BINS, (low, high))
         found.append(Distribution(metric, low, high, tuple(counts.tolist())))
+    return found
+
+
+def curves(evaluation: Evaluation) -> list[Curve]:
+    """Return that of each metric of the set that has one, over all cases."""
+    found = []
+    for metric, by in evaluation.described.metrics.items():
+        built = by.of_set() if by.is_of_set else None
+        curve = getattr(built, "curve", None)
+        # Where there is no score the reasons say why.
+        if built is not None and curve is not None and evaluation.mean(metric) is not None:
+            found.append(Curve(metric, tuple(curve(scoring.counted(built, evaluation.trials)))))
     return found
 
 
@@ -137,21 +160,30 @@ def regressions(before: Evaluation, after: Evaluation, most: int) -> list[Regres
     return sorted(found, key=lambda one: (-one.share, one.case))[:most]
 
 
-def reasons(evaluation: Evaluation, most: int) -> list[tuple[str, str, int]]:
-    """Return why something has no score: metric, reason and how often, the most frequent first."""
+def reasons(
+    evaluation: Evaluation, most: int, *, states: Collection[str] = STATES
+) -> list[tuple[str, str, int]]:
+    """Return why something has no score: metric, reason and how often, the most frequent first.
+
+    Args:
+        evaluation: what was run.
+        most: rows.
+        states: of the scores that count.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     for trial in evaluation.trials:
         if trial.output is None:
             counts["no output", trial.failure] += 1
             continue
         for name, score in trial.scores.items():
-            if score.state != "scored":
+            if score.state != "scored" and score.state in states:
                 counts[f"{name}: {score.state}", score.reason] += 1
     for name, by in evaluation.described.metrics.items():
         for trial, score in zip(
             evaluation.trials, evaluation.scores(name) if by.is_of_set else (), strict=False
         ):
-            if trial.output is not None and score.state != "scored":
+            is_told = score.state != "scored" and score.state in states
+            if trial.output is not None and is_told:
                 counts[f"{name}: {score.state}", score.reason] += 1
     found = [(name, reason, count) for (name, reason), count in counts.items()]
     return sorted(found, key=lambda each: (-each[2], *each[:2]))[:most]

@@ -10,11 +10,12 @@ from lxml import html
 
 from evals.evaluation import Evaluation
 from evals.gates import Decision
-from evals.reports import contents, figures
+from evals.reports import contents, figures, page_checks
 from evals.reports.contents import Row
 from evals.reports.elements import Element, element, number, short
 from evals.reports.page_cases import case_block, failure_block, regression_block
 from evals.reports.wording import MEANINGS, about, between, demand, numbers
+from evals.suite import ALL
 from evals.verdicts import Judgement
 
 MOST_CASES = 50
@@ -61,8 +62,10 @@ def write(
         element(
             "main",
             *_gates(judgement),
+            *page_checks.section(judgement.findings),
             *_scores(contents.rows(evaluation)),
             *_distributions(evaluation),
+            *_curves(evaluation),
             *_reasons(evaluation),
             *_regressions(evaluation, before, min(cases, MOST_CASES)),
             *_cases(evaluation, min(cases, MOST_CASES)),
@@ -76,7 +79,7 @@ def write(
 
 def _top(evaluation: Evaluation, judgement: Judgement, name: str) -> Element:
     described, suite = evaluation.described, evaluation.described.suite
-    cases = len({trial.case.id for trial in evaluation.trials})
+    cases = len({trial.case.id for trial in evaluation.members(ALL)})
     facts = [
         ("evaluation", name),
         ("dataset", described.dataset),
@@ -205,6 +208,21 @@ def _distributions(evaluation: Evaluation) -> list[Element]:
     if not found:
         return []
     return [element("h2", "Distribution of scores"), element("div", *found, class_="grid")]
+
+
+def _curves(evaluation: Evaluation) -> list[Element]:
+    found = [
+        element("figure", element("figcaption", short(each.metric, _NAME)), figures.curve(each))
+        for each in contents.curves(evaluation)
+    ]
+    if not found:
+        return []
+    note = "What is lost among the surest answers, from the surest alone to all of them."
+    return [
+        element("h2", "Risk and coverage"),
+        element("p", note, class_="note"),
+        element("div", *found, class_="grid"),
+    ]
 
 
 def _reasons(evaluation: Evaluation) -> list[Element]:

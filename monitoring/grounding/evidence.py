@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.sentences import sentence_spans
-from monitoring.grounding.quantities import Quantity, quantities
 from monitoring.grounding.terms import content_terms
 
 PIECE_CHARACTERS = 1_600
@@ -29,8 +28,6 @@ class Source:
     text: str
     above: str = ""
     """Title and headings: known to whoever reads it."""
-    vector: NDArray[np.floating] | None = None
-    """Of the whole text, unit length, as it was stored at ingestion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +97,11 @@ class Evidence:
         return dict(found)
 
     @cached_property
-    def quantities(self) -> list[Quantity]:
-        """The numbers and dates of all texts, each once."""
-        found = {
-            (each.values, each.is_decade, each.is_month): each
-            for source in self.sources
-            for each in quantities(f"{source.above}\n{source.text[:MOST_CHARACTERS]}")
-        }
-        return list(found.values())
-
-    @cached_property
     def joins(self) -> NDArray[np.bool_]:
         """Whether each sentence and the next are of one text."""
         texts = np.array([text for text, _, _ in self.spans], dtype=np.int64)
-        return texts[:-1] == texts[1:]
+        joins: NDArray[np.bool_] = texts[:-1] == texts[1:]
+        return joins
 
     def text(self, first: int, last: int) -> str:
         """Return the sentences from `first` to `last`, which are of one text, as they stand."""

@@ -72,7 +72,9 @@ class GroundingModel:
             return Judged(1.0)
         logits = self.raw(rows)
         best = int(logits.argmin())
-        return Judged(self.risk(float(logits[best])), windows[best])
+        risk = self.risk(float(logits[best]))
+        # What is carried nowhere is told beside the text that shares most words with it.
+        return Judged(risk, windows[best if risk < self.grounded_below else 0])
 
     def raw(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logit of each row: the mean of both, which errs less than either."""

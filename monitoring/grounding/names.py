@@ -10,7 +10,7 @@ from infra.sentences import sentence_spans
 from monitoring.grounding.terms import content_terms
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’.&][^\W\d_]+)*")
-_GLUE = re.compile(r"\s+(?:(?:of|de|la|le|van|von|der|den|du|da|di|al|bin|the|and)\s+)?\Z")
+_GLUE = re.compile(r"\s+(?:(?:of|de|la|le|van|von|der|den|du|da|di|al|bin|the)\s+)?\Z")
 MOST_CAPITALS = 0.35
 """Of what stands within sentences: beyond it (German, titles) a capital does not make a name."""
 MIN_WORDS_TO_TELL = 6

@@ -34,12 +34,10 @@ _OPPOSITES = """
     associated/unrelated|required/dispensable unnecessary|sensitive/resistant|strong/weak
     high/low|upper/lower|rich/poor|safe/dangerous unsafe|presence/absence|present/absent
 """
-_ABSOLUTE = frozenset(
-    """only all every always never entirely completely none first last most least best worst sole
-    exclusively solely nobody everyone largest smallest oldest youngest highest lowest""".split()  # noqa: SIM905
+_PLAINLY = frozenset({False})
+_CLAUSE = re.compile(
+    r"[,;:.!?](?=\s|\Z)|[。，；：！？、]|\b(?:but|although|whereas|while|aber|sondern)\b"
 )
-_WORD = re.compile(r"[^\W\d_]+")
-_CLAUSE = re.compile(r"[,;:.!?。，；：！？、]\s*|\b(?:but|although|whereas|while|aber|sondern)\b")
 
 
 def _stems(words: str) -> frozenset[str]:
@@ -71,6 +69,8 @@ def denied(text: str) -> dict[str, frozenset[bool]]:
     A denial reaches over the words after it to the end of its clause; in a script without spaces,
     and where it comes last, over its sentence.
     """
+    if not _DENIES.search(text):
+        return dict.fromkeys(content_terms(text), _PLAINLY)
     found: dict[str, set[bool]] = {}
     for clause in _CLAUSE.split(text):
         match = _DENIES.search(clause)
@@ -102,8 +102,3 @@ def contradicted(claimed: frozenset[str], held: frozenset[str]) -> list[str]:
         for term in claimed - held
         if (contrary := OPPOSITES.get(term)) and contrary & held and not contrary & claimed
     ]
-
-
-def absolutes(text: str) -> frozenset[str]:
-    """Return the words of a text that leave no exception."""
-    return _ABSOLUTE & {word.lower() for word in _WORD.findall(text)}

@@ -70,6 +70,8 @@ class Quantity:
             return any(first <= value < first + 10 for value in other.values)
         if self.values & other.values:
             return True
+        if "date" in {self.kind, other.kind}:  # a year is not rounded
+            return False
         return any(_rounds(mine, theirs) for mine in self.values for theirs in other.values)
 
 
@@ -89,10 +91,10 @@ def _read(match: re.Match[str]) -> list[Quantity]:
     start, end = match.span()
     text = match.group()
     if match["iso"]:
-        year, month, day = map(float, text.split("-"))
+        year, number, day = map(float, text.split("-"))
         return [
             Quantity("date", frozenset({year}), text[:4], start, start + 4),
-            Quantity("date", frozenset({month}), text[5:7], start + 5, start + 7, is_month=True),
+            Quantity("date", frozenset({number}), text[5:7], start + 5, start + 7, is_month=True),
             Quantity("date", frozenset({day}), text[8:], start + 8, end),
         ]
     if match["decade"]:

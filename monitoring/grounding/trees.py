@@ -63,14 +63,14 @@ def from_json(stored: Mapping[str, Any]) -> Trees:
 
 
 def as_json(trees: Trees) -> dict[str, Any]:
-    """Return the trees as JSON's values, with as many digits as make no difference."""
+    """Return the trees as JSON's values; thresholds are values of the data, to the last digit."""
     return {
         "features": list(trees.features),
         "baseline": round(trees.baseline, 5),
         "depth": trees.depth,
         "roots": trees.roots.tolist(),
         "feature": trees.feature.tolist(),
-        "threshold": [_short(each) for each in trees.threshold],
+        "threshold": trees.threshold.tolist(),
         "left": trees.left.tolist(),
         "right": trees.right.tolist(),
         "unknown_left": trees.unknown_left.astype(int).tolist(),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evals.verdicts import Judgement
     from service.evaluating import Stored
 
+_FAILING = 10
 _STYLES = {"pass": "green", "fail": "red", "ungated": "dim"}
 
 
@@ -48,10 +49,13 @@ def bar(total: int) -> Iterator[Callable[[Trial], None]]:
 
 def print_evaluation(evaluation: Evaluation, judgement: Judgement) -> None:
     """Print the scores and what the gates say of them."""
+    from evals.reports.contents import reasons
+
     _print_scores(evaluation)
     print_judgement(judgement)
-    for words in _reasons(evaluation):
-        say(f"  {words}", style="dim")
+    # What does not apply needs no word here; the page says it.
+    for name, reason, count in reasons(evaluation, 5, states=("refused", "error")):
+        say(f"  {name}, {count} times: {reason}", style="dim")
 
 
 def print_stored(found: Stored) -> None:
@@ -65,6 +69,8 @@ def print_stored(found: Stored) -> None:
     ]
     if rows:
         print_table(("gate", "slice", "verdict", "why"), rows)
+    for each in verdict.get("findings", ()):
+        say(f"check {each['name']}: {each['verdict']}, {each['reason']}")
     say(f"{found.reference}: verdict {verdict['verdict']}", style="bold")
 
 
@@ -77,11 +83,28 @@ def print_judgement(judgement: Judgement) -> None:
             [_gate(each) for each in judgement.decisions],
             numbers=("found", "cases"),
         )
+    _print_findings(judgement)
     say()
     why = f": {judgement.reason}" if judgement.reason else ""
     against = f" beside {judgement.baseline}" if judgement.baseline else ""
     style = _STYLES.get(judgement.verdict, "yellow")
     say(f"verdict {judgement.verdict}{against}{why}", style=f"bold {style}")
+
+
+def _print_findings(judgement: Judgement) -> None:
+    if not judgement.findings:
+        return
+    say()
+    print_table(
+        ("check", "verdict", "why"),
+        [
+            [each.name + ("" if each.decides else " (warns)"), each.verdict.value, each.reason]
+            for each in judgement.findings
+        ],
+    )
+    for each in judgement.findings:
+        for words in each.failing[:_FAILING]:
+            say(f"  {each.name}: {words}", style="dim")
 
 
 def print_differences(rows: list[Row]) -> None:
@@ -137,13 +160,3 @@ def _gate(decision: Decision) -> list[object]:
 
 def _between(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-
-
-def _reasons(evaluation: Evaluation) -> Iterator[str]:
-    """Yield the most frequent reasons why something should be scored and is not."""
-    from evals.reports import contents
-
-    found = contents.reasons(evaluation, len(evaluation.trials))
-    told = [each for each in found if not each[0].endswith(": unscored")]
-    for name, reason, count in told[:5]:
-        yield f"{name}, {count} times: {reason}"

@@ -183,6 +183,7 @@ class GroundednessOut(Output):
     verdict: Verdict
     score: float | None = Field(description="1 less the risk of the weakest sentence.")
     unsupported: list[UngroundedOut] = Field(description="Sentences that no passage carries.")
+    doubtful: list[UngroundedOut] = Field(description="Sentences of which it cannot be told.")
     uncited: list[StretchOut]
     miscited: list[StretchOut] = Field(description="Carried, but not by what they cite.")
     coverage: float = Field(description="The share of passages and answer that was read.")

@@ -28,7 +28,7 @@ JUDGED = [name for name in EVERY if name.startswith(("ragas_", "judge_"))]
 NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED}]
 WITHOUT_REFERENCE = {
     *("citation_precision", "citation_recall", "cost", "faithfulness", "latency"),
-    *("refusal", "tokens"),
+    *("context_relevance", "refusal", "tokens"),
 }
 """Metrics of the output alone."""
 TEXT = "The bridge is 48 metres long. It was opened in 1890."
@@ -89,6 +89,8 @@ def name_of(metric: Metric | SetMetric) -> str:
 def good(metric: Metric) -> tuple[Case, Output]:
     if name_of(metric) == "refusal":
         return CASE, REFUSAL
+    if name_of(metric) == "context_relevance":
+        return replace(CASE, input=TEXT), replace(GOOD, passages=(replace(PASSAGE, text=TEXT),))
     if name_of(metric) not in PREDICTING:
         return CASE, GOOD
     expected, prediction = PREDICTING[name_of(metric)]
@@ -109,11 +111,11 @@ def test_folder_holds_the_metrics_we_ship() -> None:
         *("citation_precision", "citation_recall", "latency", "tokens", "cost"),
         *(f"retrieval_{name}" for name in ("precision", "recall", "ndcg", "mrr")),
     }
-    assert len(NAMES) >= 23
+    assert len(NAMES) >= 24
     assert len(JUDGED) >= 9
     assert set(OF_SETS) >= {
         *("auroc", "calibration_error", "demographic_parity", "equalised_odds"),
-        *("macro_f1", "r2", "rmse"),
+        *("aurc", "macro_f1", "r2", "rmse"),
     }
 
 

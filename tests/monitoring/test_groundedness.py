@@ -82,7 +82,6 @@ def test_copied_answer_is_grounded(scorer: Scorer) -> None:
     [
         ("The bridge has a total length of 3,467 metres.", "number", "3,467", "2,467"),
         ("It was opened on 4 March 1891.", "date", "1891", "1890"),
-        ("It was designed by Sir John Fowler and Gustave Eiffel.", "name", "Gustave Eiffel", None),
         ("About 4,600 men worked on it, of whom 75 lost their lives.", "number", "75", "57"),
     ],
 )
@@ -99,6 +98,15 @@ def test_contradicted_number_date_or_name_is_flagged_and_named(
         assert named[kind, said] == instead
 
 
+def test_name_that_no_passage_has_is_named(scorer: Scorer) -> None:
+    found = scorer.score(answer("It was designed by Sir John Fowler and Gustave Eiffel.", BRIDGE))
+    assert found.verdict != "grounded"
+    (sentence,) = (*found.unsupported, *found.doubtful)
+    assert [(each.kind, each.said) for each in sentence.disagreements] == [
+        ("name", "Gustave Eiffel")
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -109,6 +117,16 @@ def test_contradicted_number_date_or_name_is_flagged_and_named(
 )
 def test_what_no_passage_says_is_flagged(scorer: Scorer, text: str) -> None:
     assert scorer.score(answer(text, BRIDGE, LEAVE)).verdict == "unsupported"
+
+
+def test_denial_turned_round_is_never_called_grounded(scorer: Scorer) -> None:
+    right = scorer.score(answer("It is not open to cars.", BRIDGE, LEAVE))
+    wrong = scorer.score(answer("It is open to cars.", BRIDGE, LEAVE))
+    assert right.verdict == "grounded"
+    assert wrong.verdict != "grounded"
+    assert right.score is not None
+    assert wrong.score is not None
+    assert wrong.score < right.score - 0.4
 
 
 def test_only_the_sentence_that_is_not_carried_is_flagged(scorer: Scorer) -> None:

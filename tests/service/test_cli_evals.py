@@ -177,7 +177,20 @@ def test_suite_that_is_wrong_is_named_with_file_and_line() -> None:
         assert "suite.yaml, line 5: metrics.0.metric: unknown metric 'contians'" in message
         assert "did you mean 'contains'?" in message
     write_suite(0.3, **{"collection: handbook}": "collection: handbok}"})
-    assert "did you mean 'handbook'?" in run("validate", "suite.yaml", code=1).stderr
+    for word, code in (("run", 3), ("validate", 1)):
+        (line,) = run(word, "suite.yaml", code=code).stderr.splitlines()
+        assert "did you mean 'handbook'?" in line
+        assert "'ragstone ingest FOLDER -c handbok' makes it, 'ragstone demo' one to try" in line
+
+
+def test_judge_that_nothing_is_kept_of_is_refused_offline_in_one_line() -> None:
+    write_suite(0.3)
+    run("run", "suite.yaml", "--offline")  # nothing in it asks anybody
+    judge = "{metric: ragas_faithfulness, with: {model: m}}"
+    write_suite(0.3, contains=f"{judge}", metrics="calls: answers\nmetrics")
+    (line,) = run("run", "suite.yaml", "--offline", code=3).stderr.splitlines()
+    assert "Metrics ask a judge (ragas_faithfulness)" in line
+    assert "answers' keeps no answer of one; run the suite once without --offline" in line
 
 
 def test_validate_counts_cases_and_asks_nothing() -> None:

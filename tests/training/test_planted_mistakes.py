@@ -250,6 +250,7 @@ MISTAKES = [
     ),
     # Names
     Mistake("missing base", keys(base__model="basis"), "base.model", "'basis'"),
+    Mistake("model nobody fetched", keys(base__model="o/m@main"), "base.model", "cache of the hub"),
     Mistake("missing rows", keys(data__train={"rows": "t.jsonl"}), "data.train", "'t.jsonl'"),
     Mistake(
         "wrong base",

@@ -98,8 +98,7 @@ def test_claims_leave_out_markers_questions_and_lead_ins() -> None:
 def test_features_of_any_texts_are_bounded(claim: str, texts: list[str]) -> None:
     windows, columns = measure(Claim.of(claim, RARITY), Evidence([Source(text) for text in texts]))
     assert columns.shape == (len(windows), len(NAMES))
-    known = columns[~np.isnan(columns)]
-    assert ((known >= -1e-9) & (known <= 1 + 1e-9)).all()
+    assert ((columns >= -1e-9) & (columns <= 1 + 1e-9)).all()
 
 
 @given(st.text(min_size=1, max_size=200), st.lists(st.text(max_size=200), max_size=3))
@@ -109,4 +108,3 @@ def test_claim_that_a_text_holds_word_for_word_is_held_whole(claim: str, others:
     _, columns = measure(found, Evidence([*map(Source, others), Source(claim)]))
     if len(columns) and found.terms:
         assert columns[:, NAMES.index("anywhere")].min() == pytest.approx(1)
-        assert columns[:, NAMES.index("numbers_lost")].max() == 0
