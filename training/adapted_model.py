@@ -10,7 +10,6 @@ from infra.errors import InvalidRequest
 from infra.plugins import require
 from training.specification.base import Base
 from training.specification.method import Lora, Method, Osf
-from training.specification.schedule import Schedule
 
 
 def load_base(base: Base, folder: Path, *, device: str) -> Any:
@@ -100,11 +99,6 @@ def device_of(wanted: str, *, local_rank: int = 0) -> str:
     if wanted == "cuda" and not is_there:
         raise InvalidRequest("runtime.device is 'cuda', and no GPU can be used here")
     return f"cuda:{local_rank}" if is_there and wanted != "cpu" else "cpu"
-
-
-def keeps_memory(schedule: Schedule) -> bool:
-    """Say whether activations are computed twice; `auto` is for the plan to decide, else no."""
-    return schedule.gradient_checkpointing is True
 
 
 def _targets(targets: str | tuple[str, ...]) -> str | list[str]:

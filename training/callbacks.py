@@ -54,6 +54,7 @@ class Watch:
     ) -> None:
         self.losses: dict[int, float] = {}
         """By the step."""
+        self.grad_norms: dict[int, float] = {}
         self.eval_losses: dict[int, float] = {}
         self.was_asked_to_go = False
         self.tokens = 0.0
@@ -110,6 +111,8 @@ class Watch:
         step, loss = state.global_step, float(logs["loss"])
         self.losses[step] = loss
         norm = logs.get("grad_norm")
+        if norm is not None:
+            self.grad_norms[step] = float(norm)
         self._sentinel.look(
             step,
             loss=loss,

@@ -1,4 +1,4 @@
-"""Model in: resolve, train, verify, hold against its gate, register; one function for each."""
+"""Model in: plan, resolve, smoke, train, verify, gate, register; one function for each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, StorageFailed
+from infra.errors import Conflict, InvalidConfiguration, InvalidRequest
 from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
-from training import adapted_model, locking, ranks, registration, trainer, verification
+from training import (
+    adapted_model,
+    locking,
+    planning,
+    ranks,
+    registration,
+    smoke,
+    trainer,
+    verification,
+)
+from training.lock import Lock
 from training.places import Places
 from training.ranks import Rank
 from training.resolving import Resolved, resolve
@@ -43,6 +53,8 @@ class Around:
     """Is told what is done, in words."""
     expected: Mapping[str, str] | None = None
     """Digests that what is named must have: those of an earlier run."""
+    smokes: bool = True
+    """Whether a few steps are tried first, where one process trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,12 @@ class Outcome:
     """Between the adapter that was trained and its files, read back; see `verification`."""
     run: str | None
     """Its id among the tracked runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    outcome: Outcome
+    lock: Lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +110,17 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         AskedToGo: the process was asked to go and wrote a checkpoint.
         StorageFailed: the disk is full; what was whole stays so.
     """
-    rank, files = ranks.this_rank(), RunFolder(folder)
-    _refuse_unready(spec)
-    resolved = resolve(spec, around.places, data_ranks=rank.world)
-    if around.expected is not None:
-        locking.check_same(around.expected, resolved.digests)
-    if rank.is_first:
-        where = str(around.places.folder.resolve())
-        files.claim({"spec": as_json(spec), "folder": where, "digests": resolved.digests})
+    rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
+    lock = ranks.told_by_first(lambda: _plan(spec, files, around))
     done = files.outcome()
     if done is not None:
         around.note("it ended well before; nothing is trained again")
         return Outcome(**done)
-    with _tracked(spec, resolved, around, rank) as run:
-        trained = _train(spec, resolved, files, _telling(around, run, spec), rank)
+    resolved = resolve(spec, around.places, lock)
+    if around.smokes and rank.world == 1:
+        _smoke(spec, resolved, lock, around)
+    with _tracked(spec, lock, around, rank) as run:
+        trained = _train(spec, resolved, files, _telling(around, run, spec), lock)
         if run is not None:
             for step, loss in trained.watch.eval_losses.items():
                 run.log({"eval/loss": loss}, step=step)
@@ -113,11 +128,23 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         _gate(spec, trained)
         outcome = _outcome(files, trained, verified, run)
         if rank.is_first:
-            outcome = _register(spec, resolved, files, around, outcome)
+            outcome = _register(spec, resolved, files, around, _Made(outcome, lock))
             if run is not None and outcome.digest is not None:
                 run.made(outcome.adapter, role="adapter", digest=outcome.digest)
             files.finish(asdict(outcome))
     return outcome
+
+
+def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
+    """Check everything that can be checked without weights, and claim the folder."""
+    _refuse_unready(spec)
+    planned = planning.plan(spec, around.places)
+    planned.require_sound()
+    lock = planned.lock
+    if around.expected is not None:
+        locking.check_same(around.expected, lock.digests)
+    files.claim(lock.as_json())
+    return lock
 
 
 def _refuse_unready(spec: FineTuning) -> None:
@@ -133,11 +160,22 @@ def _refuse_unready(spec: FineTuning) -> None:
         raise InvalidRequest("sweep: a run is of one specification; take the section out")
 
 
+def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> None:
+    device = adapted_model.device_of(spec.runtime.device)
+    results = smoke.check(spec, resolved, lock, device=device)
+    for each in results:
+        around.note(f"smoke {each.name}: {'ok' if each.passed else 'FAILED'}, {each.said}")
+    if failures := smoke.failed(results):
+        said = "; ".join(f"{each.name} ({each.said})" for each in failures)
+        raise Aborted(f"{spec.name!r} would not train well: {said}")
+
+
 def _train(
-    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, rank: Rank
+    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, lock: Lock
 ) -> _Trained:
     from training.callbacks import Watch
 
+    rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
     model = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
     model = adapted_model.attach(model, spec.method, seed=spec.seed)
@@ -149,7 +187,7 @@ def _train(
         gradients_may_overflow=spec.base.dtype == "float16",
     )
     material = trainer.Material(
-        spec, model, resolved.tokenizer, resolved.train, resolved.held_out, resolved.batches
+        spec, model, resolved.tokenizer, resolved.train, resolved.held_out, lock
     )
     built = trainer.build(
         material, files.checkpoints, callbacks=[watch.as_callback()], device=device
@@ -197,8 +235,9 @@ def _gate(spec: FineTuning, trained: _Trained) -> None:
 
 
 def _register(
-    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, outcome: Outcome
+    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, made: _Made
 ) -> Outcome:
+    outcome, lock = made.outcome, made.lock
     base, places = resolved.base, around.places
     is_folder = base.digest is not None and (places.folder / base.name).expanduser().is_dir()
     registration.name_base(files.adapter, str(base.folder.resolve()) if is_folder else base.name)
@@ -206,11 +245,9 @@ def _register(
         return outcome
     if places.store is None:
         raise InvalidConfiguration("register: there is no artifact store here")
-    facts = {"spec": spec.digest, **resolved.digests}
-    measured = {"steps": outcome.steps, "loss": outcome.last_loss}
-    origin = registration.Origin(
-        base.name, resolved.parents, {**facts, **measured}, job=outcome.run
-    )
+    facts: dict[str, Any] = {"spec": spec.digest, **lock.digests, "packages": dict(lock.packages)}
+    facts |= {"steps": outcome.steps, "loss": outcome.last_loss}
+    origin = registration.Origin(resolved.parents, facts, job=outcome.run)
     reference = registration.register(places.store, files.adapter, spec.register_as, origin)
     around.note(f"registered {reference}")
     return replace(outcome, adapter=str(reference), digest=reference.digest)
@@ -242,27 +279,18 @@ def _eval_loss(built: Any, resolved: Resolved) -> float | None:
 
 def _write(model: Any, draft: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
-    try:
+    with trainer.storing(draft):
         model.save_pretrained(draft)
-    except Exception as error:
-        if not trainer.is_of_the_disk(error):
-            raise
-        raise StorageFailed(
-            f"The adapter could not be written to {str(draft)!r} ({error}); make room and run it "
-            "again"
-        ) from error
 
 
 @contextmanager
-def _tracked(
-    spec: FineTuning, resolved: Resolved, around: Around, rank: Rank
-) -> Iterator[Run | None]:
+def _tracked(spec: FineTuning, lock: Lock, around: Around, rank: Rank) -> Iterator[Run | None]:
     if around.tracker is None or not rank.is_first:
         yield None
         return
-    parameters = {**as_json(spec), "batches": asdict(resolved.batches)}
+    parameters = {**as_json(spec), "batches": dict(lock.batches or {})}
     with around.tracker.run(spec.method.type, name=spec.name, parameters=parameters) as run:
-        for key, digest in resolved.digests.items():
+        for key, digest in lock.digests.items():
             if digest:
                 run.use(key, role=key.split(".")[1], digest=digest)
         yield run

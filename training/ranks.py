@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from infra.errors import InvalidRequest, RagstoneError
 from infra.plugins import require
 from training.sentinel import Aborted
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,32 @@ def this_rank() -> Rank:
         local=int(told("LOCAL_RANK", "0")),
         world=int(told("WORLD_SIZE", "1")),
     )
+
+
+def begin(*, on_cpu: bool) -> Rank:
+    """Bring the processes that torchrun started together; alone, nothing happens."""
+    rank = this_rank()
+    if rank.world > 1:
+        require("accelerate", extra="finetune").PartialState(cpu=on_cpu)
+    return rank
+
+
+def told_by_first(work: Callable[[], Result]) -> Result:
+    """Run something in the first process, and return in all of them what it gave or raised."""
+    torch = require("torch", extra="finetune")
+    if not _is_many(torch):
+        return work()
+    told: list[Any] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            told = [(work(), None)]
+        except RagstoneError as error:
+            told = [(None, error.message)]
+    torch.distributed.broadcast_object_list(told)
+    result, failure = told[0]
+    if failure is not None:
+        raise InvalidRequest(failure)
+    return cast("Result", result)
 
 
 def any_of(flag: bool) -> bool:

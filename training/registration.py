@@ -21,8 +21,6 @@ CONFIG = "adapter_config.json"
 class Origin:
     """Where an adapter comes from."""
 
-    base_name: str
-    """As servers know the base: its artifact, its folder or its name on the hub."""
     parents: Sequence[tuple[str, str]]
     """`(role, reference)` of the artifacts that it was made from; the base's role is `base`."""
     facts: Mapping[str, Any]

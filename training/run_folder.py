@@ -12,6 +12,8 @@ from typing import Any
 from infra.errors import Conflict, StorageFailed
 
 LOCK = "lock.json"
+DECISIVE = ("spec", "digests")
+"""Of a lock: what must be the same for a run to be gone on with."""
 OUTCOME = "outcome.json"
 
 
@@ -42,11 +44,11 @@ class RunFolder:
             Conflict: it is of another run.
             StorageFailed: it cannot be written.
         """
-        known = read_json(self.path / LOCK)
+        known, new = read_json(self.path / LOCK), json.loads(json.dumps(lock))
         if known is None:
-            write_json(self.path / LOCK, lock)
-        elif known != json.loads(json.dumps(lock)):
-            changed = sorted(key for key in {*known, *lock} if known.get(key) != lock.get(key))
+            write_json(self.path / LOCK, new)
+        changed = [] if known is None else [key for key in DECISIVE if known.get(key) != new[key]]
+        if changed:
             raise Conflict(
                 f"{str(self.path)!r} is of a run with another {', '.join(changed)}; "
                 "give another folder"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints
+from training import checkpoints
 from training.batching import Batches
+from training.lock import Lock
 from training.spec import FineTuning
 from training.tokenized import Tokenized
 
@@ -32,7 +34,8 @@ class Material:
     tokenizer: Any
     train: Tokenized
     held_out: Tokenized | None
-    batches: Batches
+    lock: Lock
+    """With the numbers that were planned."""
 
 
 def build(material: Material, folder: Path, *, callbacks: list[Any], device: str) -> Any:
@@ -43,7 +46,13 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     trl = require("trl", extra="finetune")
     transformers = require("transformers", extra="finetune")
     held_out = material.held_out
-    built = trl.SFTTrainer(
+
+    class Trainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]  # mypy skips trl
+        def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+            with storing(folder):
+                super()._save_checkpoint(*given, **named)
+
+    built = Trainer(
         model=material.model,
         args=trl.SFTConfig(**arguments(material, folder, device=device)),
         train_dataset=material.train.dataset(),
@@ -57,7 +66,7 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
 
 def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any]:
     """Return what trl is told."""
-    spec, batches = material.spec, material.batches
+    spec, batches = material.spec, batches_of(material.lock)
     schedule = spec.schedule
     every = schedule.saving.every_steps or max(1, batches.steps // CHECKPOINTS)
     return {
@@ -76,7 +85,7 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "fp16": spec.base.dtype == "float16",
         "packing": schedule.packing,
         "max_length": spec.data.max_length if schedule.packing else None,
-        "gradient_checkpointing": adapted_model.keeps_memory(schedule),
+        "gradient_checkpointing": material.lock.gradient_checkpointing,
         "torch_compile": schedule.compile,
         "seed": spec.seed,
         "data_seed": spec.seed,
@@ -96,6 +105,17 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
     }
 
 
+def batches_of(lock: Lock) -> Batches:
+    """Return the batches that were planned.
+
+    Raises:
+        InvalidRequest: the plan has none, because nothing was found to train on.
+    """
+    if lock.batches is None:
+        raise InvalidRequest(f"The plan of {lock.name!r} has no batches; see 'ragstone train plan'")
+    return Batches(**lock.batches)
+
+
 def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]) -> None:
     """Train to the end, from the newest whole checkpoint of the folder if there is one.
 
@@ -108,7 +128,6 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
     if checkpoint is not None:
         note(f"going on after step {checkpoints.step_of(checkpoint)}")
     torch = require("torch", extra="finetune")
-    safetensors = require("safetensors", extra="finetune")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torch.utils.data")
@@ -118,21 +137,24 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
             "The device has not enough memory; lower schedule.rows_per_device or data.max_length, "
             f"or set schedule.gradient_checkpointing: {error}"
         ) from error
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        if not is_of_the_disk(error):
-            raise
-        raise StorageFailed(
-            f"A checkpoint could not be written to {str(folder)!r} ({error}); make room and run "
-            "it again: it goes on from the last that is whole"
-        ) from error
     finally:
         watch.release()
 
 
-def is_of_the_disk(error: BaseException) -> bool:
-    """Say whether a library failed because a file could not be written.
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Tell what goes wrong while a library writes files as what it is.
 
-    The writers of weights and of optimiser states tell that in texts of their own.
+    Each library has an error of its own for a disk that is full, and torch a `RuntimeError`.
+
+    Raises:
+        StorageFailed: files could not be written.
     """
-    words = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter", "os error 2")
-    return any(word in str(error) for word in words)
+    errors = require("safetensors", extra="finetune")
+    try:
+        yield
+    except (OSError, RuntimeError, errors.SafetensorError) as error:
+        raise StorageFailed(
+            f"{str(folder)!r} could not be written ({error}); make room and run it again: it goes "
+            "on from the last checkpoint that is whole"
+        ) from error

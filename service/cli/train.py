@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("plan")(train_plan.plan)
 app.command("schema")(train_plan.schema)
+Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 Folder = Annotated[
     Path | None, typer.Option(help="Of this run; else below the data folder, by what is asked.")
 ]
@@ -38,12 +39,13 @@ Folder = Annotated[
 def run(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The specification, in YAML.")],
     folder: Folder = None,
+    smoke: Smoke = True,
     json: Json = False,
 ) -> None:
     """Fine-tune as specified; a run that broke off goes on from its last whole checkpoint."""
     from training.spec import read
 
-    _run(read(spec), spec.absolute().parent, folder, json=json)
+    _run(read(spec), spec.absolute().parent, folder, _Wishes(json, smoke))
 
 
 @app.command("rerun")
@@ -52,6 +54,7 @@ def rerun(
         Path, typer.Argument(metavar="LOCK", help="The lock.json of an earlier run's folder.")
     ],
     folder: Folder = None,
+    smoke: Smoke = True,
     json: Json = False,
 ) -> None:
     """Train anew what an earlier run was of: the same specification, model and rows, or nothing."""
@@ -59,28 +62,38 @@ def rerun(
 
     found = read_lock(lock)
     again = folder or lock.absolute().parent.with_name(f"{lock.absolute().parent.name}-again")
-    _run(found.spec, Path(found.folder), again, json=json, expected=found.digests)
+    _run(found.spec, Path(found.folder), again, _Wishes(json, smoke, found.digests))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    json: bool
+    smoke: bool
+    expected: Mapping[str, str] | None = None
+    """Digests of an earlier run."""
 
 
 def _run(
     spec: FineTuning,
     beside: Path,
     folder: Path | None,
-    *,
-    json: bool,
-    expected: dict[str, str] | None = None,
+    wishes: _Wishes,
 ) -> None:
     from service import tuning
     from training.finetune import AskedToGo, finetune
+    from training.ranks import this_rank
 
+    is_first = this_rank().is_first
     with opened() as parts, _bar() as tell:
-        around = replace(tuning.around(parts, beside, note=note), tell=tell, expected=expected)
+        around = tuning.around(parts, beside, note=note if is_first else lambda _: None)
+        around = replace(around, tell=tell, expected=wishes.expected, smokes=wishes.smoke)
         try:
             outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
         except AskedToGo as error:
             note(f"ragstone: {error.message}")
             raise typer.Exit(ASKED_TO_GO) from None
-    _print(outcome, json=json)
+    if is_first:
+        _print(outcome, json=wishes.json)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from training.finetune import Outcome, finetune
 from training.locking import read_lock
 from training.sentinel import Aborted
 from training.spec import read
+from tuning import chat
 
 pytest.importorskip("trl")
 pytestmark = only_third_parties_warn
@@ -182,7 +183,7 @@ def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_pat
     again = run(parts, spec, tmp_path / "again", expected=lock.digests)
     assert again.last_loss == first.last_loss
     with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as rows:
-        rows.write(json.dumps({"messages": []}) + "\n")
+        rows.write(json.dumps(chat("One more?", "ZZZ")) + "\n")
     with pytest.raises(Conflict, match=r"data\.train is sha256:.* and was sha256:"):
         run(parts, spec, tmp_path / "third", expected=lock.digests)
 
@@ -192,7 +193,7 @@ def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_pat
     [
         ({"method.type": "dpo"}, "not trained yet"),
         ({"evaluate.suites": [{"suite": "s.yaml", "metric": "m"}]}, "suites are run by hand"),
-        ({"data.max_length": 8}, "has .* tokens, and data.max_length is 8"),
+        ({"data.max_length": 8}, "64 of 64 rows are longer than max_length"),
         ({"base.model": "missing"}, "No folder"),
     ],
 )
