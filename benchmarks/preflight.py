@@ -33,11 +33,11 @@ def run(options: Options) -> list[Row]:
     rows = ROWS // 100 if options.quick else ROWS
     words = _words()
     options.say("writing the model's description and the rows")
-    _write_base(options.folder / "base", words)
+    write_base(options.folder / "base", words)
     chance = random.Random(SEED)
-    _write_rows(options.folder / "train.jsonl", words, chance, count=rows)
+    write_rows(options.folder / "train.jsonl", words, chance, count=rows)
     held_out = min(HELD_OUT, rows // 10)
-    _write_rows(options.folder / "eval.jsonl", words, chance, count=held_out)
+    write_rows(options.folder / "eval.jsonl", words, chance, count=held_out)
     asked = spec.parse(_specification())
     options.say(f"planning over {rows:,} rows")
     started, used = time.perf_counter(), time.process_time()
@@ -65,7 +65,8 @@ def _words() -> list[str]:
     return [word for page in pages for word in page.read_text(encoding="utf-8").split()]
 
 
-def _write_base(folder: Path, words: list[str]) -> None:
+def write_base(folder: Path, words: list[str]) -> None:
+    """Write a model's description and a tokenizer of these words, without weights."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     folder.mkdir()
@@ -93,7 +94,8 @@ def _write_base(folder: Path, words: list[str]) -> None:
         (folder / name).write_text(json.dumps(values), encoding="utf-8")
 
 
-def _write_rows(path: Path, words: list[str], chance: random.Random, *, count: int) -> None:
+def write_rows(path: Path, words: list[str], chance: random.Random, *, count: int) -> None:
+    """Write conversations of random words."""
     plain = [word for word in words if not any(token in word for token in SPECIAL)]
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):

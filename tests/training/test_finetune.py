@@ -45,7 +45,7 @@ def parts(tmp_path: Path) -> Iterator[Components]:
 
 def run(parts: Components, spec: Path, folder: Path, **changes: Any) -> Outcome:
     around = tuning.around(parts, spec.parent, note=lambda _: None)
-    return finetune(read(spec), folder, replace(around, **changes))
+    return finetune(read(spec), folder, replace(around, **{"smokes": False, **changes}))
 
 
 def adapters(parts: Components) -> list[str]:
@@ -57,8 +57,12 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
 ) -> None:
     spec = write_task(tmp_path, {**REGISTERED, "data.eval": {"rows": "eval.jsonl"}})
     told: list[Any] = []
-    outcome = run(parts, spec, tmp_path / "run", tell=told.append)
+    notes: list[str] = []
+    wishes = {"tell": told.append, "note": notes.append, "smokes": True}
+    outcome = run(parts, spec, tmp_path / "run", **wishes)
     assert outcome.adapter == "adapter/zs@v1"
+    tried = [note.split()[1] for note in notes if note.startswith("smoke")]
+    assert tried == ["initial_loss:", "only_adapter:", "accumulation:", "overfit:", "resume:"]
     assert outcome.last_loss < 0.2 * outcome.first_loss
     assert outcome.eval_loss_before is not None
     assert outcome.eval_loss_after is not None
@@ -166,6 +170,19 @@ def test_a_loss_on_held_out_rows_that_grew_is_not_registered(
     with pytest.raises(Aborted, match="max_eval_loss_ratio"):
         run(parts, spec, tmp_path / "run")
     assert adapters(parts) == []
+
+
+def test_a_task_that_fails_its_smoke_check_is_not_trained(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_task(tmp_path, REGISTERED)
+    with (
+        planted(monkeypatch, step=1, value=float("nan")),
+        pytest.raises(Aborted, match="would not train well: overfit"),
+    ):
+        run(parts, spec, tmp_path / "run", smokes=True)
+    assert adapters(parts) == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_folder_of_another_run_is_left_alone(parts: Components, tmp_path: Path) -> None:
