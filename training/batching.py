@@ -61,7 +61,7 @@ def derive(
     >>> derive(asked, data_ranks=8, sequences=10_000, mean_tokens=512.0)
     ... # doctest: +NORMALIZE_WHITESPACE
     Batches(rows_per_device=16, accumulation=1, data_ranks=8, rows_per_step=128,
-            tokens_per_step=65536, steps=157, epochs=2)
+            tokens_per_step=65536, steps=158, epochs=2.0)
     """
     rows = schedule.rows_per_step
     if rows is None:
