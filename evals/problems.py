@@ -36,7 +36,7 @@ def nearest(name: str, among: Iterable[str]) -> str:
 def words(error: ValidationError, model: type[BaseModel], *, text: str, source: str) -> str:
     """Return everything that is wrong in one message, each with file and line."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    problems = error.errors(include_url=False)
+    problems = _own(error.errors(include_url=False))
     lines = [_line(problem, model, root=root, source=source) for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN} more")
@@ -46,8 +46,22 @@ def words(error: ValidationError, model: type[BaseModel], *, text: str, source: 
 def of_model(error: ValidationError, model: type[BaseModel]) -> str:
     """Return what is wrong with values that did not come from a file."""
     return "; ".join(
-        f"{_key(each['loc'])}{_what(each, model)}" for each in error.errors(include_url=False)
+        f"{_key(each['loc'])}{_what(each, model)}" for each in _own(error.errors(include_url=False))
     )
+
+
+def _own(problems: Sequence[Any]) -> list[Any]:
+    """Leave out that a list is too short where it is not: what is wrong in it was not counted."""
+    places = [each["loc"] for each in problems]
+    return [
+        each
+        for each in problems
+        if each["type"] != "too_short"
+        or not any(
+            len(other) > len(each["loc"]) and other[: len(each["loc"])] == each["loc"]
+            for other in places
+        )
+    ]
 
 
 def _line(problem: Any, model: type[BaseModel], *, root: Any, source: str) -> str:
@@ -67,6 +81,8 @@ def _what(problem: Any, model: type[BaseModel]) -> str:
     if kind == "union_tag_invalid":
         known = [each.strip(" '") for each in problem["ctx"]["expected_tags"].split(",")]
         return unknown("kind", str(problem["ctx"]["tag"]), known)
+    if kind == "too_short":
+        return f"needs {problem['ctx']['min_length']} at least, not {problem['input']!r:.60}"
     said = str(problem["msg"])
     if said.startswith(_VALUE):
         return said.removeprefix(_VALUE)

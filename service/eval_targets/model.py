@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -24,19 +25,27 @@ if TYPE_CHECKING:
 
 
 class RoutedAnswers:
-    parents: Sequence[tuple[str, str]] = ()
-
     def __init__(self, kind: ModelTarget, parts: Components) -> None:
         self._kind = kind
         self._parts = parts
         route = parts.routes.current.find(kind.model)
         self._deadline_seconds = route.settings.deadline_seconds
+        led_to = [each.adapter for each in route.settings.targets if each.adapter is not None]
+        found = {each: parts.artifacts.find(each) for each in dict.fromkeys(led_to)}
+        self.parents: Sequence[tuple[str, str]] = [
+            ("adapter", str(each)) for each in found.values()
+        ]
+        self._loading: asyncio.Task[None] | None = None
         self.identity: Mapping[str, Any] = {
             **kind.model_dump(mode="json"),
             "route": route.settings.model_dump(mode="json"),
+            # What an alias stands for may change.
+            "adapters": {name: each.digest for name, each in found.items()},
         }
 
     async def __call__(self, case: Case, *, seed: int) -> Output:
+        if self.parents:
+            await self._loaded()
         call = Call(
             request_id=new_id("req-"),
             caller=Caller(),
@@ -52,6 +61,12 @@ class RoutedAnswers:
 
     async def close(self) -> None:
         await self._parts.routes.close()  # their connections belong to this event loop
+
+    async def _loaded(self) -> None:
+        """Wait until the adapters are where the route leads; the service, if one runs, is apart."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._parts.adapters.refresh())
+        await asyncio.shield(self._loading)  # one case's time limit is not that of the others
 
     async def _events(self, reply: GatewayReply) -> AsyncGenerator[bytes, None]:
         async with aclosing(reply.pieces) as pieces:

@@ -14,6 +14,7 @@ from benchmarks import (
     artifacts,
     corpus,
     environments,
+    evals,
     gateway,
     gateway_servers,
     index_scale,
@@ -198,3 +199,30 @@ def test_nearest_is_a_sort_of_all_products() -> None:
     questions = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
     expected = np.argsort(-(questions @ vectors.astype(np.float32).T), axis=1)[:, :20]
     assert np.array_equal(index_scale.nearest(vectors, questions, 20), expected)
+
+
+def test_evals_measures_the_runner_and_the_reports_and_says_which_peers_are_missing(
+    options: Options,
+) -> None:
+    rows = evals.run(options)
+    found = by_metric(rows)
+    for cases in (evals.QUICK_BESIDE, evals.QUICK_MANY):
+        added, processor, rate = (
+            found[f"{cases} cases: {name}"].ours
+            for name in ("added to a case", "processor time of a case", "cases per second")
+        )
+        assert added is not None
+        assert processor is not None
+        assert rate is not None
+        assert processor.median > 0
+        assert rate.median == pytest.approx(1e3 / added.median)
+    page, report = (
+        found[f"report of {evals.QUICK_MANY} cases{part}: time"].ours
+        for part in (", the page alone", "")
+    )
+    assert page is not None
+    assert report is not None
+    assert 0 < page.median < report.median
+    missing = {row.peer_name for row in rows if row.note == environments.NOT_INSTALLED}
+    assert missing == set(evals.PEERS)
+    assert all(row.peer is None for row in rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import environments, index_scale, ingest, processes
+from benchmarks import drift, environments, eval_runs, evals, index_scale, ingest, processes
 from benchmarks.options import ENVIRONMENTS, Options
 from benchmarks.peers.job import Job, Result, Stopwatch, run
 from benchmarks.processes import PeerFailed
@@ -47,7 +47,7 @@ def model_path() -> str:
 def test_every_pipeline_has_a_script_and_pinned_requirements() -> None:
     indexes = {system.module for system in index_scale.SYSTEMS} - {index_scale.OURS}
     assert len(indexes) == 3
-    others = {"bm25s", "dvc", "litellm"}
+    others = {"bm25s", "dvc", "litellm", *drift.PEERS, *evals.PEERS}
     assert {*ingest.PIPELINES, *indexes, *others} == set(environments.names())
     for name in environments.names():
         # LiteLLM is a server of its own; the others run a script of ours.
@@ -121,3 +121,18 @@ def test_an_installed_peer_does_both_kinds_of_job(
     for result in (own, given):
         assert 0 < result.embed_seconds < result.seconds
         assert result.index_bytes > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", evals.PEERS)
+def test_an_installed_peer_evaluates_the_cases_that_we_evaluate(name: str, tmp_path: Path) -> None:
+    python = environments.interpreter(name, ENVIRONMENTS)
+    if python is None:
+        pytest.skip(f"{name} is not installed; run: python -m benchmarks evals --install-peers")
+    file = eval_runs.write_cases(tmp_path / "cases", 7)
+    with processes.running(name, python, Options(folder=tmp_path)) as peer:
+        answer = peer.ask({"file": str(file), "answer": eval_runs.ANSWER})
+    assert answer["right"] == 4
+    assert answer["processor"] > 0
+    assert answer["seconds"] > 0
+    assert answer["mib"] > 10

@@ -1,0 +1,152 @@
+"""What was made worse on purpose is caught by the gate of a suite; what was left alone passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import seeded
+from chat_server import serving
+from service.cli.entry import app
+from service.generation.templates import shipped_text
+
+SUITE = """
+name: documents
+dataset: {file: cases.jsonl}
+target: {kind: collection, collection: documents}
+metrics: [contains, abstention, citation_precision, {metric: retrieval_recall, with: {k: 8}}]
+slices:
+  - {name: answerable, where: {answerable: true}}
+gates:
+  - {metric: contains, slice: answerable, margin: 0.15}
+baseline: evaluation/documents@baseline
+"""
+TRUNCATES = "def begins(text):\n    return [text[:300]]\n"
+"""A splitter that loses what comes after the first lines of a document."""
+TERSE = """
+task: answer
+system: Answer the question. If you cannot, say {refusal}.
+user: |
+  {sources}
+
+  Question: {question}
+"""
+CLASSIFIER = """
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+SHUFFLED = False
+rows = pd.read_json("train.jsonl", lines=True)
+labels = rows.pop("label").to_numpy()
+if SHUFFLED:
+    labels = np.random.default_rng(0).permutation(labels)
+columns = list(rows)
+mean, sd = rows.mean(), rows.std().replace(0, 1)
+model = LogisticRegression(max_iter=500).fit((rows - mean) / sd, labels)
+
+def predict(features):
+    row = (pd.DataFrame([features])[columns] - mean) / sd
+    return {str(name): float(p) for name, p in zip(model.classes_, model.predict_proba(row)[0])}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER", "hashing")
+    monkeypatch.setenv("RAGSTONE_GROUNDEDNESS__WHEN", "off")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+
+
+@pytest.fixture(params=["documentation", "squad_v2"])
+def documents(request: pytest.FixtureRequest) -> None:
+    """A collection `documents` of real texts, with `cases.jsonl` of real questions on them."""
+    if request.param == "documentation":
+        seeded.write_documentation(Path())
+    else:
+        seeded.write_squad(request.getfixturevalue("shared_data"), Path())
+    Path("suite.yaml").write_text(SUITE, encoding="utf-8")
+    run("ingest", "documents", "-c", "documents")
+
+
+def run(*words: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    return result
+
+
+def evaluate(code: int) -> Any:
+    return json.loads(run("eval", "run", "suite.yaml", "--json", code=code).stdout)
+
+
+def require_caught(worsen: Callable[[], object]) -> Any:
+    """Run the suite as it is, again, and worsened; return what the last run found."""
+    first = evaluate(code=2)["evaluation"]  # there is nothing to compare with yet
+    run("artifacts", "tag", first, "baseline")
+    assert evaluate(code=0)["verdict"] == "pass"
+    worsen()
+    found = evaluate(code=1)
+    assert found["verdict"] == "fail"
+    assert found["baseline"] == first
+    [decision] = found["decisions"]
+    assert decision["verdict"] == "fail"
+    return found
+
+
+@pytest.mark.usefixtures("documents")
+def test_chunker_that_loses_text_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def worsen() -> None:
+        Path("broken_splitter.py").write_text(TRUNCATES, encoding="utf-8")
+        monkeypatch.setenv("RAGSTONE_RETRIEVAL__SPLITTER", "broken_splitter.begins")
+        run("ingest", "documents", "-c", "truncated")
+        replace("suite.yaml", "collection: documents", "collection: truncated")
+
+    require_caught(worsen)
+
+
+@pytest.mark.usefixtures("documents")
+def test_prompt_that_asks_for_less_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(seeded.obedient) as model:
+        upstreams = {"here": {"urls": [model.url]}}
+        routes = {"writer": {"targets": [{"upstream": "here"}]}}
+        monkeypatch.setenv("RAGSTONE_GATEWAY__UPSTREAMS", json.dumps(upstreams))
+        monkeypatch.setenv("RAGSTONE_GATEWAY__ROUTES", json.dumps(routes))
+        replace("suite.yaml", "collection: documents", "collection: documents, generator: writer")
+        for number, text in enumerate((shipped_text("answer"), TERSE), 1):
+            Path(f"prompt-{number}.yaml").write_text(text, encoding="utf-8")
+            run("prompts", "put", f"prompt-{number}.yaml", "answer")
+        run("prompts", "use", "answer@v1")
+        found = require_caught(lambda: run("prompts", "use", "answer@v2"))
+        means = {(row["metric"], row["slice"]): row["mean"] for row in found["metrics"]}
+        assert means["citation_precision", "all"] == 0  # nobody asked for citations either
+        run("prompts", "use", "answer@v1")
+        assert evaluate(code=0)["verdict"] == "pass"
+
+
+def test_classifier_that_learned_labels_in_disorder_is_caught() -> None:
+    """The same code, data and seed, but the labels of the training set were shuffled."""
+    seeded.write_breast_cancer(Path())
+    columns = json.loads(Path("columns.json").read_text("utf-8"))
+    name = "tumours"
+    Path(f"{name}_good.py").write_text(CLASSIFIER, encoding="utf-8")
+    Path(f"{name}_bad.py").write_text(CLASSIFIER.replace("SHUFFLED = False", "SHUFFLED = True"))
+    Path("suite.yaml").write_text(
+        "name: income\ndataset:\n  file: cases.jsonl\n"
+        f"  fields: {{input: {json.dumps(columns)}, expected: label}}\n"
+        f"target: {{kind: function, call: {name}_good.predict}}\n"
+        "metrics: [accuracy, macro_f1, brier]\n"
+        "gates: [{metric: accuracy, margin: 0.05}]\nbaseline: evaluation/income@baseline\n"
+    )
+    require_caught(lambda: replace("suite.yaml", f"{name}_good", f"{name}_bad"))
+
+
+def replace(name: str, old: str, new: str) -> None:
+    path = Path(name)
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
