@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from infra.errors import RagstoneError
 from infra.settings import settings_file
-from service import errors, ingesting, work
+from service import errors, ingesting, standing, work
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
 from service.exchange import Exchange
@@ -121,6 +121,7 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     app.state.readiness = readiness
     app.state.admission.widen_threads()
     work.watch(components)
+    standing.watch(components)
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
@@ -172,6 +173,9 @@ def _open(components: Components) -> Follower:
         "meter",
         "generators",
         "adapters",
+        "budgets",
+        "sources",
+        "artifacts",
     ):
         getattr(components, part)
     return Follower(
