@@ -316,7 +316,7 @@ class Components(ErasureParts):
         """Search, and note how long each step took."""
         result = self.retriever.search(collection, request)
         scores = [passage.score for passage in result.passages]
-        self.metrics.observe_search(result.timings_ms, scores)
+        self.metrics.searches.observe(result.timings_ms, scores)
         return result
 
     def evaluate(self, live: Collection, candidate: Collection) -> Verdict:

@@ -51,7 +51,7 @@ def test_a_hundred_thousand_users_models_and_questions_leave_the_series_few(
         metrics.gateway.count_retries(name, 1)
         metrics.count_request(f"METHOD{number}", f"/{name}", status=200, seconds=0.1)
         metrics.count_answer(name, "answered")
-        metrics.count_feedback("label", name)
+        metrics.feedback.count("label", name)
     found = samples(metrics)
     rows = Counter(name for name, _ in found if not name.endswith("_bucket"))
     assert max(rows.values()) <= MOST_OF_ONE
