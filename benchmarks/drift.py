@@ -16,10 +16,9 @@ from benchmarks.drift_streams import Floats, Stream
 from benchmarks.options import Options
 from benchmarks.processes import PeerFailed, PeerProcess
 from benchmarks.table import Bar, Row, Spread
-from infra.plugins import available
+from infra.plugins import available, require
 from monitoring.columns import Column
 from monitoring.detector import (
-    SequentialDetector,
     TwoSampleDetector,
     is_sequential,
     open_detector,
@@ -35,18 +34,24 @@ WINDOW = 200
 HORIZON = 10_000
 FEATURES = 50
 SHIFTS = (0.25, 0.5, 1.0)
-MOST_SECONDS, MOST_MIB = 30.0, 1_024.0
+_SPENT = {
+    "seconds": ("time", "s", 30.0),
+    "processor": ("processor time", "s", None),
+    "mib": ("peak memory", "MiB", 1_024.0),
+}
 KINDS = {"numbers": "normal", "categories": "30 categories", "vectors": "32 dimensions"}
 
 
 def run(options: Options) -> list[Row]:
     streams = 20 if options.quick else 1_000
-    rows = [*_speed(options)]
-    rows += _false_alarms(streams, options)
-    rows += _budgets(streams, options)
-    rows += _delays(5 if options.quick else 40, options)
-    rows += _real(options)
-    return rows + _peers(options)
+    return [
+        *_speed(options),
+        *_false_alarms(streams, options),
+        *_budgets(streams, options),
+        *_delays(5 if options.quick else 40, options),
+        *_real(options),
+        *_peers(options),
+    ]
 
 
 def draw(kind: str, rng: np.random.Generator, rows: int) -> Any:
@@ -98,9 +103,8 @@ def _parameters(name: str, seed: int) -> dict[str, Any]:
 
 def _limit(streams: int) -> float:
     """Return the largest share that a true rate of `LEVEL` exceeds once in 10,000 times."""
-    from scipy.stats import binom
-
-    return float(binom.ppf(1 - 1e-4, streams, LEVEL)) / streams
+    binomial = require("scipy.stats", extra="monitoring").binom
+    return float(binomial.ppf(1 - 1e-4, streams, LEVEL)) / streams
 
 
 def _sequential() -> list[str]:
@@ -127,7 +131,7 @@ def first_alarm(name: str, stream: Stream, *, seed: int = 0) -> int | None:
     detector = open_detector(name, {"seed": seed, **_sized(name)})
     reference = Column.of(stream.reference)
     if is_sequential(detector):
-        watch = cast("SequentialDetector", detector).watch(reference)
+        watch = detector.watch(reference)
         if isinstance(watch, Finding):
             raise ValueError(watch.explanation)
         return watch.update(Column.of(stream.values)).alarm_at
@@ -231,7 +235,7 @@ def _speed(options: Options) -> Iterator[Row]:
     files = [options.folder / f"{name}.parquet" for name in ("reference", "window")]
     for seed, file in enumerate(files):
         _write(file, rows, seed)
-    samples: dict[str, list[float]] = {"seconds": [], "mib": []}
+    samples: dict[str, list[float]] = {"seconds": [], "processor": [], "mib": []}
     for _ in range(1 if options.quick else min(options.repeats, 3)):
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.drift", *map(str, files)],
@@ -244,12 +248,10 @@ def _speed(options: Options) -> Iterator[Row]:
             raise PeerFailed(f"the check of {rows:,} rows failed: {done.stderr[-500:]}")
         for name, value in json.loads(done.stdout).items():
             samples[name].append(value)
-    bars = (None, None) if options.quick else (MOST_SECONDS, MOST_MIB)
-    for name, limit in zip(samples, bars, strict=True):
-        bar = Bar(limit, at_least=False) if limit else None
-        what = {"seconds": ("time", "s"), "mib": ("peak memory", "MiB")}[name]
-        metric = f"check of {rows:,} x {FEATURES} rows: {what[0]}"
-        yield Row(metric, Spread(tuple(samples[name])), unit=what[1], bar=bar)
+    for name, (what, unit, limit) in _SPENT.items():
+        bar = Bar(limit, at_least=False) if limit and not options.quick else None
+        metric = f"check of {rows:,} x {FEATURES} rows: {what}"
+        yield Row(metric, Spread(tuple(samples[name])), unit=unit, bar=bar)
 
 
 def _write(file: Path, rows: int, seed: int) -> None:
@@ -358,12 +360,18 @@ def _check(files: Sequence[str]) -> None:
     from monitoring.windows import Window
 
     start = time.perf_counter()
-    report = compare(*(Window.of_parquet(Path(file)) for file in files))
+    reference, window = (Window.of_parquet(Path(file)) for file in files)
+    report = compare(reference, window)
     seconds = time.perf_counter() - start
     if len(report.findings) != FEATURES or report.verdict != "stable":
         raise SystemExit(f"{len(report.findings)} findings, {report.verdict}")
-    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"seconds": seconds, "mib": mib}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    spent = {
+        "seconds": seconds,
+        "processor": used.ru_utime + used.ru_stime,
+        "mib": used.ru_maxrss / 1024,
+    }
+    sys.stdout.write(json.dumps(spent))
 
 
 if __name__ == "__main__":

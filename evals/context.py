@@ -1,12 +1,14 @@
-"""What a metric is given beside case and output: seed, memory, stored texts, an embedder."""
+"""What a metric is given beside case and output: seed, memory, a judge, texts, an embedder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from evals.judges.question import Ask
 from evals.memory import Memory
+from evals.trial import Output
 from infra.contracts import Vectors
 
 ReadText: TypeAlias = Callable[[str, int, int, int], str | None]
@@ -23,5 +25,9 @@ class Context:
     """Of the repeat; a judge that samples uses it."""
     memory: Memory = field(default_factory=Memory)
     """Through which every call of a judge goes."""
+    ask: Ask | None = None
+    """Asks the server of a judge what is not remembered."""
     read_text: ReadText | None = None
     embed: Embed | None = None
+    baseline: Mapping[str, Output] = field(default_factory=dict)
+    """What the evaluation that is compared with had as output, by case; empty if there is none."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
@@ -31,20 +32,34 @@ class MeasuredBy:
     """Whether it scores all cases together."""
     is_pass_or_fail: bool = False
     """Whether it says of itself that every score is 0 or 1."""
+    rests_on: Mapping[str, str] = field(default_factory=dict)
+    """Releases of packages, and the embedder, that decide its scores."""
 
     @classmethod
     def of(
-        cls, metric: Metric | SetMetric, *, name: str, parameters: Mapping[str, Any]
+        cls,
+        metric: Metric | SetMetric,
+        *,
+        name: str,
+        parameters: Mapping[str, Any],
+        embedder: Callable[[], str] = str,
     ) -> MeasuredBy:
+        """Describe a metric; `embedder` gives the identity of the one there is, if it counts."""
+        # A metric from outside need not have what `Parameters` has.
+        rests_on = {each: _release(each) for each in getattr(metric, "libraries", ())}
+        if getattr(metric, "embeds", False):
+            rests_on["embedder"] = embedder()
         return cls(
             name,
             metric.version,
-            dict(parameters),
+            # What a name stands for may change, such as that of a rubric.
+            {**parameters, **getattr(metric, "identified", {})},
             metric.bounds,
             metric.higher_is_better,
             metric.is_measured,
             is_of_set(metric),
             metric.is_pass_or_fail,
+            rests_on,
         )
 
     def of_set(self) -> SetMetric:
@@ -62,7 +77,8 @@ class MeasuredBy:
     def identity(self) -> str:
         """What must be the same of two runs whose scores are compared."""
         text = orjson.dumps(self.parameters, option=orjson.OPT_SORT_KEYS).decode()
-        return f"{self.metric} {self.version} {text}"
+        rests_on = "".join(f", {name} {said}" for name, said in sorted(self.rests_on.items()))
+        return f"{self.metric} {self.version} {text}{rests_on}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,11 @@ class Evaluation:
     def failures(self) -> int:
         """Trials without an output."""
         return sum(trial.output is None for trial in self.trials)
+
+    @property
+    def postponed(self) -> int:
+        """Trials with a score that failed for a while."""
+        return sum(trial.output is not None and not trial.is_finished for trial in self.trials)
 
     def members(self, slice_name: str) -> list[Trial]:
         """Return the trials of a slice."""
@@ -151,6 +172,13 @@ class Evaluation:
             if by.is_measured == measured
             for name in names
         ]
+
+
+def _release(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its scores are errors that say so
+        return "absent"
 
 
 def _counted(scores: Sequence[Score]) -> dict[str, Any]:

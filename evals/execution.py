@@ -19,6 +19,8 @@ from evals.trial import Case, Output, Trial
 from infra.errors import (
     BudgetExceeded,
     EngineFailed,
+    InvalidConfiguration,
+    MissingDependency,
     NotReady,
     Overloaded,
     RateLimited,
@@ -28,12 +30,16 @@ from infra.errors import (
 
 RETRIED = (EngineFailed, NotReady, Overloaded, RateLimited, SourceFailed, StorageFailed, OSError)
 """Not the case's fault; `TimeoutError` is an `OSError`."""
+TEMPORARY = (*RETRIED, InvalidConfiguration, MissingDependency)
+"""What is past when a metric's server, or what the operator set, is mended."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 GIVE_UP_AFTER = 20
 """Trials in a row whose target was out of order: asking the rest would only take time."""
 
 Finished: TypeAlias = Callable[[Trial], None]
+Key: TypeAlias = tuple[str, int]
+"""A case's id and the repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Work:
     metrics: Mapping[str, Metric]
     """Those of cases, by the name that the suite gives them."""
     context: Context = field(default_factory=Context)
+    begun: Mapping[Key, Trial] = field(default_factory=dict)
+    """Trials that have an output, and scores that failed for a while: only these are made again."""
     clock: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -66,10 +74,11 @@ async def run_trials(
 
     async def worker() -> None:
         for position, (case, repeat) in state.taken():
-            trial = await run_trial(work, case, repeat)
+            asked = await _asked(work, case, repeat)
+            trial = await _scored(work, case, repeat, asked)
             done[position] = trial
             on_trial(trial)
-            state.count(trial)
+            state.count(asked)
 
     reason = ""
     try:
@@ -83,7 +92,9 @@ async def run_trials(
         reason = f"not run: the deadline of {work.suite.deadline_seconds:g} s had passed"
     reason = reason or f"not run: the target failed {GIVE_UP_AFTER} times in a row"
     return [
-        done.get(position) or undone(work, case, repeat, reason)
+        done.get(position)
+        or work.begun.get((case.id, repeat))
+        or undone(work, case, repeat, reason)
         for position, (case, repeat) in enumerate(planned)
     ]
 
@@ -93,17 +104,7 @@ async def run_trial(work: Work, case: Case, repeat: int) -> Trial:
 
     No failure of the target or of a metric is raised: it is in the trial.
     """
-    seed = seed_of(work.suite.seed, case.id, repeat)
-    output, failure, attempts = await _ask(work, case, seed)
-    if output is None:
-        trial = undone(work, case, repeat, failure)
-        return replace(trial, attempts=attempts)
-    context = replace(work.context, seed=seed)
-    scores = {
-        name: await _score(work, metric, case, output=output, context=context)
-        for name, metric in work.metrics.items()
-    }
-    return Trial(case, repeat, output, scores, attempts=attempts)
+    return await _scored(work, case, repeat, await _asked(work, case, repeat))
 
 
 def undone(work: Work, case: Case, repeat: int, reason: str) -> Trial:
@@ -130,16 +131,29 @@ class _State:
                 return
             yield item
 
-    def count(self, trial: Trial) -> None:
-        is_out_of_order = trial.failure.startswith(_OUT_OF_ORDER)
-        self.in_a_row = self.in_a_row + 1 if is_out_of_order else 0
+    def count(self, asked: _Asked) -> None:
+        self.in_a_row = self.in_a_row + 1 if asked.is_out_of_order else 0
 
 
-_OUT_OF_ORDER = "the target is out of order: "
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The output, or why there is none, and how often the target was asked."""
+
+    output: Output | None
+    attempts: int
+    failure: str = ""
+    is_out_of_order: bool = False
+    """Whether it is not the case that failed."""
 
 
-async def _ask(work: Work, case: Case, seed: int) -> tuple[Output | None, str, int]:
-    """Return the output, or why there is none, and how often the target was asked."""
+async def _asked(work: Work, case: Case, repeat: int) -> _Asked:
+    begun = work.begun.get((case.id, repeat))
+    if begun is not None:
+        return _Asked(begun.output, begun.attempts)
+    return await _ask(work, case, seed_of(work.suite.seed, case.id, repeat))
+
+
+async def _ask(work: Work, case: Case, seed: int) -> _Asked:
     attempt = 0
     while True:
         attempt += 1
@@ -149,21 +163,35 @@ async def _ask(work: Work, case: Case, seed: int) -> tuple[Output | None, str, i
                 output = await work.target(case, seed=seed)
             took = work.clock() - started
             if not is_writable(output):
-                return None, "the target failed: its output is not JSON, or not text", attempt
-            return replace(output, latency_seconds=took), "", attempt
+                failure = "the target failed: its output is not JSON, or not text"
+                return _Asked(None, attempt, failure)
+            return _Asked(replace(output, latency_seconds=took), attempt)
         except RETRIED as error:
-            failure = _OUT_OF_ORDER + words(error, work.suite.timeout_seconds)
             if attempt > work.suite.retries or isinstance(error, BudgetExceeded):
-                return None, failure, attempt
+                reason = words(error, work.suite.timeout_seconds)
+                failure = f"the target is out of order: {reason}"
+                return _Asked(None, attempt, failure, is_out_of_order=True)
             await work.sleep(_pause(error, attempt))
         except Exception as error:  # noqa: BLE001  any target may fail in any way; the run goes on
-            return None, f"the target failed: {words(error)}", attempt
+            return _Asked(None, attempt, f"the target failed: {words(error)}")
 
 
 def _pause(error: BaseException, attempt: int) -> float:
     asked = getattr(error, "retry_after_seconds", 0.0)
     grown = FIRST_PAUSE_SECONDS * float(2 ** (attempt - 1))
     return min(max(float(asked), grown), LONGEST_PAUSE_SECONDS)
+
+
+async def _scored(work: Work, case: Case, repeat: int, asked: _Asked) -> Trial:
+    if asked.output is None:
+        return replace(undone(work, case, repeat, asked.failure), attempts=asked.attempts)
+    context = replace(work.context, seed=seed_of(work.suite.seed, case.id, repeat))
+    begun = work.begun.get((case.id, repeat))
+    scores = {} if begun is None else begun.lasting
+    for name, metric in work.metrics.items():
+        if name not in scores:
+            scores[name] = await _score(work, metric, case, output=asked.output, context=context)
+    return Trial(case, repeat, asked.output, scores, attempts=asked.attempts)
 
 
 async def _score(
@@ -173,5 +201,6 @@ async def _score(
         async with asyncio.timeout(work.suite.timeout_seconds):
             score: object = await metric.score(case, output, context)
     except Exception as error:  # noqa: BLE001  a metric's failure is a score like any other
-        return Score.error(words(error, work.suite.timeout_seconds))
+        reason = words(error, work.suite.timeout_seconds)
+        return Score.error(reason, is_temporary=isinstance(error, TEMPORARY))
     return checked(score, metric)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -13,15 +16,20 @@ import orjson
 
 from infra.errors import Conflict
 
+logger = logging.getLogger(__name__)
+
 Key = tuple[str, int]
 """A case's id and the repeat."""
+_DIGITS = 8
+"""Of the checksum that begins a line."""
 
 
 class Journal:
     """The finished trials of one plan, on disk; held by one process at a time.
 
     Lines reach the operating system at once, so they outlive a killed process; they are not synced
-    to the disk one by one, since a run that loses its last second to a power cut repeats it.
+    to the disk one by one, since a run that loses its last second to a power cut repeats it. Each
+    has a checksum: one that is cut short or damaged is a trial that is run again.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -41,16 +49,24 @@ class Journal:
                 "Another process runs the same suite on the same target now; wait for it"
             ) from None
         self.found: dict[Key, Mapping[str, Any]] = {}
-        """What earlier runs of the plan finished."""
+        """What earlier runs of the plan finished; of a trial that is there twice, the later."""
         if resume:
             self._read()
         else:
             self._file.truncate(0)
 
     def add(self, key: Key, trial: Mapping[str, Any]) -> None:
-        """Write a finished trial down."""
-        line = orjson.dumps({"case": key[0], "repeat": key[1], "trial": trial}, default=str)
-        self._file.write(line + b"\n")
+        """Write a finished trial down, whole or not at all. Raises `OSError`."""
+        row = orjson.dumps({"case": key[0], "repeat": key[1], "trial": trial}, default=str)
+        line = memoryview(_checksum(row) + b" " + row + b"\n")
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            while line:  # a disk that fills up, or a signal, ends a write before its end
+                line = line[self._file.write(line) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(start)
+            raise
 
     def close(self) -> None:
         self._file.close()
@@ -72,6 +88,18 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # the line that a kill cut short
             os.ftruncate(self._file.fileno(), whole)
-        for line in data[:whole].splitlines():
-            row = orjson.loads(line)
-            self.found[row["case"], row["repeat"]] = row["trial"]
+        damaged = 0
+        # Not `splitlines`, for which a damaged byte could be the end of a line.
+        for line in data[:whole].split(b"\n")[:-1]:
+            row = line[_DIGITS + 1 :]
+            if not line.startswith(_checksum(row) + b" "):
+                damaged += 1
+                continue
+            found = orjson.loads(row)
+            self.found[found["case"], found["repeat"]] = found["trial"]
+        if damaged:
+            logger.warning("%d damaged lines of %s: their cases run again", damaged, self.path)
+
+
+def _checksum(row: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(row)

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 import orjson
 
+from infra.errors import NotReady
 from infra.security import new_id
 
 
@@ -22,9 +23,15 @@ class Memory:
     The folder can be kept with a suite, so that it runs again without a network.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """Keep answers in a folder, or only as long as this object lives."""
+    def __init__(self, folder: Path | None = None, *, is_offline: bool = False) -> None:
+        """Keep answers in a folder, or only as long as this object lives.
+
+        Args:
+            folder: need not be there yet.
+            is_offline: whether nothing is called, so that what is not kept is an error.
+        """
         self._folder = folder
+        self._is_offline = is_offline
         self._known: dict[str, Any] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -34,17 +41,31 @@ class Memory:
         Args:
             key: JSON values that decide the answer: model, its parameters, prompt, seed.
             call: returns JSON values; what it raises is raised, and not remembered.
+
+        Raises:
+            NotReady: it is not remembered, and nothing is called.
         """
         digest = hashlib.sha256(orjson.dumps(key, option=orjson.OPT_SORT_KEYS)).hexdigest()
         lock = self._locks.setdefault(digest, asyncio.Lock())
         async with lock:  # who asks the same meanwhile waits for the one answer
             if digest not in self._known:
                 found = self._read(digest)
+                if found is None and self._is_offline:
+                    raise NotReady(
+                        f"The run is offline, and {str(self._folder)!r} has no answer to this"
+                    )
                 if found is None:
                     found = {"key": dict(key), "answer": await call()}
                     self._write(digest, found)
                 self._known[digest] = found["answer"]
             return self._known[digest]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no answer is kept."""
+        return not self._known and (
+            self._folder is None or next(self._folder.glob("*/*.json"), None) is None
+        )
 
     def _read(self, digest: str) -> dict[str, Any] | None:
         if self._folder is None:

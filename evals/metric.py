@@ -76,6 +76,28 @@ class Parameters(BaseModel):
     higher_is_better: ClassVar[bool] = True
     is_measured: ClassVar[bool] = False
     is_pass_or_fail: ClassVar[bool] = False
+    asks_server: ClassVar[bool] = False
+    """Whether it asks one, as judges are; every such call goes through the memory."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Packages whose release decides scores."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Other metrics of the suite whose scores it looks at; each is from 0 to 1, best at 1."""
+        return ()
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the embedder decides scores."""
+        return False
+
+    @property
+    def identified(self) -> Mapping[str, Any]:
+        """Say what parameters stand for whose values alone do not, such as the name of a file.
+
+        Scores by another thing of the same name are not compared.
+        """
+        return {}
 
 
 def open_metric(name: str, parameters: Mapping[str, Any], *, label: str = "") -> Metric | SetMetric:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, records, suite_gates
+from evals import cases, execution, problems, records, suite_gates
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
 from evals.execution import Finished, Work
 from evals.journal import Journal
 from evals.metric import Metric, SetMetric, is_of_set, open_metric
-from evals.suite import Suite
+from evals.suite import Suite, deciding
 from evals.target import Target
 from evals.trial import Case, Trial
 from infra.artifacts.files import storage_errors
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
+from infra.errors import InvalidRequest
 
 KIND = "evaluation"
 
@@ -38,6 +39,10 @@ class Plan:
     target: Target
     metrics: Mapping[str, Metric | SetMetric]
     described: Described
+    calls: Path | None = None
+    """The folder that the suite keeps its judges' answers in."""
+    parents: Sequence[tuple[str, str]] = ()
+    """`(role, reference)` of what the verdict will rest on, beside the target and the dataset."""
 
     @property
     def trials(self) -> int:
@@ -57,31 +62,56 @@ class Options:
     """Told of each trial, also of those an earlier run had finished."""
 
 
-def plan(suite: Suite, *, folder: Path, target: Target, datasets: Callable[[], cases.Rows]) -> Plan:
+def plan(
+    suite: Suite,
+    *,
+    folder: Path,
+    target: Target,
+    datasets: Callable[[], cases.Rows],
+    embedder: Callable[[], str] = str,
+    settle: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> Plan:
     """Read the cases and build the metrics; nothing is asked of the target.
+
+    Args:
+        suite: what is to be run.
+        folder: of the suite's file; paths are relative to it.
+        target: what is evaluated.
+        datasets: opens the artifact store, where it is needed.
+        embedder: gives the identity of the one that metrics are handed.
+        settle: puts things in place of their names among a metric's parameters.
 
     Raises:
         NotFound: there is no such file or dataset.
         InvalidRequest: a case, a parameter or a gate is wrong; names it.
     """
     found = cases.load(suite, folder=folder, datasets=datasets)
+    given = {use.name: settle(use.parameters) for use in suite.metrics}
     metrics = {
-        use.name: open_metric(use.metric, use.parameters, label=use.name) for use in suite.metrics
+        use.name: open_metric(use.metric, given[use.name], label=use.name) for use in suite.metrics
     }
+    _check_read(metrics)
     by = {
-        use.name: MeasuredBy.of(metrics[use.name], name=use.metric, parameters=use.parameters)
+        use.name: MeasuredBy.of(
+            metrics[use.name],
+            name=use.metric,
+            parameters=deciding(given[use.name]),
+            embedder=embedder,
+        )
         for use in suite.metrics
     }
     suite_gates.require_sound(suite, by)
     described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
-    return Plan(suite, found, target, metrics, described)
+    calls = None if suite.calls is None else folder / suite.calls
+    return Plan(suite, found, target, metrics, described, calls)
 
 
 async def run(plan: Plan, options: Options) -> Evaluation:
     """Carry a plan out.
 
     No failing target or metric is raised; it is counted. A run that is killed is continued by the
-    same call with `resume`, which repeats no finished trial.
+    same call with `resume`, which repeats no finished trial; of one whose judge was out of order it
+    makes the scores that are missing.
 
     Raises:
         Conflict: another process carries the same plan out.
@@ -90,12 +120,14 @@ async def run(plan: Plan, options: Options) -> Evaluation:
     of_cases = {
         name: cast("Metric", each) for name, each in plan.metrics.items() if not is_of_set(each)
     }
-    work = Work(plan.suite, plan.target, of_cases, options.context)
     planned = [(case, repeat) for case in plan.cases.cases for repeat in range(plan.suite.repeats)]
     with Journal(journal_of(plan, options.folder), resume=options.resume) as journal:
-        done = _finished(journal, planned)
+        found = _found(journal, planned)
+        done = {key: trial for key, trial in found.items() if trial.is_finished}
         for trial in done.values():
             options.on_trial(trial)
+        begun = {key: trial for key, trial in found.items() if key not in done}
+        work = Work(plan.suite, plan.target, of_cases, options.context, begun)
 
         def note(trial: Trial) -> None:
             with storage_errors("write the journal of an evaluation"):
@@ -117,7 +149,7 @@ def publish(
     baseline: str | None = None,
 ) -> Reference:
     """Keep an evaluation as the next version of `evaluation/NAME`, with what it was made from."""
-    parents = list(plan.target.parents)
+    parents = [*plan.target.parents, *plan.parents]
     if plan.cases.artifact is not None:
         parents.append(("dataset", plan.cases.artifact))
     if baseline is not None:
@@ -139,8 +171,8 @@ def publish(
 
 
 def finish(plan: Plan, evaluation: Evaluation, folder: Path) -> None:
-    """Remove the journal of a run whose every trial has an output; the others can be resumed."""
-    if not evaluation.failures:
+    """Remove the journal of a run whose every trial is finished; the others can be resumed."""
+    if all(trial.is_finished for trial in evaluation.trials):
         journal_of(plan, folder).unlink(missing_ok=True)
 
 
@@ -150,7 +182,7 @@ def journal_of(plan: Plan, folder: Path) -> Path:
     return folder / f"{plan.suite.name}-{digest[:16]}.jsonl"
 
 
-def _finished(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str, int], Trial]:
+def _found(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str, int], Trial]:
     """Return the trials that have an output; one whose target failed is tried again."""
     found = {}
     for case, repeat in planned:
@@ -158,3 +190,18 @@ def _finished(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[s
         if row is not None and row["output"] is not None:
             found[case.id, repeat] = records.restore(case, row)
     return found
+
+
+def _check_read(metrics: Mapping[str, Metric | SetMetric]) -> None:
+    """See that what metrics read of each other is there. Raises `InvalidRequest`."""
+    for name, metric in metrics.items():
+        for read in getattr(metric, "reads", ()):
+            found = metrics.get(read)
+            if found is None or is_of_set(found):
+                cases = [each for each, other in metrics.items() if not is_of_set(other)]
+                words = problems.unknown("metric of cases", read, cases)
+                raise InvalidRequest(f"Metric {name!r}: {words}")
+            if found.bounds != (0.0, 1.0) or not found.higher_is_better:
+                raise InvalidRequest(
+                    f"Metric {name!r} reads {read!r}, which is not from 0 to 1 with 1 the best"
+                )

@@ -32,6 +32,9 @@ class Score:
     """Why there is no number; beside a number, what it rests on."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values for the report, such as the claims that no passage carries."""
+    is_temporary: bool = False
+    """Of an error: whether scoring again may do better, since a server or a setting failed and not
+    the metric. `--resume` does."""
 
     def __post_init__(self) -> None:
         if self.state == "scored":
@@ -59,9 +62,9 @@ class Score:
         return cls("refused", reason=_short(reason))
 
     @classmethod
-    def error(cls, reason: str) -> Score:
+    def error(cls, reason: str, *, is_temporary: bool = False) -> Score:
         """Say that there should be a number, and that something failed instead."""
-        return cls("error", reason=_short(reason))
+        return cls("error", reason=_short(reason), is_temporary=is_temporary)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, without what is empty."""
@@ -72,14 +75,14 @@ class Score:
             found["reason"] = self.reason
         if self.details:
             found["details"] = dict(self.details)
+        if self.is_temporary:
+            found["is_temporary"] = True
         return found
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Score:
         """Return what `as_dict` wrote."""
-        return cls(
-            value["state"], value.get("value"), value.get("reason", ""), value.get("details", {})
-        )
+        return cls(**value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,16 +27,20 @@ def of_set(metric: SetMetric, trials: Sequence[Trial]) -> Score:
     """Return the score of the trials that take part, as `checked` has it."""
     if trials and all(trial.output is None for trial in trials):
         return Score.error("no trial has an output")
-    counted = [trial for trial in trials if membership(metric, trial).state == "scored"]
-    return of_counted(metric, counted)
+    return of_counted(metric, counted(metric, trials))
 
 
-def of_counted(metric: SetMetric, counted: Sequence[Trial]) -> Score:
+def counted(metric: SetMetric, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that take part."""
+    return [trial for trial in trials if membership(metric, trial).state == "scored"]
+
+
+def of_counted(metric: SetMetric, trials: Sequence[Trial]) -> Score:
     """Return the score of trials that all take part."""
-    if not counted:
+    if not trials:
         return Score.unscored("no trial takes part")
     try:
-        found: object = metric.score_set(counted)
+        found: object = metric.score_set(trials)
     except Exception as error:  # noqa: BLE001  as in `membership`
         return Score.error(words(error))
     return checked(found, metric)

@@ -21,6 +21,8 @@ METRICS = "evals.metrics"
 SHIPPED = Path(__file__).parent / "suites"
 ALL = "all"
 """The slice that every case is in."""
+WHERE = frozenset({"url", "key_variable", "judge_seconds"})
+"""Parameters that say where a judge is asked and for how long: its name decides scores."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -157,6 +159,10 @@ class Suite(Strict):
     gates: tuple[Gate, ...] = ()
     baseline: str | None = None
     """The evaluation to compare with, such as `evaluation/faq@baseline`."""
+    calls: Text | None = None
+    """A folder beside the suite with what judges answered; in `evaluations/calls` if absent."""
+    min_kappa: float = Field(default=0.6, ge=0, lt=1)
+    """What a judge's agreement with people must surely be for it to decide a gate."""
     min_coverage: Share = 0.98
     """Below this share of scores there is no verdict but `infrastructure`."""
     repeats: int = Field(default=1, ge=1, le=100)
@@ -190,12 +196,19 @@ class Suite(Strict):
     @property
     def digest(self) -> str:
         """`sha256:` and the hash of all that decides scores and verdicts."""
-        content = self.model_dump(
-            mode="json",
-            exclude={"description", "concurrency", "deadline_seconds", "retries", "baseline"},
-        )
+        content = self.model_dump(mode="json", exclude=_UNDECIDING)
+        for use, dumped in zip(self.metrics, content["metrics"], strict=True):
+            dumped["parameters"] = deciding(use.parameters)
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
+def deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a metric's parameters that decide its scores."""
+    return {name: value for name, value in parameters.items() if name not in WHERE}
+
+
+_UNDECIDING = {"description", "concurrency", "deadline_seconds", "retries", "baseline", "calls"}
 
 
 def parse(text: str, *, source: str = "the suite") -> Suite:

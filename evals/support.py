@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from evals.context import Embed
 from infra.sentences import sentence_spans
+from infra.words import NUMBER, words
 
 NUMBER_MISSING = 0.5
 DENIAL_DIFFERS = 0.7
 """What is left of the support then; set by hand, fitted to nothing."""
 STEM_CHARACTERS = 6
 """Truncation: longer words that begin alike are taken for forms of one."""
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+SHORT = 3
+"""Words of no more letters carry no claim, but for numbers and other scripts; of `overlap`."""
 _DENIES = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|nicht|kein\w*)\b|n['’]t\b|不|没",
     re.IGNORECASE,
@@ -72,6 +72,17 @@ def supported(claims: Sequence[str], texts: Sequence[str], embed: Embed | None) 
     ]
 
 
+def overlap(claim: str, evidence: Iterable[str]) -> float:
+    """Return the share of a claim's different longer words that texts hold; 1 if it has none.
+
+    >>> overlap("The bridge is 48 metres long", ["a bridge of 48 metres"])
+    0.75
+    """
+    claimed = _long(claim)
+    held = {word for text in evidence for word in _long(text)}
+    return len(claimed & held) / len(claimed) if claimed else 1.0
+
+
 def _best(
     claim: str,
     spans: Sequence[str],
@@ -84,8 +95,8 @@ def _best(
     shares = np.array([len(claimed & terms) / len(claimed) for terms in held])
     scores = shares if cosines is None else (shares + cosines) / 2
     best = int(scores.argmax())
-    numbers = set(_NUMBER.findall(claim))
-    factor = NUMBER_MISSING if numbers - set(_NUMBER.findall(spans[best])) else 1.0
+    numbers = set(NUMBER.findall(claim))
+    factor = NUMBER_MISSING if numbers - set(NUMBER.findall(spans[best])) else 1.0
     if bool(_DENIES.search(claim)) != bool(_DENIES.search(spans[best])):
         factor *= DENIAL_DIFFERS
     return Supported(claim, float(scores[best]) * factor, spans[best])
@@ -104,5 +115,10 @@ def _neighbours(texts: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def _terms(text: str) -> frozenset[str]:
-    words = _WORD.findall(text.casefold())
-    return frozenset(word[:STEM_CHARACTERS] for word in words if word not in _STOP)
+    found = words(text)
+    return frozenset(word[:STEM_CHARACTERS] for word in found if word not in _STOP)
+
+
+def _long(text: str) -> set[str]:
+    found = words(text)
+    return {word for word in found if len(word) > SHORT or not word.isascii() or word[0].isdigit()}

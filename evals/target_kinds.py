@@ -34,8 +34,9 @@ class _Chat(Strict):
     """What stands before the question."""
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=0.0, ge=0)
-    refusals: tuple[str, ...] = ("The documents do not say.", "I don't know", "I do not know")
-    """Answers that begin like one of these say that the model does not know."""
+    refusals: tuple[str, ...] = ("The documents do not say.",)
+    """Answers that begin like one of these say that the model does not know, beside those that
+    refuse in English words."""
 
 
 class ModelTarget(_Chat):

@@ -65,6 +65,8 @@ class Output:
     """In the currency of the settings; None where it is not known."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """JSON values of the target's own."""
+    confidence: float | None = None
+    """How sure the target is, larger is surer; None where it does not say."""
     latency_seconds: float | None = None
     """Measured by the runner, not by the target; kept apart, because no two runs share it."""
 
@@ -105,6 +107,16 @@ class Trial:
     """Why there is no output."""
     attempts: int = 1
     """Of asking the target."""
+
+    @property
+    def lasting(self) -> dict[str, Score]:
+        """The scores that scoring again would not change."""
+        return {name: each for name, each in self.scores.items() if not each.is_temporary}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left for `--resume`: an output, and every score of it."""
+        return self.output is not None and len(self.lasting) == len(self.scores)
 
     @property
     def key(self) -> tuple[str, int]:

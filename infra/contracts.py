@@ -117,6 +117,52 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """What a sentence of an answer says and the passages do not."""
+
+    kind: Literal["number", "date", "name"]
+    said: str
+    instead: str | None = None
+    """What stands in its place there, where that is clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ungrounded:
+    """A sentence of an answer that no passage carries, or none surely."""
+
+    start: int
+    end: int
+    risk: float
+    """The likelihood that it is not carried, 0 to 1."""
+    disagreements: tuple[Disagreement, ...] = ()
+
+
+Verdict: TypeAlias = Literal["grounded", "unsupported", "uncertain", "unscored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Groundedness:
+    """How well its passages carry an answer, as `monitoring/groundedness.py` finds."""
+
+    verdict: Verdict
+    score: float | None = None
+    """1 less the risk of the weakest sentence; None where nothing was scored."""
+    unsupported: tuple[Ungrounded, ...] = ()
+    """Sentences that no passage carries."""
+    doubtful: tuple[Ungrounded, ...] = ()
+    """Those of which it cannot be told."""
+    uncited: tuple[tuple[int, int], ...] = ()
+    """Sentences without a citation."""
+    miscited: tuple[tuple[int, int], ...] = ()
+    """Sentences that passages carry, but not what they cite."""
+    coverage: float = 1.0
+    """The share of passages and answer that was read."""
+    detector: str = ""
+    reason: str | None = None
+    """Why it was not scored, or not in whole."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question, or the reason there is none."""
 
@@ -143,6 +189,8 @@ class Answer:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What the model was not shown: `passages`, `turns` of the conversation and `examples` for want
     of room, `screened` passages and earlier answers because they seem to hold instructions."""
+    groundedness: Groundedness | None = None
+    """None where it is not scored while the caller waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +228,12 @@ class Interaction:
     seconds: float = 0.0
     support: float | None = None
     """Of the citation that carries its sentence least, 0 to 1."""
+    groundedness: float | None = None
+    """How well passages carry the weakest sentence, 0 to 1."""
+    verdict: Verdict | None = None
+    """What was found of groundedness; None where nobody looked."""
+    review: Literal["unsupported", "sampled"] | None = None
+    """Why a person should look at it."""
     documents: tuple[str, ...] = ()
     """Public ids of the documents that `content` may quote."""
     content: Mapping[str, Any] | None = None

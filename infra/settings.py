@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway, Guards, Telemetry
+from infra.monitoring_settings import Groundedness
 from infra.section import Section
 
 PLACEHOLDERS = frozenset({"changeme", "changethis", "change-me", "change_me", "secret", "password"})
@@ -260,6 +261,7 @@ class Settings(BaseSettings):
     """By name, the model servers that `ragstone engine` runs on this machine."""
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
+    groundedness: Groundedness = Groundedness()
     conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
     jobs: Jobs = Jobs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
@@ -22,6 +23,9 @@ MOST_SET_ASIDE = 0.1
 """Of the rows: with more whose clock is wrong, the rest is no fair sample of its time."""
 MISSING = "missing"
 EVERYTHING = ""
+SLICES = 20
+"""Values of a column that have a slice, the most frequent ones."""
+MOST_DRAWS = 20_000
 TOGETHER = "all columns"
 
 
@@ -105,6 +109,7 @@ def compare(reference: Window, window: Window, plan: Plan | None = None) -> Repo
     if plan.season is not None:
         reference = same_hours(reference, plan.season, window, zone=plan.zone)
         plan = replace(plan, leave_out=(*plan.leave_out, plan.season))
+    plan = _fine_enough(plan, reference)
     found = [*_of_window(reference, window, plan, EVERYTHING)]
     for column in plan.slices:
         found += _of_slices(reference, window, plan, column)
@@ -138,6 +143,23 @@ def _check(plan: Plan, reference: Window) -> None:
         raise InvalidRequest(
             f"No correction {plan.correction!r}; there are benjamini_hochberg and holm"
         )
+
+
+def _fine_enough(plan: Plan, reference: Window) -> Plan:
+    """Have permutations enough that one feature's p-value can stand out among all the tests."""
+    tests = (len(reference.names) + 1) * (1 + len(plan.slices) * SLICES)
+    draws = min(math.ceil(2 * tests / plan.level), MOST_DRAWS)
+    chosen = [plan.by_column.get(name, ()) for name in reference.names]
+    names = {*plan.by_kind.values(), *((plan.together,) if plan.together else ())}
+    for each in chosen:
+        names |= {each} if isinstance(each, str) else set(each)
+    given = {name: plan.parameters.get(name, {}) for name in names}
+    parameters = {
+        name: {"draws": draws, **given[name]}
+        for name in names
+        if draws > getattr(_open(name, plan), "draws", draws)
+    }
+    return replace(plan, parameters={**plan.parameters, **parameters})
 
 
 def _of_window(
@@ -185,8 +207,8 @@ def _of_slices(
     if column not in window.names:
         return
     rest = replace(plan, leave_out=(*plan.leave_out, column))
-    current = window.slices(column)
-    for value, part in reference.slices(column).items():
+    current = window.slices(column, most=2 * SLICES)
+    for value, part in reference.slices(column, most=SLICES).items():
         named = f"{column}={value}"
         if value in current:
             yield from _of_window(part, current[value], rest, named)

@@ -19,6 +19,7 @@ from monitoring import exemplars
 from monitoring.bounded import Bounded
 from monitoring.feedback_metrics import FeedbackMetrics
 from monitoring.gateway_metrics import GatewayMetrics
+from monitoring.groundedness_metrics import GroundednessMetrics
 from monitoring.search_metrics import SearchMetrics
 from monitoring.standing_metrics import StandingMetrics
 
@@ -35,6 +36,8 @@ class Metrics:
         self._registry = registry
         self.gateway = GatewayMetrics(registry)
         """Of calls to models."""
+        self.groundedness = GroundednessMetrics(registry)
+        """Of how well answers are carried by their passages."""
         self.feedback = FeedbackMetrics(registry)
         self.searches = SearchMetrics(registry)
         self.standing = StandingMetrics(registry)
@@ -57,10 +60,7 @@ class Metrics:
         )
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._answers = Counter(
-            "ragstone_answers_total",
-            "Questions by how they ended.",
-            ("engine", "outcome"),
-            registry=registry,
+            "ragstone_answers_total", "By how they ended.", ("engine", "outcome"), registry=registry
         )
         self._documents = Counter(
             "ragstone_documents_ingested_total",
@@ -69,9 +69,7 @@ class Metrics:
             registry=registry,
         )
         self._chunks = Counter(
-            "ragstone_chunks_committed_total",
-            "Chunks committed with their vectors.",
-            registry=registry,
+            "ragstone_chunks_committed_total", "Chunks committed with vectors.", registry=registry
         )
         self._screened = Counter(
             "ragstone_screened_total",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from infra.errors import InvalidRequest
 from infra.plugins import require
 from monitoring import support
+from monitoring.calibration import Calibration
 from monitoring.columns import EXTRA, Floats
 
 Metric: TypeAlias = Literal["accuracy", "precision", "recall", "f1", "auroc"]
@@ -153,10 +154,11 @@ def _simulate(
     rng = np.random.default_rng(seed)
     scores = window.probabilities
     value = _metric(metric, scores, threshold)
+    calibration = Calibration(reference.predictions.probabilities, reference.labels)
     drawn = np.empty((_SIMULATIONS, scores.size), dtype=np.bool_)
     for number in range(_SIMULATIONS):
         rows = rng.integers(weights.size, size=weights.size)
-        expected = _calibrate(reference, rows, weights[rows], scores)
+        expected = calibration.at(scores, rows, weights[rows])
         drawn[number] = rng.random(scores.size) < expected
     values = value(drawn)
     values = values[np.isfinite(values)]
@@ -173,17 +175,6 @@ def _simulate(
         scores.size,
         effective_rows=float(weights.sum() ** 2 / (weights**2).sum()),
     )
-
-
-def _calibrate(
-    reference: Reference, rows: npt.NDArray[np.int64], weights: Floats, window: Floats
-) -> Floats:
-    isotonic = require("sklearn.isotonic", extra=EXTRA)
-    model = isotonic.IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    labels = reference.labels[rows].astype(np.float64)
-    fitted = model.fit(reference.predictions.probabilities[rows], labels, sample_weight=weights)
-    found: Floats = fitted.predict(window)
-    return found
 
 
 def _metric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,6 +16,8 @@ from monitoring.columns import Floats
 Shape: TypeAlias = Literal["none", "instantaneous", "gradual", "cyclic", "not_enough_data"]
 LEAST_WINDOWS = 8
 _SIMULATIONS = 999
+_RAMPS = 500
+"""At most, evenly among all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,18 @@ class Change:
     """Of a cyclic change: half the distance from its lowest to its highest."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Family:
+    """All curves of one shape, each as an orthonormal basis of what it can be."""
+
     shape: Shape
-    error: float
     parameters: int
-    what: tuple[float, ...]
+    choices: Floats
+    """What tells the curves apart, (curves, 1 or 2): where they begin and end, or their period."""
+    designs: Floats
+    """Shape (curves, windows, coefficients)."""
+    bases: Floats
+    """Of the designs over the errors, of the same shape."""
 
 
 def name_shape(
@@ -70,86 +79,89 @@ def name_shape(
         return Change(
             "not_enough_data", f"{series.size} windows of the {LEAST_WINDOWS} that are needed"
         )
-    gain, best = _gain(series, spread)
-    rng = np.random.default_rng(seed)
-    reached = 0
-    designs = _SIMULATIONS
-    for number in range(_SIMULATIONS):
-        reached += _gain(rng.normal(scale=spread), spread)[0] >= gain
-        if reached > level * _SIMULATIONS:
-            designs = number + 1
-            break
-    p = (1 + reached) / (1 + designs)
+    families = _families(spread)
+    gains, best = _gains((series / spread)[None, :], spread, families)
+    noise = np.random.default_rng(seed).normal(size=(_SIMULATIONS, series.size))
+    reached = int((_gains(noise, spread, families)[0] >= gains[0]).sum())
+    p = (1 + reached) / (1 + _SIMULATIONS)
     if p > level:
         mean = float(np.average(series, weights=spread**-2))
         return Change("none", f"All windows are compatible with {mean:.4g}", p, before=mean)
-    return _described(best, p)
+    return _described(families[best], series, spread, p)
 
 
-def _gain(series: Floats, spread: Floats) -> tuple[float, _Fit]:
-    """Return by how much the best shape's criterion is below that of a constant."""
-    penalty = math.log(series.size)
-    flat = float((((series - np.average(series, weights=spread**-2)) / spread) ** 2).sum())
-    fits = [_step(series, spread), _ramp(series, spread), _cycle(series, spread)]
-    best = min(fits, key=lambda fit: fit.error + fit.parameters * penalty)
-    return flat - best.error - (best.parameters - 1) * penalty, best
-
-
-def _solve(designs: Floats, series: Floats, spread: Floats) -> tuple[Floats, Floats]:
-    """Return weighted residual sums (k,) and coefficients (k, p) of designs (k, windows, p)."""
-    scaled = designs / spread[None, :, None]
-    target = series / spread
-    grams = np.einsum("kwp,kwq->kpq", scaled, scaled)
-    sides = np.einsum("kwp,w->kp", scaled, target)
-    found = np.linalg.solve(grams + 1e-9 * np.eye(grams.shape[1]), sides[:, :, None])[:, :, 0]
-    errors = ((target[None, :] - np.einsum("kwp,kp->kw", scaled, found)) ** 2).sum(axis=1)
-    return errors, found
-
-
-def _step(series: Floats, spread: Floats) -> _Fit:
-    places = np.arange(1, series.size)
-    after = (np.arange(series.size)[None, :] >= places[:, None]).astype(np.float64)
-    errors, found = _solve(np.stack([np.ones_like(after), after], axis=2), series, spread)
-    best = int(errors.argmin())
-    level, jump = found[best]
-    return _Fit("instantaneous", float(errors[best]), 3, (places[best], level, level + jump))
-
-
-def _ramp(series: Floats, spread: Floats) -> _Fit:
-    """Return the best line between two levels; it takes three windows at least."""
-    size = series.size
+def _families(spread: Floats) -> tuple[_Family, ...]:
+    """Return steps at every place, ramps over four windows or more, and sines of two periods."""
+    size = spread.size
+    at = np.arange(size)
+    places = np.arange(1, size)
+    steps = (at[None, :] >= places[:, None]).astype(np.float64)
     pairs = np.array([(a, b) for a in range(size - 3) for b in range(a + 4, size + 1)])
-    if len(pairs) > 500:
-        pairs = pairs[np.linspace(0, len(pairs) - 1, 500).astype(int)]
-    start, end = pairs[:, :1], pairs[:, 1:]
-    rise = np.clip((np.arange(size)[None, :] - start) / (end - start), 0.0, 1.0)
-    errors, found = _solve(np.stack([np.ones_like(rise), rise], axis=2), series, spread)
-    best = int(errors.argmin())
-    level, jump = found[best]
-    what = (pairs[best, 0] + 1, pairs[best, 1], level, level + jump)
-    return _Fit("gradual", float(errors[best]), 4, tuple(float(each) for each in what))
+    pairs = pairs[np.unique(np.linspace(0, len(pairs) - 1, _RAMPS).astype(int))]
+    ramps = np.clip((at[None, :] - pairs[:, :1]) / np.diff(pairs, axis=1), 0.0, 1.0)
+    periods = size / np.arange(2, size / 2 - 0.01, 0.5)
+    angles = 2 * math.pi * at[None, :] / periods[:, None]
+    return (
+        _family("instantaneous", 3, places[:, None].astype(np.float64), [steps], spread),
+        _family("gradual", 4, pairs.astype(np.float64), [ramps], spread),
+        _family("cyclic", 4, periods[:, None], [np.sin(angles), np.cos(angles)], spread),
+    )
 
 
-def _cycle(series: Floats, spread: Floats) -> _Fit:
-    """Return the best sine; two whole periods have to be there."""
-    periods = series.size / np.arange(2, series.size / 2 + 0.01, 0.5)
-    angle = 2 * math.pi * np.arange(series.size)[None, :] / periods[:, None]
-    design = np.stack([np.ones_like(angle), np.sin(angle), np.cos(angle)], axis=2)
-    errors, found = _solve(design, series, spread)
-    best = int(errors.argmin())
-    swing = math.hypot(found[best, 1], found[best, 2])
-    return _Fit("cyclic", float(errors[best]), 4, (periods[best], float(found[best, 0]), swing))
+def _family(
+    shape: Shape, parameters: int, choices: Floats, curves: Sequence[Floats], spread: Floats
+) -> _Family:
+    designs = np.stack([np.ones_like(curves[0]), *curves], axis=2)
+    bases = np.linalg.qr(designs / spread[None, :, None])[0]
+    return _Family(shape, parameters, choices, designs, bases)
 
 
-def _described(fit: _Fit, p: float) -> Change:
-    if fit.shape == "cyclic":
-        period, level, swing = fit.what
-        words = f"Goes up and down by {swing:.3g} around {level:.4g} every {period:.3g} windows"
-        return Change("cyclic", words, p, before=level, period=period, swing=swing)
-    if fit.shape == "gradual":
-        start, end, before, after = fit.what
-        words = f"Went from {before:.4g} to {after:.4g} over windows {start:.0f} to {end:.0f}"
-        return Change("gradual", words, p, int(start), int(end), before, after)
-    start, before, after = fit.what
-    words = f"Jumped from {before:.4g} to {after:.4g} in window {start:.0f}"
-    return Change("instantaneous", words, p, int(start), int(start), float(before), float(after))
+def _gains(targets: Floats, spread: Floats, families: Sequence[_Family]) -> tuple[Floats, int]:
+    """Return by how much the best criterion is below that of a constant, for series over errors.
+
+    Args:
+        targets: shape (series, windows).
+        spread: the errors, (windows,).
+        families: of curves.
+
+    Returns:
+        The gains, (series,), and which family is best for the first series.
+    """
+    penalty = math.log(spread.size)
+    flat = (1 / spread) / np.linalg.norm(1 / spread)
+    explained = (targets @ flat) ** 2
+    gains = np.stack(
+        [
+            _explained(family, targets).max(axis=1) - explained - (family.parameters - 1) * penalty
+            for family in families
+        ]
+    )
+    return gains.max(axis=0), int(gains[:, 0].argmax())
+
+
+def _explained(family: _Family, targets: Floats) -> Floats:
+    """Return the sum of squares that each curve explains of each series, (series, curves)."""
+    curves, windows, coefficients = family.bases.shape
+    flat = family.bases.transpose(1, 0, 2).reshape(windows, curves * coefficients)
+    parts = (targets @ flat).reshape(len(targets), curves, coefficients)
+    found: Floats = (parts**2).sum(axis=2)
+    return found
+
+
+def _described(family: _Family, series: Floats, spread: Floats, p: float) -> Change:
+    target = series / spread
+    best = int(_explained(family, target[None, :])[0].argmax())
+    fitted = np.linalg.lstsq(family.designs[best] / spread[:, None], target, rcond=None)[0]
+    level, choice = float(fitted[0]), [float(each) for each in family.choices[best]]
+    if family.shape == "cyclic":
+        swing = math.hypot(fitted[1], fitted[2])
+        words = f"Goes up and down by {swing:.3g} around {level:.4g} every {choice[0]:.3g} windows"
+        return Change("cyclic", words, p, before=level, period=choice[0], swing=swing)
+    after = level + float(fitted[1])
+    if family.shape == "gradual":
+        start, end = int(choice[0]) + 1, int(choice[1])
+        words = f"Went from {level:.4g} to {after:.4g} over windows {start} to {end}"
+        return Change("gradual", words, p, start, end, level, after)
+    start = int(choice[0])
+    words = f"Jumped from {level:.4g} to {after:.4g} in window {start}"
+    return Change("instantaneous", words, p, start, start, level, after)

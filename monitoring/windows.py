@@ -91,7 +91,7 @@ class Window:
 
         return replace(self, rows=len(places), read=read)
 
-    def slices(self, name: str, *, most: int = 20) -> dict[str, Window]:
+    def slices(self, name: str, *, most: int) -> dict[str, Window]:
         """Return a window for each of the most frequent values of a column of categories."""
         column = self.column(name)
         if column.kind != "categories":

@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
-from infra.contracts import Answer, Interaction
+from infra.contracts import Answer, Groundedness, Interaction
 from service.answer_interactions import Subject, Told, interaction_of
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.errors import describe
 from service.gateway.calls import LEFT
+from service.grounding import noted
+
+Score: TypeAlias = Callable[[Answer, Callable[[Groundedness | None], None]], None]
+"""Scores an answer some time, and hands on what it found; must not block."""
 
 
 class AnswerRecords:
@@ -25,6 +29,8 @@ class AnswerRecords:
         add: Callable[[Interaction], None] | None,
         trace: Callable[[Answer], None] | None,
         has_content: bool,
+        score: Score | None = None,
+        review_share: float = 0.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Take where it goes.
@@ -33,12 +39,25 @@ class AnswerRecords:
             add: takes interactions; None keeps none.
             trace: makes spans of answers; None makes none.
             has_content: keep question, answer and citations, too.
+            score: scores answers after they were told; None leaves those unscored that are.
+            review_share: of scored answers, marked to be looked at.
             now: the time of day.
         """
         self.add = add or (lambda _: None)
         self.trace = trace or (lambda _: None)
         self.has_content = has_content
+        self.score = score
+        self.review_share = review_share
         self.now = now
+
+    def keep(self, item: Interaction, answer: Answer | None) -> None:
+        """Add an interaction with what is found of its answer, once it is."""
+        add, share = self.add, self.review_share
+        found = None if answer is None else answer.groundedness
+        if answer is not None and found is None and self.score is not None:
+            self.score(answer, lambda found: add(noted(item, found, review_share=share)))
+        else:
+            add(noted(item, found, review_share=share))
 
     def begin(self, subject: Subject) -> AnswerRecord:
         """Take note of an answer from now on."""
@@ -84,6 +103,7 @@ class AnswerRecord:
     def _finish(self, answer: Answer) -> None:
         self._told = Told(answer.passages, answer.text, answer.citations)
         self._end(
+            answer,
             id=answer.id,
             outcome="answered" if answer.answerable else "abstained",
             upstream=answer.engine,
@@ -94,18 +114,17 @@ class AnswerRecord:
         )
         self._records.trace(answer)
 
-    def _end(self, **how: Any) -> None:
+    def _end(self, answer: Answer | None = None, **how: Any) -> None:
         if self._has_ended:
             return
         self._has_ended = True
         records = self._records
         values = {"seconds": time.monotonic() - self._started, **how}
-        records.add(
-            interaction_of(
-                self._subject,
-                self._told,
-                at=records.now(),
-                has_content=records.has_content,
-                **values,
-            )
+        item = interaction_of(
+            self._subject,
+            self._told,
+            at=records.now(),
+            has_content=records.has_content,
+            **values,
         )
+        records.keep(item, answer)

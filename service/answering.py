@@ -58,6 +58,8 @@ AnswerEvent: TypeAlias = Retrieved | Text | Cited | Finished
 Search: TypeAlias = "Callable[[Collection, SearchRequest], SearchResult]"
 Rewrite: TypeAlias = Callable[[str, Sequence[Turn]], Awaitable[str | None]]
 """A question and what was said before it, to what to search for; None leaves that to the rules."""
+Ground: TypeAlias = Callable[[Answer], Awaitable[Answer]]
+"""An answer to the same with how well its passages carry it."""
 Admit: TypeAlias = Callable[[str, Sequence[Turn]], Awaitable[tuple[Turn, ...]]]
 """The same, to what may be read of what was said; raises where the question may not be."""
 
@@ -72,6 +74,7 @@ class Answering:
         engine: Engine,
         read_text: ReadText,
         settings: Settings,
+        ground: Ground | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take the parts.
@@ -81,12 +84,14 @@ class Answering:
             engine: writes the answer.
             read_text: the stored text at a span; blocks too.
             settings: limits and defaults.
+            ground: scores whole answers before they are told; None leaves that out.
             clock: seconds from any fixed moment.
         """
         self._search = search
         self._engine = engine
         self._read_text = read_text
         self._settings = settings
+        self._ground = ground
         self._clock = clock
         self._template = SearchRequest("")
         self._rewrite: Rewrite | None = None
@@ -206,7 +211,8 @@ class Answering:
             async for event in events:
                 yield event
         timings_ms = _timings(watch, found)
-        yield Finished(self._finish(draft, prompt, collection, timings_ms=timings_ms))
+        answer = self._finish(draft, prompt, collection, timings_ms=timings_ms)
+        yield Finished(answer if self._ground is None else await self._ground(answer))
 
     async def _written(
         self, draft: _Draft, prompt: Prompt, watch: _Stopwatch

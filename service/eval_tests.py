@@ -97,8 +97,10 @@ class SuiteFile(pytest.File):
             before = _baseline(parts, read(self.path).baseline, self.config)
             plan = evaluating.plan(parts, read(self.path), self.path.parent, before)
             if only is not None:
-                return _by_case(asyncio.run(_run_some(parts, plan, only)))
-            work = evaluating.carry_out(parts, plan, resume=False, on_trial=lambda _: None)
+                return _by_case(asyncio.run(_run_some(parts, plan, only, before)))
+            work = evaluating.carry_out(
+                parts, plan, resume=False, on_trial=lambda _: None, before=before
+            )
             evaluation = asyncio.run(work)
             judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
         return replace(_by_case(evaluation), judgement=judgement, stored=str(stored))
@@ -194,19 +196,15 @@ def _baseline(parts: Any, of_suite: str | None, config: pytest.Config) -> Any:
         return None
 
 
-async def _run_some(parts: Any, plan: Plan, only: set[str]) -> Evaluation:
+async def _run_some(parts: Any, plan: Plan, only: set[str], before: Any) -> Evaluation:
     """Run the chosen cases, apart from the journal of a whole run, and keep nothing."""
     from evals import run
-    from evals.context import Context
 
     cases = tuple(case for case in plan.cases.cases if case.id in only)
     chosen = replace(plan, cases=replace(plan.cases, cases=cases))
-    context = Context(read_text=parts.documents.read_text)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    async with evaluating.opened_context(parts, chosen, before) as context:
+        with tempfile.TemporaryDirectory() as folder:
             return await run.run(chosen, run.Options(Path(folder), context=context))
-        finally:
-            await plan.target.close()
 
 
 def _by_case(evaluation: Evaluation) -> Found:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evals import records, run, suite_gates, target, verdicts
 from evals.context import Context
 from evals.evaluation import Evaluation
+from evals.judges.standing import require_standing
 from evals.memory import Memory
 from evals.run import Options, Plan
 from evals.suite import ALL
@@ -19,8 +21,12 @@ from evals.trial import Trial
 from evals.verdicts import Judgement, judge
 from infra.errors import InvalidRequest, NotFound
 from infra.plugins import load
+from service import judge_cards, rubrics
+from service.judge_servers import JudgeServers
 
 if TYPE_CHECKING:
+    from evals.judges.card import Card
+    from evals.judges.instrument import Instrument
     from evals.suite import Suite
     from evals.target import Target
     from infra.artifacts.refs import Reference
@@ -58,34 +64,76 @@ def plan(parts: Components, suite: Suite, folder: Path, before: Stored | None = 
 
     Raises:
         IncomparableBaseline: `before` is of other cases or versions.
+        UnprovenJudge: a gate rests on a judge that nobody has held against people.
     """
     from infra.datasets.datasets import Datasets
 
+    baseline = "" if before is None else before.reference.digest
     found = run.plan(
         suite,
         folder=folder,
         target=open_target(parts, suite, folder),
         datasets=lambda: Datasets(parts.artifacts),
+        embedder=lambda: parts.embedder.identity,
+        settle=rubrics.sources(parts.artifacts, folder, baseline=baseline).settle,
     )
     if before is not None:
         verdicts.require_comparable(found.described, before.evaluation.described)
-    return found
+    return replace(found, parents=_cards(parts, found))
 
 
 async def carry_out(
-    parts: Components, plan: Plan, *, resume: bool, on_trial: Callable[[Trial], None]
+    parts: Components,
+    plan: Plan,
+    *,
+    resume: bool,
+    on_trial: Callable[[Trial], None],
+    before: Stored | None = None,
+    is_offline: bool = False,
 ) -> Evaluation:
-    """Run a plan and close its target. Raises as `run.run`."""
-    context = Context(
-        memory=Memory(parts.settings.data_folder / CALLS),
-        read_text=parts.documents.read_text,
-        embed=lambda texts: parts.embedder.embed(texts, kind="document"),
-    )
-    options = Options(journals(parts), resume, context, on_trial)
+    """Run a plan and close its target. Raises as `opened_context` and `run.run`."""
+    async with opened_context(parts, plan, before, is_offline=is_offline) as context:
+        return await run.run(plan, Options(journals(parts), resume, context, on_trial))
+
+
+@asynccontextmanager
+async def opened_context(
+    parts: Components, plan: Plan, before: Stored | None = None, *, is_offline: bool = False
+) -> AsyncIterator[Context]:
+    """Yield what metrics are given here; at the end judges' connections and the target close.
+
+    Raises:
+        InvalidRequest: nothing may be called, and no answer of a judge is kept that is needed.
+    """
+    servers = JudgeServers()
+    trials = () if before is None else before.evaluation.trials
     try:
-        return await run.run(plan, options)
+        yield Context(
+            memory=_memory(parts, plan, is_offline=is_offline),
+            ask=servers,
+            read_text=parts.documents.read_text,
+            embed=lambda texts: parts.embedder.embed(texts, kind="document"),
+            baseline={
+                each.case.id: each.output
+                for each in trials
+                if each.output is not None and each.repeat == 0
+            },
+        )
     finally:
+        await servers.close()
         await plan.target.close()
+
+
+def _memory(parts: Components, plan: Plan, *, is_offline: bool) -> Memory:
+    folder = plan.calls or parts.settings.data_folder / CALLS
+    memory = Memory(folder, is_offline=is_offline)
+    asking = [name for name, each in plan.metrics.items() if getattr(each, "asks_server", False)]
+    if is_offline and asking and memory.is_empty:
+        raise InvalidRequest(
+            f"Metrics ask a judge ({', '.join(asking)}), and {str(folder)!r} keeps no answer of "
+            "one; run the suite once without --offline"
+        )
+    return memory
 
 
 def conclude(
@@ -104,6 +152,21 @@ def conclude(
     )
     run.finish(plan, evaluation, journals(parts))
     return judgement, stored
+
+
+def _cards(parts: Components, plan: Plan) -> list[tuple[str, str]]:
+    """Return the cards of the judges that decide gates, with the role that they have."""
+    found: dict[str, Reference] = {}
+
+    def find(instrument: Instrument) -> Card | None:
+        stored = judge_cards.find(parts.artifacts, instrument)
+        if stored is None:
+            return None
+        found[instrument.digest] = stored[1]
+        return stored[0]
+
+    require_standing(plan.suite, plan.metrics, find)
+    return [("judge", str(each)) for each in found.values()]
 
 
 def summary(evaluation: Evaluation, judgement: Judgement) -> dict[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from service.gateway.metering import Metering
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
+    from service.grounding import Grounding
     from service.responses.repeating import RepeatedResponses
     from service.responses.store import ResponseStore
     from service.supervision.engines import Engines
@@ -140,7 +141,20 @@ class ModelParts:
             add=self.interactions.add if options.interactions else None,
             trace=None if tracing is None else tracing.record_answer,
             has_content=options.content,
+            score=self.grounding.after if self.settings.groundedness.when == "after" else None,
+            review_share=self.settings.groundedness.review_share,
         )
+
+    @cached_property
+    def grounding(self) -> Grounding:
+        """Scores answers over collections."""
+        from monitoring.groundedness import Scorer
+        from monitoring.grounding.detectors import open_detector
+        from service.grounding import Grounding
+
+        options = self.settings.groundedness
+        detector = open_detector(options.detector, **options.detector_options)
+        return Grounding(Scorer(detector).score, self.metrics.groundedness)
 
     @cached_property
     def interactions(self) -> Interactions:

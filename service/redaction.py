@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_right
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from infra.contracts import Answer, Citation, Passage
+from infra.contracts import Answer, Citation, Disagreement, Groundedness, Passage, Ungrounded
 from infra.expectations.recognizers import find, mask
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 
@@ -197,8 +197,38 @@ def _answer(answer: Answer, redactor: Redactor) -> Answer:
         reason=None if answer.reason is None else mask(answer.reason),
         citations=tuple(_citation(citation, redactor) for citation in answer.citations),
         passages=tuple(_passage(passage) for passage in answer.passages),
-        unsupported=tuple(
-            (redactor.position(start), redactor.position(end, is_end=True))
-            for start, end in answer.unsupported
-        ),
+        unsupported=_moved(answer.unsupported, redactor),
+        groundedness=_groundedness(answer.groundedness, redactor),
+    )
+
+
+def _groundedness(found: Groundedness | None, redactor: Redactor) -> Groundedness | None:
+    if found is None:
+        return None
+    return replace(
+        found,
+        unsupported=tuple(_ungrounded(each, redactor) for each in found.unsupported),
+        doubtful=tuple(_ungrounded(each, redactor) for each in found.doubtful),
+        uncited=_moved(found.uncited, redactor),
+        miscited=_moved(found.miscited, redactor),
+    )
+
+
+def _ungrounded(found: Ungrounded, redactor: Redactor) -> Ungrounded:
+    return replace(
+        found,
+        start=redactor.position(found.start),
+        end=redactor.position(found.end, is_end=True),
+        disagreements=tuple(map(_disagreement, found.disagreements)),
+    )
+
+
+def _disagreement(found: Disagreement) -> Disagreement:
+    instead = None if found.instead is None else mask(found.instead)
+    return replace(found, said=mask(found.said), instead=instead)
+
+
+def _moved(spans: Sequence[tuple[int, int]], redactor: Redactor) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (redactor.position(start), redactor.position(end, is_end=True)) for start, end in spans
     )

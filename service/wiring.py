@@ -310,6 +310,7 @@ class Components(ErasureParts):
             engine=self.engine,
             read_text=self.documents.read_text,
             settings=self.settings,
+            ground=self.grounding.within if self.settings.groundedness.when == "within" else None,
         )
 
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
@@ -385,3 +386,5 @@ class Components(ErasureParts):
             for part in ("interactions", "clerk", "keyring", "worker"):
                 if part in opened:
                     closing.callback(opened[part].stop)
+            if "grounding" in opened:  # what it finds goes to the interactions
+                closing.callback(opened["grounding"].close)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from infra.words import NUMBER, UNSPACED
+
 Kind: TypeAlias = Literal["date", "number", "person", "place", "reason", "manner", "other"]
 
-# Scripts written without spaces, where two neighbouring characters stand in for a word.
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-)
-_TOKEN = re.compile(rf"[{_UNSPACED}]+|\d+(?:[.,]\d+)*|[^\W\d_{_UNSPACED}]+(?:['’][^\W\d_]+)*\d*")
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+# Where no spaces are written, two neighbouring characters stand in for a word.
+_TOKEN = re.compile(rf"[{UNSPACED}]+|{NUMBER.pattern}|[^\W\d_{UNSPACED}]+(?:['’][^\W\d_]+)*\d*")
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 _STOP_WORDS = """
     a about after all also an and any are as at be been before being both but by can could did

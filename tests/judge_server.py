@@ -1,4 +1,4 @@
-"""A judge on loopback that goes by rules: it answers the prompts of ragas over real HTTP."""
+"""A judge on loopback that goes by rules: it answers ragas' prompts and rubrics over real HTTP."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Any
 from infra.sentences import sentence_spans
 
 Given = dict[str, Any]
+_EXHIBIT = re.compile(
+    r"^=== (?!end of )(.+?) ([0-9a-f]{12}) ===\n(.*?)\n=== end of \1 \2 ===$", re.M | re.S
+)
 
 
 class JudgeServer:
@@ -25,13 +28,25 @@ class JudgeServer:
         self.finish_reason = "stop"
         self.status = 200
         self.seconds = 0.0
+        self.failures: list[tuple[int, dict[str, str]]] = []
+        """Statuses and headers of the next answers, before it answers as usual."""
+        self.rate: Callable[[dict[str, str], int], dict[str, Any]] = by_words
+        """From exhibits and seed to a rating."""
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.body: bytes | None = None
+        """In place of a chat completion."""
         self.url = ""
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt = next(each["content"] for each in body["messages"] if each["role"] == "user")
-        text = self.says if self.says is not None else json.dumps(judged(prompt))
+        if self.says is not None:
+            text = self.says
+        elif shown := exhibits(body):
+            text = json.dumps(self.rate(shown, body["seed"]))
+        else:
+            text = json.dumps(judged(prompt))
         message = {"role": "assistant", "content": text, **self.message}
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
         return {
@@ -60,6 +75,30 @@ def judging() -> Iterator[JudgeServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def exhibits(body: dict[str, Any]) -> dict[str, str]:
+    """Return what a rubric's prompt shows, by name; nothing of another prompt."""
+    found = _EXHIBIT.findall(body["messages"][-1]["content"])
+    return {
+        name: "\n".join(line.removeprefix("|").removeprefix(" ") for line in text.split("\n"))
+        for name, _, text in found
+    }
+
+
+def by_words(shown: dict[str, str], seed: int) -> dict[str, Any]:
+    """Score the share of the reference's words; of two answers prefer the one with more of them."""
+    del seed
+    wanted = _words(shown.get("reference", shown.get("question", "")))
+
+    def share(text: str) -> float:
+        return len(wanted & _words(text)) / len(wanted)
+
+    if "answer" in shown:
+        return {"reasoning": "words", "score": 1 + int(4 * share(shown["answer"]))}
+    first, second = share(shown["first answer"]), share(shown["second answer"])
+    better = "neither" if first == second else "first" if first > second else "second"
+    return {"reasoning": "words", "better": better}
 
 
 def judged(prompt: str) -> dict[str, Any]:
@@ -150,9 +189,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.state.asked.append(body)
         self.state.headers.append(dict(self.headers))
+        self.state.paths.append(self.path)
         time.sleep(self.state.seconds)
-        data = json.dumps(self.state.reply(body)).encode()
-        self.send_response(self.state.status)
+        status, headers = self.state.status, {}
+        if self.state.failures:
+            status, headers = self.state.failures.pop(0)
+        data = self.state.body
+        if data is None:
+            data = json.dumps(self.state.reply(body)).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.end_headers()

@@ -31,6 +31,7 @@ FILES = (
     "service/gateway/test_adapters_on_vllm.py",
     "service/supervision/test_engines.py",
     "contracts/test_launchers.py",
+    "contracts/test_drift.py",
     "e2e/test_citations_hold.py",
     "training/launchers/test_kubernetes.py",
     "service/gateway/test_adapter_routes.py",

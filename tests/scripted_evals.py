@@ -20,6 +20,7 @@ from evals.scores import Score
 from evals.suite import Suite
 from evals.target import Target
 from evals.trial import Case, Output, Trial
+from infra.errors import EngineFailed
 
 ROWS = [
     {"id": f"q{number}", "question": f"What is {number}?", "answer": f"It is {number}."}
@@ -65,11 +66,14 @@ def right(case: Case, seed: int) -> Output:
     return Output(str(case.expected))
 
 
-def make_plan(folder: Path, target: Target, **changes: Any) -> Plan:
+def make_plan(
+    folder: Path, target: Target, *, embedder: Callable[[], str] = str, **changes: Any
+) -> Plan:
     """Plan the suite of `changes` over the rows of `folder`."""
     if not (folder / "cases.jsonl").exists():
         write_rows(folder)
-    return run.plan(suite(**changes), folder=folder, target=target, datasets=_none)
+    chosen = suite(**changes)
+    return run.plan(chosen, folder=folder, target=target, datasets=_none, embedder=embedder)
 
 
 def carry_out(plan: Plan, folder: Path, **options: Any) -> Evaluation:
@@ -104,13 +108,17 @@ class Broken(Parameters):
 
 
 class Judged(Parameters):
-    """A metric that asks a judge, who counts how often."""
+    """A metric that asks a judge, who counts how often, and whose server may be down."""
 
     calls: ClassVar[list[str]] = []
+    down: ClassVar[set[str]] = set()
+    """Cases that it has no answer to."""
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         async def judge() -> float:
             self.calls.append(case.id)
+            if case.id in self.down:
+                raise EngineFailed("The judge answered 429: slow down")
             await asyncio.sleep(0)
             return 1.0 if output.text == case.expected else 0.0
 

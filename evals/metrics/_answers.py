@@ -1,4 +1,4 @@
-"""What all metrics of answers share: refusals, missing references, and texts made comparable."""
+"""What all metrics of answers share: refusals, references, and texts made comparable."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 
+SILENT = "said nothing"
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MARKERS = re.compile(r"\s?(?:\[\d{1,3}(?:, ?\d{1,3})*\]|【\d{1,3}】)")
@@ -19,21 +21,21 @@ def settled(case: Case, output: Output) -> Score | None:
     """Return the score that needs no look at the words, or None.
 
     A refusal is right where there is no answer, and wrong where there is one, as in SQuAD 2.0.
+    Silence is right nowhere.
     """
     if case.answerable is False:
+        if is_silent(output):
+            return Score.of(0.0, SILENT)
         if is_refusal(output):
             return Score.of(1.0, "rightly refused")
         return Score.of(0.0, "answered what has no answer")
     if not case.references:
         return Score.unscored("the case has no reference")
+    if is_silent(output):
+        return Score.of(0.0, SILENT)
     if is_refusal(output):
         return Score.of(0.0, "refused what has an answer")
     return None
-
-
-def is_refusal(output: Output) -> bool:
-    """Whether the target gave no answer: it said so, or said nothing."""
-    return not output.answerable or (output.prediction is None and not output.text.strip())
 
 
 def said(output: Output) -> str:

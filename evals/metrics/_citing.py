@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from typing import ClassVar
 
 from anyio import to_thread
 from pydantic import Field
@@ -13,13 +12,11 @@ from evals.metric import Parameters
 from evals.trial import Output
 from infra.contracts import Citation
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
-_SHORT = 3
-"""Words of fewer letters carry no claim, but for numbers and unspaced scripts."""
-
 
 class Citing(Parameters):
     """A metric of citations."""
+
+    version: ClassVar[int] = 2
 
     min_overlap: float = Field(default=0.5, gt=0, le=1)
     """The least share of a claim's words that the cited text must hold."""
@@ -48,19 +45,3 @@ async def _stands(citation: Citation, output: Output, context: Context) -> bool:
         and passage.text[start - passage.start_char : end - passage.start_char] == citation.text
         for passage in output.passages
     )
-
-
-def overlap(claim: str, evidence: Iterable[str]) -> float:
-    """Return the share of a claim's different words that the evidence holds; 1 if it has none.
-
-    >>> overlap("The bridge is 48 metres long", ["a bridge of 48 metres"])
-    0.75
-    """
-    words = _words(claim)
-    held = {word for text in evidence for word in _words(text)}
-    return len(words & held) / len(words) if words else 1.0
-
-
-def _words(text: str) -> set[str]:
-    found = _WORD.findall(text.casefold())
-    return {word for word in found if len(word) > _SHORT or not word.isascii() or word[0].isdigit()}

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from evals.metrics._predictions import OfPredictions, predicted
+from evals.metrics._predictions import OfPredictedSet, Predicted
 from evals.scores import Score
-from evals.trial import Case, Trial
+from evals.trial import Case
 
 
-class Fairness(OfPredictions):
+class Fairness(OfPredictedSet):
     """The largest difference between groups, of a decision for or against one label."""
 
     higher_is_better: ClassVar[bool] = False
@@ -21,9 +21,9 @@ class Fairness(OfPredictions):
     positive: str = ""
     """The label that is decided for; needed where there are more than two."""
 
-    def score_set(self, trials: Sequence[Trial]) -> Score:
-        pairs = [(*each.pair, _group(each.trial.case, self.column)) for each in predicted(trials)]
-        wanted, given, groups = zip(*pairs, strict=True)
+    def measure(self, pairs: Sequence[Predicted]) -> Score:
+        rows = [(*each.pair, _group(each.trial.case, self.column)) for each in pairs]
+        wanted, given, groups = zip(*rows, strict=True)
         if None in groups:
             return Score.error(f"a case has no column {self.column!r}, which says its group")
         if len(set(groups)) < 2:

@@ -1,12 +1,14 @@
-"""What all metrics of classical models share: probabilities and numbers that are checked."""
+"""What all metrics of classical models share: what is compared, and checks of predictions."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evals.context import Context
 from evals.metric import Parameters
 from evals.metrics._answers import label
 from evals.scores import Score
@@ -35,6 +37,25 @@ class Predicted:
 
 
 class OfPredictions(Parameters):
+    """A metric of each prediction beside what was expected."""
+
+    async def score(self, case: Case, output: Output, context: Context) -> Score:
+        del context
+        if case.expected is None:
+            return Score.unscored("the case has no reference")
+        if output.prediction is None:
+            return Score.unscored("the output has no prediction")
+        try:
+            return Score.of(self.measure(case, output.prediction))
+        except Unusable as error:
+            return Score.error(str(error))
+
+    @abstractmethod
+    def measure(self, case: Case, prediction: Any) -> float:
+        """Return the score of a case with a reference. Raises `Unusable`."""
+
+
+class OfPredictedSet(Parameters):
     """A metric of the set over the trials that have a reference and a prediction."""
 
     def takes_part(self, trial: Trial) -> bool:
@@ -42,6 +63,17 @@ class OfPredictions(Parameters):
         return trial.case.expected is not None and (
             output is not None and output.prediction is not None
         )
+
+    def score_set(self, trials: Sequence[Trial]) -> Score:
+        try:
+            found = self.measure(predicted(trials))
+        except Unusable as error:
+            return Score.error(str(error))
+        return found if isinstance(found, Score) else Score.of(found)
+
+    @abstractmethod
+    def measure(self, pairs: Sequence[Predicted]) -> float | Score:
+        """Return the score of at least one pair, or why there is none. Raises `Unusable`."""
 
 
 def predicted(trials: Sequence[Trial]) -> list[Predicted]:
@@ -51,15 +83,6 @@ def predicted(trials: Sequence[Trial]) -> list[Predicted]:
         for trial in trials
         if trial.output is not None
     ]
-
-
-def missing(case: Case, output: Output) -> Score | None:
-    """Return why there is nothing to compare, or None."""
-    if case.expected is None:
-        return Score.unscored("the case has no reference")
-    if output.prediction is None:
-        return Score.unscored("the output has no prediction")
-    return None
 
 
 def probabilities(prediction: Any) -> dict[str, float]:
@@ -92,8 +115,7 @@ def number(value: Any, kind: str) -> float:
     return found
 
 
-def numbers(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+def numbers(pairs: Sequence[Predicted]) -> tuple[list[float], list[float]]:
     """Return references and predictions of a regression. Raises `Unusable`."""
-    pairs = predicted(trials)
     wanted = [number(each.expected, "reference") for each in pairs]
     return wanted, [number(each.prediction, "prediction") for each in pairs]

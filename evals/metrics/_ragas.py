@@ -12,13 +12,13 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from anyio import to_thread
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from evals.chat import KEY_VARIABLE, Chat, JudgeRefused
 from evals.context import Context, Embed
-from evals.metric import Parameters
-from evals.metrics._answers import is_refusal, said
-from evals.metrics.refusal import declines
+from evals.judges.asking import JudgeRefused, ask
+from evals.metrics._answers import said
+from evals.metrics._judged import Judged
+from evals.refusals import declines, is_refusal, is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.errors import EngineFailed
@@ -27,19 +27,14 @@ from infra.plugins import require
 ROUNDING = 1e-6
 
 
-class Ragas(Parameters):
+class Ragas(Judged):
     """A metric of ragas' collection; what its judge cannot judge is an error or refused."""
+
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("ragas",)
 
     needs: ClassVar[tuple[str, ...]] = ()
     """What is handed to it: `user_input`, `response`, `reference`, `retrieved_contexts`."""
-
-    model: str = ""
-    """Of the judge."""
-    url: str = ""
-    """Of the judge's server, up to `/v1`; the environment's `JUDGE_URL` if absent."""
-    key_variable: str = KEY_VARIABLE
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=2048, ge=1)
 
     @abstractmethod
     def open(self, library: ModuleType, judge: Any, embedder: Any) -> Any:
@@ -50,8 +45,7 @@ class Ragas(Parameters):
         if known is not None:
             return known
         library = await to_thread.run_sync(ragas)
-        chat = Chat(self.model, self.url, self.key_variable, self.temperature, self.max_tokens)
-        metric = self.open(library, judge(chat, context), embedder(context.embed))
+        metric = self.open(library, judge(self, context), embedder(context.embed))
         given = {
             "user_input": case.question,
             "response": said(output),
@@ -67,8 +61,8 @@ class Ragas(Parameters):
     def _inapplicable(self, case: Case, output: Output) -> Score | None:
         if not case.question.strip():
             return Score.unscored("the case has no question")
-        if "response" in self.needs and is_refusal(output):
-            return Score.unscored("a refusal says nothing to judge")
+        if "response" in self.needs and (is_refusal(output) or is_silent(output)):
+            return Score.unscored("a refusal or empty answer says nothing to judge")
         if "reference" in self.needs and not any(case.references[:1]):
             return Score.unscored("the case has no reference")
         if "retrieved_contexts" in self.needs and not output.passages:
@@ -96,7 +90,7 @@ def ragas() -> ModuleType:
     return require("ragas.metrics.collections", extra="ragas")
 
 
-def judge(chat: Chat, context: Context) -> Any:
+def judge(parameters: Judged, context: Context) -> Any:
     """Return a model as ragas wants it, which asks ours."""
     base = require("ragas.llms.base", extra="ragas").InstructorBaseRagasLLM
     asked: Counter[str] = Counter()
@@ -105,8 +99,10 @@ def judge(chat: Chat, context: Context) -> Any:
         # ragas asks the same more than once where it wants different answers.
         seed = context.seed + asked[prompt]
         asked[prompt] += 1
-        text = await chat.ask(prompt, response_model.model_json_schema(), context.memory, seed=seed)
-        return read(text, response_model)
+        question = parameters.question(
+            [{"role": "user", "content": prompt}], response_model.model_json_schema(), seed=seed
+        )
+        return read(await ask(question, context), response_model)
 
     def generate(_: Any, prompt: str, response_model: type[BaseModel]) -> BaseModel:
         raise NotImplementedError("asked without waiting; ragas' metrics of collections never do")

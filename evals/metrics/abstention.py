@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from evals.context import Context
 from evals.metric import Parameters
-from evals.metrics._answers import is_refusal
+from evals.metrics._answers import SILENT
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 
@@ -14,6 +15,7 @@ from evals.trial import Case, Output
 class Abstention(Parameters):
     """The accuracy of the decision to answer; whether the answer is right is not looked at."""
 
+    version: ClassVar[int] = 2
     is_pass_or_fail: ClassVar[bool] = True
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
@@ -23,6 +25,8 @@ class Abstention(Parameters):
             wanted = True
         if wanted is None:
             return Score.unscored("the case does not say whether there is an answer")
+        if is_silent(output):
+            return Score.of(0.0, SILENT)
         if wanted == is_refusal(output):
             words = "refused what has an answer" if wanted else "answered what has no answer"
             return Score.of(0.0, words)

@@ -8,12 +8,10 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from evals.metrics._predictions import OfPredictions, Unusable, predicted, probabilities
-from evals.scores import Score
-from evals.trial import Trial
+from evals.metrics._predictions import OfPredictedSet, Predicted, probabilities
 
 
-class CalibrationError(OfPredictions):
+class CalibrationError(OfPredictedSet):
     """The expected calibration error (ECE) of the likeliest label; Guo et al. 2017.
 
     It is biased upwards where bins hold few cases: compare it at the same size only.
@@ -24,16 +22,12 @@ class CalibrationError(OfPredictions):
     bins: int = Field(default=10, ge=2, le=100)
     """Of equal width."""
 
-    def score_set(self, trials: Sequence[Trial]) -> Score:
-        pairs = predicted(trials)
-        try:
-            sure = np.array([max(probabilities(each.prediction).values()) for each in pairs])
-        except Unusable as error:
-            return Score.error(str(error))
+    def measure(self, pairs: Sequence[Predicted]) -> float:
+        sure = np.array([max(probabilities(each.prediction).values()) for each in pairs])
         right = np.array([wanted == given for wanted, given in (each.pair for each in pairs)])
         places = np.minimum((sure * self.bins).astype(int), self.bins - 1)
         gaps = np.bincount(places, weights=right - sure, minlength=self.bins)
-        return Score.of(float(np.abs(gaps).sum() / len(pairs)))
+        return float(np.abs(gaps).sum() / len(pairs))
 
 
 build = CalibrationError.model_validate

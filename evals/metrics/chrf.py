@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from anyio import to_thread
 
@@ -19,6 +19,9 @@ class Chrf(Parameters):
 
     It suits languages with many word forms, and those without spaces.
     """
+
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("sacrebleu",)
 
     word_order: Literal[0, 2] = 0
     """2 counts sequences of up to two words too: chrF++."""

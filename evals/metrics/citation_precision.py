@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from evals.context import Context
-from evals.metrics._answers import is_refusal
-from evals.metrics._citing import Citing, holding, overlap
+from evals.metrics._citing import Citing, holding
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
+from evals.support import overlap
 from evals.trial import Case, Output
 
 
@@ -14,8 +15,8 @@ class CitationPrecision(Citing):
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del case
-        if is_refusal(output):
-            return Score.unscored("a refusal cites nothing")
+        if is_refusal(output) or is_silent(output):
+            return Score.unscored("a refusal or empty answer cites nothing")
         if not output.citations:
             return Score.of(0.0, "the answer cites nothing")
         standing = await holding(output, context)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from evals.context import Context
-from evals.metrics._answers import is_refusal, said
-from evals.metrics._citing import Citing, holding, overlap
+from evals.metrics._answers import said
+from evals.metrics._citing import Citing, holding
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
+from evals.support import overlap
 from evals.trial import Case, Output
 from infra.sentences import sentence_spans
 
@@ -15,8 +17,8 @@ class CitationRecall(Citing):
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del case
-        if is_refusal(output):
-            return Score.unscored("a refusal has no sentence to carry")
+        if is_refusal(output) or is_silent(output):
+            return Score.unscored("a refusal or empty answer has no sentence to carry")
         standing = await holding(output, context)
         bare: list[str] = []
         count = 0

@@ -12,6 +12,7 @@ from evals.trial import Case, Output
 
 
 class Contains(Parameters):
+    version: ClassVar[int] = 2
     is_pass_or_fail: ClassVar[bool] = True
 
     match: Literal["any", "all"] = "any"

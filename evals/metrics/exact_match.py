@@ -14,6 +14,7 @@ from evals.trial import Case, Output
 class ExactMatch(Parameters):
     """Rajpurkar et al. 2016. Of a classifier it is the accuracy."""
 
+    version: ClassVar[int] = 2
     is_pass_or_fail: ClassVar[bool] = True
 
     normalise: Literal["squad", "none"] = "squad"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from anyio import to_thread
 from pydantic import Field
 
 from evals.context import Context
 from evals.metric import Parameters
-from evals.metrics._answers import is_refusal, said, whole
+from evals.metrics._answers import said, whole
+from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
 from evals.support import supported
 from evals.trial import Case, Output
@@ -17,15 +20,21 @@ from infra.sentences import sentence_spans
 class Faithfulness(Parameters):
     """It runs on a CPU and compares versions; what it finds is worth reading, not the last word."""
 
+    version: ClassVar[int] = 2
+
     min_support: float = Field(default=0.5, gt=0, le=1)
     """The least support of a sentence that counts as carried."""
     embed: bool = False
     """Whether meaning is looked at too; `benchmarks groundedness` found words alone as good."""
 
+    @property
+    def embeds(self) -> bool:
+        return self.embed
+
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del case
-        if is_refusal(output):
-            return Score.unscored("a refusal has no sentence to carry")
+        if is_refusal(output) or is_silent(output):
+            return Score.unscored("a refusal or empty answer has no sentence to carry")
         if not output.passages:
             return Score.unscored("nothing was found that could carry the answer")
         text = whole(said(output))

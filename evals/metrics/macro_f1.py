@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evals.metrics._predictions import OfPredictions, predicted
-from evals.scores import Score
-from evals.trial import Trial
+from evals.metrics._predictions import OfPredictedSet, Predicted
 from infra.plugins import require
 
 
-class MacroF1(OfPredictions):
+class MacroF1(OfPredictedSet):
     """As scikit-learn reckons it; a label that is never predicted counts 0."""
 
-    def score_set(self, trials: Sequence[Trial]) -> Score:
+    def measure(self, pairs: Sequence[Predicted]) -> float:
         metrics = require("sklearn.metrics", extra="evals")
-        wanted, given = zip(*(each.pair for each in predicted(trials)), strict=True)
-        return Score.of(metrics.f1_score(wanted, given, average="macro", zero_division=0.0))
+        wanted, given = zip(*(each.pair for each in pairs), strict=True)
+        return float(metrics.f1_score(wanted, given, average="macro", zero_division=0.0))
 
 
 build = MacroF1.model_validate

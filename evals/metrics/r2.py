@@ -6,26 +6,22 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from evals.metric import Bounds
-from evals.metrics._predictions import OfPredictions, Unusable, numbers
+from evals.metrics._predictions import OfPredictedSet, Predicted, numbers
 from evals.scores import Score
-from evals.trial import Trial
 from infra.plugins import require
 
 
-class R2(OfPredictions):
+class R2(OfPredictedSet):
     """The coefficient of determination, as scikit-learn reckons it; 0 is as good as the mean."""
 
     bounds: ClassVar[Bounds] = (None, 1.0)
 
-    def score_set(self, trials: Sequence[Trial]) -> Score:
+    def measure(self, pairs: Sequence[Predicted]) -> float | Score:
         metrics = require("sklearn.metrics", extra="evals")
-        try:
-            wanted, given = numbers(trials)
-        except Unusable as error:
-            return Score.error(str(error))
+        wanted, given = numbers(pairs)
         if len(set(wanted)) < 2:
             return Score.unscored("the expected numbers do not vary")
-        return Score.of(metrics.r2_score(wanted, given))
+        return float(metrics.r2_score(wanted, given))
 
 
 build = R2.model_validate

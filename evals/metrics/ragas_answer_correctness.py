@@ -22,6 +22,10 @@ class RagasAnswerCorrectness(Ragas):
     similarity: float = Field(default=0.25, ge=0, le=1)
     """The weight of the cosine with the reference."""
 
+    @property
+    def embeds(self) -> bool:
+        return self.similarity > 0
+
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         known = settled(case, output)
         return known if known is not None else await super().score(case, output, context)

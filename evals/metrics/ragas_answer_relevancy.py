@@ -20,6 +20,10 @@ class RagasAnswerRelevancy(Ragas):
     strictness: int = Field(default=3, ge=1, le=10)
     """Questions that are made up."""
 
+    @property
+    def embeds(self) -> bool:
+        return True
+
     def open(self, library: ModuleType, judge: Any, embedder: Any) -> Any:
         return library.AnswerRelevancy(llm=judge, embeddings=embedder, strictness=self.strictness)
 

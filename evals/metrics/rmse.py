@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from evals.metric import Bounds
-from evals.metrics._predictions import OfPredictions, Unusable, numbers
-from evals.scores import Score
-from evals.trial import Trial
+from evals.metrics._predictions import OfPredictedSet, Predicted, numbers
 from infra.plugins import require
 
 
-class Rmse(OfPredictions):
+class Rmse(OfPredictedSet):
     """As scikit-learn reckons it."""
 
     bounds: ClassVar[Bounds] = (0.0, None)
     higher_is_better: ClassVar[bool] = False
 
-    def score_set(self, trials: Sequence[Trial]) -> Score:
+    def measure(self, pairs: Sequence[Predicted]) -> float:
         metrics = require("sklearn.metrics", extra="evals")
-        try:
-            wanted, given = numbers(trials)
-        except Unusable as error:
-            return Score.error(str(error))
-        return Score.of(metrics.root_mean_squared_error(wanted, given))
+        return float(metrics.root_mean_squared_error(*numbers(pairs)))
 
 
 build = Rmse.model_validate

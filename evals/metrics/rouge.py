@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from anyio import to_thread
 
@@ -13,14 +13,17 @@ from evals.metrics._answers import said, settled
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.plugins import require
+from infra.words import spaced
 
 # The library's own tokenizer knows ASCII only, and would find no word in most of the world's texts.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_WORD = re.compile(r"[^\W_]+")
 
 
 class Rouge(Parameters):
     """The F-measure of Lin 2004, by Google's rouge-score without stemming."""
+
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("rouge-score",)
 
     variant: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
     """Words, pairs of words, or the longest common subsequence."""
@@ -48,7 +51,7 @@ class Words:
         >>> Words().tokenize("Die Brücke (1890) 長い橋")
         ['die', 'brücke', '1890', '長', 'い', '橋']
         """
-        return _WORD.findall(text.lower())
+        return _WORD.findall(spaced(text.lower()))
 
 
 build = Rouge.model_validate

@@ -16,7 +16,12 @@ from evals.trial import Case, Output
 class SemanticSimilarity(Parameters):
     """It is high for what is about the same, also where a number or a "not" differs."""
 
+    version: ClassVar[int] = 2
     bounds: ClassVar[Bounds] = (-1.0, 1.0)
+
+    @property
+    def embeds(self) -> bool:
+        return True
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         known = settled(case, output)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from evals import scoring
 from evals.evaluation import Evaluation
 from evals.evidence import weigh
 from evals.score_tables import single
-from evals.scores import Counts
+from evals.scores import STATES, Counts
 from evals.statistics.intervals import Interval
 from evals.suite import ALL
 from evals.trial import Trial
@@ -50,6 +51,15 @@ class Distribution:
     high: float
     counts: tuple[int, ...]
     """In bins of equal width from `low` to `high`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The risk of the surest cases of all."""
+
+    metric: str
+    risks: tuple[float, ...]
+    """Of the surest 1, 2, ... of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,18 @@ def distributions(evaluation: Evaluation) -> list[Distribution]:
     return found
 
 
+def curves(evaluation: Evaluation) -> list[Curve]:
+    """Return that of each metric of the set that has one, over all cases."""
+    found = []
+    for metric, by in evaluation.described.metrics.items():
+        built = by.of_set() if by.is_of_set else None
+        curve = getattr(built, "curve", None)
+        # Where there is no score the reasons say why.
+        if built is not None and curve is not None and evaluation.mean(metric) is not None:
+            found.append(Curve(metric, tuple(curve(scoring.counted(built, evaluation.trials)))))
+    return found
+
+
 def worst(evaluation: Evaluation, most: int) -> list[Loss]:
     """Return the cases that lost most, without those that lost nothing or have no output.
 
@@ -137,21 +159,30 @@ def regressions(before: Evaluation, after: Evaluation, most: int) -> list[Regres
     return sorted(found, key=lambda one: (-one.share, one.case))[:most]
 
 
-def reasons(evaluation: Evaluation, most: int) -> list[tuple[str, str, int]]:
-    """Return why something has no score: metric, reason and how often, the most frequent first."""
+def reasons(
+    evaluation: Evaluation, most: int, *, states: Collection[str] = STATES
+) -> list[tuple[str, str, int]]:
+    """Return why something has no score: metric, reason and how often, the most frequent first.
+
+    Args:
+        evaluation: what was run.
+        most: rows.
+        states: of the scores that count.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     for trial in evaluation.trials:
         if trial.output is None:
             counts["no output", trial.failure] += 1
             continue
         for name, score in trial.scores.items():
-            if score.state != "scored":
+            if score.state != "scored" and score.state in states:
                 counts[f"{name}: {score.state}", score.reason] += 1
     for name, by in evaluation.described.metrics.items():
         for trial, score in zip(
             evaluation.trials, evaluation.scores(name) if by.is_of_set else (), strict=False
         ):
-            if trial.output is not None and score.state != "scored":
+            is_told = score.state != "scored" and score.state in states
+            if trial.output is not None and is_told:
                 counts[f"{name}: {score.state}", score.reason] += 1
     found = [(name, reason, count) for (name, reason), count in counts.items()]
     return sorted(found, key=lambda each: (-each[2], *each[:2]))[:most]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evals.reports.contents import Distribution
+from evals.reports.contents import Curve, Distribution
 from evals.reports.elements import Element, element, number
 from evals.statistics.intervals import Interval
 
 WIDTH, HEIGHT = 260.0, 22.0
 _EDGE = 6.0
 _TALL = 84.0
+_POINTS = 130
 Scale = tuple[float, float]
 
 
@@ -82,6 +83,30 @@ def histogram(found: Distribution) -> Element:
     drawn.append(_label(_EDGE, _TALL - 4, number(found.low), "start"))
     drawn.append(_label(WIDTH - _EDGE, _TALL - 4, number(found.high), "end"))
     said = f"{sum(found.counts):,} scores from {number(found.low)} to {number(found.high)}"
+    return _figure(drawn, WIDTH, _TALL, said)
+
+
+def curve(found: Curve) -> Element:
+    """Return the risk over the share of cases that are answered, from none on the left to all."""
+    top, floor = 14.0, _TALL - 16
+    count, highest = len(found.risks), max(found.risks)
+    places = sorted({round(k * (count - 1) / (_POINTS - 1)) for k in range(_POINTS)})
+    points = [
+        (
+            round(_EDGE + (place + 1) / count * (WIDTH - 2 * _EDGE), 2),
+            round(floor - (found.risks[place] / highest if highest else 0) * (floor - top), 2),
+        )
+        for place in places
+    ]
+    drawn = [
+        element("line", class_="rail", x1=_EDGE, x2=WIDTH - _EDGE, y1=floor, y2=floor),
+        element("polyline", class_="reach plain", points=" ".join(f"{x},{y}" for x, y in points)),
+        _label(_EDGE, top - 3, f"risk, up to {number(highest)}", "start"),
+        _label(_EDGE, _TALL - 4, "the surest", "start"),
+        _label(WIDTH - _EDGE, _TALL - 4, f"all {count:,}: {number(found.risks[-1])}", "end"),
+    ]
+    half = number(found.risks[(count - 1) // 2])
+    said = f"risk {half} of the surest half of {count:,}, {number(found.risks[-1])} of all"
     return _figure(drawn, WIDTH, _TALL, said)
 
 

@@ -63,6 +63,7 @@ def write(
             *_gates(judgement),
             *_scores(contents.rows(evaluation)),
             *_distributions(evaluation),
+            *_curves(evaluation),
             *_reasons(evaluation),
             *_regressions(evaluation, before, min(cases, MOST_CASES)),
             *_cases(evaluation, min(cases, MOST_CASES)),
@@ -205,6 +206,21 @@ def _distributions(evaluation: Evaluation) -> list[Element]:
     if not found:
         return []
     return [element("h2", "Distribution of scores"), element("div", *found, class_="grid")]
+
+
+def _curves(evaluation: Evaluation) -> list[Element]:
+    found = [
+        element("figure", element("figcaption", short(each.metric, _NAME)), figures.curve(each))
+        for each in contents.curves(evaluation)
+    ]
+    if not found:
+        return []
+    note = "What is lost among the surest answers, from the surest alone to all of them."
+    return [
+        element("h2", "Risk and coverage"),
+        element("p", note, class_="note"),
+        element("div", *found, class_="grid"),
+    ]
 
 
 def _reasons(evaluation: Evaluation) -> list[Element]:

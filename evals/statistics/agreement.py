@@ -12,10 +12,12 @@ import numpy.typing as npt
 from evals.statistics.intervals import Floats, Interval
 from infra.errors import InvalidRequest
 
-MIN_KAPPA = 0.4
-"""Below, a judge is not let near a gate; 'moderate' begins here (Landis & Koch 1977)."""
+MIN_KAPPA = 0.6
+"""Below, a judge decides no gate; above it Landis and Koch (1977) call agreement substantial."""
 MIN_LABELS = 100
 """Fewer human labels tell nothing: a judge that agrees with all of five has a kappa of 1."""
+LEVEL = 0.95
+"""Of the interval."""
 Weights = Literal["none", "linear", "quadratic"]
 
 
@@ -38,7 +40,7 @@ def cohen(
     second: npt.ArrayLike,
     *,
     weights: Weights = "none",
-    level: float = 0.95,
+    scale: Sequence[Hashable] | None = None,
     draws: int = 9_999,
     seed: int = 0,
 ) -> Agreement:
@@ -51,13 +53,14 @@ def cohen(
     Args:
         first: labels, shape (n,).
         second: labels of the same items, shape (n,).
-        weights: how much worse it is to be further apart, of labels that sort by rank.
-        level: of the interval.
+        weights: how much worse it is to be further apart, by rank.
+        scale: all labels that there can be, lowest first; those that were given, sorted, if absent.
         draws: from the posterior.
         seed: of these.
 
     Raises:
-        InvalidRequest: lists of different lengths or none, or every label is the same.
+        InvalidRequest: lists of different lengths or none, every label is the same, or one is not
+            on the scale.
     """
     one, other = np.asarray(first), np.asarray(second)
     if one.shape != other.shape or one.ndim != 1 or one.size == 0:
@@ -65,18 +68,19 @@ def cohen(
             f"Labels of shapes {one.shape!r} and {other.shape!r}; both must rate the same items"
         )
     names, codes = np.unique(np.concatenate([one, other]), return_inverse=True)
-    kinds, n = names.size, one.size
-    if kinds < 2:
+    if names.size < 2:
         raise InvalidRequest(f"Both raters say {str(names[0])!r} every time: kappa is not defined")
+    ranks = _ranks(names.tolist(), scale)
+    codes, kinds, n = ranks[codes], names.size if scale is None else len(scale), one.size
     counts = np.bincount(codes[:n] * kinds + codes[n:], minlength=kinds**2)
     costs = _costs(kinds, weights)
     drawn = np.random.default_rng(seed).dirichlet(counts + 1 / kinds**2, size=draws)
     kappas = _kappas(drawn.reshape(-1, kinds, kinds), costs)
-    low, high = np.quantile(kappas, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(kappas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     kappa = float(_kappas((counts / n).reshape(1, kinds, kinds), costs)[0])
     low, high = min(low, kappa), max(high, kappa)
     return Agreement(
-        Interval(kappa, float(low), float(high), level), float((one == other).mean()), n
+        Interval(kappa, float(low), float(high), LEVEL), float((one == other).mean()), n
     )
 
 
@@ -112,6 +116,15 @@ def krippendorff(ratings: Sequence[Sequence[Hashable | None]]) -> float:
     observed = (n - np.trace(pairs)) / n
     expected = (n**2 - (totals**2).sum()) / (n * (n - 1))
     return float(1 - observed / expected)
+
+
+def _ranks(names: Sequence[Hashable], scale: Sequence[Hashable] | None) -> npt.NDArray[np.intp]:
+    """Return the rank of each name on the scale."""
+    places = {name: rank for rank, name in enumerate(names if scale is None else scale)}
+    wrong = [name for name in names if name not in places]
+    if wrong:
+        raise InvalidRequest(f"Label {wrong[0]!r} is not on the scale {list(places)!r}")
+    return np.array([places[name] for name in names], dtype=np.intp)
 
 
 def _costs(kinds: int, weights: Weights) -> Floats:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 
+from evals.refusals import is_silent
 from evals.target_kinds import FunctionTarget
 from evals.trial import Case, Output
 from infra.errors import InvalidRequest
@@ -33,7 +34,7 @@ class Function:
             said = await self._call(case.input)
         else:
             said = await to_thread.run_sync(self._call, case.input)
-        return as_output(said, place=self._place)
+        return as_output(said, case, place=self._place)
 
     async def close(self) -> None:
         pass
@@ -44,8 +45,11 @@ def build(kind: FunctionTarget, folder: Path) -> Function:
     return Function(load("evals.targets", kind.call), kind)
 
 
-def as_output(said: Any, *, place: str) -> Output:
+def as_output(said: Any, case: Case, *, place: str) -> Output:
     """Return what was answered as an output: a text, fields of an output, or a prediction.
+
+    What is said of features is a prediction, also a label that is a text. An empty text is a
+    refusal, as SQuAD 2.0 has it.
 
     Raises:
         InvalidRequest: fields of an output with values that they cannot have.
@@ -53,13 +57,25 @@ def as_output(said: Any, *, place: str) -> Output:
     if isinstance(said, Output):
         return said
     if isinstance(said, str):
-        return Output(said)
+        if isinstance(case.input, Mapping):
+            return Output(prediction=str(said))  # NumPy's own texts are no JSON
+        return Output(said, answerable=bool(said.strip()))
     if isinstance(said, Mapping) and said and set(said) <= _FIELDS:
-        try:
-            return Output.from_dict(said)
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"{place} gave no output: {error}") from None
+        return from_fields(said, place=place)
     return Output(prediction=said.item() if hasattr(said, "item") else said)
+
+
+def from_fields(fields: Mapping[str, Any], *, place: str) -> Output:
+    """Return the output with these fields; without text and prediction it is a refusal.
+
+    Raises:
+        InvalidRequest: there is no such field, or a value that it cannot have.
+    """
+    try:
+        made = Output.from_dict(fields)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{place} gave no output: {error}") from None
+    return replace(made, answerable=False) if is_silent(made) else made
 
 
 def _code(call: Callable[..., Any]) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.target_kinds import RecordedTarget
-from evals.targets.function import as_output
+from evals.targets.function import from_fields
 from evals.trial import Case, Output
 from infra.datasets import json_lines
 from infra.datasets.files import DataFile
@@ -30,7 +30,7 @@ class Recorded:
                 if "id" not in row or str(row["id"]) in self._outputs:
                     raise InvalidRequest(f"{place}: needs an `id` that no other line has")
                 fields = {name: value for name, value in row.items() if name != "id"}
-                self._outputs[str(row["id"])] = as_output(fields, place=place)
+                self._outputs[str(row["id"])] = from_fields(fields, place=place)
 
     async def __call__(self, case: Case, *, seed: int) -> Output:
         del seed

@@ -33,6 +33,9 @@ interaction = Table(
     Column("first_byte_seconds", Float, nullable=True),
     Column("seconds", Float, nullable=False),
     Column("support", Float, nullable=True),  # of the citation that carries its sentence least
+    Column("groundedness", Float, nullable=True),  # of the sentence that passages carry least
+    Column("verdict", String(16), nullable=True),  # grounded | unsupported | uncertain | unscored
+    Column("review", String(16), nullable=True, index=True),  # unsupported | sampled
     # Questions, answers and citations; only where the settings ask for them.
     Column("content", JSON(none_as_null=True), nullable=True),
     sqlite_autoincrement=True,

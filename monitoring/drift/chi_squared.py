@@ -70,8 +70,9 @@ def statistic(reference: Counts, current: Counts) -> Floats:
     n, m = reference.sum(axis=1, keepdims=True), current.sum(axis=1, keepdims=True)
     expected = (reference + current) * (m / (n + m))
     gap = (current - expected) ** 2
-    values: Floats = (gap / np.maximum(expected, np.finfo(float).tiny)).sum(axis=1)
-    return values * ((n + m) / n)[:, 0]
+    parts = gap / np.maximum(expected, np.finfo(float).tiny)
+    values: Floats = parts.sum(axis=1) * ((n + m) / n)[:, 0]
+    return values
 
 
 build = ChiSquared.model_validate

@@ -17,6 +17,8 @@ from monitoring.findings import Cause, Finding
 NAME = "classifier_two_sample"
 _EXAMPLES = 5
 _CAUSES = 5
+_BLOCK = 500
+"""Permutations at once."""
 _FARTHEST = 5.0
 """Standard deviations; what lies farther away is taken to lie there."""
 
@@ -49,12 +51,16 @@ class ClassifierTwoSample(Parameters):
         before, _ = drawn(reference, self.rows, rng)
         now, places = drawn(current, self.rows, rng)
         points, names = self._features(np.concatenate([before, now]), reference.labels)
-        labels = np.zeros((len(points), 1 + self.draws))
-        labels[len(before) :, 0] = 1
-        labels[:, 1:] = rng.permuted(np.repeat(labels[:, :1], self.draws, axis=1), axis=0)
-        areas, scores = self._areas(points, labels, rng.permutation(len(points)) % self.folds)
-        above = int((areas[1:] >= areas[0] - 1e-12).sum())
-        causes = _causes(points, labels[:, 0], names)
+        is_now = np.zeros((len(points), 1))
+        is_now[len(before) :] = 1
+        fold = rng.permutation(len(points)) % self.folds
+        areas, scores = self._areas(points, is_now, fold)
+        above = 0
+        for first in range(0, self.draws, _BLOCK):
+            size = min(_BLOCK, self.draws - first)
+            labels = rng.permuted(np.repeat(is_now, size, axis=1), axis=0)
+            above += int((self._areas(points, labels, fold)[0] >= areas[0] - 1e-12).sum())
+        causes = _causes(points, is_now[:, 0], names)
         strangest = np.argsort(-scores[len(before) :], kind="stable")[:_EXAMPLES]
         return Finding(
             NAME,
@@ -86,7 +92,7 @@ class ClassifierTwoSample(Parameters):
     def _areas(
         self, points: Floats, labels: Floats, fold: npt.NDArray[np.int64]
     ) -> tuple[Floats, Floats]:
-        """Return the mean area over folds of each labelling, (1 + draws,), and the scores."""
+        """Return the mean area over folds of each labelling, (draws,), and scores of the first."""
         linear = require("sklearn.linear_model", extra=EXTRA)
         areas, scores = np.zeros(labels.shape[1]), np.zeros(len(points))
         for number in range(self.folds):

@@ -51,13 +51,15 @@ def diagnose(
     from evals.diagnosis import diagnose as take_apart
 
     losses = _reader(evaluation, metric, column)
-    sets = {"train": train, "train_validation": train_val, "validation": test_val, "test": test}
     found = take_apart(
-        **{name: losses(each) for name, each in sets.items()},
+        train=losses(train),
+        train_validation=losses(train_val),
+        validation=losses(test_val),
+        test=losses(test),
         best=None if best is None else _best(best, losses),
     )
     if json:
-        print_json({**_as_dict(found), "sets": sets})
+        print_json(_as_dict(found))
     else:
         _print(found)
 

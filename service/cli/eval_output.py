@@ -48,10 +48,13 @@ def bar(total: int) -> Iterator[Callable[[Trial], None]]:
 
 def print_evaluation(evaluation: Evaluation, judgement: Judgement) -> None:
     """Print the scores and what the gates say of them."""
+    from evals.reports.contents import reasons
+
     _print_scores(evaluation)
     print_judgement(judgement)
-    for words in _reasons(evaluation):
-        say(f"  {words}", style="dim")
+    # What does not apply needs no word here; the page says it.
+    for name, reason, count in reasons(evaluation, 5, states=("refused", "error")):
+        say(f"  {name}, {count} times: {reason}", style="dim")
 
 
 def print_stored(found: Stored) -> None:
@@ -137,13 +140,3 @@ def _gate(decision: Decision) -> list[object]:
 
 def _between(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-
-
-def _reasons(evaluation: Evaluation) -> Iterator[str]:
-    """Yield the most frequent reasons why something should be scored and is not."""
-    from evals.reports import contents
-
-    found = contents.reasons(evaluation, len(evaluation.trials))
-    told = [each for each in found if not each[0].endswith(": unscored")]
-    for name, reason, count in told[:5]:
-        yield f"{name}, {count} times: {reason}"

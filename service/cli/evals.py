@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
+from service.cli import judges
 from service.cli.eval_diagnose import diagnose
 from service.cli.eval_labels import labels
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
@@ -72,6 +73,7 @@ app = typer.Typer(
 
 app.command("diagnose")(diagnose)
 app.command("labels")(labels)
+app.add_typer(judges.app, name="judge")
 
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
@@ -90,6 +92,9 @@ def run(
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
     ] = False,
     underpowered: Annotated[
         bool, typer.Option("--underpowered", help="Run although a gate has too few cases to pass.")
@@ -121,7 +126,9 @@ def run(
             note("Not run: add cases, accept a wider limit, or run it anyway with --underpowered")
             raise typer.Exit(UNDERPOWERED)
         with bar(plan.trials) as on_trial:
-            work = evaluating.carry_out(parts, plan, resume=resume, on_trial=on_trial)
+            work = evaluating.carry_out(
+                parts, plan, resume=resume, on_trial=on_trial, before=before, is_offline=offline
+            )
             evaluation = asyncio.run(work)
         judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
     if json:
@@ -132,8 +139,7 @@ def run(
         if judgement.unjudged:
             alias = f"ragstone artifacts tag {stored} baseline"
             note(f"To compare later runs with this one: {alias}")
-    if evaluation.failures:
-        note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    _say_what_is_left(evaluation)
     files = {"html": html, "junit": junit, "markdown": markdown}
     was = None if before is None else before.evaluation
     write_reports(evaluation, judgement, name=str(stored), files=files, cases=CASES, before=was)
@@ -312,6 +318,13 @@ def _show_case(found: Stored, case: str, *, json: bool) -> None:
         for name, score in trial.scores.items():
             value = score.state if score.value is None else f"{score.value:.4g}"
             say(f"  {name}: {value}{f' ({score.reason})' if score.reason else ''}")
+
+
+def _say_what_is_left(evaluation: Evaluation) -> None:
+    if evaluation.failures:
+        note(f"{evaluation.failures} trials have no output; --resume tries those again")
+    if evaluation.postponed:
+        note(f"{evaluation.postponed} trials lack a score; --resume makes it up later")
 
 
 def _folder(suite: Path) -> Path:

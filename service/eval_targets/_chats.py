@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from evals.refusals import declines
 from evals.target_kinds import ModelTarget, UrlTarget
 from evals.trial import Case, Output
 from infra.contracts import Usage
@@ -54,11 +55,9 @@ async def output_of(
             text += piece.text
             usage = piece.usage or usage
             reason = piece.finish_reason or reason
-    begins = text.strip().casefold()
-    refuses = any(begins.startswith(each.casefold()) for each in kind.refusals)
     return Output(
         text,
-        answerable=not refuses,
+        answerable=not declines(text, kind.refusals),
         usage=usage,
         cost=cost,
         raw={"finish_reason": reason},

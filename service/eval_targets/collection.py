@@ -12,6 +12,7 @@ from sqlalchemy import select
 from evals.target_kinds import CollectionTarget
 from evals.trial import Case, Output
 from infra.database.schema import document
+from infra.errors import NotFound
 from service.callers import Caller
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class CollectionAnswers:
         self._limit = kind.limit
         self._filter = None if kind.filter is None else parse(kind.filter)
         self._parts = parts
-        self._collection = parts.collections.get(kind.collection)
+        self._collection = _find(parts, kind.collection)
         chosen = parts.generators.choose(kind.generator, Caller())
         self._answering = parts.answering.using(chosen.engine, rewrite=chosen.rewrite)
         self.identity: Mapping[str, Any] = {
@@ -71,7 +72,19 @@ def output_of(answer: Answer) -> Output:
             "unsupported": [list(span) for span in answer.unsupported],
             "unverified": answer.unverified,
         },
+        # An answer is no surer than its weakest citation; support ranks, and is no probability.
+        confidence=min((each.support for each in answer.citations), default=0.0),
     )
+
+
+def _find(parts: Components, name: str) -> Collection:
+    try:
+        return parts.collections.get(name)
+    except NotFound as error:
+        error.message += (
+            f"; 'ragstone ingest FOLDER -c {name}' makes it, 'ragstone demo' one to try"
+        )
+        raise
 
 
 def _documents(parts: Components, collection: Collection) -> str:

@@ -108,7 +108,11 @@ async def refuse(reply: Reply, address: str) -> Whole:
 
 async def reason_of(pieces: AsyncIterator[bytes]) -> str:
     """Return in words why a call was not answered."""
-    body = b"".join([piece async for piece in pieces])
+    return reason_in(b"".join([piece async for piece in pieces]))
+
+
+def reason_in(body: bytes) -> str:
+    """Return the words of an error that a server answered with."""
     return str(_error_of(body)["message"])[:MAX_REASON_CHARACTERS]
 
 

@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from infra.contracts import Passage, Usage
 from infra.errors import EngineFailed
+from infra.quoted_text import speech
 from service.engines import Delta, Notes, Prompt, Quote, Turn
 from service.generation import sources
 from service.generation.budget import Fitted, Plan, estimate, estimate_chat, fit
@@ -223,7 +224,7 @@ def _user(
 ) -> dict[str, str]:
     values = {
         "sources": sources.blocks(passages, heading=template.heading, nonce=nonce),
-        "question": sources.speech(question),
+        "question": speech(question),
         "refusal": template.refusal,
         "fence": sources.fence(1, nonce),
     }
@@ -239,7 +240,7 @@ def _turns(history: Sequence[Turn], number: int) -> list[dict[str, str]]:
     messages: list[dict[str, str]] = []
     for turn in history[len(history) - number :] if number else ():
         is_own = turn.role == "assistant"
-        text = sources.as_data(turn.content) if is_own else sources.speech(turn.content)
+        text = sources.as_data(turn.content) if is_own else speech(turn.content)
         role = "assistant" if is_own else "user"
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"] += f"\n\n{text}"

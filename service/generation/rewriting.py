@@ -9,6 +9,7 @@ from contextlib import aclosing
 from anyio import to_thread
 
 from infra.errors import EngineFailed, Overloaded
+from infra.quoted_text import MARK, speech
 from service.engines import Turn
 from service.generation import sources
 from service.generation.chat import ChatModel, read
@@ -66,12 +67,12 @@ class Rewriter:
 def messages_of(template: Template, question: str, history: Sequence[Turn]) -> list[dict[str, str]]:
     """Return the chat that asks for the rewriting; what was said before stands in it as data."""
     said = "\n".join(
-        f"{sources.MARK}{turn.role}: {' '.join(sources.as_data(turn.content).split())}"[
+        f"{MARK}{turn.role}: {' '.join(sources.as_data(turn.content).split())}"[
             :MAX_TURN_CHARACTERS
         ]
         for turn in history[-MAX_TURNS:]
     )
-    values = {"history": said, "question": sources.speech(question)}
+    values = {"history": said, "question": speech(question)}
     return [
         {"role": "system", "content": fill(template.system, values).strip()},
         {"role": "user", "content": fill(template.user, values).strip()},

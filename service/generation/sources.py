@@ -8,28 +8,11 @@ import secrets
 from collections.abc import Sequence
 
 from infra.contracts import Passage
+from infra.quoted_text import MARK, lines, speech
 from service.generation.bracketed import BRACKETS, MARKER
 
-MARK = "| "
-"""Opens every line of a source; no line of ours opens with it."""
 MAX_HEADING_CHARACTERS = 160
 
-# What str.splitlines takes for the end of a line, and what shows as nothing at all.
-_LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
-)
-# Chat templates write roles with such words, and tokenizers read them back as control tokens
-# wherever they stand: <|im_end|>, </s>, <start_of_turn>, [INST], <<SYS>>.
-_CONTROL = re.compile(
-    r"<(?=\||/?(?:s|bos|eos|pad|unk|mask|sep|cls|sop|eop|start_of_turn|end_of_turn|start_of_image"
-    r"|think|tool_call|tool_response|tools|system|user|assistant)>|<SYS>>|</SYS>>|｜)"
-    r"|(?<=\|)(?=>)|(?<=｜)(?=>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID"
-    r"|ARGS|THINK|IMG|gMASK)\b)",
-    re.IGNORECASE,
-)
 _LENTICULAR = re.compile(r"【([^】\n]{1,40})】")
 
 
@@ -56,8 +39,8 @@ def fence(number: int, nonce: str, *, ends: bool = False) -> str:
 
 def block(number: int, passage: Passage, *, heading: str, nonce: str) -> str:
     """Return one passage between its fences; every line of it opens with `MARK`."""
-    lines = [heading, *_LINE_ENDS.split(as_data(passage.text))]
-    marked = "\n".join(MARK + line for line in lines if line.strip())
+    said = [heading, *lines(as_data(passage.text))]
+    marked = "\n".join(MARK + line for line in said if line.strip())
     return f"{fence(number, nonce)}\n{marked}\n{fence(number, nonce, ends=True)}"
 
 
@@ -82,11 +65,6 @@ def as_data(text: str) -> str:
     """
     said = MARKER.sub(lambda found: f"({found.group().strip(BRACKETS)})", speech(text))
     return _LENTICULAR.sub(lambda found: f"({found[1]})", said)
-
-
-def speech(text: str) -> str:
-    """Return what a person said without the words that would end their turn."""
-    return _CONTROL.sub(lambda found: f"{found.group()} ", _UNSEEN.sub("", text))
 
 
 def _heading(form: str, number: int, passage: Passage) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from infra.contracts import Answer, Citation, Passage
+from infra.contracts import Answer, Citation, Passage, Verdict
 from retrieval.search import SearchRequest, SearchResult
 from service.engines import Turn, Unsupported
 from service.questions import Question
@@ -159,6 +160,42 @@ class StretchOut(BaseModel):
     end: int
 
 
+def stretches(spans: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
+    return [{"start": start, "end": end} for start, end in spans]
+
+
+class DisagreementOut(Output):
+    kind: Literal["number", "date", "name"]
+    said: str
+    instead: str | None = Field(description="What the passages have in its place, if clear.")
+
+
+class UngroundedOut(Output):
+    start: int
+    end: int
+    risk: float
+    disagreements: list[DisagreementOut]
+
+
+class GroundednessOut(Output):
+    """How well the passages carry the answer, sentence by sentence; no model is asked."""
+
+    verdict: Verdict
+    score: float | None = Field(description="1 less the risk of the weakest sentence.")
+    unsupported: list[UngroundedOut] = Field(description="Sentences that no passage carries.")
+    doubtful: list[UngroundedOut] = Field(description="Sentences of which it cannot be told.")
+    uncited: list[StretchOut]
+    miscited: list[StretchOut] = Field(description="Carried, but not by what they cite.")
+    coverage: float = Field(description="The share of passages and answer that was read.")
+    detector: str
+    reason: str | None
+
+    @field_validator("uncited", "miscited", mode="before")
+    @classmethod
+    def _stretches(cls, value: Any) -> Any:
+        return stretches(value)
+
+
 class UsageOut(Output):
     prompt_tokens: int
     completion_tokens: int
@@ -180,6 +217,7 @@ class AnswerOut(Output):
     finish_reason: Literal["stop", "length"]
     prompt_version: str | None = Field(description="Digest of a model's prompt template.")
     unsupported: list[StretchOut] = Field(description="What no passage carries.")
+    groundedness: GroundednessOut | None
     left_out: dict[str, int] = Field(
         description="What the model was not shown: passages, turns, examples for want of room; "
         "screened passages and earlier answers."
@@ -190,7 +228,7 @@ class AnswerOut(Output):
     @field_validator("unsupported", mode="before")
     @classmethod
     def _stretches(cls, value: Any) -> Any:
-        return [{"start": start, "end": end} for start, end in value]
+        return stretches(value)
 
     @classmethod
     def of(cls, answer: Answer) -> AnswerOut:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from infra.contracts import Interaction
+from infra.contracts import Interaction, Verdict
 from service.schemas.answers import UsageOut
 
 
@@ -34,6 +34,9 @@ class InteractionOut(BaseModel):
     first_byte_seconds: float | None
     seconds: float
     support: float | None
+    groundedness: float | None
+    verdict: Verdict | None
+    review: Literal["unsupported", "sampled"] | None
     documents: list[str]
     content: dict[str, Any] | None
 

@@ -23,12 +23,12 @@ from retrieval.embedders import open_embedder
 
 EVERY = available("evals.metrics")
 OF_SETS = [name for name in EVERY if is_of_set(open_metric(name, {}))]
-JUDGED = [name for name in EVERY if name.startswith("ragas_")]
-"""They need a judge, and a file of tests of their own."""
+JUDGED = [name for name in EVERY if name.startswith(("ragas_", "judge_"))]
+"""They need a judge, and files of tests of their own."""
 NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED}]
 WITHOUT_REFERENCE = {
     *("citation_precision", "citation_recall", "cost", "faithfulness", "latency"),
-    *("refusal", "tokens"),
+    *("context_relevance", "refusal", "tokens"),
 }
 """Metrics of the output alone."""
 TEXT = "The bridge is 48 metres long. It was opened in 1890."
@@ -52,8 +52,8 @@ CASE = Case(
 BARE = Case("2", "How long is the bridge?")
 REFUSAL = Output("The documents do not say.", answerable=False, usage=Usage(9, 5))
 EMPTY = Output("")
-MEASURED = {"latency": 0.4, "cost": 0.001, "tokens": 129.0}
-"""What GOOD took: nothing takes nothing."""
+FROM_GOOD = {"latency": 0.4, "cost": 0.001, "tokens": 129.0, "retrieval_precision": 0.1}
+"""What GOOD took, since nothing takes nothing; and one passage is one of ten that are looked at."""
 OF_REFUSALS = {
     *("abstention", "chrf", "contains", "exact_match", "refusal", "regex", "rouge"),
     *("semantic_similarity", "token_f1"),
@@ -89,6 +89,8 @@ def name_of(metric: Metric | SetMetric) -> str:
 def good(metric: Metric) -> tuple[Case, Output]:
     if name_of(metric) == "refusal":
         return CASE, REFUSAL
+    if name_of(metric) == "context_relevance":
+        return replace(CASE, input=TEXT), replace(GOOD, passages=(replace(PASSAGE, text=TEXT),))
     if name_of(metric) not in PREDICTING:
         return CASE, GOOD
     expected, prediction = PREDICTING[name_of(metric)]
@@ -109,10 +111,11 @@ def test_folder_holds_the_metrics_we_ship() -> None:
         *("citation_precision", "citation_recall", "latency", "tokens", "cost"),
         *(f"retrieval_{name}" for name in ("precision", "recall", "ndcg", "mrr")),
     }
-    assert len(NAMES) >= 23
+    assert len(NAMES) >= 24
+    assert len(JUDGED) >= 9
     assert set(OF_SETS) >= {
         *("auroc", "calibration_error", "demographic_parity", "equalised_odds"),
-        *("macro_f1", "r2", "rmse"),
+        *("aurc", "macro_f1", "r2", "rmse"),
     }
 
 
@@ -122,7 +125,7 @@ def test_good_answer_scores_the_best_there_is(metric: Metric) -> None:
     assert found.value is not None
     assert isinstance(metric.version, int)
     best = metric.bounds[1] if metric.higher_is_better else metric.bounds[0]
-    assert found.value == pytest.approx(MEASURED.get(name_of(metric), best))
+    assert found.value == pytest.approx(FROM_GOOD.get(name_of(metric), best))
 
 
 def test_case_without_a_reference_is_unscored_and_not_zero(metric: Metric) -> None:

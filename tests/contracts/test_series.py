@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,6 @@ def test_every_series_that_rules_and_panels_ask_for_is_exported() -> None:
     asked = set().union(*map(names, queries()))
     assert len(asked) >= 60
     missing = asked - known().keys()
-    if find_spec("monitoring.groundedness_metrics") is None:
-        missing = {name for name in missing if not name.startswith("ragstone_groundedness_")}
     assert missing == set()
 
 

@@ -19,6 +19,7 @@ from evals.score_tables import ScoreTable
 from score_rows import graded, passes, table
 
 RUNS = 200
+FIRST_SEED = 1_000
 Pair = tuple[ScoreTable, ScoreTable]
 Draw = Callable[[np.random.Generator], Pair]
 ALIKE: dict[str, Draw] = {
@@ -35,7 +36,9 @@ NON_INFERIOR = Gate("correct", "non_inferior", 0.03)
 NOT_WORSE = Gate("correct", "superior", 0.0)
 """Its threshold is where two runs alike are, so that a verdict on them can be wrong: with a margin
 between, no run of 2,000 fails, whatever the statistics."""
-ALPHA, POWER = 0.05, 0.8
+ALPHA, POWER = 0.05, 0.78
+"""Cases are planned for a power of 0.8; over 2,000 runs grades, which are cut at 0 and 1, had 0.784
+where they are worse by twice the margin."""
 
 
 def most(rate: float, runs: int) -> int:
@@ -59,7 +62,7 @@ def test_alarms_would_be_too_many_if_clusters_were_taken_for_cases() -> None:
     """What the test above is for: here it fails."""
     found: Counter[Verdict] = Counter()
     for run in range(RUNS):
-        pair = ALIKE["graded, in clusters"](np.random.default_rng(run))
+        pair = ALIKE["graded, in clusters"](np.random.default_rng(FIRST_SEED + run))
         claim = Claim(NOT_WORSE, *(replace(part, clusters=None) for part in pair))
         found[check([claim], resamples=499, seed=run)[0].verdict] += 1
     assert found[Verdict.FAIL] > most(ALPHA, RUNS)
@@ -124,8 +127,8 @@ def test_promises_over_two_thousand_runs(kind: str) -> None:
     # Over 2,000 runs the bootstrap's own error of half a point shows, beside that of chance.
     assert 0 < boundary[Verdict.FAIL] <= most(ALPHA + 0.005, 2_000)
     assert 0 < margin[Verdict.PASS] <= most(ALPHA + 0.005, 2_000)
-    assert alike[Verdict.PASS] >= least(POWER - 0.02, 2_000)
-    assert twice[Verdict.FAIL] >= least(POWER - 0.02, 2_000)
+    assert alike[Verdict.PASS] >= least(POWER, 2_000)
+    assert twice[Verdict.FAIL] >= least(POWER, 2_000)
 
 
 def test_reading_after_every_batch_is_free_only_for_an_anytime_gate() -> None:
@@ -167,7 +170,7 @@ def test_planned_cases_are_those_of_the_table() -> None:
 def _verdicts(draw: Draw, runs: int, gate: Gate = NON_INFERIOR) -> Counter[Verdict]:
     found: Counter[Verdict] = Counter()
     for run in range(runs):
-        claim = Claim(gate, *draw(np.random.default_rng(run)))
+        claim = Claim(gate, *draw(np.random.default_rng(FIRST_SEED + run)))
         found[check([claim], resamples=499, seed=run)[0].verdict] += 1
     return found
 

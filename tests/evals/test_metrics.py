@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from evals.metric import open_metric
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.contracts import Citation, Passage, Usage
+from infra.errors import InvalidRequest
 
 TEXT = "The Forth Bridge is 2467 metres long. Queen Victoria never crossed it."
 PASSAGE = Passage(1, "file-a", 2, "c", "file:///d/bridge.md", "", 10, 10 + len(TEXT), TEXT, 0.9)
@@ -82,6 +84,29 @@ def test_regex_searches_for_the_pattern_of_the_suite_or_of_the_case() -> None:
     assert value("regex", Case("1", "?", r"\d{4}"), Output("in 1890")) == 1
     assert value("regex", Case("1", "?"), Output("in 1890"), pattern=r"^\d") == 0
     assert value("regex", Case("1", "?"), Output("No!"), pattern="sorry", expect=False) == 1
+
+
+def test_pattern_that_would_never_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evals.metrics.regex.LONGEST_SECONDS", 0.2)
+    endless, output = "(a|aa)+$", Output("a" * 99 + "!")
+    started = time.monotonic()
+    for found in (
+        score("regex", Case("1", "?"), output, pattern=endless),
+        score("regex", Case("1", "?", endless), output),
+    ):
+        assert (found.state, found.is_temporary) == ("error", False)
+        assert "'(a|aa)+$' was not done with 100 characters in 0.2 s" in found.reason
+    assert time.monotonic() - started < 20
+
+
+def test_pattern_that_is_none_is_named() -> None:
+    found = score("regex", Case("1", "?", "(unclosed"), Output("x"))
+    assert found.state == "error"
+    assert "'(unclosed' is no regular expression" in found.reason
+    assert "may have 1,000" in score("regex", Case("1", "?", "a" * 5_000), Output("x")).reason
+    for wrong, words in (("(unclosed", "no regular expression"), ("a" * 5_000, "may have 1,000")):
+        with pytest.raises(InvalidRequest, match=words):
+            open_metric("regex", {"pattern": wrong})
 
 
 def test_tokens_cost_and_latency_are_what_the_output_says() -> None:

@@ -15,9 +15,9 @@ from evals.memory import Memory
 from evals.metric import Metric, open_metric
 from evals.scores import Score
 from evals.trial import Case, Output
-from infra.contracts import Passage
 from infra.plugins import available
 from judge_server import JudgeServer, judging
+from judged import passages, score_by
 from retrieval.embedders import open_embedder
 
 pytest.importorskip("ragas", reason="the extra `ragas` is not installed")
@@ -32,10 +32,7 @@ ANSWER = "The Forth Bridge is 2467 metres long. It was built by otters. Bridges 
 REFERENCE = "The Forth Bridge is 2467 metres long. It was opened in 1890."
 QUESTION = "How long is the Forth Bridge, and when was it opened?"
 CASE = Case("1", QUESTION, REFERENCE)
-PASSAGES = tuple(
-    Passage(n, "file-a", 1, "c", "file:///a.md", "", 0, len(text), text, 0.9)
-    for n, text in enumerate(TEXTS)
-)
+PASSAGES = passages(*TEXTS)
 OUTPUT = Output(ANSWER, passages=PASSAGES)
 GIVEN = {
     "user_input": QUESTION,
@@ -56,9 +53,8 @@ def server() -> Iterator[JudgeServer]:
 def score(
     name: str, url: str, case: Case = CASE, output: Output = OUTPUT, *, memory: Memory | None = None
 ) -> Score:
-    metric = cast("Metric", open_metric(name, {"model": "rules", "url": url}))
-    context = Context(memory=memory or Memory(), embed=EMBED)
-    return asyncio.run(metric.score(case, output, context))
+    parameters = {"model": "rules", "url": url}
+    return score_by(name, parameters, case, output, memory=memory, embed=EMBED)
 
 
 def directly(name: str, url: str) -> float:
@@ -148,11 +144,9 @@ def test_judge_that_fails_or_is_cut_off_is_raised(server: JudgeServer) -> None:
     server.finish_reason = "length"
     with pytest.raises(Exception, match="cut off"):
         score("ragas_faithfulness", server.url)
-    server.status = 503
-    with pytest.raises(Exception, match="503"):
+    server.status = 400
+    with pytest.raises(Exception, match="answered 400"):
         score("ragas_faithfulness", server.url)
-    with pytest.raises(Exception, match="failed"):
-        score("ragas_faithfulness", "http://127.0.0.1:9/v1")
 
 
 def test_key_is_sent_and_never_remembered(

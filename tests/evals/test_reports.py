@@ -13,7 +13,8 @@ import pytest
 from lxml import etree, html
 from markdown_it import MarkdownIt
 
-from evals.evaluation import Evaluation
+from evals.evaluation import Evaluation, MeasuredBy
+from evals.metric import open_metric
 from evals.reports import contents, junit, markdown, page
 from evals.reports.elements import clean
 from evals.scores import Score
@@ -26,7 +27,7 @@ ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "h1", "h2", "h4", "p"),
     *("span", "dl", "dt", "dd", "details", "summary", "b", "br", "small", "svg", "line", "circle"),
     *("rect", "text", "table", "thead", "tbody", "tr", "th", "td", "div", "figure", "figcaption"),
-    *("code", "mark", "ol", "li", "blockquote"),
+    *("code", "mark", "ol", "li", "blockquote", "polyline"),
 }
 SECONDS_OF_WORK = 10
 
@@ -152,6 +153,32 @@ def test_distribution_counts_every_score() -> None:
     assert sum(by_metric["token_f1"].counts) == 300
     zeros = sum(trial.scores["contains"].value == 0 for trial in found.trials)
     assert by_metric["contains"].counts[0] == zeros > 0
+
+
+def test_risk_of_the_surest_is_drawn_where_outputs_say_how_sure_they_are() -> None:
+    found = evaluation(400, failing=0.1)
+    parameters = {"of": "contains"}
+    aurc = MeasuredBy.of(open_metric("aurc", parameters), name="aurc", parameters=parameters)
+    metrics = {**found.described.metrics, "aurc": aurc}
+    mute = replace(found, described=replace(found.described, metrics=metrics))
+    assert contents.curves(mute) == []
+    assert "Risk and coverage" not in text_of(page_of(mute, judge(found)))
+    trials = tuple(
+        replace(each, output=each.output and replace(each.output, confidence=number % 7))
+        for number, each in enumerate(mute.trials)
+    )
+    sure = replace(mute, trials=trials)
+    (curve,) = contents.curves(sure)
+    assert len(curve.risks) == 400 - sure.failures
+    assert curve.risks[-1] == pytest.approx(1 - (sure.mean("contains") or 0))
+    assert sum(curve.risks) / len(curve.risks) == pytest.approx(sure.mean("aurc"))
+    tree = html.document_fromstring(page_of(sure, judge(found)))
+    (line,) = tree.iter("polyline")
+    places = [[float(each) for each in pair.split(",")] for pair in line.get("points").split()]
+    across = [x for x, _ in places]
+    assert across == sorted(across)
+    assert 100 < len(places) < 200
+    assert f"{len(curve.risks)}: {curve.risks[-1]:.4g}" in tree.text_content()
 
 
 def test_stored_judgement_is_the_one_that_was_made() -> None:

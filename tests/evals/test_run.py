@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ import pytest
 from evals import execution, records, run
 from evals.context import Context
 from evals.evaluation import Evaluation
-from evals.journal import Journal
 from evals.memory import Memory
 from evals.trial import Case, Output, Trial
 from infra.database.engine import Database
 from infra.errors import (
     BudgetExceeded,
-    Conflict,
     EngineFailed,
     InvalidConfiguration,
     InvalidRequest,
@@ -230,64 +227,6 @@ def test_target_that_is_out_of_order_is_given_up_and_asked_again_by_resume(tmp_p
     assert carry_out(plan, tmp_path, resume=True).failures == 0
 
 
-def test_run_is_begun_anew_unless_it_is_told_to_resume(tmp_path: Path) -> None:
-    target = Scripted(right)
-    plan = make_plan(tmp_path, target)
-    for resume, asked in ((False, 12), (True, 12), (False, 24)):
-        carry_out(plan, tmp_path, resume=resume)
-        assert len(target.asked) == asked
-
-
-def test_line_that_a_kill_cut_short_is_done_again(tmp_path: Path) -> None:
-    target = Scripted(right)
-    plan = make_plan(tmp_path, target)
-    whole = carry_out(plan, tmp_path)
-    journal = run.journal_of(plan, tmp_path / "journals")
-    data = journal.read_bytes()
-    for length in (len(data) - 1, len(data) - 40, 3, 0):
-        journal.write_bytes(data[:length])
-        target.asked.clear()
-        again = carry_out(plan, tmp_path, resume=True)
-        lost = 12 - data[:length].count(b"\n")
-        assert len(target.asked) == lost
-        assert without_times(again) == without_times(whole)
-
-
-def without_times(evaluation: Evaluation) -> list[Trial]:
-    return [
-        replace(
-            trial,
-            output=trial.output and replace(trial.output, latency_seconds=None),
-            scores={"exact_match": trial.scores["exact_match"]},
-        )
-        for trial in evaluation.trials
-    ]
-
-
-def test_another_target_dataset_or_metric_does_not_resume_the_journal(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, Scripted(right))
-    folder = tmp_path / "journals"
-    others = [
-        make_plan(tmp_path, Scripted(right, identity={"kind": "other"})),
-        make_plan(tmp_path, Scripted(right), metrics=["token_f1"]),
-        make_plan(tmp_path, Scripted(right), seed=1),
-    ]
-    write_rows(tmp_path, ROWS[:5])
-    others.append(make_plan(tmp_path, Scripted(right)))
-    places = {run.journal_of(each, folder) for each in (plan, *others)}
-    assert len(places) == 5
-
-
-def test_two_runs_of_the_same_at_once_are_refused(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, Scripted(right))
-
-    def meddle(trial: Trial) -> None:
-        with pytest.raises(Conflict, match="Another process"):
-            Journal(run.journal_of(plan, tmp_path / "journals"), resume=True)
-
-    carry_out(plan, tmp_path, on_trial=meddle)
-
-
 def test_judge_is_asked_once_for_each_thing_over_repeats_and_runs(tmp_path: Path) -> None:
     Judged.calls.clear()
     metrics = [{"metric": "scripted_evals.judged"}]
@@ -297,6 +236,23 @@ def test_judge_is_asked_once_for_each_thing_over_repeats_and_runs(tmp_path: Path
         done = carry_out(plan, tmp_path, context=context)
         assert done.mean("judged") == 1
     assert sorted(Judged.calls) == sorted(row["id"] for row in ROWS)
+
+
+def test_run_without_a_network_asks_nobody_what_is_not_remembered(tmp_path: Path) -> None:
+    Judged.calls.clear()
+    plan = make_plan(tmp_path, Scripted(right), metrics=["scripted_evals.judged"])
+    carry_out(plan, tmp_path, context=Context(memory=Memory(tmp_path / "calls")))
+    for known in (tmp_path / "calls").rglob("*.json"):
+        if b'"It is 3."' in known.read_bytes():
+            known.unlink()
+    offline = Memory(tmp_path / "calls", is_offline=True)
+    assert not offline.is_empty
+    assert Memory(tmp_path / "other").is_empty
+    done = carry_out(plan, tmp_path, context=Context(memory=offline))
+    assert len(Judged.calls) == len(ROWS)
+    assert [score.state for score in done.scores("judged")].count("scored") == len(ROWS) - 1
+    assert "offline" in done.trials[3].scores["judged"].reason
+    assert done.postponed == 1  # a run with a network makes it up
 
 
 def test_failure_of_a_judge_is_not_remembered(tmp_path: Path) -> None:
@@ -348,6 +304,16 @@ def test_full_disk_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
         ({"gates": [{"metric": "latency", "floor": 1}]}, InvalidRequest, "`ceiling`"),
         ({"gates": [{"metric": "exact_match", "ceiling": 1}]}, InvalidRequest, "`floor`"),
         ({"dataset": {"file": "case.jsonl"}}, NotFound, "did you mean"),
+        (
+            {"metrics": ["contains", {"metric": "aurc", "with": {"of": "containz"}}]},
+            InvalidRequest,
+            "Metric 'aurc': unknown metric of cases 'containz'; did you mean 'contains'",
+        ),
+        (
+            {"metrics": ["latency", {"metric": "aurc", "with": {"of": "latency"}}]},
+            InvalidRequest,
+            "not from 0 to 1",
+        ),
     ],
 )
 def test_plan_that_cannot_be_is_refused_before_anything_is_asked(

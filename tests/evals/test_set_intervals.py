@@ -16,9 +16,7 @@ from evals.pseudo_values import pseudo_values
 from evals.score_tables import ScoreTable, single
 from evals.trial import Case, Output, Trial
 
-CLUSTERS = 150
-"""Of one to five cases: more than there are groups, so that these differ in size."""
-SHORT, LONG = 30, 400
+SHORT, LONG = 8, 200
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class Setting:
     metric: str
     truth: float
     draw: Callable[[np.random.Generator], tuple[str, object, str]]
+    clusters: int
+    """Of two to thirteen cases, so that groups differ in size; fewer where the library is slow."""
 
 
 def overconfident(rng: np.random.Generator) -> tuple[str, object, str]:
@@ -52,16 +52,16 @@ def missed(rng: np.random.Generator) -> tuple[str, object, str]:
 
 
 SETTINGS = [
-    Setting("calibration_error", (0.1 + 0.2 + 0.2) / 3, overconfident),
-    Setting("demographic_parity", 0.25, unlike),
-    Setting("equalised_odds", 0.3, missed),
+    Setting("calibration_error", (0.1 + 0.2 + 0.2) / 3, overconfident, 120),
+    Setting("demographic_parity", 0.25, unlike, 28),
+    Setting("equalised_odds", 0.3, missed, 28),
 ]
 
 
 def drawn(setting: Setting, rng: np.random.Generator) -> list[Trial]:
-    sizes = rng.integers(1, 6, size=CLUSTERS)
+    sizes = rng.integers(2, 14, size=setting.clusters)
     trials = []
-    for number, cluster in enumerate(np.repeat(np.arange(CLUSTERS), sizes)):
+    for number, cluster in enumerate(np.repeat(np.arange(setting.clusters), sizes)):
         expected, prediction, group = setting.draw(rng)
         case = Case(f"q{number}", {}, expected, cluster=f"c{cluster}", metadata={"group": group})
         trials.append(Trial(case, 0, Output(prediction=prediction)))
@@ -87,7 +87,7 @@ def covered(setting: Setting, runs: int) -> int:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda each: each.metric)
 def test_interval_of_a_set_holds_the_truth_as_often_as_it_says(setting: Setting) -> None:
-    assert covered(setting, SHORT) >= binom.ppf(0.05, SHORT, 0.95)
+    assert covered(setting, SHORT) >= binom.ppf(0.01, SHORT, 0.95)
 
 
 @pytest.mark.slow
@@ -95,4 +95,4 @@ def test_interval_of_a_set_holds_the_truth_as_often_as_it_says(setting: Setting)
 def test_interval_of_a_set_holds_the_truth_over_many_sets(setting: Setting) -> None:
     found = covered(setting, LONG)
     print(f"\n{setting.metric}: {found} of {LONG}")
-    assert binom.ppf(0.01, LONG, 0.93) <= found <= binom.ppf(0.99, LONG, 0.97)
+    assert found >= binom.ppf(0.01, LONG, 0.94)

@@ -10,7 +10,7 @@ import pytest
 from evals.context import Context
 from evals.metric import Metric, open_metric
 from evals.scores import Score
-from evals.support import supported
+from evals.support import overlap, supported
 from evals.trial import Case, Output
 from infra.contracts import Passage
 
@@ -48,6 +48,13 @@ def test_sentence_that_is_copied_is_carried_whole() -> None:
 )
 def test_changed_number_name_or_denial_costs_support(right: str, wrong: str) -> None:
     assert support(wrong) < support(right)
+
+
+def test_claim_in_an_unspaced_script_is_carried_by_its_characters() -> None:
+    text, other = "福斯桥全长2467米。它于1890年通车。", "海獭睡在水面上。"
+    for carried in (support, lambda claim, *texts: overlap(claim, texts)):
+        assert carried("福斯桥长2467米。", text) == 1
+        assert carried("福斯桥长2467米。", other) < 0.2
 
 
 def test_more_passages_never_take_support_away_and_their_order_makes_no_difference() -> None:

@@ -23,6 +23,9 @@ import asyncio
 def answer(question):
     return f"I was asked {question}"
 
+def silent(question):
+    return ""
+
 async def later(question):
     await asyncio.sleep(0)
     return {"text": "No idea.", "answerable": False, "usage": {"prompt_tokens": 3}}
@@ -33,6 +36,9 @@ def classify(features):
 def regress(features):
     import numpy
     return numpy.float64(features["links"]) * 2
+
+def decide(features):
+    return "spam" if features["links"] > 4 else ""
 
 def wrong(question):
     return {"text": "x", "usage": 3}
@@ -70,10 +76,16 @@ def test_folder_holds_the_targets_we_ship() -> None:
 def test_function_answers_or_predicts() -> None:
     question, features = Case("1", "why"), Case("1", {"links": 7})
     assert ask(function("answer"), question).text == "I was asked why"
+    assert not ask(function("silent"), question).answerable  # as SQuAD 2.0 has it
     assert ask(function("later"), question) == Output("No idea.", False, usage=Usage(3))
     assert ask(function("classify"), features).prediction["spam"] == pytest.approx(0.7)
     assert ask(function("regress"), features).prediction == 14.0
     assert type(ask(function("regress"), features).prediction) is float
+
+
+def test_label_that_is_a_text_is_a_prediction_and_no_answer() -> None:
+    assert ask(function("decide"), Case("1", {"links": 7})) == Output(prediction="spam")
+    assert ask(function("decide"), Case("1", {"links": 0})) == Output(prediction="")
 
 
 def test_function_that_gives_no_output_or_is_not_there_is_named() -> None:
@@ -99,6 +111,9 @@ def test_recorded_outputs_are_given_back_by_id(tmp_path: Path) -> None:
         ask(chosen, Case("b", "?"), tmp_path)
     path.write_text('{"id": "a"}\n{"id": "a"}\n')
     with pytest.raises(InvalidRequest, match="line 2"):
+        ask(chosen, Case("a", "?"), tmp_path)
+    path.write_text('{"id": "a", "txet": "Yes."}\n')
+    with pytest.raises(InvalidRequest, match="line 1 gave no output: .*txet"):
         ask(chosen, Case("a", "?"), tmp_path)
     path.unlink()
     with pytest.raises(NotFound, match="file of outputs"):

@@ -173,17 +173,17 @@ def test_a_daily_rhythm_is_no_drift_beside_a_seasonal_reference() -> None:
 
 
 def test_columns_together_show_what_none_shows_alone() -> None:
-    rng = np.random.default_rng(9)
-    rows = 2_000
+    rng = np.random.default_rng(10)
+    rows = 6_000
 
     def mixed(mean: float) -> dict[str, Any]:
         return {
-            **{f"x{n}": rng.normal(loc=mean, size=rows) for n in range(12)},
+            **{f"x{n}": rng.normal(loc=mean, size=rows) for n in range(40)},
             "c": list(rng.choice(["a", "b"], size=rows)),
         }
 
-    plan = Plan(together="classifier_two_sample", level=0.01)
-    report = compare(Window.of(mixed(0.0)), Window.of(mixed(0.09)), plan)
+    plan = Plan(together="classifier_two_sample", correction="holm")
+    report = compare(Window.of(mixed(0.0)), Window.of(mixed(0.045)), plan)
     assert names(report) == ["all columns"]
     again = compare(Window.of(mixed(0.0)), Window.of(mixed(0.0)), plan)
     assert again.verdict == "stable"

@@ -142,7 +142,7 @@ def test_slices_are_the_most_frequent_values() -> None:
         "b": [1, 5],
     }
     with pytest.raises(InvalidRequest, match="categories"):
-        window.slices("x")
+        window.slices("x", most=2)
 
 
 def test_a_pinned_reference_comes_back_as_it_was(tmp_path: Path, database: Database) -> None:

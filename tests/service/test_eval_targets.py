@@ -86,10 +86,19 @@ def test_conversation_is_asked_as_it_is_and_features_are_not(
 
 
 def test_answer_that_begins_like_a_refusal_is_one(parts: Components, served: ChatServer) -> None:
-    served.reply = "i don't know, sorry."
     target = {"kind": "url", "url": served.url, "model": "m"}
-    assert not ask(parts, target).answerable
-    assert ask(parts, {**target, "refusals": []}).answerable
+    for reply in (
+        "i don’t know, sorry.",
+        "I'm sorry, but I can't find that.",
+        "The documents do not say.",
+    ):
+        served.reply = reply
+        assert not ask(parts, target).answerable
+    for reply in ("I don't know exactly, but it is 1998.", "Weiß ich nicht.", ""):
+        served.reply = reply
+        assert ask(parts, target).answerable
+    served.reply = "Weiß ich nicht."
+    assert not ask(parts, {**target, "refusals": ["weiß ich nicht"]}).answerable
 
 
 def test_server_that_fails_is_told_apart_from_an_answer(

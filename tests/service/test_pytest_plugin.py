@@ -51,6 +51,16 @@ def test_each_case_and_each_gate_is_a_test() -> None:
     assert "exact_match is 0, below 0.8" in said
 
 
+def test_gate_on_a_judge_that_nobody_has_checked_is_told_without_a_traceback() -> None:
+    text = SUITE.replace("[exact_match]", "[{metric: judge_rubric, with: {model: m}}]")
+    text = text.replace("metric: exact_match, floor: FLOOR", "metric: judge_rubric, floor: 0.5")
+    Path("yes.eval.yaml").write_text(text, encoding="utf-8")
+    said = run(code=2)
+    assert "nobody has held it against people" in said
+    assert "ragstone eval judge agree LABELS --rubric correctness --model m" in said
+    assert "Traceback" not in said
+
+
 def test_gate_that_fails_prints_its_numbers_and_no_traceback() -> None:
     write_suite("yes.eval.yaml", 0.99)
     said = run(code=1)
@@ -68,6 +78,16 @@ def test_strict_case_that_misses_prints_the_case() -> None:
     assert "answer:   no" in said
     assert "1 failed, 41 deselected" in said
     assert "Traceback" not in said
+
+
+def test_case_that_is_chosen_is_scored_as_in_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER", "hashing")
+    suite = Path("yes.eval.yaml")
+    suite.write_text(
+        suite.read_text(encoding="utf-8").replace("match]", "match, semantic_similarity]")
+    )
+    said = run("--ragstone-strict", "-k", "q7", code=1)
+    assert re.search(r"semantic_similarity: -?\d", said), said
 
 
 def test_suite_of_any_name_is_run_when_it_is_named() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from evals.statistics.agreement import cohen, krippendorff
+from evals.statistics.agreement import MIN_KAPPA, cohen, krippendorff
+from evals.suite import Suite
 from infra.errors import InvalidRequest
 
 # Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), example C: four observers.
@@ -34,16 +35,50 @@ def test_kappa_is_inside_its_bounds_as_often_as_they_say(n: int, share: float) -
     assert 0.93 <= inside / runs <= 0.97
 
 
-def test_a_judge_may_gate_only_when_it_surely_agrees() -> None:
+def test_kappa_on_a_scale_is_inside_its_bounds_and_seldom_below_the_lower() -> None:
+    """A judge that is off by a level now and then; what is true follows from the table."""
+    apart = np.arange(5)[None, :] - np.arange(5)[:, None]
+    table = np.exp(-(apart**2) / 1.62)
+    table *= np.array([0.1, 0.1, 0.15, 0.25, 0.4])[:, None] / table.sum(axis=1, keepdims=True)
+    chance = table.sum(axis=1)[:, None] * table.sum(axis=0)
+    true = 1 - (table * apart**2).sum() / (chance * apart**2).sum()
+    rng, inside, above, runs = np.random.default_rng(0), 0, 0, 400
+    for run in range(runs):
+        drawn = rng.choice(25, size=100, p=table.ravel())
+        found = cohen(
+            drawn // 5, drawn % 5, weights="quadratic", scale=range(5), draws=499, seed=run
+        ).kappa
+        inside += found.low <= true <= found.high
+        above += found.low > true
+    assert 0.93 <= inside / runs <= 0.98
+    assert above / runs <= 0.025
+
+
+def test_bounds_of_kappa_are_around_it() -> None:
     truth = np.tile([0, 1], 15)
     wrong = truth.copy()
     wrong[:6] = 1 - wrong[:6]
     some = cohen(np.tile(truth, 4), np.tile(wrong, 4))
     assert some.kappa.estimate == pytest.approx(0.6)
     assert some.share == 0.8
-    assert some.lets_gate()
-    assert not some.lets_gate(0.5)  # nor would 0.6 be, by its lower bound
-    assert not cohen(truth[:5], truth[:5]).lets_gate()
+    assert 0.4 < some.kappa.low < 0.6 < some.kappa.high < 0.8
+    assert not some.lets_gate()  # it is 0.6, and may be less
+    assert some.lets_gate(0.4)
+    assert not cohen(truth[:5], truth[:5]).lets_gate(0.0)
+
+
+def test_a_suite_asks_for_the_kappa_that_is_asked_for_elsewhere() -> None:
+    assert Suite.model_fields["min_kappa"].default == MIN_KAPPA
+
+
+def test_levels_that_nobody_gave_keep_their_place_on_the_scale() -> None:
+    one, other = [1, 1, 5, 5, 2, 2], [1, 2, 5, 5, 2, 1]
+    theirs = cohen_kappa_score(one, other, labels=[1, 2, 3, 4, 5], weights="quadratic")
+    whole = cohen(one, other, weights="quadratic", scale=[1, 2, 3, 4, 5], draws=99)
+    assert whole.kappa.estimate == pytest.approx(theirs)
+    assert whole.kappa.estimate > cohen(one, other, weights="quadratic", draws=99).kappa.estimate
+    with pytest.raises(InvalidRequest, match="5 is not on the scale"):
+        cohen(one, other, scale=[1, 2, 3, 4])
 
 
 def test_raters_without_two_labels_have_no_kappa() -> None:

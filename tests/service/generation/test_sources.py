@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infra.contracts import Passage
+from infra.quoted_text import MARK
 from service.generation import sources
 
 NONCE = "0123456789ab"
@@ -42,7 +43,7 @@ def test_no_text_writes_a_line_that_is_not_marked_as_its_own(
 ) -> None:
     made = sources.blocks([passage(text, title=title)] * 2, heading="{number} {title}", nonce=NONCE)
     lines = made.splitlines()
-    fences = [line for line in lines if not line.startswith(sources.MARK) and line]
+    fences = [line for line in lines if not line.startswith(MARK) and line]
     assert fences == [
         sources.fence(1, NONCE),
         sources.fence(1, NONCE, ends=True),

@@ -1,0 +1,149 @@
+"""The specification of a fine-tuning: YAML in, one frozen value out, every problem named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from infra.errors import InvalidRequest, NotFound, TooLarge
+from infra.expectations import yaml_text
+from training.specification.base import Base
+from training.specification.data import Data
+from training.specification.delivery import Evaluate, Register, Serve
+from training.specification.machines import Parallelism, Runtime
+from training.specification.method import Method
+from training.specification.part import Part
+from training.specification.schedule import Schedule
+from training.specification.sweep import Sweep
+
+VERSION = 1
+"""Of the format; a file from a later release is refused by name."""
+MAX_BYTES = 1 << 20
+MAX_SHOWN = 100
+"""Characters of a wrong value that a message repeats."""
+
+
+class FineTuning(Part):
+    """All that decides what comes out of a fine-tuning."""
+
+    version: Literal[1] = 1
+    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    seed: int = Field(default=17, ge=0, lt=2**32)
+    base: Base
+    data: Data
+    method: Method = Method()
+    schedule: Schedule
+    parallelism: Parallelism = Parallelism()
+    runtime: Runtime = Runtime()
+    evaluate: Evaluate = Evaluate()
+    register_as: Register | None = Field(default=None, alias="register")
+    """Without it, the adapter stays in the folder of the run."""
+    serve: Serve | None = None
+    sweep: Sweep | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> FineTuning:
+        if self.serve is not None and self.register_as is None:
+            raise ValueError("serve needs register: servers take adapters from the store")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Equal for specifications that say the same, whatever the order of their keys."""
+        text = json.dumps(as_json(self), sort_keys=True)
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+class InvalidSpecification(InvalidRequest):
+    """A specification cannot be read; the message holds every problem, each with its key."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        super().__init__(f"{source}: " + "; ".join(problems), parameter="spec")
+        self.problems = problems
+
+
+def read(path: Path) -> FineTuning:
+    """Return what a YAML file says; paths in it are taken from its folder.
+
+    Raises:
+        NotFound: there is no such file.
+        TooLarge: it is longer than any specification.
+        InvalidSpecification: names every key that is unknown, missing or wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise NotFound("specification", str(path)) from None
+    if len(data) > MAX_BYTES:
+        raise TooLarge(f"{str(path)!r} is larger than {MAX_BYTES:,} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{str(path)!r} is not text in UTF-8: {error}") from None
+    return parse(yaml_text.parse(text, source=repr(str(path))), source=repr(str(path)))
+
+
+def parse(values: Any, *, source: str = "the specification") -> FineTuning:
+    """Check values that came from outside.
+
+    Raises:
+        InvalidSpecification: names every key that is unknown, missing or wrong.
+    """
+    if not isinstance(values, dict):
+        raise InvalidSpecification(source, ["no mapping of keys; it begins with 'version: 1'"])
+    version = values.get("version", VERSION)
+    if type(version) is int and version > VERSION:
+        raise InvalidSpecification(
+            source,
+            [f"version: {version} is of a later release; this one reads up to {VERSION}"],
+        )
+    try:
+        return FineTuning.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        raise InvalidSpecification(source, [_words(each, values) for each in problems]) from None
+
+
+def as_json(spec: FineTuning) -> dict[str, Any]:
+    """Return a specification as JSON's values, with every default, as `parse` reads it back."""
+    return spec.model_dump(mode="json", by_alias=True)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a specification, for editors."""
+    found = FineTuning.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def _words(problem: Any, values: Any) -> str:
+    is_about_a_key = problem["type"] in {"extra_forbidden", "missing"}
+    key = _key(problem["loc"], values, with_last=is_about_a_key)
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: there is no such key"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    shown = repr(problem["input"])
+    if isinstance(problem["input"], dict) or len(shown) > MAX_SHOWN:
+        return f"{key}: {said}"
+    return f"{key}: {said}, not {shown}"
+
+
+def _key(location: tuple[str | int, ...], values: Any, *, with_last: bool) -> str:
+    """Return the dotted key, without what pydantic adds to tell members of a union apart."""
+    parts = []
+    for number, part in enumerate(location):
+        is_last = number == len(location) - 1
+        if isinstance(values, dict) and (part in values or (is_last and with_last)):
+            values = values.get(part)
+        elif isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            continue
+        parts.append(str(part))
+    return ".".join(parts) or "the whole"

@@ -1,0 +1,68 @@
+"""The sections `evaluate`, `register` and `serve`: what must hold, and where it then goes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.specification.part import Part
+
+
+class SuiteGate(Part):
+    """A suite in which the tuned model must be better than its base."""
+
+    suite: str = Field(min_length=1)
+    """A path of a suite, or an artifact such as `eval-suite/support@v4`."""
+    metric: str = Field(min_length=1)
+    min_gain: float = Field(default=0.0, ge=0)
+    """The lower end of the paired interval of the gain must reach it."""
+
+
+class Regression(Part):
+    """A suite in which the tuned model must not be worse than its base."""
+
+    suite: str = Field(min_length=1)
+    metric: str = Field(min_length=1)
+    max_loss: float = Field(default=0.0, ge=0)
+    """The lower end of the paired interval of the change must not be below its negative."""
+
+
+class Evaluate(Part):
+    """What the tuned model must show."""
+
+    suites: tuple[SuiteGate, ...] = ()
+    regressions: tuple[Regression, ...] = ()
+    max_eval_loss_ratio: float | None = Field(default=1.0, gt=0)
+    """Of the loss on `data.eval` after training to that before."""
+
+
+class Register(Part):
+    """What the adapter is called in the store."""
+
+    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+    """It becomes the next version of `adapter/NAME`."""
+    alias: str | None = "candidate"
+    """That points at it once its gates have passed."""
+
+
+class Canary(Part):
+    """How traffic is moved to a new version."""
+
+    percent: float = Field(default=5.0, gt=0, le=100)
+    minutes: float = Field(default=30.0, gt=0)
+
+
+class Serve(Part):
+    """The server that is to host the adapter."""
+
+    engine: Literal["vllm", "transformers_local"] = "vllm"
+    upstream: str | None = None
+    """Of the gateway; its limits are asked if it runs."""
+    max_rank: int = Field(default=16, ge=1)
+    """vLLM's `--max-lora-rank`; 16 is its default."""
+    base_digest: str | None = Field(default=None, pattern=r"sha256:[0-9a-f]{64}")
+    """Of the model that it serves."""
+    quantization: str | None = None
+    """In which it serves the base."""
+    canary: Canary | None = None

@@ -1,0 +1,53 @@
+"""The section `sweep`: keys that are tried with several values, and how values are chosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from training.specification.part import Part
+
+
+class Range(Part):
+    """Numbers between two."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether orders of magnitude are equally likely."""
+    step: float | None = Field(default=None, gt=0)
+    whole: bool = False
+    """Whether only whole numbers are meant."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low!r} must be below high {self.high!r}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low {self.low!r} has no logarithm; begin above 0 or drop 'log'")
+        return self
+
+
+def _kind(value: Any) -> str:
+    return "values" if isinstance(value, list | tuple) else "range"
+
+
+Choice = Annotated[
+    Annotated[tuple[Any, ...], Tag("values")] | Annotated[Range, Tag("range")],
+    Discriminator(_kind),
+]
+"""Values to choose from, or a range of numbers."""
+
+
+class Sweep(Part):
+    """Trials of one specification."""
+
+    sampler: Literal["grid", "random", "tpe"] = "tpe"
+    pruner: Literal["none", "hyperband", "median"] = "hyperband"
+    trials: int = Field(default=20, ge=1, le=10_000)
+    parallel: int = Field(default=1, ge=1)
+    metric: str = "eval_loss"
+    direction: Literal["minimize", "maximize"] = "minimize"
+    parameters: dict[str, Choice] = Field(min_length=1)
+    """By the dotted key of the specification, such as `schedule.learning_rate`."""
