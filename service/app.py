@@ -36,6 +36,7 @@ from service.routes import (
     conversations,
     embeddings,
     erasures,
+    feedback,
     files,
     gateway,
     interactions,
@@ -92,9 +93,10 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
+    said = (feedback,)
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
     ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
-    for routes in (*models, *documents, *ours):
+    for routes in (*models, *said, *documents, *ours):
         # Not `include_router`: it would analyse every route a second time, for a fifth of a second.
         app.router.routes.extend(routes.router.routes)
     return app
@@ -173,6 +175,7 @@ def _open(components: Components) -> Follower:
         "meter",
         "generators",
         "adapters",
+        "feedback",
         "budgets",
         "sources",
         "artifacts",

@@ -21,6 +21,7 @@ from service.cli import (
     engine,
     evals,
     expectations,
+    feedback,
     ingest,
     init,
     interactions,
@@ -122,6 +123,7 @@ app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")
+app.command("feedback")(feedback.feedback)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budgets.app, name="budgets")
