@@ -30,7 +30,7 @@ class Monitor:
     """Between two windows, and the length of each."""
     plan: Plan = field(default_factory=Plan)
     floors: Mapping[str, float] = field(default_factory=dict)
-    """Columns of numbers whose mean must not fall below: with its upper bound below, drift harms."""
+    """Columns of numbers; with the upper bound of their mean below this, drift does harm."""
     patience: Patience = Patience()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select
@@ -54,9 +53,7 @@ class WatchResults:
             last = connection.scalar(oldest)
             if last is not None:
                 connection.execute(
-                    delete(table).where(
-                        table.c.monitor == result.monitor, table.c.number <= last
-                    )
+                    delete(table).where(table.c.monitor == result.monitor, table.c.number <= last)
                 )
 
     def latest(self, monitor: str, *, limit: int = KEPT) -> list[Result]:

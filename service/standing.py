@@ -1,4 +1,4 @@
-"""What the metrics tell of the database's state: budgets, indexes, sources, evaluations."""
+"""What the metrics tell of the database's state: drift, budgets, indexes, sources, evaluations."""
 
 from __future__ import annotations
 
@@ -25,12 +25,22 @@ _SYNC = "sync"
 def watch(parts: Components) -> None:
     """Have the metrics of this process tell it, whenever they are scraped."""
     standing = parts.metrics.standing
+    standing.watch("drift", partial(drift, parts))
     standing.watch("budgets", partial(budgets, parts))
     standing.watch("indexes", partial(indexes, parts))
     standing.watch("sources", partial(sources, parts))
     standing.watch(
         "evaluations", partial(evaluations, parts), kept_seconds=EVALUATIONS_KEPT_SECONDS
     )
+
+
+def drift(parts: Components) -> Iterator[Reading]:
+    """Yield what the watch found last, of the monitors of the settings."""
+    from monitoring.watch_results import WatchResults
+
+    names = tuple(parts.settings.watch.monitors)
+    if names:
+        yield from WatchResults(parts.database).readings(names)
 
 
 def budgets(parts: Components) -> Iterator[Reading]:

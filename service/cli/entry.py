@@ -35,6 +35,7 @@ from service.cli import (
     serve,
     sync,
     usage,
+    watch,
     worker,
 )
 from service.cli.output import note, printable
@@ -124,6 +125,7 @@ app.add_typer(expectations.app, name="expectations")
 app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")
 app.command("feedback")(feedback.feedback)
+app.command("watch")(watch.watch)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budgets.app, name="budgets")
