@@ -102,8 +102,8 @@ def _readings(result: Result) -> Iterator[Reading]:
     for each in report["performance"]:
         for bound in ("estimate", "low", "high"):
             if each[bound] is not None:
-                labels = (name, each["metric"], bound)
-                yield Reading("ragstone_performance_estimate", labels, each[bound])
+                which = (name, each["metric"], bound)
+                yield Reading("ragstone_performance_estimate", which, each[bound])
         if each["floor"] is not None:
             yield Reading("ragstone_performance_floor", (name, each["metric"]), each["floor"])
 

@@ -90,7 +90,7 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
 def windows(
     parts: Components, options: MonitorSettings, folder: Path, *, now: datetime
 ) -> tuple[Window, Window]:
-    """Return the reference and what came since the last look, of the features that both have."""
+    """Return the reference, and what came since the last look."""
     from monitoring.interaction_exports import table_of
     from monitoring.interactions import Query
     from monitoring.references import open_reference
@@ -99,9 +99,30 @@ def windows(
     reference = open_reference(parts.artifacts, options.reference, folder)
     since = now - timedelta(minutes=options.every_minutes)
     query = Query(since, now, options.kind, options.model, options.tag, options.tenant)
-    window = Window.of(table_of(parts.database, query))
+    return reference, Window.of(table_of(parts.database, query))
+
+
+def features(options: MonitorSettings, reference: Window, window: Window) -> tuple[Window, Window]:
+    """Return both with the columns alone that are compared."""
     names = tuple(name for name in options.features if name in reference.names)
     return replace(reference, names=names), replace(window, names=names)
+
+
+def report(parts: Components, name: str, *, now: datetime) -> bytes:
+    """Return a page of what moved in the latest window of a monitor; nothing is stored.
+
+    Raises:
+        NotFound: there is no such monitor, or its reference is gone.
+    """
+    from monitoring.comparison import compare
+    from service import drift_report
+
+    monitor, options = opened(parts, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, everything = windows(parts, options, Path(scratch) / "window", now=now)
+        reference, window = features(options, whole, everything)
+        found = compare(reference, window, monitor.plan)
+        return drift_report.write(name, found, reference, window, at=now, texts=everything)
 
 
 def described(result: Result) -> dict[str, Any]:
@@ -124,7 +145,8 @@ def _look(
 
     monitor, _ = opened(parts, name)
     with tempfile.TemporaryDirectory() as scratch:
-        reference, window = windows(parts, options, Path(scratch) / "window", now=now)
+        found = windows(parts, options, Path(scratch) / "window", now=now)
+        reference, window = features(options, *found)
         result, event = judge(monitor, reference, window, results=results, now=now)
     if event is not None:
         _act(parts, options, event)

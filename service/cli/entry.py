@@ -18,6 +18,7 @@ from service.cli import (
     datasets,
     demo,
     doctor,
+    drift,
     engine,
     evals,
     expectations,
@@ -126,6 +127,7 @@ app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")
 app.command("feedback")(feedback.feedback)
 app.command("watch")(watch.watch)
+app.add_typer(drift.app, name="drift")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budgets.app, name="budgets")

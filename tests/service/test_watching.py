@@ -194,3 +194,25 @@ def test_what_is_not_there_is_said_by_name(fast_settings: Any, hooks: hook_serve
     assert available("monitoring.receivers") == ["alertmanager", "email", "webhook"]
     with pytest.raises(InvalidConfiguration, match="no address of the web"):
         load("monitoring.receivers", "webhook")({"url": "file:///etc/passwd"})
+
+
+def test_a_page_shows_what_moved_and_loads_nothing(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    parts = open_client(fast_settings(**watched(fast_settings, hooks))).app.state.components
+    now = hours(parts, pinned(parts), number=1, tokens=320)
+    markup = "<script>alert(1)</script>"
+    parts.interactions.add(
+        Interaction("x", "answer", now - HOUR / 2, "rag/x", markup, 200)  # type: ignore[arg-type]
+    )
+    parts.interactions.flush()
+    page = watching.report(parts, "answers", now=now).decode()
+    assert len(page) < 500_000
+    assert "answers: drift" in page
+    assert page.count("<svg") >= 5
+    assert page.index("prompt_tokens") < page.index("completion_tokens"), "what moved comes first"
+    assert "Rows that moved most" in page
+    assert "<script" not in page
+    assert not [each for each in ("http://", "https://", "src=", "@import") if each in page]
+    with pytest.raises(NotFound):
+        watching.report(parts, "questions", now=now)
