@@ -5,9 +5,12 @@ The rules are those that are shipped, with their windows scaled down: an hour is
 
 from __future__ import annotations
 
+import json
+import random
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,12 @@ import chat_server
 import hook_server
 import prometheus_server
 import running_server
+from infra.contracts import Interaction, Usage
+from infra.settings import load_settings
+from monitoring import interaction_exports
+from monitoring.interactions import Query
+from service import watching
+from service.wiring import Components
 from waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,6 +64,7 @@ class Watched:
     def __init__(
         self, service: httpx.Client, model: chat_server.ChatServer, prometheus: str, hooks: Any
     ) -> None:
+        self.settings = load_settings()
         self.service, self.model, self.prometheus, self.hooks = service, model, prometheus, hooks
 
     def ask(self) -> int:
@@ -64,7 +74,7 @@ class Watched:
         return prometheus_server.firing(self.prometheus)
 
     def told(self, state: str) -> set[str]:
-        posts = [post for path in ("/pages", "/tickets") for post in self.hooks.posted[path]]
+        posts = [post for path in ("/pages", "/tickets") for post in self.hooks.posted.get(path, ())]
         alerts = [alert for post in posts for alert in post["alerts"]]
         return {each["labels"]["alertname"] for each in alerts if each["status"] == state}
 
@@ -84,6 +94,8 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
                 '{"m": {"targets": [{"upstream": "vllm", "model": "tiny"}]}}'
             ),
         }
+        monitors = '{"answers": {"reference": "answers", "every_minutes": 0.05}}'
+        gateway["RAGSTONE_WATCH__MONITORS"] = monitors
         service = running_server.start(tmp_path, **gateway)
         try:
             service.wait_until_ready()
@@ -105,7 +117,11 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
                     prometheus_server.prometheus(tmp_path, yaml.safe_dump(config)) as url,
                     httpx.Client(base_url=f"{service.url}/v1", timeout=30) as client,
                 ):
-                    yield Watched(client, model, url, hooks)
+                    found = Watched(client, model, url, hooks)
+                    found.settings = load_settings(
+                        data_folder=tmp_path / "data", watch={"monitors": json.loads(monitors)}
+                    )
+                    yield found
         finally:
             service.process.kill()
             service.process.wait(10)
@@ -139,3 +155,52 @@ def test_quiet_traffic_tells_nobody_and_an_outage_of_the_engine_is_told_and_reso
         return not watched.firing() and cause <= watched.told("resolved")
 
     until(is_over, seconds=150)
+
+
+def test_drift_that_lasts_is_a_ticket_and_ends_when_traffic_is_as_before(
+    watched: Watched,
+) -> None:
+    parts = Components(watched.settings)
+    window = timedelta(seconds=3)
+
+    def look(tokens: float) -> bool:
+        """Have a window of answers come in and judged."""
+        now = datetime.now(UTC)
+        _put(parts, now, tokens=tokens)
+        watching.look(parts, now=now)
+        time.sleep(window.total_seconds())
+        return "RagstoneDrift" in watched.told("firing")
+
+    start = datetime.now(UTC) - timedelta(hours=1)
+    _put(parts, start, tokens=200)
+    interaction_exports.export(
+        parts.database, parts.artifacts, Query(until=start + window), "answers"
+    )
+    for _ in range(3):
+        assert not look(200)
+    assert watched.firing() == set()
+    until(lambda: look(350), seconds=90)
+    assert watched.firing() == {"RagstoneDrift"}
+    assert "/pages" not in watched.hooks.posted, "drift alone wakes nobody"
+    until(lambda: look(200) and "RagstoneDrift" in watched.told("resolved"), seconds=120)
+    assert watched.firing() == set()
+    parts.close()
+
+
+def _put(parts: Components, end: datetime, *, tokens: float) -> None:
+    chance = random.Random(end.isoformat())
+    for number in range(200):
+        parts.interactions.add(
+            Interaction(
+                id=f"{end.isoformat()}-{number}",
+                kind="answer",
+                at=end - timedelta(seconds=2 * chance.random()),
+                model="rag/x",
+                outcome="answered",
+                status=200,
+                usage=Usage(int(chance.gauss(tokens, 30)), int(chance.gauss(50, 10))),
+                seconds=chance.lognormvariate(0, 0.5),
+                support=chance.random(),
+            )
+        )
+    parts.interactions.flush()
