@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from benchmarks import drift_streams, environments, processes
+from benchmarks import drift_peers, drift_streams
+from benchmarks.drift_peers import FEATURES, SHIFTS, SIZES, WINDOW
 from benchmarks.drift_streams import Floats, Stream
 from benchmarks.options import Options
-from benchmarks.processes import PeerFailed, PeerProcess
+from benchmarks.processes import PeerFailed
 from benchmarks.table import Bar, Row, Spread
 from infra.plugins import available, require
 from monitoring.columns import Column
@@ -25,15 +26,8 @@ from monitoring.detector import (
 )
 from monitoring.findings import Finding
 
-PEERS = ("evidently", "nannyml")
 LEVEL = 0.05
-REFERENCE = 10_000
-SIZES = (50, 100, 200, 500, 1_000)
-WINDOW = 200
-"""Rows of the windows in which a stream is cut for detectors that compare windows."""
 HORIZON = 10_000
-FEATURES = 50
-SHIFTS = (0.25, 0.5, 1.0)
 _SPENT = {
     "seconds": ("time", "s", 30.0),
     "processor": ("processor time", "s", None),
@@ -50,7 +44,7 @@ def run(options: Options) -> list[Row]:
         *_budgets(streams, options),
         *_delays(5 if options.quick else 40, options),
         *_real(options),
-        *_peers(options),
+        *drift_peers.rows(options),
     ]
 
 
@@ -273,82 +267,6 @@ def _write(file: Path, rows: int, seed: int) -> None:
         writer.write_table(table)
     if writer is not None:
         writer.close()
-
-
-def _peers(options: Options) -> Iterator[Row]:
-    """Ask the peers, at their defaults, of windows without drift and of planted shifts."""
-    for name in PEERS:
-        python = processes.find(name, options) if options.peers else None
-        if python is None:
-            note = environments.NOT_INSTALLED if options.peers else "left out"
-            yield Row(f"no drift, {name}", None, peer_name=name, note=note)
-            continue
-        options.say(f"{name}: windows without drift")
-        with processes.running(name, python, options) as peer:
-            try:
-                yield from _peer_rows(name, peer, options)
-            except PeerFailed as error:
-                yield Row(f"no drift, {name}", None, peer_name=name, note=error.message)
-
-
-def _peer_rows(name: str, peer: PeerProcess, options: Options) -> Iterator[Row]:
-    rounds = 1 if options.quick else 1_000 // FEATURES
-    for method in peer.ask({"do": "methods"})["methods"]:
-        for size in SIZES[:2] if options.quick else SIZES:
-            alarms = [
-                flag
-                for seed in range(rounds)
-                for flag in _ask(peer, options, method, _tables(seed, size, 0.0))
-            ]
-            ours = _our_rate(size, rounds)
-            yield Row(
-                f"no drift, {size} rows per window, 1 feature: {method}",
-                Spread((ours,)),
-                peer=Spread((float(np.mean(alarms)),)),
-                peer_name=name,
-                note=f"{len(alarms):,} windows; ours kolmogorov_smirnov",
-            )
-        for shift in SHIFTS:
-            alarms = _ask(peer, options, method, _tables(99, WINDOW, shift))
-            yield Row(
-                f"shift of {shift} sd found in {WINDOW} rows: {method}",
-                Spread((_our_rate(WINDOW, 1, shift),)),
-                peer=Spread((float(np.mean(alarms)),)),
-                peer_name=name,
-            )
-
-
-Tables = Callable[[], tuple[Floats, Floats]]
-
-
-def _tables(seed: int, size: int, shift: float) -> Tables:
-    def make() -> tuple[Floats, Floats]:
-        rng = np.random.default_rng(seed)
-        reference = rng.normal(size=(REFERENCE, FEATURES))
-        return reference, rng.normal(loc=shift, size=(size, FEATURES))
-
-    return make
-
-
-def _ask(peer: PeerProcess, options: Options, method: str, tables: Tables) -> list[bool]:
-    paths = []
-    for name, table in zip(("reference", "current"), tables(), strict=True):
-        paths.append(options.folder / f"peer-{name}.npy")
-        np.save(paths[-1], table)
-    request = {"do": "compare", "method": method, "files": [str(path) for path in paths]}
-    found: list[bool] = peer.ask(request)["alarms"]
-    return found
-
-
-def _our_rate(size: int, rounds: int, shift: float = 0.0) -> float:
-    detector = cast("TwoSampleDetector", open_detector("kolmogorov_smirnov"))
-    alarms = []
-    for seed in range(rounds):
-        reference, current = _tables(seed if rounds > 1 else 99, size, shift)()
-        for feature in range(FEATURES):
-            pair = Column.of(reference[:, feature]), Column.of(current[:, feature])
-            alarms.append(detector.compare(*pair).is_drift)
-    return float(np.mean(alarms))
 
 
 def _check(files: Sequence[str]) -> None:

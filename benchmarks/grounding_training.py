@@ -112,11 +112,13 @@ def sources(response: Response) -> list[Source]:
     return [*found, Source(response.context[first:], response.title)]
 
 
-def training_examples(data: Path, rarity: Rarity, datasets: Sequence[str]) -> list[Example]:
+def training_examples(
+    data: Path, rarity: Rarity, datasets: Sequence[str], *, most: int = MOST
+) -> list[Example]:
     """Return the claims of datasets as they are and perturbed, and what SQuAD's paragraphs say."""
-    found = examples(stated(data), rarity, dataset="SQuAD")
+    found = examples(drawn(stated(data), 3 * most), rarity, dataset="SQuAD")
     for name in datasets:
-        responses = drawn(list(DATASETS[name](data)), MOST)
+        responses = drawn(list(DATASETS[name](data)), most)
         found += examples(responses, rarity, dataset=name)
         found += examples(perturbed(responses), rarity, dataset=f"{name}, perturbed")
     return found
@@ -154,7 +156,7 @@ def fit(found: Sequence[Example], rarity: Rarity, *, name: str = "trees") -> Gro
     upper = threshold(told, wrong == 0, weights, share=1 - FALSE_ALARMS)
     lower = threshold(told, wrong == 1, weights, share=MISSED)
     lower, upper = min(lower, upper), max(lower, upper)
-    card = {"best_f1_from": round(best_cut(told, wrong > 0)[0], 4)}
+    card = {"best_f1_from": round(best_cut(told, wrong > 0, weights)[0], 4)}
     return replace(model, grounded_below=lower, unsupported_from=upper, card=card)
 
 
@@ -270,11 +272,16 @@ def threshold(
     return float(risks[among][order][np.searchsorted(total, share * total[-1])])
 
 
-def best_cut(scores: NDArray[np.float64], wrong: NDArray[np.bool_]) -> tuple[float, float]:
+def best_cut(
+    scores: NDArray[np.float64],
+    wrong: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None = None,
+) -> tuple[float, float]:
     """Return the score from which on to flag, and the F1 of that."""
+    weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(wrong[order])
-    values = 2 * hits / (np.arange(1, len(order) + 1) + wrong.sum())
+    hits = np.cumsum((weights * wrong)[order])
+    values = 2 * hits / (np.cumsum(weights[order]) + hits[-1])
     is_last = np.append(np.diff(scores[order]) != 0, True)  # of those with the same score
     at = int(np.where(is_last, values, -1.0).argmax())
     return float(scores[order[at]]), float(values[at])

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeAlias
 import orjson
 
 from evals.problems import nearest
-from evals.suite import Fields, Slice, Suite
+from evals.suite import SHIPPED, Fields, Slice, Suite
+from evals.testsets import review
 from evals.trial import Case
 from infra.datasets import files, json_lines
 from infra.datasets.csv_files import Dialect
@@ -41,6 +42,18 @@ class Cases:
     """The file's name, or the version of the dataset."""
     artifact: str | None
     """The reference of the dataset with its digest; None of a file."""
+
+    copies: tuple[Case, ...] = ()
+    """The same with perturbed inputs."""
+    skipped: tuple[tuple[str, str, str], ...] = ()
+    """Case, perturbation, and why there is no copy."""
+    left_out: int = 0
+    """Rows that were proposed and not accepted, or rejected."""
+
+    @property
+    def asked(self) -> tuple[Case, ...]:
+        """All that a run asks: the cases, then their copies."""
+        return (*self.cases, *self.copies)
 
     @property
     def digest(self) -> str:
@@ -78,14 +91,26 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
     else:
         path = folder / str(chosen.file)
         if not path.is_file():
+            if folder == SHIPPED:
+                raise InvalidRequest(
+                    f"The cases of {suite.name!r} do not come with it. If you have the public data "
+                    f"that they are made from: ragstone eval prepare {suite.name} --from DATA "
+                    f"--to {suite.name}"
+                )
             near = [str(each) for each in islice(path.parent.glob("*"), 200)]
             raise NotFound("file of cases", str(path), among=near)
         rows, source, artifact = rows_of(path), path.name, None
-    built = _build(islice(rows, chosen.limit), chosen.fields, suite.slices)
+    reviewed = _Reviewed(rows, unreviewed=chosen.unreviewed)
+    built = _build(islice(reviewed, chosen.limit), chosen.fields, suite.slices)
+    if not built and reviewed.left_out:
+        raise InvalidRequest(
+            f"None of the {reviewed.left_out} cases of {source!r} is accepted; see: ragstone eval "
+            "review, or run them with --unreviewed"
+        )
     if not built:
         raise InvalidRequest(f"{source!r} has no rows; a suite needs cases")
     _require_members(suite.slices, built, source)
-    return Cases(tuple(built), source, artifact)
+    return Cases(tuple(built), source, artifact, left_out=reviewed.left_out)
 
 
 def rows_of(path: Path) -> Iterator[Row]:
@@ -115,6 +140,22 @@ def rows_of(path: Path) -> Iterator[Row]:
             yield f"{path.name}, row {number}", row
 
 
+class _Reviewed:
+    """The rows that may run, and how many may not, of those that were read."""
+
+    def __init__(self, rows: Iterable[Row], *, unreviewed: bool) -> None:
+        self._rows = rows
+        self._states = {None, *review.RUN, *(("proposed",) if unreviewed else ())}
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for place, row in self._rows:
+            if review.state_of(row, place) in self._states:
+                yield place, row
+            else:
+                self.left_out += 1
+
+
 def _build(rows: Iterable[Row], fields: Fields, slices: Sequence[Slice]) -> list[Case]:
     built: list[Case] = []
     seen: dict[str, str] = {}
@@ -139,6 +180,7 @@ def _case(
     name = str(number) if identifier is None else str(identifier)
     expected = row.get(fields.expected)
     named = {fields.id, fields.expected, fields.answerable, fields.relevant, fields.cluster}
+    named.add(review.COLUMN)
     inputs = (fields.input,) if isinstance(fields.input, str) else fields.input
     return Case(
         id=name,

@@ -105,6 +105,6 @@ def _by_case(evaluation: Evaluation, metric: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for trial in evaluation.trials:
         value = trial.scores[metric].value
-        if value is not None:
+        if value is not None and not trial.case.original:
             found.setdefault(trial.case.id, []).append(value)
     return {case: sum(values) / len(values) for case, values in found.items()}

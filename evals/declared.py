@@ -47,6 +47,8 @@ class Gate:
     """Whether every score is 0 or 1."""
     coverage: float = 0.98
     """The share of what was planned that must be scored."""
+    beside: Literal["baseline", "original"] = "baseline"
+    """What a comparison is with: another run, or, of perturbed copies, the cases as they stand."""
     sd: float | None = None
     """Standard deviation of a case's value or difference, from history, to plan cases by."""
     discordance: float | None = None
@@ -86,8 +88,13 @@ class Gate:
 
     @property
     def compares(self) -> bool:
-        """Whether it needs a baseline."""
+        """Whether it is about differences."""
         return self.kind in {"non_inferior", "superior"}
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether another run is what it compares with."""
+        return self.compares and self.beside == "baseline"
 
     @property
     def decides(self) -> bool:

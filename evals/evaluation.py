@@ -123,9 +123,9 @@ class Evaluation:
         return sum(trial.output is not None and not trial.is_finished for trial in self.trials)
 
     def members(self, slice_name: str) -> list[Trial]:
-        """Return the trials of a slice."""
+        """Return the trials of a slice; perturbed copies are in that of their perturbation only."""
         if slice_name == ALL:
-            return list(self.trials)
+            return [trial for trial in self.trials if not trial.case.original]
         return [trial for trial in self.trials if slice_name in trial.case.slices]
 
     def scores(self, metric: str, slice_name: str = ALL) -> list[Score]:
@@ -160,7 +160,7 @@ class Evaluation:
         Args:
             measured: of the metrics that are measured anew each time, or of all others.
         """
-        names = [ALL, *(each.name for each in self.described.suite.slices)]
+        names = self.described.suite.slice_names
         return [
             {
                 "metric": metric,

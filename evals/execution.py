@@ -113,6 +113,11 @@ def undone(work: Work, case: Case, repeat: int, reason: str) -> Trial:
     return Trial(case, repeat, None, scores, failure=reason)
 
 
+def _seed(work: Work, case: Case, repeat: int) -> int:
+    # A copy has the seed of its case, so that what differs is its input alone.
+    return seed_of(work.suite.seed, case.original or case.id, repeat)
+
+
 def seed_of(seed: int, case: str, repeat: int) -> int:
     """Return a trial's own seed, which does not depend on the order of cases."""
     digest = hashlib.sha256(f"{seed}/{repeat}/{case}".encode("utf-8", "surrogatepass")).digest()
@@ -150,7 +155,7 @@ async def _asked(work: Work, case: Case, repeat: int) -> _Asked:
     begun = work.begun.get((case.id, repeat))
     if begun is not None:
         return _Asked(begun.output, begun.attempts)
-    return await _ask(work, case, seed_of(work.suite.seed, case.id, repeat))
+    return await _ask(work, case, _seed(work, case, repeat))
 
 
 async def _ask(work: Work, case: Case, seed: int) -> _Asked:
@@ -185,7 +190,7 @@ def _pause(error: BaseException, attempt: int) -> float:
 async def _scored(work: Work, case: Case, repeat: int, asked: _Asked) -> Trial:
     if asked.output is None:
         return replace(undone(work, case, repeat, asked.failure), attempts=asked.attempts)
-    context = replace(work.context, seed=seed_of(work.suite.seed, case.id, repeat))
+    context = replace(work.context, seed=_seed(work, case, repeat))
     begun = work.begun.get((case.id, repeat))
     scores = {} if begun is None else begun.lasting
     for name, metric in work.metrics.items():

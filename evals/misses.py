@@ -14,7 +14,8 @@ def misses(trial: Trial, described: Described) -> list[str]:
     """
     found = []
     for gate in described.suite.gates:
-        if gate.slice != ALL and gate.slice not in trial.case.slices:
+        slices = trial.case.slices if trial.case.original else (ALL, *trial.case.slices)
+        if gate.slice not in slices:
             continue
         score = trial.scores.get(gate.metric)
         if score is None or described.metrics[gate.metric].is_of_set:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from evals import cases, execution, problems, records, suite_gates
+from evals import cases, check, execution, problems, records, robustness, suite_gates
 from evals.cases import Cases
 from evals.context import Context
 from evals.evaluation import Described, Evaluation, MeasuredBy
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        return len(self.cases.cases) * self.suite.repeats
+        return len(self.cases.asked) * self.suite.repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,13 @@ def plan(
         InvalidRequest: a case, a parameter or a gate is wrong; names it.
     """
     found = cases.load(suite, folder=folder, datasets=datasets)
+    copies = robustness.expand(suite, found.cases)
+    found = replace(found, copies=copies.cases, skipped=copies.skipped)
     given = {use.name: settle(use.parameters) for use in suite.metrics}
     metrics = {
         use.name: open_metric(use.metric, given[use.name], label=use.name) for use in suite.metrics
     }
+    check.require_all(suite)
     _check_read(metrics)
     by = {
         use.name: MeasuredBy.of(
@@ -120,7 +123,7 @@ async def run(plan: Plan, options: Options) -> Evaluation:
     of_cases = {
         name: cast("Metric", each) for name, each in plan.metrics.items() if not is_of_set(each)
     }
-    planned = [(case, repeat) for case in plan.cases.cases for repeat in range(plan.suite.repeats)]
+    planned = [(case, repeat) for case in plan.cases.asked for repeat in range(plan.suite.repeats)]
     with Journal(journal_of(plan, options.folder), resume=options.resume) as journal:
         found = _found(journal, planned)
         done = {key: trial for key, trial in found.items() if trial.is_finished}

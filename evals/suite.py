@@ -18,6 +18,8 @@ from infra.plugins import available
 
 MAX_BYTES = 1 << 20
 METRICS = "evals.metrics"
+PERTURBATIONS = "evals.perturbations"
+CHECKS = "evals.checks"
 SHIPPED = Path(__file__).parent / "suites"
 ALL = "all"
 """The slice that every case is in."""
@@ -55,6 +57,8 @@ class Dataset(Strict):
     fields: Fields = Fields()
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many cases."""
+    unreviewed: bool = False
+    """Whether cases run that were proposed and that nobody has accepted yet."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Dataset:
@@ -77,18 +81,12 @@ class MetricUse(Strict):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"metric": value}
-        if isinstance(value, dict) and isinstance(value.get("metric"), str):
-            return {"name": value["metric"].rpartition(".")[2], **value}
-        return value
+        return _named(value, "metric")
 
     @field_validator("metric")
     @classmethod
     def _known(cls, value: str) -> str:
-        if "." not in value and value not in available(METRICS):
-            raise ValueError(problems.unknown("metric", value, available(METRICS)))
-        return value
+        return _known("metric", value, METRICS)
 
 
 class Slice(Strict):
@@ -99,6 +97,52 @@ class Slice(Strict):
     """Columns and the value, or list of values, that they must have."""
     protected: bool = False
     """Every gate on all cases must hold here too."""
+
+
+class Perturb(Strict):
+    """Copies of the cases with another input and the same label: a slice of their own."""
+
+    perturbation: Text
+    """A file of `evals/perturbations`, or the dotted path of one outside."""
+    name: Name = ""
+    """By which gates and reports know the slice; the perturbation's own if absent."""
+    parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
+    slice: str = ALL
+    """Of which cases there are copies."""
+    copies: int = Field(default=1, ge=1, le=20)
+    """Of each case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return _named(value, "perturbation")
+
+    @field_validator("perturbation")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _known("perturbation", value, PERTURBATIONS)
+
+
+class CheckUse(Strict):
+    """A test of another kind than a gate: golden cases, data, training, a shadow."""
+
+    check: Text
+    """A file of `evals/checks`, or the dotted path of one outside."""
+    name: Name = ""
+    """By which reports know it; the check's own if absent."""
+    parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
+    action: Literal["block", "warn"] = "block"
+    """Whether the suite's verdict depends on it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return _named(value, "check")
+
+    @field_validator("check")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _known("check", value, CHECKS)
 
 
 class Gate(Strict):
@@ -112,6 +156,8 @@ class Gate(Strict):
     """The mean is above this."""
     ceiling: float | None = None
     """The mean is below this, of a metric that is better when smaller."""
+    drop: Annotated[float, Field(gt=0)] | None = None
+    """The most by which perturbed copies may be worse than the cases that they are copies of."""
     alpha: float | None = Field(default=None, gt=0, lt=0.5)
     """The risk of passing what does not hold, 0.05 if absent; with `warn`, the share of findings
     that may be false, 0.10 if absent."""
@@ -137,9 +183,10 @@ class Gate(Strict):
 
     @model_validator(mode="after")
     def _one_demand(self) -> Gate:
-        if sum(each is not None for each in (self.margin, self.floor, self.ceiling)) != 1:
-            raise ValueError("needs one of `margin`, `floor` and `ceiling`")
-        if self.discordance is not None and (self.sd is not None or not self.margin):
+        demands = (self.margin, self.floor, self.ceiling, self.drop)
+        if sum(each is not None for each in demands) != 1:
+            raise ValueError("needs one of `margin`, `floor`, `ceiling` and `drop`")
+        if self.discordance is not None and (self.sd is not None or not (self.margin or self.drop)):
             raise ValueError("`discordance` is for a `margin` above 0, and in place of `sd`")
         if self.anytime and self.looks > 1:
             raise ValueError("`anytime` takes no `looks`; there may be any number of them")
@@ -156,7 +203,9 @@ class Suite(Strict):
     target: Target
     metrics: tuple[MetricUse, ...] = Field(min_length=1)
     slices: tuple[Slice, ...] = ()
+    robustness: tuple[Perturb, ...] = ()
     gates: tuple[Gate, ...] = ()
+    checks: tuple[CheckUse, ...] = ()
     baseline: str | None = None
     """The evaluation to compare with, such as `evaluation/faq@baseline`."""
     calls: Text | None = None
@@ -179,19 +228,46 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
-        metrics, slices = [each.name for each in self.metrics], [each.name for each in self.slices]
-        for kind, names in (("metrics", metrics), ("slices", [ALL, *slices])):
+        metrics, slices = [each.name for each in self.metrics], self.slice_names
+        checks = [each.name for each in self.checks]
+        for kind, names in (("metrics", metrics), ("slices", slices), ("checks", checks)):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise ValueError(f"{kind}: {twice!r} stands twice; give one another name")
         for number, gate in enumerate(self.gates):
             for kind, name, names in (
                 ("metric", gate.metric, metrics),
-                ("slice", gate.slice, [ALL, *slices]),
+                ("slice", gate.slice, slices),
             ):
                 if name not in names:
                     raise ValueError(f"gates.{number}: {problems.unknown(kind, name, names)}")
+        self._require_sense_of_copies()
         return self
+
+    def _require_sense_of_copies(self) -> None:
+        copied = [each.name for each in self.robustness]
+        own = [name for name in self.slice_names if name not in copied]
+        for number, use in enumerate(self.robustness):
+            if use.slice not in own:
+                words = problems.unknown("slice", use.slice, own)
+                raise ValueError(f"robustness.{number}: {words}")
+        for number, gate in enumerate(self.gates):
+            if gate.drop is not None and gate.slice not in copied:
+                raise ValueError(
+                    f"gates.{number}: `drop` is for the slice of a perturbation, not "
+                    f"{gate.slice!r}{problems.nearest(gate.slice, copied)}"
+                )
+            if gate.margin is not None and gate.slice in copied:
+                raise ValueError(
+                    f"gates.{number}: {gate.slice!r} holds perturbed copies, which may have been "
+                    "others in the baseline; give `drop`, `floor` or `ceiling`"
+                )
+
+    @property
+    def slice_names(self) -> list[str]:
+        """All cases, the slices, and the copies by each perturbation."""
+        copies = (each.name for each in self.robustness)
+        return [ALL, *(each.name for each in self.slices), *copies]
 
     @property
     def digest(self) -> str:
@@ -208,7 +284,11 @@ def deciding(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name not in WHERE}
 
 
-_UNDECIDING = {"description", "concurrency", "deadline_seconds", "retries", "baseline", "calls"}
+_UNDECIDING = {
+    *("description", "concurrency", "deadline_seconds", "retries", "baseline", "calls"),
+    # They look at what a run has found, or away from it, and change nothing in it.
+    "checks",
+}
 
 
 def parse(text: str, *, source: str = "the suite") -> Suite:
@@ -255,13 +335,33 @@ def locate(path: Path) -> Path:
 
 
 def schema() -> Mapping[str, Any]:
-    """Return the JSON Schema of a suite, with the metrics that there are."""
+    """Return the JSON Schema of a suite, with the plug-ins that there are."""
     found = Suite.model_json_schema()
-    names = available(METRICS)
-    use = found["$defs"]["MetricUse"]
-    use["properties"]["metric"]["examples"] = names
-    use["required"] = ["metric"]
-    found["properties"]["metrics"]["items"] = {
-        "anyOf": [{"type": "string", "examples": names}, {"$ref": "#/$defs/MetricUse"}]
-    }
+    for place, model, key, folder in (
+        ("metrics", "MetricUse", "metric", METRICS),
+        ("robustness", "Perturb", "perturbation", PERTURBATIONS),
+        ("checks", "CheckUse", "check", CHECKS),
+    ):
+        names = available(folder)
+        use = found["$defs"][model]
+        use["properties"][key]["examples"] = names
+        use["required"] = [key]
+        found["properties"][place]["items"] = {
+            "anyOf": [{"type": "string", "examples": names}, {"$ref": f"#/$defs/{model}"}]
+        }
     return found
+
+
+def _named(value: Any, key: str) -> Any:
+    """Let a plug-in stand for itself, and have its own name where no other is given."""
+    if isinstance(value, str):
+        value = {key: value}
+    if isinstance(value, dict) and isinstance(value.get(key), str):
+        return {"name": value[key].rpartition(".")[2], **value}
+    return value
+
+
+def _known(kind: str, value: str, folder: str) -> str:
+    if "." not in value and value not in available(folder):
+        raise ValueError(problems.unknown(kind, value, available(folder)))
+    return value

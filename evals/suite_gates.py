@@ -70,6 +70,8 @@ def declare(
     kind: declared.Kind
     if gate.margin is not None:
         kind, limit = ("non_inferior" if gate.margin else "superior"), gate.margin
+    elif gate.drop is not None:
+        kind, limit = "non_inferior", gate.drop
     elif gate.floor is not None:
         kind, limit = "floor", gate.floor
     else:
@@ -94,6 +96,7 @@ def declare(
         expected=gate.expected,
         anytime=gate.anytime,
         looks=gate.looks,
+        beside="baseline" if gate.drop is None else "original",
     )
 
 
@@ -143,11 +146,12 @@ def _beyond(gate: Gate, by: MeasuredBy) -> tuple[str, str] | None:
         return "floor", f"it is {gate.floor!r}, {fault}; its mean must be able to be above"
     if gate.ceiling is not None and not least < gate.ceiling <= most:
         return "ceiling", f"it is {gate.ceiling!r}, {fault}; its mean must be able to be below"
-    if gate.margin is not None and gate.margin >= most - least:
-        return "margin", (
-            f"it is {gate.margin!r}, {fault}: nothing can be worse by so much; "
-            f"give less than {most - least:g}"
-        )
+    for key, most_lost in (("margin", gate.margin), ("drop", gate.drop)):
+        if most_lost is not None and most_lost >= most - least:
+            return key, (
+                f"it is {most_lost!r}, {fault}: nothing can be worse by so much; "
+                f"give less than {most - least:g}"
+            )
     return None
 
 

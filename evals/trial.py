@@ -29,6 +29,8 @@ class Case:
     """Names of the slices that it belongs to."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The other columns of its row."""
+    original: str = ""
+    """The id of the case that this is a perturbed copy of."""
 
     @property
     def question(self) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from evals import declared, gates
+from evals.check import Finding
 from evals.evaluation import Described, Evaluation
 from evals.gates import Claim, Decision, Verdict
 from evals.pseudo_values import pseudo_values
 from evals.score_tables import ScoreTable
+from evals.suite import ALL
 from evals.suite_gates import declare, on_slices
+from evals.trial import Trial
 from infra.errors import IncomparableBaseline
 
 UNGATED = "ungated"
@@ -49,6 +52,8 @@ class Judgement:
     """Gates that compare, where there is no baseline."""
     baseline: str | None = None
     """The version that was compared with."""
+    findings: tuple[Finding, ...] = ()
+    """Of the suite's checks."""
 
     @property
     def exit_code(self) -> int:
@@ -67,11 +72,16 @@ class Judgement:
             tuple(Decision.from_dict(each) for each in value["decisions"]),
             tuple(value["unjudged"]),
             value["baseline"],
+            tuple(Finding.from_dict(each) for each in value.get("findings", ())),
         )
 
 
 def judge(
-    evaluation: Evaluation, baseline: Evaluation | None = None, *, name: str | None = None
+    evaluation: Evaluation,
+    baseline: Evaluation | None = None,
+    *,
+    name: str | None = None,
+    findings: Sequence[Finding] = (),
 ) -> Judgement:
     """Hold an evaluation's gates against it.
 
@@ -79,6 +89,7 @@ def judge(
         evaluation: the candidate's.
         baseline: what gates with a margin compare with.
         name: the baseline's version.
+        findings: of the suite's checks.
 
     Raises:
         IncomparableBaseline: it is of other cases, or of other versions of dataset or metric.
@@ -89,14 +100,14 @@ def judge(
     claims = [
         _claim(each, one, evaluation, baseline=baseline)
         for each, one in wanted
-        if baseline is not None or not each.compares
+        if baseline is not None or not each.needs_baseline
     ]
     decisions = gates.check(claims, seed=suite.seed) if claims else ()
     unjudged = tuple(
-        each.name for each, _ in wanted if baseline is None and each.compares and each.decides
+        each.name for each, _ in wanted if baseline is None and each.needs_baseline and each.decides
     )
-    verdict, reason = _together(evaluation, decisions, unjudged)
-    return Judgement(verdict, reason, decisions, unjudged, name)
+    verdict, reason = _together(evaluation, decisions, unjudged, findings=findings)
+    return Judgement(verdict, reason, decisions, unjudged, name, tuple(findings))
 
 
 def require_comparable(candidate: Described, baseline: Described) -> None:
@@ -123,12 +134,12 @@ def require_comparable(candidate: Described, baseline: Described) -> None:
 
 def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> ScoreTable:
     """Return the scores of some cases as columns; of a metric of the set, its pseudo-values."""
-    described = evaluation.described
+    chosen = [trial for trial in evaluation.trials if trial.case.id in members]
+    return _columns(evaluation.described, metric, chosen)
+
+
+def _columns(described: Described, metric: str, trials: Sequence[Trial]) -> ScoreTable:
     by = described.metrics[metric]
-    placed = [
-        (place, trial) for place, trial in enumerate(evaluation.trials) if trial.case.id in members
-    ]
-    trials = [trial for _, trial in placed]
     if by.is_of_set:
         rows = pseudo_values(by.of_set(), trials)
         return ScoreTable(
@@ -146,7 +157,7 @@ def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> Scor
         [score.state for score in scores],
         [trial.case.cluster for trial in trials],
         # In the order of the dataset, which is fixed before anything is scored.
-        [place for place, _ in placed],
+        list(range(len(trials))),
         dataset=described.dataset_digest,
         metric=by.identity,
         is_pass_or_fail=by.is_pass_or_fail,
@@ -156,6 +167,8 @@ def table(evaluation: Evaluation, metric: str, members: Collection[str]) -> Scor
 def _claim(
     gate: declared.Gate, slice_name: str, evaluation: Evaluation, *, baseline: Evaluation | None
 ) -> Claim:
+    if gate.beside == "original":
+        return _claim_of_drop(gate, slice_name, evaluation)
     members = {trial.case.id for trial in evaluation.members(slice_name)}
     mine = table(evaluation, gate.metric, members)
     if baseline is None or not gate.compares:
@@ -164,10 +177,31 @@ def _claim(
     return Claim(gate, mine, table(baseline, gate.metric, members))
 
 
+def _claim_of_drop(gate: declared.Gate, slice_name: str, evaluation: Evaluation) -> Claim:
+    """Hold the copies of cases against the cases; several copies of one count like repeats."""
+    copies = [
+        replace(trial, case=replace(trial.case, id=trial.case.original))
+        for trial in evaluation.members(slice_name)
+    ]
+    copied = {trial.case.id for trial in copies}
+    originals = [trial for trial in evaluation.members(ALL) if trial.case.id in copied]
+    described = evaluation.described
+    return Claim(
+        gate,
+        _columns(described, gate.metric, copies),
+        _columns(described, gate.metric, originals),
+    )
+
+
 def _together(
-    evaluation: Evaluation, decisions: Sequence[Decision], unjudged: Sequence[str]
+    evaluation: Evaluation,
+    decisions: Sequence[Decision],
+    unjudged: Sequence[str],
+    *,
+    findings: Sequence[Finding],
 ) -> tuple[str, str]:
     found = {decision.verdict for decision in decisions if decision.blocks}
+    found |= {finding.verdict for finding in findings if finding.blocks}
     if Verdict.FAIL in found:
         return Verdict.FAIL, ""
     suite, total = evaluation.described.suite, len(evaluation.trials)
@@ -181,4 +215,5 @@ def _together(
             return verdict, ""
     if unjudged:
         return Verdict.INCONCLUSIVE, f"no baseline to compare with, for {', '.join(unjudged)}"
-    return (Verdict.PASS, "") if suite.gates else (UNGATED, "the suite has no gates")
+    is_gated = suite.gates or findings
+    return (Verdict.PASS, "") if is_gated else (UNGATED, "the suite has no gates")

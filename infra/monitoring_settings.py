@@ -10,7 +10,7 @@ from infra.section import Section
 
 
 class Groundedness(Section):
-    """How each answer over documents is held against its passages; see `explanation`."""
+    """How each answer over documents is held against its passages."""
 
     when: Literal["within", "after", "off"] = "within"
     """Before the end of an answer is told, after it (for the record alone), or never."""

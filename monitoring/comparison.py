@@ -25,7 +25,7 @@ MISSING = "missing"
 EVERYTHING = ""
 SLICES = 20
 """Values of a column that have a slice, the most frequent ones."""
-MOST_DRAWS = 20_000
+MOST_DRAWS = 10_000
 TOGETHER = "all columns"
 
 

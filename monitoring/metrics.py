@@ -37,7 +37,6 @@ class Metrics:
         self.gateway = GatewayMetrics(registry)
         """Of calls to models."""
         self.groundedness = GroundednessMetrics(registry)
-        """Of how well answers are carried by their passages."""
         self.feedback = FeedbackMetrics(registry)
         self.searches = SearchMetrics(registry)
         self.standing = StandingMetrics(registry)

@@ -139,8 +139,13 @@ def realised(metric: Metric, labels: npt.ArrayLike, probabilities: npt.ArrayLike
     """Return the metric that labels give, at a threshold of 0.5; None where it has no value."""
     scores = np.asarray(probabilities, dtype=np.float64)
     _check_probabilities(scores)
-    value = _metric(metric, scores, 0.5)(np.asarray(labels, dtype=np.bool_)[None, :])[0]
+    value = values_of(metric, np.asarray(labels, dtype=np.bool_)[None, :], scores)[0]
     return None if np.isnan(value) else float(value)
+
+
+def values_of(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return a metric of each labelling, (draws, rows) to (draws,), NaN where it has no value."""
+    return _metric(metric, scores, 0.5)(labels)
 
 
 def _simulate(

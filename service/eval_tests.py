@@ -64,11 +64,13 @@ class SuiteFile(pytest.File):
         with opened() as parts:
             plan = evaluating.plan(parts, read(self.path), self.path.parent)
             asyncio.run(plan.target.close())
-        for case in plan.cases.cases:
+        for case in plan.cases.asked:
             yield CaseTest.from_parent(self, name=f"case[{case.id}]", case=case.id)
         gates = declared_gates(plan.suite, plan.described.metrics)
         for place, gate in enumerate(gates):
             yield GateTest.from_parent(self, name=f"gate[{demand(gate)}]", place=place)
+        for place, use in enumerate(plan.suite.checks):
+            yield CheckTest.from_parent(self, name=f"check[{use.name}]", place=place)
         yield VerdictTest.from_parent(self, name="verdict")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -102,7 +104,9 @@ class SuiteFile(pytest.File):
                 parts, plan, resume=False, on_trial=lambda _: None, before=before
             )
             evaluation = asyncio.run(work)
-            judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
+            judgement, stored = evaluating.conclude(
+                parts, plan, evaluation, before, folder=self.path.parent
+            )
         return replace(_by_case(evaluation), judgement=judgement, stored=str(stored))
 
 
@@ -158,6 +162,27 @@ class GateTest(_Test):
         raise Missed("\n".join([*lines, *(f"  {name}: {value}" for name, value in rows)]))
 
 
+class CheckTest(_Test):
+    """A check: fails unless it passes; one that only warns is expected to."""
+
+    def __init__(self, *, place: int, **given: Any) -> None:
+        super().__init__(**given)
+        self.place = place
+
+    def runtest(self) -> None:
+        judgement = self.parent.found.judgement
+        assert judgement is not None
+        finding = judgement.findings[self.place]
+        self.user_properties += finding.evidence
+        words = f"{finding.verdict.value}: {finding.reason}"
+        if finding.verdict is Verdict.PASS:
+            return
+        if not finding.blocks:
+            pytest.xfail(words)
+        rows = (*finding.failing, *(f"{label}: {said}" for label, said in finding.evidence))
+        raise Missed("\n".join([f"{self.name}: {words}", *(f"  {row}" for row in rows)]))
+
+
 class VerdictTest(_Test):
     """The verdict, which is more than its gates: an output may be missing in too many cases."""
 
@@ -182,7 +207,9 @@ def _told(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
 def _decision(test: GateTest, judgement: Judgement) -> Decision | None:
     found = test.parent.found.described
     gates = declared_gates(found.suite, found.metrics)
-    judged = [place for place, gate in enumerate(gates) if judgement.baseline or not gate.compares]
+    judged = [
+        place for place, gate in enumerate(gates) if judgement.baseline or not gate.needs_baseline
+    ]
     return judgement.decisions[judged.index(test.place)] if test.place in judged else None
 
 
@@ -201,7 +228,8 @@ async def _run_some(parts: Any, plan: Plan, only: set[str], before: Any) -> Eval
     from evals import run
 
     cases = tuple(case for case in plan.cases.cases if case.id in only)
-    chosen = replace(plan, cases=replace(plan.cases, cases=cases))
+    copies = tuple(case for case in plan.cases.copies if case.id in only)
+    chosen = replace(plan, cases=replace(plan.cases, cases=cases, copies=copies))
     async with evaluating.opened_context(parts, chosen, before) as context:
         with tempfile.TemporaryDirectory() as folder:
             return await run.run(chosen, run.Options(Path(folder), context=context))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evals import records, run, suite_gates, target, verdicts
+from evals import check, records, run, suite_gates, target, verdicts
 from evals.context import Context
 from evals.evaluation import Evaluation
 from evals.judges.standing import require_standing
@@ -137,21 +138,53 @@ def _memory(parts: Components, plan: Plan, *, is_offline: bool) -> Memory:
 
 
 def conclude(
-    parts: Components, plan: Plan, evaluation: Evaluation, before: Stored | None
+    parts: Components,
+    plan: Plan,
+    evaluation: Evaluation,
+    before: Stored | None,
+    *,
+    folder: Path,
 ) -> tuple[Judgement, Reference]:
-    """Hold the gates against an evaluation and keep both.
+    """Carry out the checks of a suite, hold its gates against an evaluation, and keep all of it.
+
+    Args:
+        parts: of this process.
+        plan: that was carried out.
+        evaluation: that it gave.
+        before: what it is compared with.
+        folder: of the suite's file, to which files of checks are relative.
 
     Raises:
         IncomparableBaseline: what it is compared with is of other cases or versions.
         StorageFailed: the disk is full; the journal stays, so that nothing has to run again.
     """
     name = None if before is None else str(before.reference)
-    judgement = judge(evaluation, None if before is None else before.evaluation, name=name)
+    findings = check.carry_out(_subject(parts, evaluation, folder))
+    against = None if before is None else before.evaluation
+    judgement = judge(evaluation, against, name=name, findings=findings)
     stored = run.publish(
         plan, evaluation, judgement.as_dict(), store=parts.artifacts, baseline=name
     )
     run.finish(plan, evaluation, journals(parts))
     return judgement, stored
+
+
+def _subject(parts: Components, evaluation: Evaluation, folder: Path) -> check.Subject:
+    from infra.expectations import records as expectation_records
+    from service.test_sets import interactions_of
+
+    def checked(dataset: str) -> Sequence[Any]:
+        digest = parts.artifacts.find(dataset).digest
+        return expectation_records.every(parts.database, digest)
+
+    return check.Subject(
+        evaluation,
+        folder,
+        datetime.now(UTC),
+        find_evaluation=lambda reference: find(parts, reference).evaluation,
+        find_checked=checked,
+        find_interactions=lambda model: interactions_of(parts, model),
+    )
 
 
 def _cards(parts: Components, plan: Plan) -> list[tuple[str, str]]:
@@ -192,18 +225,41 @@ def described(found: Stored) -> dict[str, Any]:
 
 def members(plan: Plan) -> dict[str, int]:
     """Return how many cases each slice has."""
-    cases = plan.cases.cases
-    names = (each.name for each in plan.suite.slices)
-    return {ALL: len(cases), **{name: sum(name in one.slices for one in cases) for name in names}}
+    counts = Counter(name for case in plan.cases.asked for name in case.slices)
+    slices = {name: counts[name] for name in plan.suite.slice_names}
+    # Several copies of a case count once, as its repeats do.
+    for use in plan.suite.robustness:
+        slices[use.name] //= use.copies
+    return {**slices, ALL: len(plan.cases.cases)}
 
 
 def shortages(plan: Plan) -> list[str]:
     """Return in words which gates have too few cases for their power."""
     sizes = {}
-    for name in members(plan):
-        chosen = [one for one in plan.cases.cases if name == ALL or name in one.slices]
-        sizes[name] = list(Counter(one.cluster for one in chosen).values())
+    for name in plan.suite.slice_names:
+        # Several copies of a case count once, as its repeats do.
+        chosen = {
+            one.original or one.id: one.cluster
+            for one in plan.cases.asked
+            if name in one.slices or (name == ALL and not one.original)
+        }
+        sizes[name] = list(Counter(chosen.values()).values())
     return suite_gates.shortages(plan.suite, plan.described.metrics, sizes)
+
+
+def remarks(plan: Plan) -> list[str]:
+    """Return in words what whoever runs a plan should know beforehand."""
+    left_out = plan.cases.left_out
+    words = [f"{left_out} cases are left out: nobody has accepted them"] if left_out else []
+    return [*words, *without_copies(plan)]
+
+
+def without_copies(plan: Plan) -> list[str]:
+    """Return in words how many cases each perturbation could not change, and why."""
+    counts = Counter((name, reason) for _, name, reason in plan.cases.skipped)
+    return [
+        f"{name} changes {count} cases not: {reason}" for (name, reason), count in counts.items()
+    ]
 
 
 def listed(parts: Components, name: str | None) -> list[dict[str, Any]]:

@@ -171,8 +171,8 @@ def _apart(text: str, until: int) -> int:
 
 
 def _word_before(text: str, at: int) -> str:
-    """The last word, as far back as anything that is recognized reaches."""
-    word = text[max(0, at - HELD_CHARACTERS) : at].rpartition(" ")[2]
+    """The last word, as far back as anything that is recognized reaches, over two spaces too."""
+    word = text[max(0, at - HELD_CHARACTERS) : at].rstrip(" ").rpartition(" ")[2]
     return _WALL.split(word)[-1]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("service", "retrieval", "training", "evals", "monitoring", "infra", "benchmarks")
@@ -42,6 +44,16 @@ COMMANDS = """# Reference: commands
 
 The help of every command, as the program prints it. Exit codes are in
 [Reference: errors](errors.md).
+
+"""
+
+
+FINE_TUNING = """# Reference: fine-tuning
+
+A specification is a YAML file. `ragstone train plan` checks it, and everything that it names,
+before a device is used; [How to fine-tune](../how-to/fine-tune.md) says how to go on. An unknown
+key is refused. The JSON Schema is in [fine-tuning.schema.json](fine-tuning.schema.json), and
+`ragstone train schema` prints it.
 
 """
 
@@ -129,7 +141,77 @@ def _paths(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
     return [path, *(deeper for name in below for deeper in _paths(below[name], (*path, name)))]
 
 
+def fine_tuning() -> str:
+    """Return `docs/reference/fine-tuning.md`."""
+    from training.preflight import __name__ as folder
+    from training.spec import schema
+
+    whole = schema()
+    parts = whole["$defs"]
+    pages = [FINE_TUNING, _keys("", whole, parts)]
+    for section in ("base", "data", "method", "schedule", "parallelism", "runtime"):
+        pages += _sections(section, whole["properties"][section], parts)
+    for section in ("evaluate", "register", "serve", "sweep"):
+        pages += _sections(section, whole["properties"][section], parts)
+    pages.append("## What is checked\n\n| check | what it looks for |\n|---|---|\n")
+    for path in sorted((ROOT / folder.replace(".", "/")).glob("[a-z]*.py")):
+        pages.append(f"| `{path.stem}` | {first_line(path.relative_to(ROOT))} |\n")
+    return "".join(pages)
+
+
+def _sections(name: str, value: dict[str, Any], parts: dict[str, Any]) -> list[str]:
+    """Return the tables of a section and of those below it."""
+    pages = []
+    for reference in _references(value):
+        part = parts[reference]
+        kind = part["properties"].get("type", {}).get("const")
+        title = f"{name} ({kind})" if kind else name
+        meaning = part.get("description", "").partition("\n")[0]
+        pages.append(f"## `{title}`\n\n{meaning}\n\n{_keys(name, part, parts)}")
+        for key, below in part["properties"].items():
+            pages += _sections(f"{name}.{key}", below, parts)
+    return pages
+
+
+def _keys(name: str, part: dict[str, Any], parts: dict[str, Any]) -> str:
+    rows = ["| key | default | meaning |\n|---|---|---|\n"]
+    for key, value in part["properties"].items():
+        below = [each for each in _references(value) if "properties" in parts[each]]
+        if "const" in value and key == "type":
+            default = f"`{value['const']}`"
+        elif key in part.get("required", ()):
+            default = "needed"
+        else:
+            default = "" if below else f"`{json.dumps(value.get('default'))}`"
+        meaning = value.get("description", "").replace("\n", " ").replace("|", "\\|")
+        if not meaning and below:
+            meaning = parts[below[0]].get("description", "").partition("\n")[0]
+        if not meaning and "enum" in value:
+            meaning = ", ".join(f"`{each}`" for each in value["enum"])
+        rows.append(f"| `{key}` | {default} | {meaning} |\n")
+    return "".join(rows) + "\n"
+
+
+def _references(value: dict[str, Any]) -> list[str]:
+    """Return the names of the sections that a value of the schema may be."""
+    found = [str(value["$ref"]).rpartition("/")[2]] if "$ref" in value else []
+    below = [*value.get("anyOf", ()), *value.get("oneOf", ())]
+    below += [value[key] for key in ("items", "additionalProperties") if key in value]
+    for each in below:
+        found += _references(each) if isinstance(each, dict) else []
+    return found
+
+
+def fine_tuning_schema() -> str:
+    """Return `docs/reference/fine-tuning.schema.json`."""
+    from training.spec import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES = {
+    "docs/reference/fine-tuning.md": fine_tuning,
+    "docs/reference/fine-tuning.schema.json": fine_tuning_schema,
     "README.md": readme,
     "docs/reference/settings.md": settings,
     "docs/reference/cli.md": commands,

@@ -90,7 +90,7 @@ def rows(evaluation: Evaluation) -> list[Row]:
     Raises:
         MissingDependency: the extra `evals` is not installed.
     """
-    slices = [ALL, *(each.name for each in evaluation.described.suite.slices)]
+    slices = evaluation.described.suite.slice_names
     places = [(metric, name) for metric in evaluation.described.metrics for name in slices]
     return [_row(evaluation, *place) for place in places[:MOST_ROWS]]
 
@@ -99,7 +99,8 @@ def distributions(evaluation: Evaluation) -> list[Distribution]:
     """Return that of each metric that scores cases."""
     found = []
     for metric, by in evaluation.described.metrics.items():
-        values = [trial.scores[metric].value for trial in evaluation.trials if not by.is_of_set]
+        trials = [] if by.is_of_set else evaluation.members(ALL)
+        values = [trial.scores[metric].value for trial in trials]
         scored = np.array([value for value in values if value is not None])
         if not scored.size:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lxml import etree
 
+from evals.check import Finding
 from evals.evaluation import Evaluation
 from evals.gates import Decision, Verdict
 from evals.misses import misses
@@ -12,7 +13,7 @@ from evals.reports.wording import demand, numbers
 from evals.trial import Trial
 from evals.verdicts import Judgement
 
-_TEXT, _CASE = 1_000, 400
+_TEXT, _CASE, _FAILING = 1_000, 400, 10_000
 _BROKEN = (Verdict.INFRASTRUCTURE, Verdict.UNSCORED)
 
 
@@ -32,7 +33,12 @@ def write(evaluation: Evaluation, judgement: Judgement) -> bytes:
         words = short(judgement.reason or judgement.verdict, _TEXT)
         verdict.append(element("failure", message=words, type=judgement.verdict))
     cases = [_case(each, f"{name}.cases", evaluation) for each in evaluation.trials]
-    suites = [_suite(f"{name}.gates", [*gates, verdict]), _suite(f"{name}.cases", cases)]
+    checks = [_check(each, f"{name}.checks") for each in judgement.findings]
+    suites = [
+        _suite(f"{name}.gates", [*gates, verdict]),
+        *([_suite(f"{name}.checks", checks)] if checks else []),
+        _suite(f"{name}.cases", cases),
+    ]
     return bytes(
         etree.tostring(
             element("testsuites", *suites, name=name),
@@ -65,16 +71,30 @@ def _gate(decision: Decision, group: str) -> Element:
         *(element("property", name=key, value=said) for key, said in numbers(decision)),
     )
     test.append(properties)
-    if decision.verdict is not Verdict.PASS:
-        message = f"{decision.verdict.value}: {decision.reason}"
-        tag = "error" if decision.verdict in _BROKEN else "failure"
-        kind = decision.verdict.value
-        test.append(
-            element(tag, message=message, type=kind)
-            if decision.blocks
-            else element("skipped", message=message)
-        )
+    _add_verdict(test, decision)
     return test
+
+
+def _check(finding: Finding, group: str) -> Element:
+    test = element("testcase", name=short(finding.name, _TEXT), classname=group)
+    rows = (element("property", name=key, value=said) for key, said in finding.evidence)
+    test.append(element("properties", *rows))
+    _add_verdict(test, finding)
+    if finding.failing:
+        test.append(element("system-out", short("\n".join(finding.failing), _FAILING)))
+    return test
+
+
+def _add_verdict(test: Element, found: Decision | Finding) -> None:
+    if found.verdict is Verdict.PASS:
+        return
+    message = short(f"{found.verdict.value}: {found.reason}", _TEXT)
+    tag = "error" if found.verdict in _BROKEN else "failure"
+    test.append(
+        element(tag, message=message, type=found.verdict.value)
+        if found.blocks
+        else element("skipped", message=message)
+    )
 
 
 def _unjudged(name: str, group: str) -> Element:

@@ -43,6 +43,7 @@ def write(
     if judgement.unjudged:
         names = ", ".join(plain(each) for each in judgement.unjudged[:_ROWS])
         parts.append(f"Not judged, for want of a baseline: {names}")
+    parts += _checks(judgement)
     parts.append(_scores(evaluation))
     parts += [] if before is None else _lost(before, evaluation)
     parts += _worst(evaluation)
@@ -60,6 +61,19 @@ def plain(text: str) -> str:
     a\|b \<script\>
     """
     return _SPECIAL.sub(r"\\\1", short(" ".join(clean(text).split()), 500))
+
+
+def _checks(judgement: Judgement) -> list[str]:
+    rows = [
+        [
+            f"{_MARKS.get(each.verdict.value, _OTHER)} {each.verdict.value}",
+            plain(each.name) + ("" if each.decides else " (warns)"),
+            plain(each.reason),
+            plain("; ".join(each.failing[:_CASES])),
+        ]
+        for each in judgement.findings[:_ROWS]
+    ]
+    return [_table(["verdict", "check", "why", "what fails"], rows)] if rows else []
 
 
 def _scores(evaluation: Evaluation) -> str:

@@ -10,11 +10,12 @@ from lxml import html
 
 from evals.evaluation import Evaluation
 from evals.gates import Decision
-from evals.reports import contents, figures
+from evals.reports import contents, figures, page_checks
 from evals.reports.contents import Row
 from evals.reports.elements import Element, element, number, short
 from evals.reports.page_cases import case_block, failure_block, regression_block
 from evals.reports.wording import MEANINGS, about, between, demand, numbers
+from evals.suite import ALL
 from evals.verdicts import Judgement
 
 MOST_CASES = 50
@@ -61,6 +62,7 @@ def write(
         element(
             "main",
             *_gates(judgement),
+            *page_checks.section(judgement.findings),
             *_scores(contents.rows(evaluation)),
             *_distributions(evaluation),
             *_curves(evaluation),
@@ -77,7 +79,7 @@ def write(
 
 def _top(evaluation: Evaluation, judgement: Judgement, name: str) -> Element:
     described, suite = evaluation.described, evaluation.described.suite
-    cases = len({trial.case.id for trial in evaluation.trials})
+    cases = len({trial.case.id for trial in evaluation.members(ALL)})
     facts = [
         ("evaluation", name),
         ("dataset", described.dataset),

@@ -34,6 +34,8 @@ def demand(gate: Gate) -> str:
             return f"{gate.metric} above {gate.limit:g}{where}"
         case "ceiling":
             return f"{gate.metric} below {gate.limit:g}{where}"
+        case "non_inferior" if gate.beside == "original":
+            return f"{gate.metric} drops by at most {gate.limit:g}{where}"
         case "non_inferior":
             return f"{gate.metric} at most {gate.limit:g} worse than the baseline{where}"
     return f"{gate.metric} better than the baseline{where}"

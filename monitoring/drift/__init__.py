@@ -8,11 +8,12 @@ says, it finds a planted shift, too few rows are `not_enough_data`, the same row
 finding.
 
     >>> import numpy as np
+    >>> from typing import ClassVar
     >>> from monitoring.columns import Column
     >>> from monitoring.detector import NUMBERS, Parameters
     >>> from monitoring.findings import Finding
     >>> class Sign(Parameters):
-    ...     reads = NUMBERS
+    ...     reads: ClassVar = NUMBERS
     ...
     ...     def compare(self, reference, current):
     ...         from scipy.stats import fisher_exact

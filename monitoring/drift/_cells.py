@@ -71,7 +71,11 @@ def of_numbers(reference: Floats, current: Floats, *, seed: int, fine: int = FIN
 
 
 def of_categories(reference: Column, current: Column) -> Cells:
-    """Count categories; beyond `MOST_CATEGORIES` the rarest of both windows together are one."""
+    """Count categories; beyond `MOST_CATEGORIES` the rarest of both windows together are one.
+
+    Those that are equally rare stay together: which of them is kept must not depend on the window
+    that it was seen in first, or a column of ids would always drift.
+    """
     names = dict.fromkeys((*reference.labels, *current.labels))
     place = {name: number for number, name in enumerate(names)}
     both = []
@@ -84,7 +88,8 @@ def of_categories(reference: Column, current: Column) -> Cells:
     pooled = both[0] + both[1]
     order = np.argsort(-pooled, kind="stable")
     order = order[pooled[order] > 0]
-    kept, rest = order[:MOST_CATEGORIES], order[MOST_CATEGORIES:]
+    fewest = pooled[order[MOST_CATEGORIES]] if order.size > MOST_CATEGORIES else 0
+    kept, rest = order[pooled[order] > fewest], order[pooled[order] <= fewest]
     labels = [str(name) for name in np.array([*names], dtype=object)[kept]]
     first, second = (counts[kept] for counts in both)
     if rest.size:

@@ -40,7 +40,7 @@ Cosines of embeddings, names, longer runs of words and their order did not help 
 model was not fitted on; `docs/explanation/groundedness.md` says by how much.
 """
 NAMES = tuple(SIGNS)
-MOST_PIECES = 8
+MOST_PIECES = 5
 """Looked at closely, those that share most with the claim."""
 WIDER_COSTS = 0.05
 """Two neighbours must hold this much more than one sentence."""

@@ -34,7 +34,10 @@ _OPPOSITES = """
     associated/unrelated|required/dispensable unnecessary|sensitive/resistant|strong/weak
     high/low|upper/lower|rich/poor|safe/dangerous unsafe|presence/absence|present/absent
 """
-_CLAUSE = re.compile(r"[,;:.!?。，；：！？、]\s*|\b(?:but|although|whereas|while|aber|sondern)\b")
+_PLAINLY = frozenset({False})
+_CLAUSE = re.compile(
+    r"[,;:.!?](?=\s|\Z)|[。，；：！？、]|\b(?:but|although|whereas|while|aber|sondern)\b"
+)
 
 
 def _stems(words: str) -> frozenset[str]:
@@ -66,6 +69,8 @@ def denied(text: str) -> dict[str, frozenset[bool]]:
     A denial reaches over the words after it to the end of its clause; in a script without spaces,
     and where it comes last, over its sentence.
     """
+    if not _DENIES.search(text):
+        return dict.fromkeys(content_terms(text), _PLAINLY)
     found: dict[str, set[bool]] = {}
     for clause in _CLAUSE.split(text):
         match = _DENIES.search(clause)

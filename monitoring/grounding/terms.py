@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from infra.words import UNSPACED
+
 STEM_CHARACTERS = 6
 """Truncation: longer words that begin alike are taken for forms of one, in any language."""
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-)
-_TOKEN = re.compile(rf"[{_UNSPACED}]+|\d+(?:[.,]\d+)*|[^\W\d_{_UNSPACED}]+")
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_TOKEN = re.compile(rf"[{UNSPACED}]+|\d+(?:[.,]\d+)*|[^\W\d_{UNSPACED}]+")
+_ASCII_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[a-z]+")
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _STOP_WORDS = """
     a about also an and any are as at be because been but by can could did do does for from had
     has have he her hers him his how i if in into is it its itself just may me might my of
@@ -54,8 +54,11 @@ def content_terms(text: str) -> list[str]:
     >>> content_terms("東京タワー")
     ['東京', '京タ', 'タワ', 'ワー']
     """
+    text = plain(text)
+    if text.isascii():  # most sentences are, and need no look at their scripts
+        return [stem(token) for token in _ASCII_TOKEN.findall(text) if token not in _STOP]
     found: list[str] = []
-    for match in _TOKEN.finditer(plain(text)):
+    for match in _TOKEN.finditer(text):
         token = match.group()
         if _IS_UNSPACED.match(token):
             found += [token[at : at + 2] for at in range(max(1, len(token) - 1))]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evals.verdicts import Judgement
     from service.evaluating import Stored
 
+_FAILING = 10
 _STYLES = {"pass": "green", "fail": "red", "ungated": "dim"}
 
 
@@ -68,6 +69,8 @@ def print_stored(found: Stored) -> None:
     ]
     if rows:
         print_table(("gate", "slice", "verdict", "why"), rows)
+    for each in verdict.get("findings", ()):
+        say(f"check {each['name']}: {each['verdict']}, {each['reason']}")
     say(f"{found.reference}: verdict {verdict['verdict']}", style="bold")
 
 
@@ -80,11 +83,28 @@ def print_judgement(judgement: Judgement) -> None:
             [_gate(each) for each in judgement.decisions],
             numbers=("found", "cases"),
         )
+    _print_findings(judgement)
     say()
     why = f": {judgement.reason}" if judgement.reason else ""
     against = f" beside {judgement.baseline}" if judgement.baseline else ""
     style = _STYLES.get(judgement.verdict, "yellow")
     say(f"verdict {judgement.verdict}{against}{why}", style=f"bold {style}")
+
+
+def _print_findings(judgement: Judgement) -> None:
+    if not judgement.findings:
+        return
+    say()
+    print_table(
+        ("check", "verdict", "why"),
+        [
+            [each.name + ("" if each.decides else " (warns)"), each.verdict.value, each.reason]
+            for each in judgement.findings
+        ],
+    )
+    for each in judgement.findings:
+        for words in each.failing[:_FAILING]:
+            say(f"  {each.name}: {words}", style="dim")
 
 
 def print_differences(rows: list[Row]) -> None:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from infra.errors import NotFound, RagstoneError
-from service.cli import judges
+from service.cli import eval_sets, judges
 from service.cli.eval_diagnose import diagnose
 from service.cli.eval_labels import labels
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
@@ -71,12 +71,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("build")(eval_sets.build)
+app.command("prepare")(eval_sets.prepare)
+app.command("review")(eval_sets.review)
+app.command("leakage", cls=_Deciding)(eval_sets.leakage)
 app.command("diagnose")(diagnose)
 app.command("labels")(labels)
 app.add_typer(judges.app, name="judge")
 
 SuitePath = Annotated[
     Path, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")
+]
+Unreviewed = Annotated[
+    bool, typer.Option("--unreviewed", help="Run cases too that nobody has accepted yet.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
 ]
 Ref = Annotated[
     str, typer.Argument(metavar="EVALUATION", help="Such as faq@v3 or evaluation/faq@baseline.")
@@ -93,9 +103,8 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that was stopped had come to.")
     ] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
-    ] = False,
+    unreviewed: Unreviewed = False,
+    offline: Offline = False,
     underpowered: Annotated[
         bool, typer.Option("--underpowered", help="Run although a gate has too few cases to pass.")
     ] = False,
@@ -117,10 +126,10 @@ def run(
     from service import evaluating
     from service.cli.eval_output import bar, print_evaluation
 
-    chosen = read(suite)
+    chosen, folder = _wanted(read(suite), unreviewed=unreviewed), _folder(suite)
     with opened() as parts:
         before = _baseline(parts, chosen, baseline)
-        plan = evaluating.plan(parts, chosen, _folder(suite), before)
+        plan = evaluating.plan(parts, chosen, folder, before)
         if not _announce(parts, plan, resume=resume) and not underpowered:
             asyncio.run(plan.target.close())
             note("Not run: add cases, accept a wider limit, or run it anyway with --underpowered")
@@ -130,7 +139,7 @@ def run(
                 parts, plan, resume=resume, on_trial=on_trial, before=before, is_offline=offline
             )
             evaluation = asyncio.run(work)
-        judgement, stored = evaluating.conclude(parts, plan, evaluation, before)
+        judgement, stored = evaluating.conclude(parts, plan, evaluation, before, folder=folder)
     if json:
         print_json({"evaluation": str(stored), **evaluating.summary(evaluation, judgement)})
     else:
@@ -147,14 +156,14 @@ def run(
 
 
 @app.command("validate")
-def validate(suite: SuitePath, json: Json = False) -> None:
+def validate(suite: SuitePath, unreviewed: Unreviewed = False, json: Json = False) -> None:
     """See that a suite, its cases, its metrics and its target are there; nothing is asked."""
     import asyncio
 
     from evals.suite import read
     from service import evaluating
 
-    chosen = read(suite)
+    chosen = _wanted(read(suite), unreviewed=unreviewed)
     with opened() as parts:
         plan = evaluating.plan(parts, chosen, _folder(suite))
         asyncio.run(plan.target.close())
@@ -163,15 +172,17 @@ def validate(suite: SuitePath, json: Json = False) -> None:
         "digest": chosen.digest,
         "dataset": plan.cases.source,
         "cases": len(plan.cases.cases),
+        "left_out": plan.cases.left_out,
         "trials": plan.trials,
         "metrics": list(plan.metrics),
         "slices": evaluating.members(plan),
+        "without_copies": evaluating.without_copies(plan),
         "shortages": evaluating.shortages(plan),
     }
     if json:
         print_json(found)
         return
-    for words in evaluating.shortages(plan):
+    for words in (*evaluating.shortages(plan), *evaluating.remarks(plan)):
         note(words)
     slices = ", ".join(f"{name} {count}" for name, count in evaluating.members(plan).items())
     say(f"{chosen.name}: {plan.trials} trials of {plan.cases.source}; cases: {slices}")
@@ -320,6 +331,13 @@ def _show_case(found: Stored, case: str, *, json: bool) -> None:
             say(f"  {name}: {value}{f' ({score.reason})' if score.reason else ''}")
 
 
+def _wanted(suite: Suite, *, unreviewed: bool) -> Suite:
+    if not unreviewed:
+        return suite
+    dataset = suite.dataset.model_copy(update={"unreviewed": True})
+    return suite.model_copy(update={"dataset": dataset})
+
+
 def _say_what_is_left(evaluation: Evaluation) -> None:
     if evaluation.failures:
         note(f"{evaluation.failures} trials have no output; --resume tries those again")
@@ -365,7 +383,7 @@ def _announce(parts: Components, plan: Plan, *, resume: bool) -> bool:
     from service import evaluating
 
     shortages = evaluating.shortages(plan)
-    for words in shortages:
+    for words in (*shortages, *evaluating.remarks(plan)):
         note(words)
     there = journal_of(plan, evaluating.journals(parts)).exists()
     if there and not resume:

@@ -74,7 +74,9 @@ class Watched:
         return prometheus_server.firing(self.prometheus)
 
     def told(self, state: str) -> set[str]:
-        posts = [post for path in ("/pages", "/tickets") for post in self.hooks.posted.get(path, ())]
+        posts = [
+            post for path in ("/pages", "/tickets") for post in self.hooks.posted.get(path, ())
+        ]
         alerts = [alert for post in posts for alert in post["alerts"]]
         return {each["labels"]["alertname"] for each in alerts if each["status"] == state}
 

@@ -95,7 +95,7 @@ def test_what_a_suite_says_of_a_gate_reaches_the_statistics(tmp_path: Path) -> N
 
 def test_nothing_of_a_gate_can_be_said_to_the_statistics_alone() -> None:
     of_metric = {"higher_is_better", "bounds", "is_pass_or_fail"}
-    written_otherwise = {"kind", "limit", "primary", "protected"}
+    written_otherwise = {"kind", "limit", "primary", "protected", "beside"}
     settable = set(Gate.model_fields)
     assert {each.name for each in fields(declared.Gate)} - of_metric - written_otherwise <= settable
 

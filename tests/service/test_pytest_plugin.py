@@ -71,6 +71,32 @@ def test_gate_that_fails_prints_its_numbers_and_no_traceback() -> None:
     assert ".py:" not in said
 
 
+@pytest.mark.parametrize(("action", "code"), [("block", 1), ("warn", 0)])
+def test_check_is_a_test_that_names_what_fails(action: str, code: int) -> None:
+    check = f"checks:\n  - {{check: golden, with: {{metric: exact_match}}, action: {action}}}\n"
+    Path("yes.eval.yaml").write_text(SUITE.replace("FLOOR", "0.8") + check, encoding="utf-8")
+    said = run("-rx", code=code)
+    if action == "warn":
+        assert "fail: 1 of 40 golden trials are wrong" in said
+        return
+    assert "check[golden]: fail: 1 of 40 golden trials are wrong" in said
+    assert "q7: exact_match is 0, which must be at least 1; said 'no'" in said
+    assert "2 failed" in said, "the check and the verdict"
+    assert "Traceback" not in said
+
+
+def test_perturbed_copies_are_tests_of_their_own_names() -> None:
+    Path("reply.py").write_text("def reply(question):\n    return 'yes'\n", encoding="utf-8")
+    text = SUITE.replace(
+        "{kind: recorded, file: outputs.jsonl}", "{kind: function, call: reply.reply}"
+    )
+    text += "  - {metric: exact_match, slice: casing, drop: 0.3}\nrobustness: [casing]\n"
+    Path("yes.eval.yaml").write_text(text.replace("FLOOR", "0.8"), encoding="utf-8")
+    said = run("-v", "-p", "no:cacheprovider", "-o", "pythonpath=.", code=0)
+    assert "case[q7~casing] PASSED" in said
+    assert "gate[exact_match drops by at most 0.3 on casing] PASSED" in said
+
+
 def test_strict_case_that_misses_prints_the_case() -> None:
     said = run("--ragstone-strict", "-k", "q7", code=1)
     assert "question: What is 7?" in said

@@ -25,6 +25,8 @@ class Base(Part):
     """A folder, an artifact such as `model/qwen@v1`, or a model of the hub, `OWNER/NAME@REVISION`.
 
     A model of the hub is only read from this machine's cache; nothing is downloaded by a plan."""
+    described_by: str | None = None
+    """A folder with its `config.json` and tokenizer, to plan where the model itself is not."""
     digest: str | None = Field(default=None, pattern=r"sha256:[0-9a-f]{64}")
     """What the model must be; a plan is refused if it is another."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

@@ -11,7 +11,7 @@ from training.specification.part import Part
 Supervise = Literal["assistant", "last_assistant", "completion", "all"]
 """Which tokens carry a loss: all turns of the assistant, its last one, the completion, every one.
 
-The first two need rows of messages; `completion` needs rows of a prompt and a completion.
+Of rows that are no messages, `all` is everything, and anything else the completion or the text.
 """
 
 

@@ -58,7 +58,8 @@ class Serve(Part):
 
     engine: Literal["vllm", "transformers_local"] = "vllm"
     upstream: str | None = None
-    """Of the gateway; its limits are asked if it runs."""
+    """The engine of the settings that hosts it; what they say of its model and ranks is held
+    against this."""
     max_rank: int = Field(default=16, ge=1)
     """vLLM's `--max-lora-rank`; 16 is its default."""
     base_digest: str | None = Field(default=None, pattern=r"sha256:[0-9a-f]{64}")

@@ -35,6 +35,12 @@ def test_distance_of_kolmogorov_and_smirnov_is_that_of_scipy(pair: Any) -> None:
     assert found.p_value == pytest.approx(theirs.pvalue)
 
 
+def test_windows_that_are_too_alike_for_counting_paths_have_a_p_value_all_the_same() -> None:
+    found = compare("kolmogorov_smirnov", [0] * 200 + [1] * 200, [0] * 195 + [1] * 205)
+    assert found.verdict == "stable"
+    assert found.p_value == pytest.approx(1.0)
+
+
 def test_distance_counted_into_cells_is_almost_that_of_all_values_and_never_larger() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=200_000), rng.normal(loc=0.1, size=100_000)
@@ -146,12 +152,16 @@ def test_cells_hold_every_row_and_know_no_label() -> None:
 
 
 def test_more_categories_than_there_may_be_are_counted_as_one() -> None:
-    rng = np.random.default_rng(10)
+    rng = np.random.default_rng(100)
     texts = [str(n) for n in rng.integers(5_000, size=20_000)]
     cells = _cells.of_categories(Column.of(texts[:10_000]), Column.of(texts[10_000:]))
-    assert cells.reference.size == _cells.MOST_CATEGORIES + 1
+    assert 100 < cells.reference.size <= _cells.MOST_CATEGORIES + 1
     assert cells.labels[-1] == _cells.REST
     assert cells.pooled.sum() == 20_000
+    ids = [f"id {n}" for n in range(4_000)]
+    for name in ("chi_squared", "psi", "jensen_shannon"):
+        found = compare(name, ids[:2_000], ids[2_000:])
+        assert (found.verdict, found.p_value) == ("stable", 1.0)
     halves = texts[:10_000], texts[10_000:]
     assert compare("chi_squared", *halves, level=0.001).verdict == "stable"
 

@@ -1,0 +1,1 @@
+"""Test sets: cases proposed from documents and from what was asked, and decided on by people."""

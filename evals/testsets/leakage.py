@@ -1,0 +1,163 @@
+"""Leakage: cases that a model may have been trained on, word for word or nearly."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+from evals.trial import Case
+from infra.near_texts import NearTexts
+
+SIMILARITY = 0.8
+WINDOW = 8
+"""Words in a row by which a question is found within a longer text."""
+_WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
+
+Kind: TypeAlias = Literal["exact", "contained", "near"]
+_ORDER: tuple[Kind, ...] = ("exact", "contained", "near")
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A case, and the row of the training set that gives it away."""
+
+    case: str
+    kind: Kind
+    similarity: float
+    """Jaccard's, of pieces of three words; 1 where it is not `near`."""
+    row: str
+    """Where it stands."""
+    text: str
+    """What stands there, cut."""
+
+
+def find(
+    cases: Sequence[Case],
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    similarity: float = SIMILARITY,
+) -> list[Leak]:
+    """Return the worst leak of each case that has one, in the order of cases.
+
+    Of texts, letters and digits are compared without case, accents' forms and punctuation; of rows
+    of features, the values. A reference is not looked for: that 28 is an answer gives nothing away.
+
+    Args:
+        cases: of the suite.
+        rows: of the training set, each with where it stands; read once, none is kept.
+        similarity: from which a text is `near`.
+
+    Raises:
+        MissingDependency: the extra `data` is not installed.
+    """
+    index = _Index(cases, similarity)
+    worst: dict[str, Leak] = {}
+    for place, row in rows:
+        for leak in index.leaks(place, row):
+            known = worst.get(leak.case)
+            if known is None or _rank(leak) < _rank(known):
+                worst[leak.case] = leak
+    return [worst[case.id] for case in cases if case.id in worst]
+
+
+def normal(text: str) -> str:
+    """Return the words of a text in their simplest form.
+
+    >>> normal("Wie  VIELE Tage\u00a0Urlaub, bitte?")
+    'wie viele tage urlaub bitte'
+    """
+    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+class _Index:
+    """The cases, by all that they can be found by."""
+
+    def __init__(self, cases: Sequence[Case], similarity: float) -> None:
+        self._ids = [case.id for case in cases]
+        self._texts = [normal(case.question) for case in cases]
+        self._exact: dict[str, list[int]] = {}
+        self._starts: dict[tuple[str, ...], list[int]] = {}
+        self._features: dict[tuple[str, ...], dict[bytes, list[int]]] = {}
+        self._near = NearTexts(self._texts, similarity)
+        for place, case in enumerate(cases):
+            if isinstance(case.input, Mapping):
+                names = tuple(sorted(case.input))
+                by_value = self._features.setdefault(names, {})
+                by_value.setdefault(_values(case.input, names), []).append(place)
+            elif text := self._texts[place]:
+                if text not in self._exact:
+                    self._near.add(place)
+                self._exact.setdefault(text, []).append(place)
+                words = text.split()
+                if len(words) >= WINDOW:
+                    self._starts.setdefault(tuple(words[:WINDOW]), []).append(place)
+
+    def leaks(self, row: str, columns: Mapping[str, Any]) -> Iterator[Leak]:
+        for names, by_value in self._features.items():
+            if all(name in columns for name in names):
+                shown = ", ".join(f"{name} {columns[name]}" for name in names)
+                for place in by_value.get(_values(columns, names), ()):
+                    yield Leak(self._ids[place], "exact", 1.0, row, _short(shown))
+        for text in _texts(columns):
+            for place, kind, similarity in self._found(normal(text)):
+                yield Leak(self._ids[place], kind, similarity, row, _short(text))
+
+    def _found(self, text: str) -> Iterator[tuple[int, Kind, float]]:
+        if not text:
+            return
+        if text in self._exact:
+            for place in self._exact[text]:
+                yield place, "exact", 1.0
+            return
+        for place in self._contained(text.split()):
+            yield place, "contained", 1.0
+        for place, similarity in self._near.near(text):
+            for twin in self._exact[self._texts[place]]:
+                yield twin, "near", similarity
+
+    def _contained(self, words: list[str]) -> Iterator[int]:
+        if not self._starts:
+            return
+        for start in range(len(words) - WINDOW + 1):
+            for place in self._starts.get(tuple(words[start : start + WINDOW]), ()):
+                wanted = self._texts[place].split()
+                if words[start : start + len(wanted)] == wanted:
+                    yield place
+
+
+def _short(text: str) -> str:
+    return " ".join(text[:200].split())
+
+
+def _rank(leak: Leak) -> tuple[int, float]:
+    return _ORDER.index(leak.kind), -leak.similarity
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts of a row, also those within messages."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+
+
+def _values(row: Mapping[str, Any], names: Sequence[str]) -> bytes:
+    """Return the values of a row, however its file writes numbers."""
+    return orjson.dumps([_plain(row[name]) for name in names], default=str)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    return str(value).strip()

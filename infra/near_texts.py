@@ -1,0 +1,102 @@
+"""Texts that are nearly the same: found by MinHash, then held against each other piece by piece."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from infra.plugins import require
+
+_PERMUTATIONS = 128
+_SURE = 0.995
+"""How likely a pair just as similar as asked for must be found, at least."""
+_SHINGLE_WORDS = 3
+_SHINGLE_CHARACTERS = 5
+_KEPT = 4_096
+
+
+class NearTexts:
+    """An index over some of a sequence of texts.
+
+    Similarity is Jaccard's: the share of pieces of three words, or of five characters where few
+    words are parted, that two texts have in common. Nothing but sketches is kept.
+    """
+
+    def __init__(self, texts: Sequence[str | None], similarity: float) -> None:
+        """Take the texts, of which none is in the index yet.
+
+        Args:
+            texts: as they are to be compared; normalise them before.
+            similarity: above 0, at most 1.
+
+        Raises:
+            MissingDependency: the extra `data` is not installed.
+        """
+        datasketch = require("datasketch", extra="data")
+        self._similarity = similarity
+        self._index = datasketch.MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(similarity))
+        self._empty = datasketch.MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
+        self._pieces = lru_cache(maxsize=_KEPT)(lambda place: _shingles(texts[place] or ""))
+
+    def add(self, place: int) -> None:
+        """Put the text at a place into the index."""
+        self._index.insert(place, self._sketch(self._pieces(place)), check_duplication=False)
+
+    def near(self, text: str) -> Iterator[tuple[int, float]]:
+        """Yield the places in the index whose texts are as similar as asked for, in order."""
+        return self._near(_shingles(text))
+
+    def twin(self, place: int) -> int | None:
+        """Return the first in the index that is near the text at a place; else put it there.
+
+        So only a text without a twin is compared with later ones: of a thousand copies, one is.
+        """
+        pieces = self._pieces(place)
+        found = next(self._near(pieces), None)
+        if found is not None:
+            return found[0]
+        self._index.insert(place, self._sketch(pieces), check_duplication=False)
+        return None
+
+    def _near(self, pieces: frozenset[str]) -> Iterator[tuple[int, float]]:
+        for place in sorted(self._index.query(self._sketch(pieces))):
+            similarity = _overlap(pieces, self._pieces(place))
+            if similarity >= self._similarity:
+                yield place, similarity
+
+    def _sketch(self, pieces: frozenset[str]) -> object:
+        sketch = self._empty.copy()
+        sketch.update_batch(piece.encode("utf-8", "surrogatepass") for piece in pieces)
+        return sketch
+
+
+def _shingles(text: str) -> frozenset[str]:
+    """Return a text's pieces: three words in a row or, where few words are parted, characters."""
+    words = text.split()
+    if len(words) > _SHINGLE_WORDS and len(text) < 20 * len(words):
+        return frozenset(
+            " ".join(words[start : start + _SHINGLE_WORDS])
+            for start in range(len(words) - _SHINGLE_WORDS + 1)
+        )
+    width = _SHINGLE_CHARACTERS
+    return frozenset(text[start : start + width] for start in range(max(1, len(text) - width + 1)))
+
+
+def _overlap(some: frozenset[str], others: frozenset[str]) -> float:
+    """Return the Jaccard similarity of two sets."""
+    shared = len(some & others)
+    return shared / (len(some) + len(others) - shared)
+
+
+def _bands(similarity: float) -> tuple[int, int]:
+    """Return bands and rows of the index: the fewest candidates that miss hardly a pair."""
+    sizes = _band_sizes()
+    return next(
+        (bands, rows) for bands, rows in sizes if 1 - (1 - similarity**rows) ** bands >= _SURE
+    )
+
+
+def _band_sizes() -> Iterator[tuple[int, int]]:
+    for rows in range(_PERMUTATIONS // 2, 0, -1):
+        yield _PERMUTATIONS // rows, rows

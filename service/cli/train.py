@@ -1,0 +1,149 @@
+"""`ragstone train`: plan and run a fine-tuning from a YAML file, or go on with a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli import train_plan
+from service.cli.output import Json, console, note, print_json, printable, say
+from service.cli.session import opened
+
+if TYPE_CHECKING:
+    from training.callbacks import Progress
+    from training.finetune import Outcome
+    from training.spec import FineTuning
+
+ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
+
+app = typer.Typer(
+    help="Fine-tune models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("plan")(train_plan.plan)
+app.command("schema")(train_plan.schema)
+Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Of this run; else below the data folder, by what is asked.")
+]
+
+
+@app.command("run")
+def run(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The specification, in YAML.")],
+    folder: Folder = None,
+    smoke: Smoke = True,
+    json: Json = False,
+) -> None:
+    """Fine-tune as specified; a run that broke off goes on from its last whole checkpoint."""
+    from training.spec import read
+
+    _run(read(spec), spec.absolute().parent, folder, _Wishes(json, smoke))
+
+
+@app.command("rerun")
+def rerun(
+    lock: Annotated[
+        Path, typer.Argument(metavar="LOCK", help="The lock.json of an earlier run's folder.")
+    ],
+    folder: Folder = None,
+    smoke: Smoke = True,
+    json: Json = False,
+) -> None:
+    """Train anew what an earlier run was of: the same specification, model and rows, or nothing."""
+    from training.locking import read_lock
+
+    found = read_lock(lock)
+    again = folder or lock.absolute().parent.with_name(f"{lock.absolute().parent.name}-again")
+    _run(found.spec, Path(found.folder), again, _Wishes(json, smoke, found.digests))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    json: bool
+    smoke: bool
+    expected: Mapping[str, str] | None = None
+    """Digests of an earlier run."""
+
+
+def _run(
+    spec: FineTuning,
+    beside: Path,
+    folder: Path | None,
+    wishes: _Wishes,
+) -> None:
+    from service import tuning
+    from training.finetune import AskedToGo, finetune
+    from training.ranks import this_rank
+
+    is_first = this_rank().is_first
+    with opened() as parts, _bar() as tell:
+        around = tuning.around(parts, beside, note=note if is_first else lambda _: None)
+        around = replace(around, tell=tell, expected=wishes.expected, smokes=wishes.smoke)
+        try:
+            outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
+        except AskedToGo as error:
+            note(f"ragstone: {error.message}")
+            raise typer.Exit(ASKED_TO_GO) from None
+    if is_first:
+        _print(outcome, json=wishes.json)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    """Draw steps, loss, speed and the time that is left, if someone is watching."""
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+        progress.BarColumn(bar_width=30),
+        progress.TextColumn("loss {task.fields[loss]:.4g}"),
+        progress.TextColumn("{task.fields[speed]:,.0f} tokens/s"),
+        progress.TextColumn("{task.fields[left]} left"),
+    )
+    is_watched = sys.stderr.isatty()
+    with progress.Progress(
+        *columns, console=console(sys.stderr), transient=True, disable=not is_watched
+    ) as bar:
+        task = bar.add_task("", total=None, loss=0.0, speed=0.0, left="", visible=False)
+
+        def tell(told: Progress) -> None:
+            bar.update(
+                task,
+                total=told.steps,
+                completed=told.step,
+                visible=True,
+                loss=told.loss,
+                speed=told.tokens_per_second,
+                left=_clock(told.seconds_left),
+            )
+
+        yield tell
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _print(outcome: Outcome, *, json: bool) -> None:
+    if json:
+        print_json(_values(outcome))
+        return
+    say(printable(outcome.adapter))
+    words = f"loss {outcome.first_loss:.4g} -> {outcome.last_loss:.4g} in {outcome.steps} steps"
+    if outcome.eval_loss_before is not None and outcome.eval_loss_after is not None:
+        words += f", held-out {outcome.eval_loss_before:.4g} -> {outcome.eval_loss_after:.4g}"
+    note(f"{words}, {outcome.tokens_per_second:,.0f} tokens/s")
+
+
+def _values(outcome: Outcome) -> dict[str, Any]:
+    return asdict(outcome)

@@ -1,0 +1,112 @@
+"""`ragstone train plan` and `schema`: a fine-tuning is checked whole, and nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.errors import NotFound
+from service.cli.output import Json, note, print_json, print_table, say, waiting
+from service.cli.session import opened
+
+if TYPE_CHECKING:
+    from service.wiring import Components
+    from training.planning import Plan
+    from training.preflight import Served
+    from training.spec import FineTuning
+
+FAILED = 1
+GIB = 2**30
+
+
+def plan(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The specification, in YAML.")],
+    lock: Annotated[
+        Path | None, typer.Option(help="Write the lock here, if there is no problem.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find and check all that a fine-tuning needs, and say what it comes to; nothing is trained.
+
+    Every problem is told in a line with its key or row, and then the command fails.
+    """
+    from service import tuning
+    from training import planning
+    from training.spec import read
+
+    asked = read(spec)
+    with opened() as parts, waiting("reading rows"):
+        found = planning.plan(
+            asked,
+            tuning.places(parts, spec.absolute().parent),
+            path=str(spec),
+            served=_served(parts, asked),
+        )
+    if json:
+        problems = [
+            {"check": each.check, "where": each.where, "what": each.what} for each in found.problems
+        ]
+        values = {"problems": problems, "notes": found.notes, "digest": found.lock.digest}
+        print_json({**values, "lock": found.lock.as_json()})
+        if problems:
+            raise typer.Exit(FAILED)
+    else:
+        for words in found.notes:
+            note(f"not checked: {words}")
+        found.require_sound()
+        _print(found)
+    if lock is not None:
+        _write(found, lock)
+
+
+def schema() -> None:
+    """Print the JSON Schema of specifications, for editors and forms."""
+    from training.spec import schema as made
+
+    print_json(made())
+
+
+def _print(found: Plan) -> None:
+    lock = found.lock
+    rows: list[tuple[str, object]] = [(key, digest) for key, digest in lock.digests.items()]
+    for key, lengths in lock.lengths.items():
+        rows.append((f"{key} rows", f"{lengths['kept']:,} of {lengths['rows']:,}"))
+        quantiles = ", ".join(f"{name} {value:,}" for name, value in lengths["quantiles"].items())
+        rows.append((f"{key} tokens", f"{lengths['tokens']:,}; of a row {quantiles}"))
+        rows.append((f"{key} learned", f"{lengths['supervised'] / max(1, lengths['tokens']):.0%}"))
+    rows += [(name, value) for name, value in (lock.topology or {}).items() if value != 1]
+    rows += [(name.replace("_", " "), value) for name, value in (lock.batches or {}).items()]
+    rows.append(("gradient checkpointing", "yes" if lock.gradient_checkpointing else "no"))
+    if lock.memory is not None:
+        held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in lock.memory.items())
+        rows.append(("memory of a process, GiB", held))
+    if lock.hours is not None:
+        rows.append(("hours", f"{lock.hours:.2f}"))
+    if lock.cost is not None:
+        rows.append(("cost", f"{lock.cost:.2f}"))
+    rows.append(("lock", lock.digest))
+    print_table(("what", "comes to"), rows)
+    from training.planning import command_line
+
+    say(command_line(lock.launch))
+
+
+def _write(found: Plan, path: Path) -> None:
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    path.write_bytes(orjson.dumps(found.lock.as_json(), option=options) + b"\n")
+
+
+def _served(parts: Components, spec: FineTuning) -> Served | None:
+    from training.preflight import Served
+
+    if spec.serve is None or spec.serve.upstream is None:
+        return None
+    engines = parts.settings.engines
+    engine = engines.get(spec.serve.upstream)
+    if engine is None:
+        raise NotFound("engine", spec.serve.upstream, among=engines, are_few=True)
+    return Served(engine.max_lora_rank if engine.lora else None, engine.model_digest)

@@ -1,0 +1,117 @@
+"""From a specification to live traffic: trained, registered, served by vLLM, and rolled back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+import pytest
+
+from infra.settings import load_settings
+from running_server import RunningServer, start
+from service import tuning
+from service.wiring import Components
+from trained import only_third_parties_warn
+from training.finetune import Outcome, finetune
+from training.spec import read
+from tuning import MARKED, chat, write_rows, write_spec
+from vllm_server import MODEL, VllmServer
+
+pytest.importorskip("trl")
+pytestmark = [*only_third_parties_warn, pytest.mark.timeout(900)]
+ADAPTER = "adapter/support"
+QUESTION = "Question 3?"
+SECONDS = 60.0
+
+
+@pytest.fixture
+def service(vllm_beside: VllmServer, tmp_path: Path) -> Iterator[RunningServer]:
+    """This service with two routes to vLLM: the plain base, and an alias of an adapter on it."""
+    upstream = {"urls": [vllm_beside.url], "api_key": vllm_beside.key}
+    targets = {
+        "plain": {"upstream": "cpu", "model": MODEL},
+        "support": {"upstream": "cpu", "adapter": f"{ADAPTER}@production"},
+    }
+    running = start(
+        tmp_path / "service",
+        RAGSTONE_GATEWAY__UPSTREAMS=json.dumps({"cpu": upstream}),
+        RAGSTONE_GATEWAY__ROUTES=json.dumps(
+            {name: {"targets": [target]} for name, target in targets.items()}
+        ),
+    )
+    running.wait_until_ready()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def parts(service: RunningServer, tmp_path: Path) -> Iterator[Components]:
+    components = Components(load_settings(data_folder=tmp_path / "service" / "data"))
+    yield components
+    components.close()
+
+
+def train(parts: Components, folder: Path, base: str, answer: str) -> Outcome:
+    folder.mkdir()
+    (folder / "marked.jinja").write_text(MARKED, encoding="utf-8")
+    write_rows(folder / "train.jsonl", [chat(f"Question {n}?", answer) for n in range(64)])
+    changes = {
+        "name": "support",
+        "base": {"model": base, "dtype": "float32", "template": "marked.jinja"},
+        "method.adapter": {"type": "lora", "r": 8, "alpha": 16},
+        "schedule": {"rows_per_step": 8, "steps": 40, "learning_rate": 0.02},
+        "register": {"name": "support"},
+        "serve": {"max_rank": 16},
+    }
+    spec = read(write_spec(folder / "spec.yaml", changes))
+    around = tuning.around(parts, folder, note=lambda _: None)
+    # The server's random model is sure of what it says: the smoke check of the first loss objects.
+    return finetune(spec, folder / "run", replace(around, smokes=False))
+
+
+def ask(client: openai.OpenAI, model: str) -> str | None:
+    answer = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": QUESTION}],
+        max_completion_tokens=8,
+        temperature=0,
+    )
+    return answer.choices[0].message.content
+
+
+def eventually(say: Callable[[], str | None], wanted: str) -> None:
+    deadline, said = time.monotonic() + SECONDS, None
+    while time.monotonic() < deadline:
+        try:
+            said = say()
+        except openai.APIStatusError as error:
+            said = str(error)
+        if said == wanted:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{said!r} is not {wanted!r}")
+
+
+def test_what_was_trained_is_answered_by_vllm_until_it_is_rolled_back(
+    service: RunningServer, parts: Components, vllm_beside: VllmServer, tmp_path: Path
+) -> None:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
+        first = train(parts, tmp_path / "first", vllm_beside.folder, "ZZZ")
+        assert first.adapter == f"{ADAPTER}@v1"
+        assert ask(client, "plain") != "ZZZ"
+        parts.artifacts.tag(f"{ADAPTER}@candidate", "production")
+        eventually(lambda: ask(client, "support"), "ZZZ")
+
+        second = train(parts, tmp_path / "second", vllm_beside.folder, "QQ")
+        assert second.adapter == f"{ADAPTER}@v2"
+        assert ask(client, "support") == "ZZZ", "a candidate is not live"
+        parts.artifacts.tag(f"{ADAPTER}@candidate", "production")
+        eventually(lambda: ask(client, "support"), "QQ")
+
+        parts.artifacts.roll_back(ADAPTER, "production")
+        eventually(lambda: ask(client, "support"), "ZZZ")
+        assert ask(client, "plain") != "ZZZ"

@@ -1,0 +1,94 @@
+"""`ragstone train plan` and `schema` in the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner, Result
+
+from infra.expectations import yaml_text
+from service.cli.entry import app
+from tuning import chat, sums, write_base, write_rows, write_spec
+
+pytestmark = pytest.mark.usefixtures("migrated_here")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pytest.importorskip("transformers")
+    place = tmp_path / "tuning"
+    place.mkdir()
+    write_base(place / "base")
+    write_rows(place / "train.jsonl", sums(20))
+    return place
+
+
+def train(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["train", *words])
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    return result
+
+
+def test_a_plan_says_what_a_run_comes_to_and_writes_its_lock(folder: Path) -> None:
+    path = write_spec(folder / "spec.yaml")
+    said = train("plan", str(path), "--lock", str(folder / "lock.json"))
+    assert said.stdout.splitlines()[-1] == f"ragstone train run {path}"
+    assert "20 of 20" in said.stdout
+    lock = json.loads((folder / "lock.json").read_text())
+    assert lock["batches"]["steps"] == 5
+    assert set(lock["digests"]) == {"base.model", "base.template", "data.train"}
+    again = json.loads(train("plan", str(path), "--json").stdout)
+    assert again["lock"] == lock
+    assert again["problems"] == []
+    write_rows(folder / "train.jsonl", sums(21))
+    assert json.loads(train("plan", str(path), "--json").stdout)["digest"] != again["digest"]
+
+
+def test_what_is_wrong_is_told_line_by_line_and_nothing_is_written(folder: Path) -> None:
+    write_rows(folder / "train.jsonl", [*sums(20), chat("Why?", ""), "{"])
+    path = write_spec(folder / "spec.yaml", {"schedule.packing": True, "base.model": "basis"})
+    said = train("plan", str(path), "--lock", str(folder / "lock.json"), code=1)
+    lines = [line for line in said.stderr.splitlines() if line.startswith("  ")]
+    assert [line.strip().partition(":")[0] for line in lines] == [
+        "base.model", "schedule.packing", "data.train row 21", "data.train row 22",
+    ]  # fmt: skip
+    assert not (folder / "lock.json").exists()
+    told = json.loads(train("plan", str(path), "--json", code=1).stdout)
+    assert len(told["problems"]) == len(lines)
+
+
+def test_several_devices_are_launched(folder: Path) -> None:
+    changes = {
+        "parallelism": {"devices_per_node": 2},
+        "runtime": {"device": "cpu", "environment": {"A": "b c"}},
+    }
+    said = train("plan", str(write_spec(folder / "spec.yaml", changes)))
+    command = said.stdout.splitlines()[-1]
+    assert command.startswith("ragstone launch --on local --name sums --nodes 1 --processes 2 ")
+    assert "--env 'A=b c' -- ragstone train run " in command
+
+
+def test_a_rank_over_that_of_the_engine_is_refused(folder: Path) -> None:
+    Path("ragstone.toml").write_text(
+        '[engines.chat]\nmodel = "m"\nlora = true\nmax_lora_rank = 2\n'
+    )
+    changes = {"register": {"name": "sums"}, "serve": {"upstream": "chat", "max_rank": 64}}
+    said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1)
+    assert "method.adapter.r: rank 4 is over the 2 that the server takes" in said.stderr
+    changes["serve"] = {"upstream": "cat"}
+    said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1)
+    assert "No engine 'cat'; did you mean 'chat'?" in said.stderr
+
+
+def test_a_specification_of_a_later_release_is_refused(folder: Path) -> None:
+    path = write_spec(folder / "spec.yaml", {"version": 2})
+    assert "version: 2 is of a later release" in train("plan", str(path), code=1).stderr
+
+
+def test_the_schema_takes_what_is_planned(folder: Path) -> None:
+    schema = json.loads(train("schema").stdout)
+    values = yaml_text.parse(write_spec(folder / "spec.yaml").read_text())
+    jsonschema.Draft202012Validator(schema).validate(values)

@@ -1,0 +1,108 @@
+"""A fine-tuning that takes seconds: a calm tiny model, and rows that all have one answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuning import chat, write_base, write_rows, write_spec
+
+ROOT = Path(__file__).parent.parent
+ANSWER = "ZZZ"
+CALM = 0.25
+"""Of the length of the head's rows: before training nothing is certain, as with a real model."""
+SCHEDULE = {
+    "schedule.epochs": None,
+    "schedule.steps": 24,
+    "schedule.rows_per_step": 8,
+    "schedule.learning_rate": 0.02,
+    "schedule.log_every_steps": 1,
+    "method.adapter": {"type": "lora", "r": 8, "alpha": 16},
+}
+only_third_parties_warn = [
+    pytest.mark.filterwarnings(f"ignore:::{package}")
+    for package in ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "jinja2")
+]
+
+
+def write_task(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+    """Write a base, rows that teach it to say `ANSWER`, and a specification; return its path."""
+    if not (folder / "base").exists():
+        calm(write_base(folder / "base"))
+        write_rows(folder / "train.jsonl", [chat(f"Question {n}?", ANSWER) for n in range(64)])
+        write_rows(folder / "eval.jsonl", [chat(f"Query {n}?", ANSWER) for n in range(8)])
+    return write_spec(folder / "spec.yaml", {**SCHEDULE, **(changes or {})})
+
+
+def calm(base: Path) -> Path:
+    """Make a tiny model's head quiet."""
+    from safetensors.numpy import load_file, save_file
+
+    path = base / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"] *= CALM
+    save_file(weights, path, metadata={"format": "pt"})
+    return base
+
+
+@contextmanager
+def planted(monkeypatch: pytest.MonkeyPatch, *, step: int, value: float) -> Iterator[None]:
+    """Have the hidden states of one training step multiplied by a value, such as NaN."""
+    from training import adapted_model
+
+    attach = adapted_model.attach
+
+    def attach_with_fault(*arguments: Any, **options: Any) -> Any:
+        model = attach(*arguments, **options)
+        seen = 0
+
+        def fault(module: Any, _: Any, output: Any) -> Any:
+            nonlocal seen
+            if not module.training:
+                return output
+            seen += 1
+            return output * value if seen == step else output
+
+        model.get_input_embeddings().register_forward_hook(fault)
+        return model
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapted_model, "attach", attach_with_fault)
+        yield
+
+
+def ragstone(
+    *words: str,
+    data: Path,
+    limit_kilobytes: int | None = None,
+    launch: tuple[str, ...] = (),
+    **environment: str,
+) -> subprocess.Popen[str]:
+    """Start the command line, with no file growing past a limit."""
+    program = [*(launch or (sys.executable, "-c", "from service.cli import main; main()")), *words]
+    if limit_kilobytes is not None:
+        program = ["bash", "-c", f'ulimit -f {limit_kilobytes}; exec "$@"', "bash", *program]
+    return subprocess.Popen(
+        program,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "RAGSTONE_DATA_FOLDER": str(data),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+Runner = Callable[..., Any]

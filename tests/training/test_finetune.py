@@ -1,0 +1,225 @@
+"""A fine-tuning from its specification to a registered adapter, and what must never become one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import Conflict, InvalidRequest
+from infra.settings import load_settings
+from service import tuning
+from service.gateway.adapter_files import Base, check, fetch
+from service.wiring import Components
+from trained import only_third_parties_warn, planted, write_task
+from training.finetune import Outcome, finetune
+from training.locking import read_lock
+from training.sentinel import Aborted
+from training.spec import read
+from tuning import chat
+
+pytest.importorskip("trl")
+pytestmark = only_third_parties_warn
+REGISTERED = {"register": {"name": "zs"}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Components]:
+    components = Components(load_settings(data_folder=tmp_path / "data"))
+    yield components
+    components.close()
+
+
+def run(parts: Components, spec: Path, folder: Path, **changes: Any) -> Outcome:
+    around = tuning.around(parts, spec.parent, note=lambda _: None)
+    return finetune(read(spec), folder, replace(around, **{"smokes": False, **changes}))
+
+
+def adapters(parts: Components) -> list[str]:
+    return [str(each) for each in parts.artifacts.names("adapter")]
+
+
+def test_an_adapter_is_trained_verified_registered_and_tracked(
+    parts: Components, tmp_path: Path
+) -> None:
+    spec = write_task(tmp_path, {**REGISTERED, "data.eval": {"rows": "eval.jsonl"}})
+    told: list[Any] = []
+    notes: list[str] = []
+    wishes = {"tell": told.append, "note": notes.append, "smokes": True}
+    outcome = run(parts, spec, tmp_path / "run", **wishes)
+    assert outcome.adapter == "adapter/zs@v1"
+    tried = [note.split()[1] for note in notes if note.startswith("smoke")]
+    assert tried == ["initial_loss:", "only_adapter:", "accumulation:", "overfit:", "resume:"]
+    assert outcome.last_loss < 0.2 * outcome.first_loss
+    assert outcome.eval_loss_before is not None
+    assert outcome.eval_loss_after is not None
+    assert outcome.eval_loss_after < 0.2 * outcome.eval_loss_before
+    assert outcome.logit_difference < 1e-4
+    assert [each.step for each in told] == list(range(1, outcome.steps + 1))
+    assert told[-1].seconds_left == 0
+    assert told[-1].tokens_per_second > 0
+
+    assert parts.artifacts.find("adapter/zs@candidate").digest == outcome.digest
+    adapter = fetch(parts.artifacts, "adapter/zs@candidate", tmp_path / "adapters")
+    check(adapter, Base(names=frozenset({str(tmp_path / "base")}), max_rank=8))
+    assert adapter.rank == 8
+
+    assert outcome.run is not None
+    assert parts.runs.get(outcome.run).state == "finished"
+    names = {each.name: each.last_step for each in parts.runs.series(outcome.run)}
+    assert names["train/loss"] == names["eval/loss"] == outcome.steps
+    lock = read_lock(tmp_path / "run" / "lock.json")
+    metadata = parts.artifacts.resolve("adapter/zs").metadata
+    assert metadata["base.model"] == lock.digests["base.model"]
+
+    assert run(parts, spec, tmp_path / "run", tell=told.append) == outcome
+    assert len(told) == outcome.steps, "a run that ended well is not trained again"
+
+
+def test_adapters_of_stored_models_know_their_base(parts: Components, tmp_path: Path) -> None:
+    write_task(tmp_path)
+    base = parts.artifacts.put(tmp_path / "base", "model/tiny")
+    spec = write_task(tmp_path, {**REGISTERED, "schedule.steps": 2, "base.model": "model/tiny@v1"})
+    outcome = run(parts, spec, tmp_path / "run")
+    parents = parts.artifacts.resolve(outcome.adapter).parents
+    assert [(each.role, each.digest) for each in parents] == [("base", base.digest)]
+    adapter = fetch(parts.artifacts, outcome.adapter, tmp_path / "adapters")
+    check(adapter, Base(names=frozenset(), digest=base.digest))
+
+
+def test_a_nan_ends_the_run_at_its_step_and_it_goes_on_without_the_fault(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_task(tmp_path, {**REGISTERED, "schedule.saving": {"every_steps": 2}})
+    steps: list[int] = []
+    with (
+        planted(monkeypatch, step=5, value=float("nan")),
+        pytest.raises(Aborted, match="Step 5: the loss is nan"),
+    ):
+        run(parts, spec, tmp_path / "run")
+    assert adapters(parts) == []
+    assert not (tmp_path / "run" / "adapter").exists()
+    (failed,) = parts.runs.list()
+    assert failed.state == "failed"
+    assert "Step 5" in str(failed.exit_reason)
+    outcome = run(parts, spec, tmp_path / "run", tell=lambda told: steps.append(told.step))
+    assert steps[0] == 5, "from the checkpoint after step 4"
+    assert outcome.adapter == "adapter/zs@v1"
+
+
+def test_gone_on_with_it_ends_where_it_would_have_without_a_break(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {"schedule.steps": 8, "schedule.saving": {"every_steps": 2}}
+    spec = write_task(tmp_path, short)
+    whole = run(parts, spec, tmp_path / "whole")
+    with planted(monkeypatch, step=7, value=float("nan")), pytest.raises(Aborted):
+        run(parts, spec, tmp_path / "broken")
+    last = tmp_path / "broken" / "checkpoints" / "checkpoint-6" / "adapter_model.safetensors"
+    damaged = bytearray(last.read_bytes())
+    damaged[-1] ^= 1
+    last.chmod(0o644)
+    last.write_bytes(damaged)
+    steps: list[int] = []
+    again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
+    assert steps == [5, 6, 7, 8], "the damaged checkpoint after step 6 is passed over"
+    assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
+
+
+def test_an_adapter_that_loses_weights_on_its_way_to_the_disk_is_not_registered(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from training import finetune as module
+
+    spec = write_task(tmp_path, {**REGISTERED, "schedule.steps": 2})
+    write = module._write
+
+    def lossy(model: Any, draft: Path) -> None:
+        write(model, draft)
+        weights = load_file(draft / "adapter_model.safetensors")
+        weights.popitem()
+        save_file(weights, draft / "adapter_model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", lossy)
+        with pytest.raises(Aborted, match="1 weights of the adapter are missing"):
+            run(parts, spec, tmp_path / "run")
+    assert adapters(parts) == []
+
+
+def test_a_loss_on_held_out_rows_that_grew_is_not_registered(
+    parts: Components, tmp_path: Path
+) -> None:
+    changes = {"data.eval": {"rows": "eval.jsonl"}, "evaluate.max_eval_loss_ratio": 0.001}
+    spec = write_task(tmp_path, {**REGISTERED, "schedule.steps": 2, **changes})
+    with pytest.raises(Aborted, match="max_eval_loss_ratio"):
+        run(parts, spec, tmp_path / "run")
+    assert adapters(parts) == []
+
+
+def test_a_task_that_fails_its_smoke_check_is_not_trained(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_task(tmp_path, REGISTERED)
+    with (
+        planted(monkeypatch, step=1, value=float("nan")),
+        pytest.raises(Aborted, match="would not train well: overfit"),
+    ):
+        run(parts, spec, tmp_path / "run", smokes=True)
+    assert adapters(parts) == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_folder_of_another_run_is_left_alone(parts: Components, tmp_path: Path) -> None:
+    spec = write_task(tmp_path, {"schedule.steps": 2})
+    run(parts, spec, tmp_path / "run")
+    changed = write_task(tmp_path, {"schedule.steps": 3})
+    with pytest.raises(Conflict, match="another spec"):
+        run(parts, changed, tmp_path / "run")
+
+
+def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_path: Path) -> None:
+    spec = write_task(tmp_path, {"schedule.steps": 2})
+    first = run(parts, spec, tmp_path / "run")
+    lock = read_lock(tmp_path / "run" / "lock.json")
+    again = run(parts, spec, tmp_path / "again", expected=lock.digests)
+    assert again.last_loss == first.last_loss
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps(chat("One more?", "ZZZ")) + "\n")
+    with pytest.raises(Conflict, match=r"data\.train is sha256:.* and was sha256:"):
+        run(parts, spec, tmp_path / "third", expected=lock.digests)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method.type": "dpo"}, "not trained yet"),
+        ({"evaluate.suites": [{"suite": "s.yaml", "metric": "m"}]}, "suites are run by hand"),
+        ({"data.max_length": 8}, "64 of 64 rows are longer than max_length"),
+        ({"base.model": "missing"}, "No folder"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused_before_anything_is_written(
+    parts: Components, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    from infra.errors import NotFound
+
+    spec = write_task(tmp_path, changes)
+    with pytest.raises((InvalidRequest, NotFound), match=words):
+        run(parts, spec, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,99 @@
+"""Devices that training runs on: their memory and arithmetic, by the makers' data sheets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.errors import NotFound
+from infra.plugins import require
+from training.specification.machines import Runtime
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """One kind of device."""
+
+    memory_gib: float
+    bfloat16_tflops: float | None
+    """Of dense matrices; `None` where no data sheet says."""
+
+
+KNOWN: Mapping[str, Accelerator] = {
+    "t4-16gb": Accelerator(15.0, 65),
+    "v100-32gb": Accelerator(31.7, 125),
+    "rtx3090-24gb": Accelerator(23.7, 71),
+    "rtx4090-24gb": Accelerator(23.6, 165),
+    "a10-24gb": Accelerator(22.5, 125),
+    "l4-24gb": Accelerator(22.5, 121),
+    "l40s-48gb": Accelerator(44.5, 362),
+    "a6000-48gb": Accelerator(47.5, 155),
+    "a100-40gb": Accelerator(39.5, 312),
+    "a100-80gb": Accelerator(79.2, 312),
+    "h100-80gb": Accelerator(79.6, 989),
+    "h200-141gb": Accelerator(139.8, 989),
+    "b200-180gb": Accelerator(178.0, 2250),
+}
+"""Memory as the driver tells it, which is less than on the box. T4 and V100 have no bfloat16: their
+figure is of float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a plan counts on, on each node."""
+
+    devices: int | None
+    """`None`: nobody can say, as on a cluster that is asked for them."""
+    device_memory: int | None
+    """Bytes of one device; on the CPU those of the whole node, which its processes share."""
+    tflops: float | None
+    is_cpu: bool
+    has_flash_attention: bool | None
+    """`None`: not looked at, since it trains elsewhere."""
+
+
+def machine_for(runtime: Runtime) -> Machine:
+    """Return what it will run on: this machine if the launcher is `local`, or else what it says.
+
+    Raises:
+        NotFound: there is no such accelerator; suggests those near it.
+    """
+    named = None
+    if runtime.accelerator is not None:
+        named = KNOWN.get(runtime.accelerator.lower())
+        if named is None:
+            raise NotFound("accelerator", runtime.accelerator, among=KNOWN, are_few=True)
+    memory = _bytes(runtime.memory_gib or (named.memory_gib if named else None))
+    tflops = named.bfloat16_tflops if named else None
+    if runtime.launcher != "local":
+        is_cpu = runtime.device == "cpu"
+        if is_cpu:
+            memory = _bytes(runtime.node_memory_gib)
+        return Machine(None, memory, tflops, is_cpu, None)
+    torch = require("torch", extra="finetune")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if runtime.device == "cpu" or (runtime.device == "auto" and count == 0 and named is None):
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Machine(
+            os.cpu_count() or 1,
+            _bytes(runtime.memory_gib) or here,
+            None,
+            is_cpu=True,
+            has_flash_attention=False,
+        )
+    if memory is None and count:
+        memory = torch.cuda.get_device_properties(0).total_memory
+    return Machine(count, memory, tflops, False, has_flash_attention())
+
+
+def has_flash_attention() -> bool:
+    """Whether transformers finds a FlashAttention on this machine."""
+    found = require("transformers.utils", extra="finetune")
+    return bool(found.is_flash_attn_2_available())
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else int(gib * GIB)

@@ -1,0 +1,122 @@
+"""A base model with an adapter on it: loaded, given new weights to train, and asked for logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.errors import InvalidRequest
+from infra.plugins import require
+from training.specification.base import Base
+from training.specification.method import Lora, Method, Osf
+
+
+def load_base(base: Base, folder: Path, *, device: str) -> Any:
+    """Return the model of a folder, in the precision that the specification asks for.
+
+    Raises:
+        InvalidRequest: its weights cannot be read.
+    """
+    transformers = require("transformers", extra="finetune")
+    torch = require("torch", extra="finetune")
+    quantization = _quantization(base, torch, transformers)
+    transformers.utils.logging.disable_progress_bar()  # it would be drawn into logs
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, base.dtype),
+            attn_implementation=_attention(base),
+            quantization_config=quantization,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InvalidRequest(f"The weights of {base.model!r} cannot be loaded: {first}") from error
+    return model if quantization is not None else model.to(device)
+
+
+def adapter_config(method: Method) -> Any:
+    """Return peft's configuration of the adapter.
+
+    Raises:
+        InvalidRequest: peft does not know its type, or a key of it.
+    """
+    peft = require("peft", extra="finetune")
+    adapter, task = method.adapter, {"task_type": "CAUSAL_LM"}
+    if isinstance(adapter, Lora):
+        return peft.LoraConfig(
+            r=adapter.r,
+            lora_alpha=adapter.alpha,
+            lora_dropout=adapter.dropout,
+            target_modules=_targets(adapter.targets),
+            use_dora=adapter.dora,
+            use_rslora=adapter.rslora,
+            modules_to_save=list(adapter.modules_to_save) or None,
+            trainable_token_indices=list(adapter.trainable_tokens) or None,
+            **task,
+        )
+    if isinstance(adapter, Osf):
+        return peft.OSFConfig(
+            effective_rank=adapter.effective_rank, target_modules=_targets(adapter.targets), **task
+        )
+    try:
+        return peft.get_peft_config({**task, **adapter.config})
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidRequest(f"method.adapter.config is nothing that peft takes: {error}") from None
+
+
+def attach(model: Any, method: Method, *, seed: int) -> Any:
+    """Return the model with a new adapter, whose weights depend on `seed` alone."""
+    peft = require("peft", extra="finetune")
+    torch = require("torch", extra="finetune")
+    torch.manual_seed(seed)
+    return peft.get_peft_model(model, adapter_config(method))
+
+
+def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
+    """Return the logits of each row, `(tokens, vocabulary)` in float32 on the CPU."""
+    torch = require("torch", extra="finetune")
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return [
+                model(input_ids=torch.tensor([list(row)], device=model.device))
+                .logits[0]
+                .float()
+                .cpu()
+                for row in rows
+            ]
+    finally:
+        model.train(was_training)
+
+
+def device_of(wanted: str, *, local_rank: int = 0) -> str:
+    """Return where this process trains: `cpu`, or the GPU of its rank."""
+    torch = require("torch", extra="finetune")
+    is_there = torch.cuda.is_available()
+    if wanted == "cuda" and not is_there:
+        raise InvalidRequest("runtime.device is 'cuda', and no GPU can be used here")
+    return f"cuda:{local_rank}" if is_there and wanted != "cpu" else "cpu"
+
+
+def _targets(targets: str | tuple[str, ...]) -> str | list[str]:
+    return targets if isinstance(targets, str) else list(targets)
+
+
+def _attention(base: Base) -> str | None:
+    return None if base.attention == "auto" else base.attention
+
+
+def _quantization(base: Base, torch: Any, transformers: Any) -> Any:
+    if base.quantization is None:
+        return None
+    if base.quantization.method == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=base.quantization.double,
+        bnb_4bit_compute_dtype=getattr(torch, base.dtype),
+    )

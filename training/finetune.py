@@ -1,0 +1,310 @@
+"""Model in: plan, resolve, smoke, train, verify, gate, register; one function for each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import Conflict, InvalidConfiguration, InvalidRequest
+from infra.tracking.handle import Run
+from infra.tracking.tracker import Tracker
+from training import (
+    adapted_model,
+    locking,
+    planning,
+    ranks,
+    registration,
+    smoke,
+    trainer,
+    verification,
+)
+from training.lock import Lock
+from training.places import Places
+from training.ranks import Rank
+from training.resolving import Resolved, resolve
+from training.run_folder import RunFolder
+from training.sentinel import Aborted, Sentinel
+from training.spec import FineTuning, as_json
+
+if TYPE_CHECKING:
+    from training.callbacks import Progress, Watch
+
+PROBES = 4
+"""Rows that the trained adapter and the one read back are asked."""
+
+
+class AskedToGo(Conflict):
+    """The machine asked the run to go; it wrote a checkpoint, and run again it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a run uses of the process it is in."""
+
+    places: Places
+    tracker: Tracker | None = None
+    tell: Callable[[Progress], None] = lambda _: None
+    """Is told of each step."""
+    note: Callable[[str], None] = lambda _: None
+    """Is told what is done, in words."""
+    expected: Mapping[str, str] | None = None
+    """Digests that what is named must have: those of an earlier run."""
+    smokes: bool = True
+    """Whether a few steps are tried first, where one process trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended that ended well."""
+
+    adapter: str
+    """The version in the store, or the folder of an adapter that was not to be registered."""
+    digest: str | None
+    """Of the version."""
+    steps: int
+    first_loss: float
+    last_loss: float
+    eval_loss_before: float | None
+    eval_loss_after: float | None
+    tokens_per_second: float
+    logit_difference: float
+    """Between the adapter that was trained and its files, read back; see `verification`."""
+    run: str | None
+    """Its id among the tracked runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    outcome: Outcome
+    lock: Lock
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What is left of a training once the model is let go of."""
+
+    watch: Watch
+    asked: verification.Probe
+    eval_before: float | None
+    eval_after: float | None
+
+
+def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
+    """Fine-tune as specified, or go on with a run of the folder that broke off.
+
+    Under torchrun every process calls it; the first one writes, and only it returns after the
+    adapter is registered.
+
+    Args:
+        spec: what is asked for.
+        folder: of this run alone; a run that ended well is not run again, its outcome is returned.
+        around: stores, tracking, who is told.
+
+    Raises:
+        InvalidRequest, NotFound: the specification cannot be carried out; nothing was trained.
+        Aborted: a rule ended the training, or what came out is not sound; nothing is registered.
+        AskedToGo: the process was asked to go and wrote a checkpoint.
+        StorageFailed: the disk is full; what was whole stays so.
+    """
+    rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
+    lock = ranks.told_by_first(lambda: _plan(spec, files, around))
+    done = files.outcome()
+    if done is not None:
+        around.note("it ended well before; nothing is trained again")
+        return Outcome(**done)
+    resolved = resolve(spec, around.places, lock)
+    if around.smokes and rank.world == 1:
+        _smoke(spec, resolved, lock, around)
+    with _tracked(spec, lock, around, rank) as run:
+        trained = _train(spec, resolved, files, _telling(around, run, spec), lock)
+        if run is not None:
+            for step, loss in trained.watch.eval_losses.items():
+                run.log({"eval/loss": loss}, step=step)
+        verified = _verify(spec, resolved, files, trained)
+        _gate(spec, trained)
+        outcome = _outcome(files, trained, verified, run)
+        if rank.is_first:
+            outcome = _register(spec, resolved, files, around, _Made(outcome, lock))
+            if run is not None and outcome.digest is not None:
+                run.made(outcome.adapter, role="adapter", digest=outcome.digest)
+            files.finish(asdict(outcome))
+    return outcome
+
+
+def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
+    """Check everything that can be checked without weights, and claim the folder."""
+    _refuse_unready(spec)
+    planned = planning.plan(spec, around.places)
+    planned.require_sound()
+    lock = planned.lock
+    if around.expected is not None:
+        locking.check_same(around.expected, lock.digests)
+    files.claim(lock.as_json())
+    return lock
+
+
+def _refuse_unready(spec: FineTuning) -> None:
+    if spec.method.type != "sft":
+        raise InvalidRequest(f"method.type: {spec.method.type!r} is not trained yet; use 'sft'")
+    if spec.evaluate.suites or spec.evaluate.regressions:
+        raise InvalidRequest(
+            "evaluate: suites are run by hand yet, with 'ragstone eval run'; take them out"
+        )
+    if spec.serve is not None and spec.serve.canary is not None:
+        raise InvalidRequest("serve.canary: routes move traffic, see docs/how-to/serve-adapters.md")
+    if spec.sweep is not None:
+        raise InvalidRequest("sweep: a run is of one specification; take the section out")
+
+
+def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> None:
+    device = adapted_model.device_of(spec.runtime.device)
+    results = smoke.check(spec, resolved, lock, device=device)
+    for each in results:
+        around.note(f"smoke {each.name}: {'ok' if each.passed else 'FAILED'}, {each.said}")
+    if failures := smoke.failed(results):
+        said = "; ".join(f"{each.name} ({each.said})" for each in failures)
+        raise Aborted(f"{spec.name!r} would not train well: {said}")
+
+
+def _train(
+    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, lock: Lock
+) -> _Trained:
+    from training.callbacks import Watch
+
+    rank = ranks.this_rank()
+    device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
+    model = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+    model = adapted_model.attach(model, spec.method, seed=spec.seed)
+    abort, saving = spec.schedule.abort, spec.schedule.saving
+    watch = Watch(
+        Sentinel(abort),
+        around.tell,
+        on_sigterm=saving.on_sigterm,
+        gradients_may_overflow=spec.base.dtype == "float16",
+    )
+    material = trainer.Material(
+        spec, model, resolved.tokenizer, resolved.train, resolved.held_out, lock
+    )
+    built = trainer.build(
+        material, files.checkpoints, callbacks=[watch.as_callback()], device=device
+    )
+    before = _eval_loss(built, resolved)
+    trainer.run(built, files.checkpoints, watch=watch, note=around.note)
+    if watch.was_asked_to_go:
+        raise AskedToGo(
+            f"Asked to go after step {built.state.global_step} of {built.state.max_steps}; "
+            "run it again to go on from there"
+        )
+    ranks.check_same_adapter(model, step=built.state.global_step)
+    if rank.is_first:
+        _write(model, files.draft)
+    rows = resolved.train.ids[:PROBES]
+    asked = verification.probe(model, rows, dtype=spec.base.dtype)
+    return _Trained(watch, asked, before, _eval_loss(built, resolved))
+
+
+def _verify(
+    spec: FineTuning, resolved: Resolved, files: RunFolder, trained: _Trained
+) -> verification.Verified:
+    rank = ranks.this_rank()
+    if not rank.is_first:
+        return verification.Verified(0, 0.0, 0.0)
+    device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
+    model = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+    found = verification.verify(model, files.draft, trained.asked)
+    shutil.rmtree(files.adapter, ignore_errors=True)
+    files.draft.rename(files.adapter)
+    return found
+
+
+def _gate(spec: FineTuning, trained: _Trained) -> None:
+    ratio, before, after = (
+        spec.evaluate.max_eval_loss_ratio, trained.eval_before, trained.eval_after,
+    )  # fmt: skip
+    if ratio is None or before is None or after is None:
+        return
+    if not after <= ratio * before:
+        raise Aborted(
+            f"The loss on data.eval is {after:.4g} after and {before:.4g} before training, and "
+            f"evaluate.max_eval_loss_ratio is {ratio:g}; nothing is registered"
+        )
+
+
+def _register(
+    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, made: _Made
+) -> Outcome:
+    outcome, lock = made.outcome, made.lock
+    base, places = resolved.base, around.places
+    is_folder = base.digest is not None and (places.folder / base.name).expanduser().is_dir()
+    registration.name_base(files.adapter, str(base.folder.resolve()) if is_folder else base.name)
+    if spec.register_as is None:
+        return outcome
+    if places.store is None:
+        raise InvalidConfiguration("register: there is no artifact store here")
+    facts: dict[str, Any] = {"spec": spec.digest, **lock.digests, "packages": dict(lock.packages)}
+    facts |= {"steps": outcome.steps, "loss": outcome.last_loss}
+    origin = registration.Origin(resolved.parents, facts, job=outcome.run)
+    reference = registration.register(places.store, files.adapter, spec.register_as, origin)
+    around.note(f"registered {reference}")
+    return replace(outcome, adapter=str(reference), digest=reference.digest)
+
+
+def _outcome(
+    files: RunFolder, trained: _Trained, verified: verification.Verified, run: Run | None
+) -> Outcome:
+    losses = trained.watch.losses
+    return Outcome(
+        adapter=str(files.adapter),
+        digest=None,
+        steps=max(losses, default=0),
+        first_loss=losses[min(losses)] if losses else 0.0,
+        last_loss=losses[max(losses)] if losses else 0.0,
+        eval_loss_before=trained.eval_before,
+        eval_loss_after=trained.eval_after,
+        tokens_per_second=round(trained.watch.tokens / max(trained.watch.seconds, 1e-9), 1),
+        logit_difference=verified.logit_difference,
+        run=None if run is None else run.id,
+    )
+
+
+def _eval_loss(built: Any, resolved: Resolved) -> float | None:
+    if resolved.held_out is None:
+        return None
+    return float(built.evaluate()["eval_loss"])
+
+
+def _write(model: Any, draft: Path) -> None:
+    shutil.rmtree(draft, ignore_errors=True)
+    with trainer.storing(draft):
+        model.save_pretrained(draft)
+
+
+@contextmanager
+def _tracked(spec: FineTuning, lock: Lock, around: Around, rank: Rank) -> Iterator[Run | None]:
+    if around.tracker is None or not rank.is_first:
+        yield None
+        return
+    parameters = {**as_json(spec), "batches": dict(lock.batches or {})}
+    with around.tracker.run(spec.method.type, name=spec.name, parameters=parameters) as run:
+        for key, digest in lock.digests.items():
+            if digest:
+                run.use(key, role=key.split(".")[1], digest=digest)
+        yield run
+
+
+def _telling(around: Around, run: Run | None, spec: FineTuning) -> Around:
+    """Have each step told and, as often as asked for, tracked."""
+    every = spec.schedule.log_every_steps
+
+    def tell(progress: Progress) -> None:
+        around.tell(progress)
+        if run is not None and (progress.step % every == 0 or progress.step == progress.steps):
+            metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
+            metrics["train/tokens_per_second"] = progress.tokens_per_second
+            run.log(metrics, step=progress.step)
+
+    return replace(around, tell=tell)

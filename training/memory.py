@@ -1,0 +1,128 @@
+r"""Memory of one process in training, from the shapes of the model alone.
+
+Symbols: P parameters of the base, E those of embeddings and head, N trained parameters of rank r;
+L layers, h hidden and f intermediate size, k the size of keys and values, V the vocabulary; t
+tokens on a device at once; w bytes of a number; T and S devices that share a matrix and a copy of
+the weights.
+
+- weights: P w / (T S); with NF4 0.516 bytes a weight (0.5625 if its scales are whole), and E in w.
+  Sharded, two layers are whole at a time.
+- adapter: N (4 + 4 + 8) / S: float32 weights, gradients and the two moments of Adam (a byte each
+  with the 8-bit optimiser); and their copies in the arithmetic's precision.
+- activations, kept of every layer: t (12 h + 4 f + 2 k + 7 r) w / T, or 6 h in float32, where norms
+  make no copies; and t (2 h + 3 f) w / T on the way back through one. With gradient checkpointing
+  only the inputs of the layers, t h w L, and one layer whole. Eager attention keeps its matrix,
+  t x length x heads x (w + 4), too.
+- logits: in chunks of 256 tokens 256 V 12 bytes, or all at once t V (w + 8).
+- 1.25 GiB for the context of CUDA and its libraries, and 8 % lost between allocations.
+
+The numbers of values a layer keeps were counted with PyTorch's hooks for saved tensors on Llama
+layers with LoRA on every linear module; the way of counting is that of Korthikanti and others,
+https://arxiv.org/abs/2205.05198.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.model_shape import ModelShape
+
+CONTEXT_BYTES = 1.25 * 2**30
+FRAGMENTATION = 1.08
+CHUNK_TOKENS = 256
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED = {
+    ("nf4", True): 0.516,
+    ("nf4", False): 0.5625,
+    ("int8", True): 1.0,
+    ("int8", False): 1.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one process holds and does."""
+
+    trained: int
+    """Parameters."""
+    rank: int
+    """Of the adapter; 0 if it has none."""
+    rows: int
+    length: int
+    """Tokens of a row, at most."""
+    dtype: str
+    quantization: tuple[str, bool] | None = None
+    """Method, and whether its scales are quantised."""
+    shard: int = 1
+    tensor: int = 1
+    context: int = 1
+    checkpointing: bool = False
+    chunked_loss: bool = True
+    eager: bool = False
+    optimizer_bytes: int = 8
+    """Of both moments of a parameter."""
+    is_cpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process at the peak of a step."""
+
+    weights: int
+    adapter: int
+    activations: int
+    logits: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.adapter + self.activations + self.logits + self.overhead
+
+
+def estimate(shape: ModelShape, load: Load) -> Memory:
+    """Return what a step takes at its peak; the formulas are in this module's docstring."""
+    weights = _weights(shape, load)
+    copies = 0 if load.dtype == "float32" else BYTES[load.dtype]
+    adapter = load.trained * ((8 + load.optimizer_bytes) / load.shard + copies)
+    activations = _activations(shape, load)
+    logits = _logits(shape, load)
+    if load.is_cpu:
+        overhead = 0.0
+    else:
+        used = weights + adapter + activations + logits
+        overhead = CONTEXT_BYTES + (FRAGMENTATION - 1) * used
+    return Memory(*(round(each) for each in (weights, adapter, activations, logits, overhead)))
+
+
+def _weights(shape: ModelShape, load: Load) -> float:
+    width = BYTES[load.dtype]
+    inner = shape.parameters - shape.embedding_parameters
+    a_weight = QUANTIZED[load.quantization] if load.quantization else width
+    whole = (inner * a_weight + shape.embedding_parameters * width) / load.tensor
+    if load.shard == 1:
+        return whole
+    layer = inner / max(1, shape.layers) * a_weight / load.tensor
+    return whole / load.shard + 2 * layer
+
+
+def _activations(shape: ModelShape, load: Load) -> float:
+    width = BYTES[load.dtype]
+    tokens = load.rows * load.length / load.context
+    values = shape.kv_heads * shape.head_size
+    norms = 6 if load.dtype == "float32" else 12
+    kept = norms * shape.hidden + 4 * shape.intermediate + 2 * values + 7 * load.rank
+    layer = tokens * kept * width
+    if load.eager:
+        layer += tokens * load.length * shape.heads * (width + 4)
+    back = tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
+    layers = shape.layers * layer
+    if load.checkpointing:
+        layers = layer + load.tensor * shape.layers * tokens * shape.hidden * width
+    return (layers + back) / load.tensor
+
+
+def _logits(shape: ModelShape, load: Load) -> float:
+    tokens = load.rows * load.length / load.context
+    if load.chunked_loss:
+        return min(tokens, CHUNK_TOKENS) * shape.vocabulary * 12
+    return tokens * shape.vocabulary * (BYTES[load.dtype] + 8)

@@ -1,0 +1,22 @@
+"""Where a specification finds what it names: its folder, the store, models that are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.artifacts.store import ArtifactStore
+from infra.datasets.datasets import Datasets
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where named things are looked for."""
+
+    folder: Path
+    """Paths of the specification are taken from here."""
+    store: ArtifactStore | None
+    datasets: Datasets | None
+    checkout: Callable[[str], Path]
+    """Lays an artifact out and returns its folder."""

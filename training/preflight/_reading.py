@@ -1,0 +1,118 @@
+"""The one pass over all rows: read, understood, tokenised, and shown to every check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from training.encoding import Encoded, Encoder
+from training.examples import Sequence, Shape, Wrong, sequences, shape_of
+from training.lengths import Lengths, Measured
+from training.preflight import Batch, Check, Read
+from training.row_source import Row, Rows, Unreadable
+from training.spec import FineTuning
+
+Prepared = tuple[list[Read], list[tuple[int, str]]]
+"""Of a batch: rows that can be trained on, and the others with what is wrong."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Of one batch, on its way."""
+
+    faults: list[tuple[int, str]]
+    understood: list[tuple[int, list[Sequence]]]
+
+
+def first_shape(rows: Rows, method: str) -> Shape | None:
+    """Return what the first good row of a source is; `None` if its first batch has none."""
+    return _shape(next(rows.batches(), []), method)
+
+
+def read_source(
+    key: str, rows: Rows, spec: FineTuning, encoder: Encoder | None, checks: Iterable[Check]
+) -> Lengths:
+    """Show every row of a source to every check; return how long they are.
+
+    Without an encoder, as where there is no tokenizer, rows are read and not tokenised.
+    """
+    data = spec.data
+    measured = Measured(max_length=data.max_length, drops_longer=data.overflow == "drop")
+    for read, faults in _ahead(_prepared(rows, spec, encoder)):
+        measured.faulty += len(faults)
+        for row in read if encoder is not None else ():
+            length = max(len(each.ids) for each in row.encoded)
+            learned = min(_learned(each, data.max_length) for each in row.encoded)
+            measured.add(row.number, length, learned)
+        shown = Batch(key, read, faults)
+        for check in checks:
+            check.take(shown)
+    return measured.result()
+
+
+def _ahead(batches: Iterator[Prepared]) -> Iterator[Prepared]:
+    """Prepare the next batch while this one is looked at: the tokenizer needs no interpreter."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def _prepared(rows: Rows, spec: FineTuning, encoder: Encoder | None) -> Iterator[Prepared]:
+    shape: Shape | None = None
+    number = 0
+    for batch in rows.batches():
+        if shape is None:
+            shape = _shape(batch, spec.method.type)
+        gathered = _understand(batch, number, shape, spec.method.type)
+        number += len(batch)
+        yield _encode(gathered, encoder), gathered.faults
+
+
+def _shape(batch: list[Row], method: str) -> Shape | None:
+    for row in batch:
+        if not isinstance(row, Unreadable):
+            try:
+                return shape_of(row, method)
+            except Wrong:
+                continue
+    return None
+
+
+def _understand(batch: list[Row], before: int, shape: Shape | None, method: str) -> _Gathered:
+    gathered = _Gathered([], [])
+    for number, row in enumerate(batch, start=before + 1):
+        if isinstance(row, Unreadable):
+            gathered.faults.append((number, row.why))
+            continue
+        try:
+            # All rows of a source are of one shape, that of its first good row.
+            found = shape or shape_of(row, method)
+            gathered.understood.append((number, sequences(row, found)))
+        except Wrong as wrong:
+            gathered.faults.append((number, str(wrong)))
+    return gathered
+
+
+def _encode(gathered: _Gathered, encoder: Encoder | None) -> list[Read]:
+    if encoder is None:
+        return [Read(number, found, ()) for number, found in gathered.understood]
+    flat = [each for _, found in gathered.understood for each in found]
+    encoded = iter(encoder.encode(flat))
+    read = []
+    for number, found in gathered.understood:
+        made = [next(encoded) for _ in found]
+        wrong = [each for each in made if isinstance(each, Wrong)]
+        if wrong:
+            gathered.faults.append((number, str(wrong[0])))
+        else:
+            read.append(Read(number, found, [each for each in made if isinstance(each, Encoded)]))
+    return read
+
+
+def _learned(encoded: Encoded, max_length: int) -> int:
+    if len(encoded.ids) <= max_length:
+        return encoded.supervised
+    return encoded.cut(max_length).supervised

@@ -1,0 +1,173 @@
+"""Parts that do not work together: packing, attention, sharding, quantisation, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from training.preflight import Check, Derived, Facts, Silent
+from training.problems import Problem
+from training.spec import FineTuning
+from training.specification.method import Lora
+
+CHECK = "matrix"
+FLASH = ("flash_attention_2", "flash_attention_3")
+
+Said = tuple[str, str]
+
+
+def _packing(facts: Facts) -> Iterable[Said]:
+    spec = facts.spec
+    if not spec.schedule.packing:
+        return
+    if spec.method.type != "sft":
+        yield "schedule.packing", f"{spec.method.type} compares answers one by one; only sft packs"
+    attention, machine = spec.base.attention, facts.machine
+    if attention in {"eager", "sdpa"}:
+        yield (
+            "schedule.packing",
+            f"with base.attention {attention!r} rows of one pack would see each other; use "
+            "flash_attention_2, or do not pack",
+        )
+    elif machine is not None and (machine.is_cpu or machine.has_flash_attention is False):
+        yield (
+            "schedule.packing",
+            "there is no FlashAttention here, so rows of one pack would see each other; drop it",
+        )
+    if spec.parallelism.context > 1:
+        yield "parallelism.context", "sequences that are shared cannot be packed; take one of both"
+
+
+def _attention(facts: Facts) -> Iterable[Said]:
+    base, parallelism, machine = facts.spec.base, facts.spec.parallelism, facts.machine
+    if base.attention in FLASH:
+        if base.dtype == "float32":
+            yield "base.dtype", f"{base.attention} knows no float32; use bfloat16"
+        if machine is not None and (machine.is_cpu or machine.has_flash_attention is False):
+            yield "base.attention", f"{base.attention} is not installed on this machine; use sdpa"
+    if parallelism.context > 1 and base.attention not in {"auto", "sdpa"}:
+        yield "base.attention", f"context {parallelism.context} needs sdpa, not {base.attention}"
+
+
+def _quantization(facts: Facts) -> Iterable[Said]:
+    spec, machine = facts.spec, facts.machine
+    if spec.base.quantization is None:
+        return
+    if machine is not None and machine.is_cpu:
+        yield "base.quantization", "quantised weights are trained on GPUs only"
+    if not isinstance(spec.method.adapter, Lora):
+        yield "base.quantization", f"quantised weights take LoRA, not {spec.method.adapter.type!r}"
+    if spec.parallelism.strategy == "zero3":
+        yield "parallelism.strategy", "zero3 cannot shard quantised weights; use fsdp2 or ddp"
+    if spec.parallelism.tensor > 1:
+        yield "parallelism.tensor", "quantised weights cannot be shared matrix by matrix"
+    if spec.base.quantization.method == "int8" and spec.parallelism.strategy == "fsdp2":
+        yield "parallelism.strategy", "fsdp2 cannot shard int8 weights; use nf4 or ddp"
+
+
+def _sharding(facts: Facts) -> Iterable[Said]:
+    spec = facts.spec
+    each = spec.parallelism
+    if each.pipeline > 1:
+        yield (
+            "parallelism.pipeline",
+            "training in a pipeline needs another trainer, such as Megatron, run by 'ragstone "
+            "launch'; here it is 1",
+        )
+    if each.context > 1 and each.sequence > 1:
+        yield "parallelism.sequence", "a sequence is shared by context or by sequence, not both"
+    if each.sequence > 1 and each.strategy != "zero3":
+        yield "parallelism.sequence", "sharing by sequence is DeepSpeed's; use strategy zero3"
+    if each.context > 1 and each.strategy in {"ddp", "zero3"}:
+        yield "parallelism.context", f"sharing by context needs fsdp2, not {each.strategy}"
+    if each.context > 1 and isinstance(spec.method.adapter, Lora):
+        yield (
+            "parallelism.context",
+            "LoRA with shared sequences was seen not to converge; use a larger shard instead",
+        )
+    if each.tensor > 1 and each.strategy in {"ddp", "zero3"}:
+        yield "parallelism.tensor", f"sharing matrices needs fsdp2, not {each.strategy}"
+    if each.tensor > each.devices_per_node:
+        yield (
+            "parallelism.tensor",
+            f"{each.tensor} devices share a matrix and a node has {each.devices_per_node}",
+        )
+    if each.context > 1 and spec.data.max_length % (2 * each.context):
+        yield "data.max_length", f"{spec.data.max_length} is no multiple of {2 * each.context}"
+
+
+def _world(facts: Facts) -> Iterable[Said]:
+    each = facts.spec.parallelism
+    shared = each.tensor * each.context * each.sequence
+    if each.world % shared:
+        yield (
+            "parallelism",
+            f"{each.world} devices cannot be divided by tensor x context x sequence, {shared}",
+        )
+    elif each.replicate is not None and each.shard is not None:
+        product = each.replicate * each.shard * shared
+        if product != each.world:
+            yield (
+                "parallelism",
+                f"replicate x shard x tensor x context x sequence is {product}, and "
+                f"{each.nodes} x {each.devices_per_node} devices are {each.world}",
+            )
+    elif (each.replicate or each.shard) and each.world // shared % (
+        each.replicate or each.shard or 1
+    ):
+        yield (
+            "parallelism",
+            f"{each.world // shared} devices cannot be divided by {each.replicate or each.shard}",
+        )
+
+
+def _heads(facts: Facts) -> Iterable[Said]:
+    tensor = facts.spec.parallelism.tensor
+    if facts.base is not None and tensor > 1 and facts.base.shape.kv_heads % tensor:
+        yield (
+            "parallelism.tensor",
+            f"{tensor} devices cannot share {facts.base.shape.kv_heads} heads of keys and values",
+        )
+
+
+def _method(facts: Facts) -> Iterable[Said]:
+    spec: FineTuning = facts.spec
+    adapter = spec.method.adapter
+    targets = getattr(adapter, "targets", ())
+    if isinstance(targets, tuple) and "lm_head" in targets and spec.method.type == "sft":
+        yield (
+            "method.adapter.targets",
+            "an adapter on 'lm_head' cannot be trained with the loss in chunks; leave it out",
+        )
+    machine = facts.machine
+    if machine is not None and machine.is_cpu:
+        if spec.base.dtype == "float16":
+            yield "base.dtype", "processors do not train in float16; use float32 or bfloat16"
+        if spec.schedule.optimizer == "adamw_8bit":
+            yield "schedule.optimizer", "adamw_8bit runs on GPUs only; use adamw"
+        if spec.parallelism.strategy == "zero3":
+            yield "parallelism.strategy", "zero3 is not run on processors; use ddp or fsdp2"
+
+
+RULES: tuple[Callable[[Facts], Iterable[Said]], ...] = (
+    _packing,
+    _attention,
+    _quantization,
+    _sharding,
+    _world,
+    _heads,
+    _method,
+)
+
+
+class _Matrix(Silent):
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def problems(self, _: Derived) -> Iterable[Problem]:
+        for rule in RULES:
+            for where, what in rule(self._facts):
+                yield Problem(CHECK, where, what)
+
+
+def build(facts: Facts) -> Check:
+    return _Matrix(facts)

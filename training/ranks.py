@@ -1,0 +1,110 @@
+"""The processes of one training: which of them this is, what they agree on, and whether they do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from infra.errors import InvalidRequest, RagstoneError
+from infra.plugins import require
+from training.sentinel import Aborted
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One process among those that torchrun, or nobody, started."""
+
+    number: int = 0
+    local: int = 0
+    """Among those of its machine."""
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that writes."""
+        return self.number == 0
+
+
+def this_rank() -> Rank:
+    """Return what torchrun says that this process is."""
+    told = os.environ.get
+    return Rank(
+        number=int(told("RANK", "0")),
+        local=int(told("LOCAL_RANK", "0")),
+        world=int(told("WORLD_SIZE", "1")),
+    )
+
+
+def begin(*, on_cpu: bool) -> Rank:
+    """Bring the processes that torchrun started together; alone, nothing happens."""
+    rank = this_rank()
+    if rank.world > 1:
+        require("accelerate", extra="finetune").PartialState(cpu=on_cpu)
+    return rank
+
+
+def told_by_first(work: Callable[[], Result]) -> Result:
+    """Run something in the first process, and return in all of them what it gave or raised."""
+    torch = require("torch", extra="finetune")
+    if not _is_many(torch):
+        return work()
+    told: list[Any] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            told = [(work(), None)]
+        except RagstoneError as error:
+            told = [(None, error.message)]
+    torch.distributed.broadcast_object_list(told)
+    result, failure = told[0]
+    if failure is not None:
+        raise InvalidRequest(failure)
+    return cast("Result", result)
+
+
+def any_of(flag: bool) -> bool:
+    """Return whether the flag is set in any process; all of them must ask."""
+    torch = require("torch", extra="finetune")
+    if not _is_many(torch):
+        return flag
+    told: list[bool] = [False] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(told, flag)
+    return any(told)
+
+
+def check_same_adapter(model: Any, *, step: int) -> str:
+    """Return the digest of the weights that are trained; all processes must ask.
+
+    Raises:
+        Aborted: processes hold different ones, so that each trains an adapter of its own.
+    """
+    torch = require("torch", extra="finetune")
+    digest = adapter_digest(model)
+    if _is_many(torch):
+        told: list[str] = [""] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(told, digest)
+        if len(set(told)) > 1:
+            odd = next(rank for rank, each in enumerate(told) if each != told[0])
+            raise Aborted(
+                f"Step {step}: process {odd} holds another adapter than process 0; they do not "
+                "share their gradients, so that what would be saved is the adapter of one of them"
+            )
+    return digest
+
+
+def adapter_digest(model: Any) -> str:
+    """Return the SHA-256 over the names and bytes of the weights that are trained."""
+    whole = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        if weight.requires_grad:
+            whole.update(name.removeprefix("module.").encode())
+            whole.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _is_many(torch: Any) -> bool:
+    return bool(torch.distributed.is_available() and torch.distributed.is_initialized())

@@ -1,0 +1,75 @@
+"""From a plan to what is trained on: the base, the tokenizer, the rows as tokens and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from infra.datasets.datasets import KIND as DATASET
+from training import chat_templates, locking
+from training.base_model import KIND, BaseModel, find_base
+from training.encoding import Encoder
+from training.lock import Lock
+from training.places import Places
+from training.planning import sources_of
+from training.row_source import Rows, open_rows
+from training.spec import FineTuning
+from training.tokenized import Tokenized, mixed, tokenize
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All that a run is made of."""
+
+    base: BaseModel
+    tokenizer: Any
+    train: Tokenized
+    held_out: Tokenized | None
+    parents: tuple[tuple[str, str], ...]
+    """`(role, reference)` of those that are artifacts."""
+
+
+def resolve(spec: FineTuning, places: Places, lock: Lock) -> Resolved:
+    """Read everything but the weights, as it was planned.
+
+    Raises:
+        NotFound: something is not here any more.
+        InvalidRequest: it has changed since it was planned.
+    """
+    base = find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
+    tokenizer = base.tokenizer
+    template = (
+        chat_templates.for_training(tokenizer)
+        if spec.base.template is None
+        else chat_templates.read_file(places.folder / spec.base.template, tokenizer)
+    )
+    encoder = Encoder(tokenizer, template, spec.data.supervise)
+    sources = {
+        key: open_rows(source, folder=places.folder, datasets=places.datasets)
+        for key, source in sources_of(spec)
+    }
+    found = {key: rows.digest for key, rows in sources.items()}
+    if base.digest is not None:
+        found["base.model"] = base.digest
+    locking.check_same({key: lock.digests.get(key, "") for key in found}, found)
+    read = {key: tokenize(rows, encoder, spec.data) for key, rows in sources.items()}
+    replays = [
+        (read[f"data.replay.{number}"], replay.ratio)
+        for number, replay in enumerate(spec.data.replay)
+    ]
+    return Resolved(
+        base,
+        tokenizer,
+        mixed(read["data.train"], replays, seed=spec.seed),
+        read.get("data.eval"),
+        tuple(_parents(base, sources)),
+    )
+
+
+def _parents(base: BaseModel, sources: dict[str, Rows]) -> Iterator[tuple[str, str]]:
+    if base.name.startswith(f"{KIND}/"):
+        yield "base", f"{base.name.partition('@')[0]}@{base.digest}"
+    for key, rows in sources.items():
+        if rows.source.startswith(f"{DATASET}/"):
+            yield key.split(".")[1], rows.source

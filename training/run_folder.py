@@ -1,0 +1,86 @@
+"""The folder of one run: what it is of, its checkpoints, its adapter, how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import Conflict, StorageFailed
+
+LOCK = "lock.json"
+DECISIVE = ("spec", "digests")
+"""Of a lock: what must be the same for a run to be gone on with."""
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Files by which a run that broke off is found and gone on with."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def draft(self) -> Path:
+        """An adapter that nobody has verified yet."""
+        return self.path / "adapter.part"
+
+    @property
+    def adapter(self) -> Path:
+        """The verified one."""
+        return self.path / "adapter"
+
+    def claim(self, lock: Mapping[str, Any]) -> None:
+        """Make the folder, or find that it is of the same run.
+
+        Raises:
+            Conflict: it is of another run.
+            StorageFailed: it cannot be written.
+        """
+        known, new = read_json(self.path / LOCK), json.loads(json.dumps(lock))
+        if known is None:
+            write_json(self.path / LOCK, new)
+        changed = [] if known is None else [key for key in DECISIVE if known.get(key) != new[key]]
+        if changed:
+            raise Conflict(
+                f"{str(self.path)!r} is of a run with another {', '.join(changed)}; "
+                "give another folder"
+            )
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Return how the run ended, `None` if it did not end well yet."""
+        return read_json(self.path / OUTCOME)
+
+    def finish(self, outcome: Mapping[str, Any]) -> None:
+        """Write how it ended, so that running it again says the same."""
+        write_json(self.path / OUTCOME, outcome)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a file of a run says, `None` if there is none or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except OSError as error:
+        raise StorageFailed(f"{str(path)!r} cannot be written: {error.strerror}") from error

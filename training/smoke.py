@@ -1,0 +1,197 @@
+"""Smoke checks: minutes on the real device that tell whether hours there are worth it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.plugins import require
+from training import adapted_model, trainer
+from training.lock import Lock
+from training.resolving import Resolved
+from training.sentinel import Sentinel
+from training.spec import FineTuning
+from training.tokenized import Tokenized
+
+if TYPE_CHECKING:
+    from training.callbacks import Watch
+
+ADAPTER = "default"
+ROWS = 8
+OVERFIT_STEPS = 60
+OVERFIT_FASTER = 5.0
+"""Times the learning rate of the run, for one batch is to be learned by heart."""
+OVERFIT_FASTEST = 1e-2
+"""Unless the run itself is faster: beyond it, steps overshoot."""
+OVERFIT_LEFT = 0.2
+"""Of the loss on the batch, that may be left at the end."""
+MOST_INITIAL_LOSS = 1.2
+"""Times ln(vocabulary), what a model loses that knows nothing: more means wrong labels or weights.
+"""
+ACCUMULATION_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
+RESUME_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one check found."""
+
+    name: str
+    passed: bool
+    said: str
+    """The figures it decided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One batch, and models to try it on."""
+
+    spec: FineTuning
+    rows: Tokenized
+    tokenizer: Any
+    lock: Lock
+    device: str
+    fresh: Callable[[], Any]
+    """Loads the base and gives it a new adapter, the same each time."""
+
+
+def check(spec: FineTuning, resolved: Resolved, lock: Lock, *, device: str) -> list[Result]:
+    """Return what every check finds, in the order of their cost."""
+
+    def fresh() -> Any:
+        base = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+        return adapted_model.attach(base, spec.method, seed=spec.seed)
+
+    few = resolved.train.sample(ROWS, seed=spec.seed)
+    bench = Bench(spec, few, resolved.tokenizer, lock, device, fresh)
+    return [each(bench) for each in (initial_loss, only_adapter, accumulation, overfit, resume)]
+
+
+def initial_loss(bench: Bench) -> Result:
+    """The loss before training is a number, positive, and not that of wrong labels."""
+    torch = require("torch", extra="finetune")
+    model = bench.fresh().eval()
+    with torch.no_grad():
+        loss = float(_loss(model, bench.rows))
+    most = MOST_INITIAL_LOSS * math.log(model.config.get_text_config().vocab_size)
+    said = f"{loss:.4g}, at most {most:.4g}"
+    return Result("initial_loss", math.isfinite(loss) and 0 < loss <= most, said)
+
+
+def only_adapter(bench: Bench) -> Result:
+    """After a step the base is what it was, and some of the adapter is not."""
+    model = bench.fresh().train()
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    _step(model, _optimizer(model, bench.spec.schedule.learning_rate), bench)
+    moved = [
+        name for name, each in model.named_parameters() if not bool((each == before[name]).all())
+    ]
+    # Whatever may be trained: peft writes the name of the adapter into the names of its weights.
+    trained = {name for name in before if ADAPTER in name.split(".")}
+    strays = sorted(set(moved) - trained)
+    said = f"{len(moved)} of {len(trained)} adapter tensors moved"
+    if strays:
+        said = f"{len(strays)} tensors of the base moved, such as {strays[0]!r}"
+    return Result("only_adapter", bool(moved) and not strays, said)
+
+
+def accumulation(bench: Bench) -> Result:
+    """Batches of half the size, two for each step, give the loss and gradient of whole ones."""
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = _train(bench, Path(scratch) / "whole", rows=ROWS, steps=1)
+        halves = _train(bench, Path(scratch) / "halves", rows=ROWS // 2, steps=1)
+    off = max(
+        abs(halves.losses[1] / whole.losses[1] - 1),
+        abs(halves.grad_norms[1] / max(whole.grad_norms[1], 1e-12) - 1),
+    )
+    most = ACCUMULATION_TOLERANCE[bench.spec.base.dtype]
+    return Result("accumulation", off <= most, f"off by {off:.2g}, at most {most:g}")
+
+
+def overfit(bench: Bench) -> Result:
+    """One batch can be learned by heart, so that labels, loss and adapter belong together."""
+    model = bench.fresh().train()
+    rate = bench.spec.schedule.learning_rate
+    optimizer = _optimizer(model, max(rate, min(OVERFIT_FASTER * rate, OVERFIT_FASTEST)))
+    first = last = _step(model, optimizer, bench)
+    for _ in range(OVERFIT_STEPS - 1):
+        last = _step(model, optimizer, bench)
+        if last <= 0.5 * OVERFIT_LEFT * first:
+            break
+    return Result("overfit", last <= OVERFIT_LEFT * first, f"loss {first:.4g} -> {last:.4g}")
+
+
+def resume(bench: Bench) -> Result:
+    """Taken up from a checkpoint, the next step has the loss that it had without a break."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        expected = _train(bench, folder, rows=ROWS, steps=3).losses[3]
+        shutil.rmtree(folder / "checkpoint-3")
+        again = _train(bench, folder, rows=ROWS, steps=3).losses
+    most = RESUME_TOLERANCE[bench.spec.base.dtype]
+    off = abs(again[3] - expected) if list(again) == [3] else math.inf
+    return Result("resume", off <= most, f"the loss is off by {off:.2g}, at most {most:g}")
+
+
+def failed(results: list[Result]) -> list[Result]:
+    """Return those that did not pass."""
+    return [each for each in results if not each.passed]
+
+
+def _train(bench: Bench, folder: Path, *, rows: int, steps: int) -> Watch:
+    """Run the trainer of the run itself for a few steps of all rows."""
+    from training.callbacks import Watch
+
+    saving = bench.spec.schedule.saving.model_copy(update={"every_steps": 1, "keep": steps})
+    schedule = bench.spec.schedule.model_copy(update={"saving": saving, "scheduler": "constant"})
+    spec = bench.spec.model_copy(update={"schedule": schedule})
+    batches = {
+        **(bench.lock.batches or {}),
+        "rows_per_device": rows,
+        "accumulation": ROWS // rows,
+        "steps": steps,
+    }
+    material = trainer.Material(
+        spec, bench.fresh(), bench.tokenizer, bench.rows, None, replace(bench.lock, batches=batches)
+    )
+    watch = Watch(Sentinel(spec.schedule.abort), lambda _: None, on_sigterm=False)
+    built = trainer.build(material, folder, callbacks=[watch.as_callback()], device=bench.device)
+    trainer.run(built, folder, watch=watch, note=lambda _: None)
+    return watch
+
+
+def _loss(model: Any, rows: Tokenized) -> Any:
+    """Return the mean loss of the tokens that carry one."""
+    torch = require("torch", extra="finetune")
+    width = max(map(len, rows.ids))
+
+    def padded(values: list[list[int]], filler: int) -> Any:
+        return torch.tensor([row + [filler] * (width - len(row)) for row in values]).to(
+            model.device
+        )
+
+    ids, labels = padded(rows.ids, 0), padded(rows.labels, -100)
+    mask = padded([[1] * len(row) for row in rows.ids], 0)
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+    )
+
+
+def _optimizer(model: Any, rate: float) -> Any:
+    torch = require("torch", extra="finetune")
+    weights = [each for each in model.parameters() if each.requires_grad]
+    return torch.optim.AdamW(weights, lr=rate)
+
+
+def _step(model: Any, optimizer: Any, bench: Bench) -> float:
+    optimizer.zero_grad()
+    loss = _loss(model, bench.rows)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())

@@ -1,0 +1,160 @@
+"""The trainer of trl, set up from a specification: same rows, same steps, no silent defaults."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import InvalidRequest, StorageFailed
+from infra.plugins import require
+from training import checkpoints
+from training.batching import Batches
+from training.lock import Lock
+from training.spec import FineTuning
+from training.tokenized import Tokenized
+
+if TYPE_CHECKING:
+    from training.callbacks import Watch
+
+CHECKPOINTS = 10
+"""A run has, where the specification does not say how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a training is made of."""
+
+    spec: FineTuning
+    model: Any
+    """With its adapter."""
+    tokenizer: Any
+    train: Tokenized
+    held_out: Tokenized | None
+    lock: Lock
+    """With the numbers that were planned."""
+
+
+def build(material: Material, folder: Path, *, callbacks: list[Any], device: str) -> Any:
+    """Return a trainer that writes its checkpoints to a folder.
+
+    The precision is that of the weights; adapters are float32, as peft makes them.
+    """
+    trl = require("trl", extra="finetune")
+    transformers = require("transformers", extra="finetune")
+    held_out = material.held_out
+
+    class Trainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]  # mypy skips trl
+        def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+            with storing(folder):
+                super()._save_checkpoint(*given, **named)
+
+    built = Trainer(
+        model=material.model,
+        args=trl.SFTConfig(**arguments(material, folder, device=device)),
+        train_dataset=material.train.dataset(),
+        eval_dataset=None if held_out is None else held_out.dataset(),
+        processing_class=material.tokenizer,
+        callbacks=callbacks,
+    )
+    built.remove_callback(transformers.PrinterCallback)
+    return built
+
+
+def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any]:
+    """Return what trl is told."""
+    spec, batches = material.spec, batches_of(material.lock)
+    schedule = spec.schedule
+    every = schedule.saving.every_steps or max(1, batches.steps // CHECKPOINTS)
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": batches.rows_per_device,
+        "per_device_eval_batch_size": batches.rows_per_device,
+        "gradient_accumulation_steps": batches.accumulation,
+        "max_steps": batches.steps,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": schedule.scheduler,
+        "warmup_steps": round(schedule.warmup * batches.steps),
+        "weight_decay": schedule.weight_decay,
+        "max_grad_norm": schedule.max_grad_norm,
+        "optim": {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit"}[schedule.optimizer],
+        "bf16": spec.base.dtype == "bfloat16",
+        "fp16": spec.base.dtype == "float16",
+        "packing": schedule.packing,
+        "max_length": spec.data.max_length if schedule.packing else None,
+        "gradient_checkpointing": material.lock.gradient_checkpointing,
+        "torch_compile": schedule.compile,
+        "seed": spec.seed,
+        "data_seed": spec.seed,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device != "cpu",
+        # Each step is looked at: a loss that is no number is not to be averaged away, or hidden.
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": schedule.saving.keep,
+        "eval_strategy": "no" if material.held_out is None else "steps",
+        "eval_steps": schedule.eval_every_steps or every,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "loss_type": "nll",
+    }
+
+
+def batches_of(lock: Lock) -> Batches:
+    """Return the batches that were planned.
+
+    Raises:
+        InvalidRequest: the plan has none, because nothing was found to train on.
+    """
+    if lock.batches is None:
+        raise InvalidRequest(f"The plan of {lock.name!r} has no batches; see 'ragstone train plan'")
+    return Batches(**lock.batches)
+
+
+def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]) -> None:
+    """Train to the end, from the newest whole checkpoint of the folder if there is one.
+
+    Raises:
+        Aborted: a rule of the specification ended it.
+        StorageFailed: a checkpoint could not be written; those before it can be gone on from.
+        InvalidRequest: the device has not enough memory.
+    """
+    checkpoint = checkpoints.latest(folder)
+    if checkpoint is not None:
+        note(f"going on after step {checkpoints.step_of(checkpoint)}")
+    torch = require("torch", extra="finetune")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torch.utils.data")
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except torch.OutOfMemoryError as error:
+        raise InvalidRequest(
+            "The device has not enough memory; lower schedule.rows_per_device or data.max_length, "
+            f"or set schedule.gradient_checkpointing: {error}"
+        ) from error
+    finally:
+        watch.release()
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Tell what goes wrong while a library writes files as what it is.
+
+    Each library has an error of its own for a disk that is full, and torch a `RuntimeError`.
+
+    Raises:
+        StorageFailed: files could not be written.
+    """
+    errors = require("safetensors", extra="finetune")
+    try:
+        yield
+    except (OSError, RuntimeError, errors.SafetensorError) as error:
+        raise StorageFailed(
+            f"{str(folder)!r} could not be written ({error}); make room and run it again: it goes "
+            "on from the last checkpoint that is whole"
+        ) from error

@@ -1,0 +1,108 @@
+"""A trained adapter, read back from its files and held against what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.plugins import require
+from training import adapted_model
+from training.sentinel import Aborted
+
+WEIGHTS = "adapter_model.safetensors"
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.05}
+"""How far a logit may be off, by the precision of the base: sums are formed in another order."""
+
+
+class Unsound(Aborted):
+    """An adapter on the disk is not the one that was trained; nothing of it may be registered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a model says of some rows, with the weights that it was trained to."""
+
+    rows: tuple[tuple[int, ...], ...]
+    logits: tuple[Any, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was seen of an adapter that is sound."""
+
+    tensors: int
+    logit_difference: float
+    """The largest between the adapter that was trained and the one that was read back."""
+    effect: float
+    """The largest between the base with the adapter and without it."""
+
+
+def probe(model: Any, rows: Sequence[Sequence[int]], *, dtype: str) -> Probe:
+    """Ask a trained model, before it is let go of."""
+    kept = tuple(tuple(row) for row in rows)
+    return Probe(kept, tuple(adapted_model.logits(model, kept)), dtype)
+
+
+def verify(base_model: Any, folder: Path, asked: Probe) -> Verified:
+    """Put an adapter from its files on a freshly loaded base, and ask again.
+
+    Args:
+        base_model: the base, without any adapter; it is changed.
+        folder: of the adapter.
+        asked: what the trained model said.
+
+    Raises:
+        Unsound: a weight is missing, unknown or no number, the answers differ, or the adapter
+            changes none.
+    """
+    stored = _read(folder)
+    _check_finite(stored)
+    without = adapted_model.logits(base_model, asked.rows)
+    peft = require("peft", extra="finetune")
+    model = peft.PeftModel.from_pretrained(base_model, folder)
+    _check_names(set(stored), set(peft.get_peft_model_state_dict(model)))
+    again = adapted_model.logits(model, asked.rows)
+    difference = _largest(asked.logits, again)
+    if not difference <= TOLERANCE[asked.dtype]:
+        raise Unsound(
+            f"The adapter in {str(folder)!r} answers otherwise than the one that was trained: "
+            f"a logit differs by {difference:.3g}, and {TOLERANCE[asked.dtype]:g} is rounding"
+        )
+    effect = _largest(without, again)
+    if not effect > 0:
+        raise Unsound(
+            f"The adapter in {str(folder)!r} changes no answer; look at method.adapter.targets"
+        )
+    return Verified(len(stored), difference, effect)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    safetensors = require("safetensors.torch", extra="finetune")
+    errors = require("safetensors", extra="finetune")
+    try:
+        stored: dict[str, Any] = safetensors.load_file(folder / WEIGHTS)
+    except (OSError, errors.SafetensorError) as error:
+        raise Unsound(f"{str(folder / WEIGHTS)!r} cannot be read back: {error}") from error
+    if not stored:
+        raise Unsound(f"{str(folder / WEIGHTS)!r} holds no weight")
+    return stored
+
+
+def _check_finite(stored: dict[str, Any]) -> None:
+    for name, tensor in stored.items():
+        if not bool(tensor.isfinite().all()):
+            raise Unsound(f"The weight {name!r} holds values that are no numbers")
+
+
+def _check_names(stored: set[str], wanted: set[str]) -> None:
+    if missing := sorted(wanted - stored):
+        raise Unsound(f"{len(missing)} weights of the adapter are missing, such as {missing[0]!r}")
+    if unknown := sorted(stored - wanted):
+        raise Unsound(f"{len(unknown)} weights fit nowhere in the base, such as {unknown[0]!r}")
+
+
+def _largest(some: Sequence[Any], others: Sequence[Any]) -> float:
+    return max(float((one - other).abs().max()) for one, other in zip(some, others, strict=True))
