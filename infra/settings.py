@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway, Guards, Telemetry
-from infra.monitoring_settings import Groundedness
+from infra.monitoring_settings import Groundedness, Watch
 from infra.section import Section
 
 PLACEHOLDERS = frozenset({"changeme", "changethis", "change-me", "change_me", "secret", "password"})
@@ -262,6 +262,7 @@ class Settings(BaseSettings):
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
     groundedness: Groundedness = Groundedness()
+    watch: Watch = Watch()
     conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
     jobs: Jobs = Jobs()

@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from infra.contracts import Usage
+from monitoring import exemplars
+from monitoring.bounded import Bounded
 
 CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 FIRST_BYTE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -54,8 +56,8 @@ class GatewayMetrics:
     """What is counted of calls to models; label values are bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._models = _Bounded(MOST_NAMES)
-        self._tags = _Bounded(MOST_NAMES)
+        self._models = Bounded(MOST_NAMES)
+        self._tags = Bounded(MOST_NAMES)
         self._calls = Counter(
             "ragstone_model_calls_total",
             "Calls of models that ended, by the status the caller saw; 499 is a caller who left.",
@@ -121,10 +123,11 @@ class GatewayMetrics:
     ) -> None:
         """Observe how long a call took, in seconds; `pieces` are the events of a stream."""
         names = (self._models.bounded(model), self._tags.bounded(tag))
-        self._seconds.labels(*names).observe(seconds)
+        trace = exemplars.current()
+        self._seconds.labels(*names).observe(seconds, trace)
         if first_byte is None:
             return
-        self._first_byte.labels(*names).observe(first_byte)
+        self._first_byte.labels(*names).observe(first_byte, trace)
         if pieces > 1:
             self._between.labels(*names).observe((seconds - first_byte) / (pieces - 1))
 
@@ -152,22 +155,6 @@ class GatewayMetrics:
     def watch_replicas(self, read: Callable[[], Iterable[ReplicaState]]) -> None:
         """Ask `read` for the state of every replica whenever the metrics are scraped."""
         self._registry.register(_Replicas(read))
-
-
-class _Bounded:
-    """Names that were seen first keep theirs; later ones are `other`."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._names: set[str] = set()
-
-    def bounded(self, name: str) -> str:
-        if name in self._names:
-            return name
-        if len(self._names) < self._most:
-            self._names.add(name)
-            return name
-        return "other"
 
 
 class _Replicas(Collector):

@@ -53,6 +53,11 @@ class GroundednessMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        # Of a counter that begins at 1, nobody sees the increase.
+        for disagreement in ("number", "date", "name", "none"):
+            self._unsupported.labels(disagreement)
+        for reason in ("failed", "overloaded", "no_passages", "partly_read"):
+            self._blind.labels(reason)
         for verdict in ("grounded", "unsupported", "uncertain", "unscored"):
             self._verdicts.labels(verdict)
 

@@ -18,6 +18,7 @@ from infra.contracts import Interaction
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
 from infra.database.interaction_tables import interaction_document as quoted
+from infra.database.monitoring_tables import feedback
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
 from monitoring.interaction_queue import InteractionQueue
@@ -255,6 +256,10 @@ class Interactions:
                 update(table)
                 .where(table.c.number.in_(numbers), table.c.content.is_not(None))
                 .values(content=None)
+            )
+            ids = select(table.c.id).where(table.c.number.in_(numbers))
+            connection.execute(
+                update(feedback).where(feedback.c.interaction_id.in_(ids)).values(text=None)
             )
             connection.execute(delete(quoted).where(quoted.c.file_id.in_(file_ids)))
         return int(done.rowcount)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from prometheus_client import (
@@ -13,14 +13,20 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.openmetrics import exposition as openmetrics
 
+from monitoring import exemplars
+from monitoring.bounded import Bounded
+from monitoring.feedback_metrics import FeedbackMetrics
 from monitoring.gateway_metrics import GatewayMetrics
 from monitoring.groundedness_metrics import GroundednessMetrics
+from monitoring.search_metrics import SearchMetrics
+from monitoring.standing_metrics import StandingMetrics
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-STAGES = frozenset({"embed", "filter", "dense", "lexical", "fuse", "fetch"})
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+MOST_ROUTES = 200
+MOST_ENGINES = 50
 
 
 class Metrics:
@@ -31,6 +37,12 @@ class Metrics:
         self.gateway = GatewayMetrics(registry)
         """Of calls to models."""
         self.groundedness = GroundednessMetrics(registry)
+        self.feedback = FeedbackMetrics(registry)
+        self.searches = SearchMetrics(registry)
+        self.standing = StandingMetrics(registry)
+        """Of what the database knows."""
+        self._routes = Bounded(MOST_ROUTES)
+        self._engines = Bounded(MOST_ENGINES)
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "ragstone_http_requests_total",
@@ -46,18 +58,8 @@ class Metrics:
             registry=registry,
         )
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._stage_seconds = Histogram(
-            "ragstone_search_duration_seconds",
-            "Steps of a search; dense and lexical run side by side.",
-            ("stage",),
-            buckets=STAGE_SECONDS,
-            registry=registry,
-        )
         self._answers = Counter(
-            "ragstone_answers_total",
-            "Questions by how they ended.",
-            ("engine", "outcome"),
-            registry=registry,
+            "ragstone_answers_total", "By how they ended.", ("engine", "outcome"), registry=registry
         )
         self._documents = Counter(
             "ragstone_documents_ingested_total",
@@ -66,9 +68,7 @@ class Metrics:
             registry=registry,
         )
         self._chunks = Counter(
-            "ragstone_chunks_committed_total",
-            "Chunks committed with their vectors.",
-            registry=registry,
+            "ragstone_chunks_committed_total", "Chunks committed with vectors.", registry=registry
         )
         self._screened = Counter(
             "ragstone_screened_total",
@@ -82,6 +82,8 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        for reason in ("full", "refused"):  # or the first one would be no increase
+            self._dropped.labels(reason)
         self._gauges = {
             name: Gauge(f"ragstone_{name}", text, registry=registry)
             for name, text in _GAUGES.items()
@@ -92,21 +94,17 @@ class Metrics:
         known = method if method in METHODS else "OTHER"
         series = self._of_requests.get((known, route, status))
         if series is None:  # looking a series up takes longer than counting in it
-            requests = self._requests.labels(known, route, str(status))
-            series = requests, self._request_seconds.labels(route)
+            bounded = self._routes.bounded(route)
+            requests = self._requests.labels(known, bounded, str(status))
+            series = requests, self._request_seconds.labels(bounded)
             self._of_requests[known, route, status] = series
         series[0].inc()
-        series[1].observe(seconds)
-
-    def observe_search(self, timings_ms: Mapping[str, float]) -> None:
-        """Observe the milliseconds of a search by step; steps that are not of a search are not."""
-        for stage in STAGES & timings_ms.keys():
-            self._stage_seconds.labels(stage).observe(timings_ms[stage] / 1e3)
+        series[1].observe(seconds, exemplars.current())
 
     def count_answer(
         self, engine: str, outcome: Literal["answered", "abstained", "failed"]
     ) -> None:
-        self._answers.labels(engine, outcome).inc()
+        self._answers.labels(self._engines.bounded(engine), outcome).inc()
 
     def count_screened(self, kind: Literal["question", "passage"], number: int) -> None:
         self._screened.labels(kind).inc(number)
@@ -124,9 +122,10 @@ class Metrics:
         """Have a gauge of `questions_running`, ... ask `read` whenever it is scraped."""
         self._gauges[gauge].set_function(read)
 
-    def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def render(self, *, has_exemplars: bool = False) -> bytes:
+        """Return everything in Prometheus' text format, or in OpenMetrics', which has exemplars."""
+        write = openmetrics.generate_latest if has_exemplars else generate_latest
+        return write(self._registry)
 
 
 _GAUGES = {

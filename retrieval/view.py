@@ -324,9 +324,13 @@ class Views:
         for path in self._folders(collection).all():
             remove_index(self._index, path, **self._options)
 
+    def opened(self) -> list[View]:
+        """Return the views that are open now."""
+        return list(self._open.values())
+
     def checkpoint(self, *, at_least: int = CHECKPOINT_CHANGES, wait: bool = True) -> None:
         """Checkpoint every open view that has moved enough; a full disk is logged, not fatal."""
-        for view in list(self._open.values()):
+        for view in self.opened():
             try:
                 view.checkpoint(at_least=at_least, wait=wait)
             except (OSError, StorageFailed) as error:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from infra.errors import RagstoneError
 from infra.settings import settings_file
-from service import errors, ingesting, work
+from service import errors, ingesting, standing, work
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
 from service.exchange import Exchange
@@ -36,6 +36,7 @@ from service.routes import (
     conversations,
     embeddings,
     erasures,
+    feedback,
     files,
     gateway,
     interactions,
@@ -92,9 +93,10 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
+    said = (feedback,)
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
     ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
-    for routes in (*models, *documents, *ours):
+    for routes in (*models, *said, *documents, *ours):
         # Not `include_router`: it would analyse every route a second time, for a fifth of a second.
         app.router.routes.extend(routes.router.routes)
     return app
@@ -121,6 +123,7 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     app.state.readiness = readiness
     app.state.admission.widen_threads()
     work.watch(components)
+    standing.watch(components)
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)
     readiness.start()
@@ -172,6 +175,10 @@ def _open(components: Components) -> Follower:
         "meter",
         "generators",
         "adapters",
+        "feedback",
+        "budgets",
+        "sources",
+        "artifacts",
     ):
         getattr(components, part)
     return Follower(

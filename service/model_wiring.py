@@ -12,6 +12,7 @@ from monitoring.metrics import Metrics
 from service.keyring import Keyring
 
 if TYPE_CHECKING:
+    from monitoring.feedback import FeedbackStore
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
     from service.gateway.adapters import Adapters
@@ -167,6 +168,17 @@ class ModelParts:
             keep=keep,
             mask=None if self.settings.guards.personal_data == "off" else mask,
             count_dropped=self.metrics.count_dropped_interaction,
+        )
+
+    @cached_property
+    def feedback(self) -> FeedbackStore:
+        from infra.expectations.recognizers import mask
+        from monitoring.feedback import FeedbackStore
+
+        return FeedbackStore(
+            self.database,
+            flush=self.interactions.flush,
+            mask=None if self.settings.guards.personal_data == "off" else mask,
         )
 
     @cached_property

@@ -316,7 +316,8 @@ class Components(ErasureParts):
     def search(self, collection: Collection, request: SearchRequest) -> SearchResult:
         """Search, and note how long each step took."""
         result = self.retriever.search(collection, request)
-        self.metrics.observe_search(result.timings_ms)
+        scores = [passage.score for passage in result.passages]
+        self.metrics.searches.observe(result.timings_ms, scores)
         return result
 
     def evaluate(self, live: Collection, candidate: Collection) -> Verdict:

@@ -12,7 +12,16 @@ from infra.jobs.definitions import Registry, Resources
 from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
-from service import building, erasing, ingesting, launching, pipelining, snapshots, syncing
+from service import (
+    building,
+    erasing,
+    ingesting,
+    launching,
+    pipelining,
+    snapshots,
+    syncing,
+    watching,
+)
 
 if TYPE_CHECKING:
     from infra.jobs.worker import Worker
@@ -30,6 +39,7 @@ def registry(parts: Components) -> Registry:
         launching.define,
         pipelining.define,
         erasing.define,
+        watching.define,
     ):
         define(registered, parts)
     return registered

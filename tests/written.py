@@ -30,6 +30,16 @@ known one. A database URL with a placeholder for a password, such as `changeme`,
 
 """
 
+SERIES = """# Reference: series
+
+What `GET /metrics` exports. [How to monitor](../how-to/monitor.md) says what to make of it. `route`
+is the template, such as `/v1/files/{file_id}`, never the path that was asked for, and `other`
+stands for all labels past the first of them. A histogram `x` is `x_bucket`, `x_sum` and `x_count`.
+
+| series | type | labels | says |
+|---|---|---|---|
+"""
+
 COMMANDS = """# Reference: commands
 
 The help of every command, as the program prints it. Exit codes are in
@@ -115,6 +125,17 @@ def commands() -> str:
     return "".join(pages).strip() + "\n"
 
 
+def series() -> str:
+    """Return `docs/reference/series.md`."""
+    from monitoring.series import exported
+
+    rows = [
+        f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.text} |"
+        for each in exported()
+    ]
+    return SERIES + "\n".join(rows) + "\n"
+
+
 def _paths(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     below = getattr(command, "commands", {})
     return [path, *(deeper for name in below for deeper in _paths(below[name], (*path, name)))]
@@ -194,6 +215,7 @@ PAGES = {
     "README.md": readme,
     "docs/reference/settings.md": settings,
     "docs/reference/cli.md": commands,
+    "docs/reference/series.md": series,
 }
 
 

@@ -18,9 +18,11 @@ from service.cli import (
     datasets,
     demo,
     doctor,
+    drift,
     engine,
     evals,
     expectations,
+    feedback,
     ingest,
     init,
     interactions,
@@ -35,6 +37,7 @@ from service.cli import (
     sync,
     train,
     usage,
+    watch,
     worker,
 )
 from service.cli.output import note, printable
@@ -125,6 +128,9 @@ app.add_typer(train.app, name="train")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")
+app.command("feedback")(feedback.feedback)
+app.command("watch")(watch.watch)
+app.add_typer(drift.app, name="drift")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budgets.app, name="budgets")

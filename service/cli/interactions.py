@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,15 +55,41 @@ def show(id: Annotated[str, typer.Argument(help="Of an interaction.")], json: Js
 
 
 @app.command("export")
-def export(model: Model = None, tag: Tag = None) -> None:
-    """Write interactions as JSON Lines to standard output, newest first."""
+def export(
+    model: Model = None,
+    tag: Tag = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", help="From this time on, in UTC.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", help="Before this time, in UTC.")
+    ] = None,
+    artifact: Annotated[
+        str | None,
+        typer.Option(
+            help="Write them as Parquet, with feedback, as the next version of window/NAME."
+        ),
+    ] = None,
+) -> None:
+    """Write interactions as JSON Lines to standard output, newest first, or as an artifact."""
+    from datetime import UTC
+
     import orjson
 
+    times = {
+        name: None if moment is None else moment.replace(tzinfo=UTC)
+        for name, moment in (("since", since), ("until", until))
+    }
+    query = _query(model=model, tag=tag, **times)
     with opened() as parts:
+        if artifact is not None:
+            from monitoring import interaction_exports
+
+            made = interaction_exports.export(parts.database, parts.artifacts, query, artifact)
+            say(str(made))
+            return
         after = None
-        while found := parts.interactions.find(
-            _query(model=model, tag=tag), limit=EXPORT_BATCH, after=after
-        ):
+        while found := parts.interactions.find(query, limit=EXPORT_BATCH, after=after):
             for item in found:
                 typer.echo(orjson.dumps(_row(item)).decode())
             after = found[-1].id
@@ -77,7 +104,7 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete old interactions; this cannot be undone."""
-    from datetime import UTC, datetime, timedelta
+    from datetime import UTC, timedelta
 
     if not yes:
         typer.confirm(f"Delete the interactions older than {before_days:g} days?", abort=True)

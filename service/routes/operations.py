@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict
 
 from service.dependencies import Operator, Parts, Ready
@@ -50,14 +50,20 @@ def ready(readiness: Ready, response: Response) -> Readiness:
     )
 
 
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
 @router.get(
     "/metrics",
     dependencies=[Operator],
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def metrics(components: Parts) -> Response:
-    """Return the process's metrics in Prometheus' text format."""
+def metrics(components: Parts, accept: Annotated[str, Header()] = "") -> Response:
+    """Return the process's metrics in Prometheus' text format, or as OpenMetrics if asked to."""
+    is_open = "application/openmetrics-text" in accept
     return Response(
-        components.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        components.metrics.render(has_exemplars=is_open),
+        media_type=OPENMETRICS if is_open else TEXT,
     )

@@ -6,6 +6,7 @@ import infra.artifacts.tables  # noqa: F401 - registers its tables
 import infra.database.conversation_tables  # noqa: F401 - registers its tables
 import infra.database.interaction_tables  # noqa: F401 - registers its tables
 import infra.database.money  # noqa: F401 - registers its tables
+import infra.database.monitoring_tables  # noqa: F401 - registers its tables
 import infra.database.response_tables  # noqa: F401 - registers its tables
 import infra.expectations.tables  # noqa: F401 - registers its tables
 import infra.jobs.tables  # noqa: F401 - registers its tables

@@ -1,0 +1,58 @@
+"""Sends the event by SMTP, with the features that moved."""
+
+from __future__ import annotations
+
+import smtplib
+from collections.abc import Mapping
+from email.message import EmailMessage
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from monitoring.watch import Event, Tell
+
+TIMEOUT_SECONDS = 10.0
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    host: str
+    port: int = 587
+    starttls: bool = True
+    user: str | None = None
+    password: SecretStr | None = None
+    sender: str
+    recipients: tuple[str, ...] = Field(min_length=1)
+
+
+def build(options: Mapping[str, object]) -> Tell:
+    """Return what sends by the server of the options."""
+    chosen = Options.model_validate(options)
+
+    def tell(event: Event) -> None:
+        message = EmailMessage()
+        message["Subject"] = f"[{event.action}] {event.monitor}: {event.summary}"[:200]
+        message["From"], message["To"] = chosen.sender, ", ".join(chosen.recipients)
+        message.set_content(_text(event))
+        with smtplib.SMTP(chosen.host, chosen.port, timeout=TIMEOUT_SECONDS) as server:
+            if chosen.starttls:
+                server.starttls()
+            if chosen.user is not None and chosen.password is not None:
+                server.login(chosen.user, chosen.password.get_secret_value())
+            server.send_message(message)
+
+    return tell
+
+
+def _text(event: Event) -> str:
+    lines = [event.summary, "", f"Monitor {event.monitor}, {event.at:%Y-%m-%d %H:%M %Z}", ""]
+    for each in event.evidence["features"]:
+        if each["verdict"] == "drift":
+            lines.append(f"- {each['feature']}: {each['explanation']}")
+    for each in event.evidence["performance"]:
+        if each["estimate"] is not None:
+            lines.append(
+                f"- {each['metric']} is {each['estimate']:.4g} ({each['low']:.4g} to "
+                f"{each['high']:.4g}); its floor is {each['floor']:.4g}"
+            )
+    return "\n".join(lines) + "\n"

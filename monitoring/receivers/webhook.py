@@ -1,0 +1,29 @@
+"""Posts the event with its evidence as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from pydantic import BaseModel, ConfigDict
+
+from monitoring.receivers._posting import checked, post
+from monitoring.watch import Event, Tell
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    url: str
+    headers: dict[str, str] = {}
+
+
+def build(options: Mapping[str, object]) -> Tell:
+    """Return what posts to the address of the options."""
+    chosen = Options.model_validate(options)
+    url = checked(chosen.url)
+
+    def tell(event: Event) -> None:
+        post(url, asdict(event), chosen.headers)
+
+    return tell

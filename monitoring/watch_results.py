@@ -1,0 +1,112 @@
+"""What the watch found, window by window: stored, read back, and told to the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+
+from infra.database.engine import Database
+from infra.database.monitoring_tables import watch_result as table
+from monitoring.alarm import Judged
+from monitoring.standing_metrics import Reading
+
+VERDICTS = ("drift", "stable", "not_enough_data", "incomparable")
+KEPT = 1_000
+"""Windows of one monitor; the oldest go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A window as it was judged, with the report on it."""
+
+    monitor: str
+    judged: Judged
+    report: Mapping[str, Any]
+    """JSON values, as `monitoring.watch` writes them."""
+
+
+class WatchResults:
+    """The results of all monitors."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, result: Result) -> None:
+        """Store a result, and let go of what is too old."""
+        judged = result.judged
+        with self._database.write() as connection:
+            connection.execute(
+                insert(table).values(
+                    monitor=result.monitor,
+                    at=judged.at,
+                    verdict=judged.verdict,
+                    is_alarm=judged.is_alarm,
+                    action=judged.action,
+                    report=dict(result.report),
+                )
+            )
+            numbers = select(table.c.number).where(table.c.monitor == result.monitor)
+            oldest = numbers.order_by(table.c.number.desc()).offset(KEPT).limit(1)
+            last = connection.scalar(oldest)
+            if last is not None:
+                connection.execute(
+                    delete(table).where(table.c.monitor == result.monitor, table.c.number <= last)
+                )
+
+    def latest(self, monitor: str, *, limit: int = KEPT) -> list[Result]:
+        """Return the latest results of a monitor, oldest first."""
+        statement = select(table).where(table.c.monitor == monitor)
+        with self._database.read() as connection:
+            rows = connection.execute(statement.order_by(table.c.number.desc()).limit(limit)).all()
+        return [_read(row) for row in reversed(rows)]
+
+    def readings(self, monitors: Sequence[str]) -> Iterator[Reading]:
+        """Yield what the metrics tell of monitors."""
+        with self._database.read() as connection:
+            newest = select(func.max(table.c.number)).where(table.c.monitor.in_(monitors))
+            rows = connection.execute(
+                select(table).where(table.c.number.in_(newest.group_by(table.c.monitor)))
+            ).all()
+            counts = connection.execute(
+                select(table.c.monitor, table.c.action, func.count().label("times"))
+                .where(table.c.monitor.in_(monitors), table.c.action.is_not(None))
+                .group_by(table.c.monitor, table.c.action)
+            ).all()
+        for row in rows:
+            yield from _readings(_read(row))
+        for row in counts:
+            yield Reading("ragstone_drift_triggers", (row.monitor, row.action), row.times)
+
+
+def _readings(result: Result) -> Iterator[Reading]:
+    name, report = result.monitor, result.report
+    for verdict in VERDICTS:
+        value = float(verdict == result.judged.verdict)
+        yield Reading("ragstone_drift_verdict", (name, verdict), value)
+    yield Reading("ragstone_drift_alarm", (name,), float(result.judged.is_alarm))
+    seconds = result.judged.at.timestamp()
+    yield Reading("ragstone_drift_run_timestamp_seconds", (name,), seconds)
+    yield Reading("ragstone_drift_due_timestamp_seconds", (name,), float(report["due"]))
+    for window, rows in report["rows"].items():
+        yield Reading("ragstone_drift_window_rows", (name, window), rows)
+    for each in report["features"]:
+        labels = (name, each["feature"])
+        if each["effect"] is not None:
+            ratio = each["effect"] / (each["least_effect"] or 1.0)
+            yield Reading("ragstone_drift_effect_ratio", labels, ratio)
+        if each["p_adjusted"] is not None:
+            yield Reading("ragstone_drift_p_value", labels, each["p_adjusted"])
+    for each in report["performance"]:
+        for bound in ("estimate", "low", "high"):
+            if each[bound] is not None:
+                which = (name, each["metric"], bound)
+                yield Reading("ragstone_performance_estimate", which, each[bound])
+        if each["floor"] is not None:
+            yield Reading("ragstone_performance_floor", (name, each["metric"]), each["floor"])
+
+
+def _read(row: Any) -> Result:
+    return Result(row.monitor, Judged(row.at, row.verdict, row.is_alarm, row.action), row.report)
