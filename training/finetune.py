@@ -141,6 +141,7 @@ def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
     planned = planning.plan(spec, around.places)
     planned.require_sound()
     lock = planned.lock
+    _refuse_other_launches(spec, lock)
     if around.expected is not None:
         locking.check_same(around.expected, lock.digests)
     files.claim(lock.as_json())
@@ -158,6 +159,19 @@ def _refuse_unready(spec: FineTuning) -> None:
         raise InvalidRequest("serve.canary: routes move traffic, see docs/how-to/serve-adapters.md")
     if spec.sweep is not None:
         raise InvalidRequest("sweep: a run is of one specification; take the section out")
+
+
+def _refuse_other_launches(spec: FineTuning, lock: Lock) -> None:
+    """Refuse to train otherwise than planned."""
+    strategy = (lock.topology or {}).get("strategy", "ddp")
+    if spec.parallelism.world > 1 and strategy != "ddp":
+        raise InvalidRequest(f"parallelism.strategy: {strategy!r} is not trained yet; use 'ddp'")
+    world = ranks.this_rank().world
+    if world != spec.parallelism.world:
+        raise InvalidRequest(
+            f"parallelism: planned for {spec.parallelism.world} processes, and this is one of "
+            f"{world}; start it by: {planning.command_line(lock.launch)}"
+        )
 
 
 def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> None:

@@ -14,7 +14,7 @@ from infra.plugins import require
 from training import adapted_model, trainer
 from training.lock import Lock
 from training.resolving import Resolved
-from training.sentinel import Sentinel
+from training.sentinel import Aborted, Sentinel
 from training.spec import FineTuning
 from training.tokenized import Tokenized
 
@@ -69,7 +69,15 @@ def check(spec: FineTuning, resolved: Resolved, lock: Lock, *, device: str) -> l
 
     few = resolved.train.sample(ROWS, seed=spec.seed)
     bench = Bench(spec, few, resolved.tokenizer, lock, device, fresh)
-    return [each(bench) for each in (initial_loss, only_adapter, accumulation, overfit, resume)]
+    checks = (initial_loss, only_adapter, accumulation, overfit, resume)
+    return [_found(each, bench) for each in checks]
+
+
+def _found(check: Callable[[Bench], Result], bench: Bench) -> Result:
+    try:
+        return check(bench)
+    except Aborted as error:
+        return Result(check.__name__, False, error.message)
 
 
 def initial_loss(bench: Bench) -> Result:
