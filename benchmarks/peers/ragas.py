@@ -7,7 +7,7 @@ import os
 import resource
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.peers.job import answer_lines
 
@@ -22,11 +22,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         `seconds`, `processor` and `mib`, and how many cases are `right`.
     """
     os.environ["RAGAS_DO_NOT_TRACK"] = "true"
-    from ragas import EvaluationDataset, SingleTurnSample, evaluate
+    from ragas import EvaluationDataset, MultiTurnSample, SingleTurnSample, evaluate
+    from ragas.dataset_schema import EvaluationResult
     from ragas.metrics import ExactMatch
 
     rows = map(json.loads, Path(request["file"]).read_text(encoding="utf-8").splitlines())
-    samples = [
+    samples: list[SingleTurnSample | MultiTurnSample] = [
         SingleTurnSample(
             user_input=row["question"], response=request["answer"], reference=row["answer"]
         )
@@ -34,7 +35,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     ]
     dataset = EvaluationDataset(samples=samples)
     wall, processor = time.perf_counter(), time.process_time()
-    found = evaluate(dataset, metrics=[ExactMatch()], show_progress=False)
+    found = cast("EvaluationResult", evaluate(dataset, metrics=[ExactMatch()], show_progress=False))
     spent = time.perf_counter() - wall, time.process_time() - processor
     return {
         "seconds": spent[0],
