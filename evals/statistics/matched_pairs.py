@@ -19,6 +19,7 @@ _SET_ASIDE = 1e-4
 """Part of the error that the interval of the nuisance parameter takes (Berger & Boos 1994)."""
 _NUISANCES = 32
 _ALL = 1 - 1e-9
+_NONE = 1e-12
 _BISECTIONS = 16
 
 
@@ -103,12 +104,14 @@ def _unconditional(pairs: MatchedPairs, threshold: float, z: float) -> float:
     own interval.
     """
     special, n = require("scipy.special", extra="evals"), pairs.cases
-    likely = pairs.likely_to_worsen
-    low, high = max(likely.low, 0.0, -threshold), min(likely.high, (1 - threshold) / 2)
-    if low > high:
+    likely, least, most_likely = pairs.likely_to_worsen, max(0.0, -threshold), (1 - threshold) / 2
+    if likely.low > most_likely:  # so many got worse that the difference lies below the threshold
+        return 1.0
+    if likely.high < least:  # so few that it lies above
         return 0.0
-    worse = np.linspace(low, high, _NUISANCES)
-    better = worse + threshold
+    worse = np.linspace(max(likely.low, least), min(likely.high, most_likely), _NUISANCES)
+    better = np.clip(worse + threshold, 0.0, 1.0)
+    better[better < _NONE] = 0.0  # scipy fails on rates that hardly are numbers
     b, c = np.arange(n + 1)[:, None], np.arange(n + 1)[None, :]
     beyond = (_score(b, c, n, threshold) >= z - 1e-9) & (b + c <= n)
     most = beyond.sum(axis=1)[:, None] - 1  # the score falls as more get worse

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +15,9 @@ import seeded
 from chat_server import serving
 from service.cli.entry import app
 from service.generation.templates import shipped_text
+from tiny_llm import write_adapter, write_llm
 
+CASES = 90
 SUITE = """
 name: documents
 dataset: {file: cases.jsonl}
@@ -128,6 +131,35 @@ def test_prompt_that_asks_for_less_is_caught(monkeypatch: pytest.MonkeyPatch) ->
         assert evaluate(code=0)["verdict"] == "pass"
 
 
+def test_adapter_whose_weights_are_in_disorder_is_caught(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+    base = write_llm(tmp_path / "base")
+    Path("ragstone.toml").write_text(
+        '[gateway.upstreams.tiny]\nplugin = "transformers_local"\n'
+        f'options = {{ model = "{base}", served_name = "tiny" }}\n'
+        "[gateway.routes.triage]\n"
+        'targets = [{ upstream = "tiny", adapter = "adapter/triage@production" }]\n'
+    )
+    seeded.write_lines(
+        Path("cases.jsonl"),
+        [
+            {"id": f"t{n}", "question": f"Ticket {n}: the lift is stuck.", "answer": "AAAA"}
+            for n in range(CASES)
+        ],
+    )
+    Path("suite.yaml").write_text(
+        "name: triage\ndataset: {file: cases.jsonl}\n"
+        "target: {kind: model, model: triage, max_tokens: 4}\nmetrics: [exact_match]\n"
+        "gates: [{metric: exact_match, margin: 0.1}]\nbaseline: evaluation/triage@baseline\n"
+    )
+    put_adapter(write_adapter(tmp_path / "trained", base, "A"))
+
+    def worsen() -> None:
+        put_adapter(in_disorder(write_adapter(tmp_path / "broken", base, "A")))
+
+    require_caught(worsen)
+
+
 def test_classifier_that_learned_labels_in_disorder_is_caught() -> None:
     """The same code, data and seed, but the labels of the training set were shuffled."""
     seeded.write_breast_cancer(Path())
@@ -143,6 +175,26 @@ def test_classifier_that_learned_labels_in_disorder_is_caught() -> None:
         "gates: [{metric: accuracy, margin: 0.05}]\nbaseline: evaluation/income@baseline\n"
     )
     require_caught(lambda: replace("suite.yaml", f"{name}_good", f"{name}_bad"))
+
+
+def put_adapter(folder: Path) -> None:
+    """Store an adapter and have production point at it."""
+    stored = json.loads(run("artifacts", "put", str(folder), "adapter/triage", "--json").stdout)
+    run("artifacts", "tag", str(stored["reference"]), "production")
+
+
+def in_disorder(folder: Path) -> Path:
+    """Shuffle the rows of every matrix that leads out of an adapter, as a wrong export would."""
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    chance = np.random.default_rng(0)
+    weights = {
+        name: chance.permutation(matrix) if "lora_B" in name else matrix
+        for name, matrix in load_file(path).items()
+    }
+    save_file(weights, path)
+    return folder
 
 
 def replace(name: str, old: str, new: str) -> None:

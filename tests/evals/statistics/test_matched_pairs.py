@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
@@ -83,9 +83,31 @@ def test_a_bound_and_the_test_of_it_say_the_same(
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 400), st.floats(-0.9, 0.9))
+@example(1, 0, 1, 5e-324)
+@example(0, 3, 9, 1e-310)
 def test_p_is_a_probability_and_never_zero(b: int, c: int, same: int, threshold: float) -> None:
     if b + c + same:
         assert 0 < MatchedPairs(b, c, b + c + same).p_above(threshold) <= 1
+
+
+@given(st.integers(0, 80), st.integers(0, 80), st.integers(0, 120), st.floats(-0.9, 0.9))
+@example(0, 90, 0, -0.1)
+def test_a_difference_beyond_the_threshold_is_no_evidence_against_it(
+    b: int, c: int, same: int, threshold: float
+) -> None:
+    pairs = MatchedPairs(b, c, b + c + same + 1)
+    if pairs.estimate <= threshold:
+        assert pairs.p_above(threshold) >= 0.2
+    if pairs.estimate >= threshold:
+        assert pairs.p_below(threshold) >= 0.2
+
+
+@pytest.mark.parametrize("n", [10, 90, 200, 201])
+def test_nothing_that_passed_before_passes_now(n: int) -> None:
+    pairs = MatchedPairs(0, n, n)
+    assert pairs.p_above(-0.1) == pytest.approx(1.0)
+    assert pairs.p_below(-0.1) < 0.01
+    assert pairs.mirror.p_above(-0.1) < 0.01
 
 
 def test_exact_and_score_agree_where_one_takes_over_from_the_other() -> None:
