@@ -47,6 +47,10 @@ class Shadow(Parameters):
     coverage: float = Field(default=0.9, gt=0, le=1)
     """The share of pairs that must have a number on both sides."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return () if self.model else tuple(self.margins)
+
     def require(self, suite: Suite) -> None:
         given = [bool(self.column), bool(self.model), bool(self.live and not self.model)]
         if sum(given) != 1:
