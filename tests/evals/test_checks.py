@@ -315,10 +315,14 @@ def test_shadow_without_a_pair_is_no_pass(tmp_path: Path) -> None:
         (Output(prediction={"a": 0.9, "b": 0.1}), Output(prediction="a"), True),
         (Output(prediction=1), Output(prediction=2), False),
         (None, Output("In Rome."), False),
-        (None, None, True),
+        (None, None, None),
+        (Output(" "), Output(""), None),
+        (Output(""), None, None),
+        (Output(""), Output("In Rome."), False),
+        (Output("", raw={"kept": False}), Output("In Rome."), None),
     ],
 )
-def test_agreement_is_of_what_is_said_and_not_of_how(live: Any, candidate: Any, same: bool) -> None:
+def test_agreement_is_of_what_is_said_and_not_of_how(live: Any, candidate: Any, same: Any) -> None:
     pair = Pair("1", "1", Side(live), Side(candidate))
     assert agree(pair, same_from=0.6) is same
 
