@@ -300,7 +300,33 @@ def test_leaks_are_found_however_they_are_written(row: Any, kind: str) -> None:
     ],
 )
 def test_what_only_shares_words_or_the_answer_is_no_leak(row: Any) -> None:
-    assert leakage.find([Case("days", QUESTION, "28")], [("row 1", row)]) == []
+    rows = [("row 1", row), ("row 2", {"text": "Hello."})]
+    assert leakage.find([Case("days", QUESTION, "28")], rows) == []
+
+
+FEATURES = Case("r1", {"age": 30, "job": "cook"})
+
+
+@pytest.mark.parametrize(
+    ("case", "rows", "why"),
+    [
+        (Case("days", QUESTION), [], "has no row"),
+        (FEATURES, [], "has no row"),
+        (Case("days", QUESTION), [{"n": 1}, {"n": 2, "text": " "}], "has a text; its first has n"),
+        (Case("days", "?!"), [{"text": "Hello."}], "has a text"),
+        (
+            FEATURES,
+            [{"Age": 30, "job": "cook"}, {"age": 30}],
+            "has the fields age, job of cases; its first has Age, job",
+        ),
+    ],
+)
+def test_what_could_be_looked_for_in_no_row_is_not_told_as_free_of_leaks(
+    case: Case, rows: list[Any], why: str
+) -> None:
+    numbered = [(f"row {number}", row) for number, row in enumerate(rows, 1)]
+    with pytest.raises(InvalidRequest, match=why):
+        leakage.find([case], numbered)
 
 
 def test_worst_leak_of_each_case_is_told_in_the_order_of_cases() -> None:
