@@ -106,6 +106,11 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The metrics of the suite whose scores decide it; judges of them need a card."""
+        return ()
+
     def require(self, suite: Suite) -> None:
         """Need nothing of a suite."""
 
@@ -148,6 +153,8 @@ def carry_out(subject: Subject) -> tuple[Finding, ...]:
 def _carried_out(use: CheckUse, subject: Subject) -> Finding:
     try:
         found = open_check(use).check(subject)
+        if not isinstance(found, Finding):
+            raise InvalidConfiguration(f"The check returned {found!r:.80}, which is no Finding")
     except RagstoneError as error:
         found = Finding(Verdict.INFRASTRUCTURE, error.message)
     except Exception as error:  # noqa: BLE001  what the operator's own code raises is a finding too

@@ -271,7 +271,7 @@ class Suite(Strict):
 
     @property
     def digest(self) -> str:
-        """`sha256:` and the hash of all that decides scores and verdicts."""
+        """`sha256:` and the hash of all that decides scores and what gates say; not of checks."""
         content = self.model_dump(mode="json", exclude=_UNDECIDING)
         for use, dumped in zip(self.metrics, content["metrics"], strict=True):
             dumped["parameters"] = deciding(use.parameters)

@@ -20,7 +20,7 @@ from evals.trial import Trial
 from infra.errors import IncomparableBaseline
 
 UNGATED = "ungated"
-"""Of a suite without gates: nothing was promised, so nothing is kept."""
+"""Of a suite in which nothing blocks: nothing was promised, so nothing is kept."""
 EXIT_CODES: Mapping[str, int] = {
     Verdict.PASS: 0,
     UNGATED: 0,
@@ -215,5 +215,7 @@ def _together(
             return verdict, ""
     if unjudged:
         return Verdict.INCONCLUSIVE, f"no baseline to compare with, for {', '.join(unjudged)}"
-    is_gated = suite.gates or findings
-    return (Verdict.PASS, "") if is_gated else (UNGATED, "the suite has no gates")
+    decides = any(gate.action == "block" for gate in suite.gates)
+    if decides or any(finding.decides for finding in findings):
+        return Verdict.PASS, ""
+    return UNGATED, "the suite has no gate or check that blocks"

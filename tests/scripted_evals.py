@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from evals import run
+from evals import check, run
 from evals.context import Context
 from evals.evaluation import Evaluation
 from evals.metric import Parameters
@@ -166,7 +166,15 @@ class BrokenSet(Parameters):
         return 0.5
 
 
+class Unfinished(check.Parameters):
+    """A check that forgets to return."""
+
+    def check(self, subject: check.Subject) -> None:
+        del subject
+
+
 broken = Broken.model_validate
 broken_set = BrokenSet.model_validate
 judged = Judged.model_validate
 quick_f1 = QuickF1.model_validate
+unfinished = Unfinished.model_validate

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from evals.evaluation import Evaluation
 from evals.metrics._answers import label, said, squad
 from evals.metrics.token_f1 import f1
-from evals.refusals import is_refusal
+from evals.refusals import is_refusal, is_silent
 from evals.suite import ALL
 from evals.trial import Case, Output
 from infra.contracts import Interaction
 
 Number = float | None
+_Request = tuple[str, str, str]
+"""Tenant, key, and the id that the caller gave; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,24 @@ class Pair:
     candidate: Side
 
 
-def agree(pair: Pair, *, same_from: float) -> bool:
-    """Whether both say the same: the same label, both nothing, or texts of mostly the same words.
+def agree(pair: Pair, *, same_from: float) -> bool | None:
+    """Whether both say the same: the same label, both refuse, or texts of mostly the same words.
+
+    None where there is nothing to compare: both failed, both are empty, or a text is not kept.
 
     Args:
         pair: both.
         same_from: the token F1 from which texts are the same.
     """
+    outputs = [each.output for each in (pair.live, pair.candidate) if each.output is not None]
+    if all(is_silent(each) for each in outputs):
+        # One that failed beside one that is empty are no answers either.
+        return None
+    if not all(each.raw.get("kept", True) for each in outputs):
+        return None
     live, candidate = pair.live.output, pair.candidate.output
     if live is None or candidate is None:
-        return live is candidate
+        return False
     if is_refusal(live) or is_refusal(candidate):
         return is_refusal(live) and is_refusal(candidate)
     if live.prediction is not None or candidate.prediction is not None:
@@ -85,40 +95,37 @@ def of_column(candidate: Evaluation, column: str) -> list[Pair]:
 def of_interactions(
     interactions: Iterable[Interaction], *, live: str, candidate: str, most: int
 ) -> list[Pair]:
-    """Return the calls that both targets of a route answered: copies share the request's id."""
-    seen: dict[str, dict[str, Interaction]] = {}
-    pairs: list[Pair] = []
+    """Return the calls that both targets of a route answered: copies share the request's id.
+
+    Callers choose the ids of requests: one is of its key and tenant alone, and where a key gave
+    the same id again, nobody knows which copy is of which call. Calls whose caller left say nothing
+    of a target. Both are left out.
+    """
+    seen: dict[_Request, dict[str, Side]] = {}
+    twice: set[_Request] = set()
+    complete = 0
     for item in interactions:
-        if item.request_id is None or item.tag not in (live, candidate):
+        is_of_both = item.request_id is not None and item.tag in (live, candidate)
+        if not is_of_both or item.outcome == "cancelled":
             continue
-        both = seen.setdefault(item.request_id, {})
-        both.setdefault(item.tag, item)
-        if len(both) == 2:
-            # One caller's questions are alike; a key is the nearest thing to a caller.
-            group = item.key_id or item.request_id
-            sides = (_side(both[live]), _side(both[candidate]))
-            pairs.append(Pair(item.request_id, group, *sides))
-            del seen[item.request_id]
-            if len(pairs) == most:
-                break
-    return pairs
-
-
-def has_texts(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs of which something is kept that can be compared."""
+        request = (item.tenant or "", item.key_id or "", item.request_id or "")
+        both = seen.setdefault(request, {})
+        if item.tag in both:
+            twice.add(request)
+        both.setdefault(item.tag, _side(item))
+        complete += len(both) == 2
+        if complete == most:
+            break
     return [
-        pair
-        for pair in pairs
-        if all(side.output is None or side.output.raw.get("kept", True) for side in _sides(pair))
+        # One caller's questions are alike; a key is the nearest thing to a caller.
+        Pair(" ".join(filter(None, request)), request[1] or request[2], both[live], both[candidate])
+        for request, both in seen.items()
+        if len(both) == 2 and request not in twice
     ]
 
 
-def _sides(pair: Pair) -> tuple[Side, Side]:
-    return pair.live, pair.candidate
-
-
 def _side(item: Interaction) -> Side:
-    has_failed = item.outcome in {"failed", "cancelled"}
+    has_failed = item.outcome == "failed"
     numbers: dict[str, Number] = {
         "seconds": None if has_failed else item.seconds,
         "tokens": None if has_failed else float(item.usage.completion_tokens),

@@ -23,6 +23,10 @@ class Golden(Parameters):
     """1 if neither is given."""
     at_most: float | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.metric,)
+
     def require(self, suite: Suite) -> None:
         uses = {use.name: use for use in suite.metrics}
         if self.metric not in uses:

@@ -45,7 +45,11 @@ class Shadow(Parameters):
     `model` by `seconds`, `tokens`, `cost` or `failed`."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     coverage: float = Field(default=0.9, gt=0, le=1)
-    """The share of pairs that must have a number on both sides."""
+    """The share of pairs that must have a number on both sides, or texts that can be compared."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return () if self.model else tuple(self.margins)
 
     def require(self, suite: Suite) -> None:
         given = [bool(self.column), bool(self.model), bool(self.live and not self.model)]
@@ -67,21 +71,21 @@ class Shadow(Parameters):
         pairs = self._found(subject)
         if not pairs:
             return Finding(Verdict.UNSCORED, "nothing was answered by both")
-        texts = _pairs.has_texts(pairs)
-        same = [_pairs.agree(pair, same_from=self.same_from) for pair in texts]
-        evidence = [("answered by both", f"{len(pairs):,}")]
-        if texts:
-            evidence.append(("agree", f"{sum(same):,} of {len(texts):,}, {np.mean(same):.1%}"))
+        same = [_pairs.agree(pair, same_from=self.same_from) for pair in pairs]
+        evidence = [("answered by both", f"{len(pairs):,}"), *_agreement(same)]
         evidence += self._differences(pairs, subject)
         claims = []
         if self.agreement is not None:
-            gate = Gate(AGREEMENT, "floor", self.agreement, alpha=self.alpha)
-            claims.append(Claim(gate, _table(texts, [float(each) for each in same])))
+            gate = Gate(
+                AGREEMENT, "floor", self.agreement, alpha=self.alpha, coverage=self.coverage
+            )
+            values = [None if each is None else float(each) for each in same]
+            claims.append(Claim(gate, _table(pairs, values)))
         for name, margin in self.margins.items():
             claims.append(self._claim(name, margin, pairs, subject=subject))
         decisions = gates.check(claims, seed=subject.suite.seed)
         evidence += [(f"{each.gate.name} {each.gate.limit:g}", _words(each)) for each in decisions]
-        apart = [pair.id for pair, agrees in zip(texts, same, strict=True) if not agrees]
+        apart = [pair.id for pair, agrees in zip(pairs, same, strict=True) if agrees is False]
         failing = [f"{each.gate.name}: {each.reason}" for each in decisions if each.blocks]
         failing += [f"{each}: the answers differ" for each in apart[:_SHOWN]] if failing else []
         verdict = _worst(decisions)
@@ -139,6 +143,13 @@ class Shadow(Parameters):
         if self.model:
             return f"what {self.model} answers live"
         return self.live or f"what stands in {self.column!r}"
+
+
+def _agreement(same: Sequence[bool | None]) -> list[tuple[str, str]]:
+    known = [each for each in same if each is not None]
+    if not known:
+        return []
+    return [("agree", f"{sum(known):,} of {len(known):,}, {np.mean(known):.1%}")]
 
 
 def _numbers(pairs: Sequence[Pair], side: str, name: str) -> ScoreTable:

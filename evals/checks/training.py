@@ -52,7 +52,7 @@ class Training(Parameters):
         return self._losses(given, seed)
 
     def _overfitted(self, given: Rows) -> Finding:
-        chosen = batch(given, self.batch)
+        chosen = _varied(batch(given, self.batch))
         name, reached = quality(chosen[1], _predicted(self._fit(chosen), chosen[0]))
         evidence = (
             ("rows", str(len(chosen[0]))),
@@ -86,7 +86,7 @@ class Training(Parameters):
 
     def _losses(self, given: Rows, seed: int) -> Finding:
         overfit = self.test == "overfit_one_batch"
-        inputs, labels = batch(given, self.batch) if overfit else _first(given, self.rows)
+        inputs, labels = _varied(batch(given, self.batch)) if overfit else _first(given, self.rows)
         epochs = self.epochs if overfit else 1
         function = load(PACKAGE, self.train)
         losses = numbers(list(function(inputs, labels, epochs=epochs, seed=seed)))
@@ -110,6 +110,20 @@ class Training(Parameters):
         model = load(PACKAGE, self.estimator)()
         model.fit(*given)
         return model
+
+
+def _varied(given: Rows) -> Rows:
+    """Return a batch, of which a constant is no good answer.
+
+    Raises:
+        InvalidRequest: all its labels are the same.
+    """
+    if len({repr(label) for label in given[1]}) < 2:
+        raise InvalidRequest(
+            f"All {len(given[1])} rows have the label {given[1][0]!r:.40}, which a constant learns "
+            "too; give cases with two different labels at least"
+        )
+    return given
 
 
 def _predicted(model: Any, inputs: list[Any]) -> list[Any]:

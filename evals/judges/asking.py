@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from evals.context import Context
 from evals.judges.question import Question, Reply
-from infra.errors import EngineFailed, InvalidConfiguration, RagstoneError
+from infra.errors import InvalidConfiguration, RagstoneError
 
 
 class JudgeRefused(RagstoneError):
     """The judge declined to judge."""
+
+
+class Unusable(RagstoneError):
+    """The judge answered something else than what it was asked for."""
 
 
 async def ask(question: Question, context: Context) -> str:
@@ -19,7 +23,8 @@ async def ask(question: Question, context: Context) -> str:
     Raises:
         JudgeRefused: it says so, or its server withheld the answer.
         InvalidConfiguration: no model is named, or nothing may be asked here.
-        EngineFailed: the server failed, or the answer was cut off.
+        Unusable: the answer was cut off; it is remembered, and would be cut off again.
+        EngineFailed: the server failed.
     """
     if not question.model:
         raise InvalidConfiguration("No judge is named; give the metric a `model`")
@@ -36,5 +41,7 @@ async def ask(question: Question, context: Context) -> str:
     if reply.refusal or reply.finish_reason == "content_filter":
         raise JudgeRefused(reply.refusal or "the server withheld the answer")
     if reply.finish_reason == "length":
-        raise EngineFailed(f"The judge was cut off after {question.max_tokens} tokens")
+        raise Unusable(
+            f"the judge was cut off after {question.max_tokens} tokens; give it more `max_tokens`"
+        )
     return reply.text

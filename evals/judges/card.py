@@ -25,7 +25,8 @@ class Card:
     """Over what the judge rated."""
     weights: Weights
     planned: int
-    """Labels that there are, also those that the judge did not rate."""
+    """Labels that there are, also those that the judge did not rate; but not those of outputs that
+    are scored without asking it, such as refusals."""
     labels: str
     """The digest of what was rated and how people rated it."""
     confusion: tuple[tuple[str, str, int], ...] = ()
@@ -37,7 +38,7 @@ class Card:
 
     @property
     def coverage(self) -> float:
-        """The share of the labels that the judge rated."""
+        """The share of the labels for it that the judge rated."""
         return self.agreement.items / self.planned
 
     def objection(self, *, min_kappa: float, min_coverage: float) -> str:

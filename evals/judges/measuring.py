@@ -24,6 +24,8 @@ from infra.errors import InvalidRequest
 
 NAME = "judge"
 SCORE_SECONDS = 600.0
+_SAID = {"level", "orders"}
+"""Details of a score that only an answer of the judge has."""
 METRICS = {"score": "judge_rubric", "preference": "judge_pairwise"}
 
 
@@ -86,6 +88,8 @@ def others(plan: Plan) -> dict[str, Output]:
 def card(plan: Plan, evaluation: Evaluation, *, weights: Weights | None = None) -> Card:
     """Return what a run of the plan says of the judge.
 
+    An output that is scored without asking it, such as a refusal, says nothing of the judge.
+
     Args:
         plan: of the labels.
         evaluation: its run.
@@ -96,12 +100,21 @@ def card(plan: Plan, evaluation: Evaluation, *, weights: Weights | None = None) 
     """
     metric = _metric(plan)
     rubric = metric.rubric
-    scores = {trial.case.id: trial.scores[NAME] for trial in evaluation.trials}
+    scores = {
+        trial.case.id: trial.scores[NAME]
+        for trial in evaluation.trials
+        if _is_the_judges(trial.scores[NAME])
+    }
     rated = [
         (labels.label(case, rubric), labels.said(scores[case.id], rubric))
         for case in plan.cases.cases
-        if scores[case.id].state == "scored"
+        if case.id in scores and scores[case.id].state == "scored"
     ]
+    if not scores:
+        raise InvalidRequest(
+            f"The judge was asked of none of {len(evaluation.trials)} outputs: all are refusals, "
+            "empty or the same as what they are compared with; label outputs that need a judge"
+        )
     if not rated:
         reason = next(iter(scores.values())).reason
         raise InvalidRequest(f"The judge rated none of {len(scores)} outputs: {reason}")
@@ -125,11 +138,12 @@ def rows(plan: Plan, evaluation: Evaluation) -> list[dict[str, Any]]:
     found = []
     for trial in evaluation.trials:
         score = trial.scores[NAME]
+        is_rated = score.state == "scored" and _is_the_judges(score)
         found.append(
             {
                 "id": trial.case.id,
                 "label": labels.label(trial.case, rubric),
-                "judge": labels.said(score, rubric) if score.state == "scored" else None,
+                "judge": labels.said(score, rubric) if is_rated else None,
                 **score.as_dict(),
             }
         )
@@ -142,6 +156,11 @@ def file_of(source: str, folder: Path) -> tuple[Path, str]:
         return folder, source
     path = folder / source
     return path.parent, path.name
+
+
+def _is_the_judges(score: Score) -> bool:
+    """Whether a score is what the judge said, or should have said and did not."""
+    return score.state != "scored" or not score.details.keys().isdisjoint(_SAID)
 
 
 def _metric(plan: Plan) -> ByRubric:

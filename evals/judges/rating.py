@@ -7,20 +7,15 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evals.judges.asking import JudgeRefused
+from evals.judges.asking import JudgeRefused, Unusable
 from evals.judges.rubric import Rubric
 from evals.refusals import declines
-from infra.errors import RagstoneError
 
 MAX_CHARACTERS = 50_000
 MAX_REASONING_CHARACTERS = 1_000
 """That are kept; scores are written for every case."""
 _SHOWN = 120
 Choice: TypeAlias = Literal["first", "second", "neither"]
-
-
-class Unusable(RagstoneError):
-    """The judge answered something else than what it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Generic, TypeVar
 
-from evals.judges.asking import JudgeRefused
-from evals.judges.rating import Unusable
+from evals.judges.asking import JudgeRefused, Unusable
 from evals.scores import Score
 from infra.errors import RagstoneError
 

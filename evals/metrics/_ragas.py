@@ -15,7 +15,7 @@ from anyio import to_thread
 from pydantic import BaseModel, ValidationError
 
 from evals.context import Context, Embed
-from evals.judges.asking import JudgeRefused, ask
+from evals.judges.asking import JudgeRefused, Unusable, ask
 from evals.metrics._answers import said
 from evals.metrics._judged import Judged
 from evals.refusals import declines, is_refusal, is_silent
@@ -115,7 +115,7 @@ def read(text: str, model: type[BaseModel]) -> BaseModel:
 
     Raises:
         JudgeRefused: it declines in words.
-        EngineFailed: it is not what was asked for.
+        Unusable: it is not what was asked for, and is remembered.
     """
     bare = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     try:
@@ -123,8 +123,8 @@ def read(text: str, model: type[BaseModel]) -> BaseModel:
     except ValidationError as error:
         if declines(text):
             raise JudgeRefused(f"the judge said {text[:200]!r}") from error
-        raise EngineFailed(
-            f"The judge answered {text[:200]!r}, which is not the JSON that was asked for"
+        raise Unusable(
+            f"the judge answered {text[:200]!r}, which is not the JSON that was asked for"
         ) from error
 
 

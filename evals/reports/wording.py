@@ -13,7 +13,7 @@ from evals.suite import ALL
 
 MEANINGS: Mapping[str, str] = {
     "pass": "Every gate holds.",
-    "ungated": "The suite has no gates, so nothing was promised.",
+    "ungated": "No gate or check of the suite blocks, so nothing was promised.",
     "fail": "A gate is missed, surely.",
     "inconclusive": "It is not sure that every gate holds, nor that one is missed.",
     "underpowered": "There are too few cases to be sure that every gate holds.",

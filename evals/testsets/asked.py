@@ -27,23 +27,24 @@ def propose(interactions: Iterable[Interaction], count: int, *, seed: int = 0) -
         count: of cases, at most.
         seed: decides which are drawn.
     """
-    held = [each for each in interactions if _question(each)]
+    held = [each for each in interactions if _said(each)]
     held.sort(key=lambda each: hashlib.sha256(f"{seed}/{each.id}".encode()).digest())
-    texts = [normal(_question(each)) for each in held]
+    # Masked first: two questions that differ in a name alone are one afterwards, with one id.
+    questions = [mask(_said(each)) for each in held]
+    texts = [normal(each) for each in questions]
     first: dict[str, int] = {}
     index = NearTexts(texts, SIMILARITY)
     rows: list[Row] = []
-    for place, (each, text) in enumerate(zip(held, texts, strict=True)):
+    for place, (each, question) in enumerate(zip(held, questions, strict=True)):
         if len(rows) == count:
             break
-        if first.setdefault(text, place) == place and index.twin(place) is None:
-            rows.append(_row(each))
+        if first.setdefault(texts[place], place) == place and index.twin(place) is None:
+            rows.append(_row(each, question))
     return rows
 
 
-def _row(item: Interaction) -> Row:
+def _row(item: Interaction, question: str) -> Row:
     content: Mapping[str, Any] = item.content or {}
-    question = mask(_question(item))
     digest = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
     return {
         "id": f"asked-{digest[:12]}",
@@ -57,6 +58,6 @@ def _row(item: Interaction) -> Row:
     }
 
 
-def _question(item: Interaction) -> str:
+def _said(item: Interaction) -> str:
     said = (item.content or {}).get("question")
     return said.strip()[:MOST_CHARACTERS] if isinstance(said, str) else ""

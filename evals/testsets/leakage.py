@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import orjson
 
 from evals.trial import Case
+from infra.errors import InvalidRequest
 from infra.near_texts import NearTexts
 
 SIMILARITY = 0.8
@@ -19,6 +20,7 @@ WINDOW = 8
 _WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
 
 Kind: TypeAlias = Literal["exact", "contained", "near"]
+_TEXT: tuple[str, ...] = ()
 _ORDER: tuple[Kind, ...] = ("exact", "contained", "near")
 
 
@@ -53,15 +55,25 @@ def find(
         similarity: from which a text is `near`.
 
     Raises:
+        InvalidRequest: there is no row, or some cases can be held against none.
         MissingDependency: the extra `data` is not installed.
     """
     index = _Index(cases, similarity)
     worst: dict[str, Leak] = {}
+    columns: tuple[str, ...] | None = None
     for place, row in rows:
+        columns = tuple(row) if columns is None else columns
         for leak in index.leaks(place, row):
             known = worst.get(leak.case)
             if known is None or _rank(leak) < _rank(known):
                 worst[leak.case] = leak
+    if columns is None:
+        raise InvalidRequest("The training set has no row, so that nothing can be told of leaks")
+    if missed := index.missed():
+        raise InvalidRequest(
+            f"No row of the training set has {missed}; its first has {', '.join(columns)}. Give "
+            "the columns the same names, or the set that the model was trained on"
+        )
     return [worst[case.id] for case in cases if case.id in worst]
 
 
@@ -84,12 +96,17 @@ class _Index:
         self._starts: dict[tuple[str, ...], list[int]] = {}
         self._features: dict[tuple[str, ...], dict[bytes, list[int]]] = {}
         self._near = NearTexts(self._texts, similarity)
+        self._unmet: set[tuple[str, ...]] = set()
+        """The fields of cases that no row had so far; none of them stands for a text."""
         for place, case in enumerate(cases):
             if isinstance(case.input, Mapping):
                 names = tuple(sorted(case.input))
+                self._unmet.add(names)
                 by_value = self._features.setdefault(names, {})
                 by_value.setdefault(_values(case.input, names), []).append(place)
-            elif text := self._texts[place]:
+                continue
+            self._unmet.add(_TEXT)
+            if text := self._texts[place]:
                 if text not in self._exact:
                     self._near.add(place)
                 self._exact.setdefault(text, []).append(place)
@@ -100,6 +117,7 @@ class _Index:
     def leaks(self, row: str, columns: Mapping[str, Any]) -> Iterator[Leak]:
         for names, by_value in self._features.items():
             if all(name in columns for name in names):
+                self._unmet.discard(names)
                 shown = ", ".join(f"{name} {columns[name]}" for name in names)
                 for place in by_value.get(_values(columns, names), ()):
                     yield Leak(self._ids[place], "exact", 1.0, row, _short(shown))
@@ -107,9 +125,16 @@ class _Index:
             for place, kind, similarity in self._found(normal(text)):
                 yield Leak(self._ids[place], kind, similarity, row, _short(text))
 
+    def missed(self) -> str:
+        """Return what cases have and no row had, in words; empty if each could be looked for."""
+        for names in sorted(self._unmet):
+            return f"the fields {', '.join(names)} of cases" if names != _TEXT else "a text"
+        return ""
+
     def _found(self, text: str) -> Iterator[tuple[int, Kind, float]]:
-        if not text:
+        if not text or not self._exact:
             return
+        self._unmet.discard(_TEXT)
         if text in self._exact:
             for place in self._exact[text]:
                 yield place, "exact", 1.0

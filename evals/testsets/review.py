@@ -95,9 +95,13 @@ def edit(rows: Sequence[Row], id_: str, changes: Mapping[str, Any]) -> None:
 
 
 def merge(kept: Sequence[Row], proposed: Sequence[Row]) -> list[Row]:
-    """Return what there is, unchanged, and of the proposed what is not among it."""
+    """Return what there is, unchanged, and of the proposed what is not among it, each id once."""
     known = {str(row["id"]) for row in kept}
-    return [*kept, *(row for row in proposed if str(row["id"]) not in known)]
+    new: dict[str, Row] = {}
+    for row in proposed:
+        if str(row["id"]) not in known:
+            new.setdefault(str(row["id"]), row)
+    return [*kept, *new.values()]
 
 
 def _chosen(rows: Sequence[Row], ids: Sequence[str]) -> list[Row]:

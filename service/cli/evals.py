@@ -206,10 +206,11 @@ def compare(
 ) -> None:
     """Show what changed between two evaluations of the same cases.
 
-    The gates of the later one are held against the earlier one; exits as `run` does.
+    The gates of the later one are held against the earlier one, and what its checks found stands;
+    exits as `run` does.
     """
     from evals import comparison
-    from evals.verdicts import judge
+    from evals.verdicts import Judgement, judge
     from service import evaluating
     from service.cli.eval_output import number, print_differences, print_judgement
 
@@ -217,7 +218,8 @@ def compare(
         old, new = (evaluating.find(parts, each) for each in (before, after))
     rows = comparison.compare(old.evaluation, new.evaluation)
     changed = comparison.changes(old.evaluation, new.evaluation)
-    judgement = judge(new.evaluation, old.evaluation, name=str(old.reference))
+    findings = Judgement.from_dict(new.verdict).findings
+    judgement = judge(new.evaluation, old.evaluation, name=str(old.reference), findings=findings)
     if json:
         print_json({"differences": rows, "changes": changed, "judgement": judgement.as_dict()})
         raise typer.Exit(judgement.exit_code)

@@ -210,6 +210,22 @@ def test_estimator_with_a_fault_is_caught_by_what_it_cannot_learn(
     assert finding.verdict.value == verdict, finding
 
 
+@pytest.mark.parametrize("how", [{"estimator": "trainees.tree"}, {"train": "trainees.descend"}])
+def test_batch_of_one_label_proves_nothing(tmp_path: Path, how: Any) -> None:
+    table(tmp_path, lambda _: 3.5)
+    finding = trained(tmp_path, **how)
+    assert finding.verdict is Verdict.INFRASTRUCTURE
+    assert "All 32 rows have the label 3.5" in finding.reason
+
+
+def test_check_that_returns_no_finding_costs_its_own_place(tmp_path: Path) -> None:
+    evaluation = evaluate(tmp_path, Scripted(right), use("scripted_evals.unfinished"), MUST)
+    broken, golden = check.carry_out(subject(evaluation, tmp_path))
+    assert (broken.verdict, broken.kind) == (Verdict.INFRASTRUCTURE, "scripted_evals.unfinished")
+    assert "returned None, which is no Finding" in broken.reason
+    assert golden.verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize("test", ["overfit_one_batch", "one_epoch"])
 def test_amounts_are_judged_by_r2(tmp_path: Path, test: str) -> None:
     table(tmp_path, lambda n: 2.5 * (n % 17) - (n % 23))
@@ -315,10 +331,14 @@ def test_shadow_without_a_pair_is_no_pass(tmp_path: Path) -> None:
         (Output(prediction={"a": 0.9, "b": 0.1}), Output(prediction="a"), True),
         (Output(prediction=1), Output(prediction=2), False),
         (None, Output("In Rome."), False),
-        (None, None, True),
+        (None, None, None),
+        (Output(" "), Output(""), None),
+        (Output(""), None, None),
+        (Output(""), Output("In Rome."), False),
+        (Output("", raw={"kept": False}), Output("In Rome."), None),
     ],
 )
-def test_agreement_is_of_what_is_said_and_not_of_how(live: Any, candidate: Any, same: bool) -> None:
+def test_agreement_is_of_what_is_said_and_not_of_how(live: Any, candidate: Any, same: Any) -> None:
     pair = Pair("1", "1", Side(live), Side(candidate))
     assert agree(pair, same_from=0.6) is same
 

@@ -193,6 +193,13 @@ def test_what_was_asked_twice_or_nearly_is_proposed_once() -> None:
     assert "Who approves flights?" in {row["question"] for row in rows}
 
 
+def test_questions_that_are_one_once_they_are_masked_are_proposed_once() -> None:
+    who = ["ada@example.org", "bob.miller@example.com"]
+    items = [interaction(n, f"May {each} take leave?") for n, each in enumerate(who)]
+    (row,) = asked.propose(items, 5)
+    assert row["question"] == "May <email> take leave?"
+
+
 def test_sample_of_what_was_asked_depends_on_the_seed_and_not_on_the_order() -> None:
     items = [interaction(n, f"What is the number {n * 7919} of pump {n}?") for n in range(60)]
     one = asked.propose(items, 10, seed=3)
@@ -231,7 +238,8 @@ def test_answer_that_was_edited_stands_no_more_where_the_old_one_did() -> None:
 
 def test_building_again_keeps_what_was_decided() -> None:
     kept: list[review.Row] = [{"id": "a", "review_state": "rejected"}]
-    merged = review.merge(kept, [{"id": "a", "review_state": "proposed"}, {"id": "b"}])
+    proposed: list[review.Row] = [{"id": "a", "review_state": "proposed"}, {"id": "b"}]
+    merged = review.merge(kept, [*proposed, {"id": "b", "question": "again?"}])
     assert merged == [{"id": "a", "review_state": "rejected"}, {"id": "b"}]
 
 
@@ -300,7 +308,33 @@ def test_leaks_are_found_however_they_are_written(row: Any, kind: str) -> None:
     ],
 )
 def test_what_only_shares_words_or_the_answer_is_no_leak(row: Any) -> None:
-    assert leakage.find([Case("days", QUESTION, "28")], [("row 1", row)]) == []
+    rows = [("row 1", row), ("row 2", {"text": "Hello."})]
+    assert leakage.find([Case("days", QUESTION, "28")], rows) == []
+
+
+FEATURES = Case("r1", {"age": 30, "job": "cook"})
+
+
+@pytest.mark.parametrize(
+    ("case", "rows", "why"),
+    [
+        (Case("days", QUESTION), [], "has no row"),
+        (FEATURES, [], "has no row"),
+        (Case("days", QUESTION), [{"n": 1}, {"n": 2, "text": " "}], "has a text; its first has n"),
+        (Case("days", "?!"), [{"text": "Hello."}], "has a text"),
+        (
+            FEATURES,
+            [{"Age": 30, "job": "cook"}, {"age": 30}],
+            "has the fields age, job of cases; its first has Age, job",
+        ),
+    ],
+)
+def test_what_could_be_looked_for_in_no_row_is_not_told_as_free_of_leaks(
+    case: Case, rows: list[Any], why: str
+) -> None:
+    numbered = [(f"row {number}", row) for number, row in enumerate(rows, 1)]
+    with pytest.raises(InvalidRequest, match=why):
+        leakage.find([case], numbered)
 
 
 def test_worst_leak_of_each_case_is_told_in_the_order_of_cases() -> None:

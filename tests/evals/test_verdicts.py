@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from evals import comparison, suite_gates, verdicts
+from evals.check import Finding
 from evals.evaluation import Evaluation
+from evals.gates import Verdict
 from evals.trial import Case, Output
 from infra.errors import EngineFailed, IncomparableBaseline
 from scripted_evals import Scripted, carry_out, make_plan, right, write_rows
@@ -42,6 +44,15 @@ def evaluate(tmp_path: Path) -> Callable[..., Evaluation]:
 def test_suite_without_gates_decides_nothing(evaluate: Any) -> None:
     judged = verdicts.judge(evaluate())
     assert (judged.verdict, judged.exit_code) == ("ungated", 0)
+
+
+def test_suite_that_only_warns_promises_nothing(evaluate: Any) -> None:
+    gates = [{"metric": "exact_match", "floor": 0.5, "action": "warn"}]
+    warns, blocks = (Finding(Verdict.PASS, "fine", decides=each) for each in (False, True))
+    judged = verdicts.judge(evaluate(gates=gates), findings=[warns])
+    assert judged.decisions[0].verdict is Verdict.PASS
+    assert (judged.verdict, judged.exit_code) == ("ungated", 0)
+    assert verdicts.judge(evaluate(gates=gates), findings=[warns, blocks]).verdict == "pass"
 
 
 @pytest.mark.parametrize(

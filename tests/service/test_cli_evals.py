@@ -228,6 +228,16 @@ def test_changed_documents_are_compared_case_by_case() -> None:
     assert "leave" in run(*words).stdout
 
 
+def test_golden_case_that_failed_is_no_pass_beside_an_earlier_evaluation() -> None:
+    golden = "{check: golden, with: {metric: contains, at_most: 0.5}}"
+    write_suite(0.3, **{"target:": f"checks: [{golden}]\ntarget:"})
+    for _ in range(2):
+        run("run", "suite.yaml", code=1)
+    compared = run_json("compare", "handbook@v1", "handbook@v2", code=1)
+    (finding,) = compared["judgement"]["findings"]
+    assert (compared["judgement"]["verdict"], finding["verdict"]) == ("fail", "fail")
+
+
 def test_baseline_of_other_cases_is_refused_and_loses_nothing() -> None:
     write_suite(0.3, **{"metric: abstention, floor: 0.3": "metric: abstention, margin: 0.9"})
     run("run", "suite.yaml", code=2)

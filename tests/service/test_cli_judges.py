@@ -108,6 +108,41 @@ def test_card_says_how_far_a_judge_agrees_with_people() -> None:
     assert f"kept as {card['card']}" in said
 
 
+@pytest.mark.usefixtures("server")
+def test_what_is_scored_without_the_judge_says_nothing_of_it() -> None:
+    refusals = [
+        {**row, "id": f"r{n}", "output": "I do not know."} for n, row in enumerate(labels())
+    ]
+    write("labels.jsonl", [*labels(), *({**row, "label": 1} for row in refusals)])
+    card = agree()
+    assert card["agreement"]["items"] == card["planned"] == 120
+    assert card["agreement"]["share"] == pytest.approx(110 / 120)
+    rows = [json.loads(line) for line in kept(card["card"], "card")["rated.jsonl"].splitlines()]
+    assert [row["judge"] for row in rows if row["id"].startswith("r")] == [None] * 120
+    write("labels.jsonl", refusals)
+    said = run("judge", "agree", "labels.jsonl", "--model", "rules", code=1).stderr
+    assert "was asked of none of 120 outputs" in said
+
+
+@pytest.mark.usefixtures("server")
+def test_pairs_that_are_settled_without_the_judge_say_nothing_of_it() -> None:
+    rows = [
+        {
+            "id": f"p{n}",
+            "question": "one two three",
+            "output": "one two" if n % 3 else "one",
+            "other": ["one", "I do not know.", "one two"][n % 3],
+            "label": ["tie", "output", "tie"][n % 3],
+        }
+        for n in range(120)
+    ]
+    asked = {**rows[0], "output": "one two", "other": "two"}
+    more = [{**asked, "id": label, "label": label} for label in ("output", "tie")]
+    write("labels.jsonl", [*rows, *more])
+    card = agree("--rubric", "preference")
+    assert card["agreement"]["items"] == card["planned"] == 2
+
+
 def test_same_labels_are_not_rated_twice_and_make_the_same_card(server: JudgeServer) -> None:
     first = agree()
     asked = len(server.asked)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.judges.asking import JudgeRefused
-from evals.judges.rating import MAX_CHARACTERS, Rating, Unusable, read
+from evals.judges.asking import JudgeRefused, Unusable
+from evals.judges.rating import MAX_CHARACTERS, Rating, read
 from evals.judges.rubric import read_shipped
 
 SCORE, PREFERENCE = read_shipped("correctness"), read_shipped("preference")

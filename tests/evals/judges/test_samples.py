@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evals.judges.asking import JudgeRefused
-from evals.judges.rating import Unusable
+from evals.judges.asking import JudgeRefused, Unusable
 from evals.judges.samples import Samples, majority, middle, take
 from infra.errors import EngineFailed, RagstoneError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,44 @@ def test_card_survives_json_and_a_damaged_one_is_told() -> None:
     for damaged in ({}, {**whole.as_dict(), "format": 9}, {**whole.as_dict(), "agreement": 1}):
         with pytest.raises(StorageFailed, match="card"):
             Card.from_dict(damaged)
+
+
+AURC = {"metric": "aurc", "with": {"of": "judged"}}
+GOLDEN = {"check": "golden", "with": {"metric": "judged", "at_least": 0.5}}
+SHADOW = {
+    "check": "shadow",
+    "with": {"live": "evaluation/numbers@live", "margins": {"judged": 0.1, "exact_match": 0.1}},
+}
+ON_AURC = {"check": "shadow", "with": {"live": "evaluation/a@live", "margins": {"aurc": 0.1}}}
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "changes"),
+    [
+        ("Gate 1", "gate", {"gates": [{"metric": "aurc", "ceiling": 0.5}]}),
+        ("Check 'golden'", "check", {"checks": [GOLDEN]}),
+        ("Check 'shadow'", "check", {"checks": [SHADOW]}),
+        ("Check 'shadow'", "check", {"checks": [ON_AURC]}),
+    ],
+)
+def test_whatever_reads_a_judge_and_blocks_needs_its_card(
+    what: str, kind: str, changes: Mapping[str, Any]
+) -> None:
+    found = suite(metrics=[JUDGE, AURC, "exact_match"], **changes)
+    metrics = {use.name: open_metric(use.metric, use.parameters) for use in found.metrics}
+    with pytest.raises(UnprovenJudge, match=f"{what} of 'numbers' rests on .*give the {kind} `ac"):
+        require_standing(found, metrics, lambda _: None)
+    assert require_standing(found, metrics, lambda _: card(10)) == [card(10)]
+    ((key, uses),) = changes.items()
+    warns = suite(
+        metrics=[JUDGE, AURC, "exact_match"], **{key: [{**one, "action": "warn"} for one in uses]}
+    )
+    assert require_standing(warns, metrics, lambda _: None) == []
+
+
+def test_checks_that_read_no_judge_need_no_card() -> None:
+    on_words = {"check": "golden", "name": "words", "with": {"metric": "exact_match"}}
+    recorded = {"check": "shadow", "with": {"model": "judged", "margins": {"seconds": 0.1}}}
+    found = suite(metrics=[JUDGE, "exact_match"], checks=[on_words, recorded])
+    metrics = {use.name: open_metric(use.metric, use.parameters) for use in found.metrics}
+    assert require_standing(found, metrics, lambda _: None) == []
