@@ -14,6 +14,8 @@ class Groundedness(Section):
 
     when: Literal["within", "after", "off"] = "within"
     """Before the end of an answer is told, after it (for the record alone), or never."""
+    timeout_seconds: float = Field(default=2.0, gt=0)
+    """An answer that waits longer for its score is told without one; only where it is `within`."""
     detector: str = "trees"
     """A file of `monitoring/grounding/detectors/`, or a dotted path."""
     detector_options: dict[str, Any] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from infra.errors import InvalidRequest
 from infra.plugins import require
 
-Kind: TypeAlias = Literal["numbers", "categories", "vectors", "times", "nothing"]
+Kind: TypeAlias = Literal["numbers", "categories", "vectors", "times", "spans", "nothing"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 EXTRA = "monitoring"
 
@@ -24,7 +24,8 @@ class Column:
     kind: Kind
     data: npt.NDArray[Any]
     """Numbers and times: float64 (rows,), NaN where missing; categories: codes (rows,), -1 where
-    missing; vectors: (rows, dimension), NaN where missing."""
+    missing; vectors: (rows, dimension), NaN where missing; spans (lengths of time and times of day,
+    which are no moments): 0, NaN where missing."""
     labels: tuple[str, ...] = ()
     """What the codes of categories stand for, or how the dimensions of vectors are called."""
 
@@ -33,7 +34,8 @@ class Column:
         """Return a column of an array, a list or an Arrow array; the kind follows from the type.
 
         Text and booleans are categories, 2-dimensional arrays and lists of numbers are vectors,
-        and what is not finite counts as missing. `kind` makes categories of numbers that are
+        other lists categories by their text, dates are moments (midnight in UTC), and what is not
+        finite counts as missing. `kind` makes categories of numbers that are
         codes.
 
         Raises:
@@ -95,7 +97,7 @@ def _to_arrow(values: Any) -> Any:
         return values
     try:
         return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowException, OverflowError):
         # Values of several types are only good for being told apart.
         return pa.array([None if value is None else str(value) for value in values], pa.string())
 
@@ -105,14 +107,22 @@ def _of_arrow(array: Any, kind: Kind | None) -> Column:
     held = array.type
     if array.null_count == len(array):
         return empty(len(array))
-    if types.is_fixed_size_list(held) or types.is_list(held) or types.is_large_list(held):
+    is_list = types.is_fixed_size_list(held) or types.is_list(held) or types.is_large_list(held)
+    if is_list and (_is_number(held.value_type) or types.is_boolean(held.value_type)):
         return _vectors(array)
-    is_number = types.is_integer(held) or types.is_floating(held) or types.is_decimal(held)
-    if is_number and kind != "categories":
+    if _is_number(held) and kind != "categories":
         return Column("numbers", _finite(_floats(array)))
-    if types.is_temporal(held):
+    if types.is_timestamp(held) or types.is_date(held):
         return Column("times", _seconds(array))
+    if types.is_temporal(held) or types.is_interval(held):
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        return Column("spans", np.where(missing, np.nan, 0.0))
     return _categories(array)
+
+
+def _is_number(held: Any) -> bool:
+    types = require("pyarrow", extra=EXTRA).types
+    return bool(types.is_integer(held) or types.is_floating(held) or types.is_decimal(held))
 
 
 def _floats(array: Any) -> Floats:
@@ -123,9 +133,8 @@ def _floats(array: Any) -> Floats:
 
 def _seconds(array: Any) -> Floats:
     pa = require("pyarrow", extra=EXTRA)
-    if not pa.types.is_timestamp(array.type):
-        return np.full(len(array), 0.0)
-    whole = array.cast(pa.timestamp("us", tz=array.type.tz)).cast(pa.int64())
+    zone = array.type.tz if pa.types.is_timestamp(array.type) else None
+    whole = array.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
     return _floats(whole) / 1e6
 
 

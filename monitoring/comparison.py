@@ -14,7 +14,7 @@ from infra.errors import InvalidRequest, NotFound
 from infra.plugins import require
 from monitoring.columns import EXTRA, Column
 from monitoring.detector import TwoSampleDetector, is_sequential, open_detector
-from monitoring.findings import Finding, Verdict, incomparable
+from monitoring.findings import Finding, Verdict, incomparable, not_enough_data
 from monitoring.matrices import together
 from monitoring.windows import Window, same_hours
 
@@ -67,7 +67,7 @@ class FeatureFinding:
     feature: str
     finding: Finding
     slice: str = EVERYTHING
-    """`column=value`; empty for all rows."""
+    """`column=value`, or the column alone where it has no slices; empty for all rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,14 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """Drift if any feature drifted; else whether anything could be compared at all."""
-        verdicts = {each.finding.verdict for each in self.findings}
-        order: tuple[Verdict, ...] = ("drift", "stable", "not_enough_data")
+        """Drift if any feature drifted, of all rows or in a slice; else what is said of all rows.
+
+        What could not be compared may have moved, so that beside it nothing reads `stable`.
+        """
+        if self.drifted:
+            return "drift"
+        verdicts = {each.finding.verdict for each in self.findings if each.slice == EVERYTHING}
+        order: tuple[Verdict, ...] = ("incomparable", "stable", "not_enough_data")
         return next((each for each in order if each in verdicts), "incomparable")
 
     @property
@@ -188,6 +193,9 @@ def _of_column(
         yield incomparable("", "The window has no such column"), name
         return
     now = window.column(name)
+    if before.kind == now.kind == "nothing":
+        yield not_enough_data("", "Neither the reference nor the window holds a value"), name
+        return
     total = window.rows + window.set_aside
     if total and window.set_aside > MOST_SET_ASIDE * total:
         reason = f"A clock jumped: {window.set_aside} of {total} rows have a time that cannot be"
@@ -206,6 +214,12 @@ def _of_slices(
 ) -> Iterator[FeatureFinding]:
     if column not in window.names:
         return
+    for what, side in (("reference", reference), ("window", window)):
+        kind = side.column(column).kind
+        if kind != "categories":
+            reason = f"The {what} has no slices by {column!r}: the column holds {kind}"
+            yield FeatureFinding(column, incomparable("", reason), column)
+            return
     rest = replace(plan, leave_out=(*plan.leave_out, column))
     current = window.slices(column, most=2 * SLICES)
     for value, part in reference.slices(column, most=SLICES).items():

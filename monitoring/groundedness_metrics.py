@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -10,7 +10,7 @@ from infra.contracts import Groundedness
 
 SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-Blind: TypeAlias = Literal["failed", "overloaded", "no_passages", "partly_read"]
+Blind: TypeAlias = Literal["failed", "slow", "overloaded", "closed", "no_passages", "partly_read"]
 """Why the scorer did not see an answer, or not all of it."""
 
 
@@ -56,7 +56,7 @@ class GroundednessMetrics:
         # Of a counter that begins at 1, nobody sees the increase.
         for disagreement in ("number", "date", "name", "none"):
             self._unsupported.labels(disagreement)
-        for reason in ("failed", "overloaded", "no_passages", "partly_read"):
+        for reason in get_args(Blind):
             self._blind.labels(reason)
         for verdict in ("grounded", "unsupported", "uncertain", "unscored"):
             self._verdicts.labels(verdict)

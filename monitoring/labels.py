@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from infra.errors import InvalidRequest
 from monitoring.columns import Floats
-from monitoring.performance import METRICS, Metric, values_of
+from monitoring.performance import METRICS, THRESHOLD, Metric, values_of
 from monitoring.shapes import Change, name_shape
 
 _RESAMPLES = 200
@@ -23,7 +23,7 @@ class History:
     values: Floats
     """Of each window in which the metric has a value, in order, (windows,)."""
     errors: Floats
-    """Their standard errors, by bootstrap."""
+    """Their standard errors if nothing changed, by bootstrap and by how many rows each is of."""
     change: Change
     left_out: int = 0
     """Windows without a value, such as the recall of rows none of which is positive."""
@@ -60,35 +60,44 @@ def follow(
             f"{labels.size} labels, {probabilities.size} probabilities, windows of {rows!r} rows; "
             "give both of each row, and windows of 2 or more"
         )
+    pieces = [slice(at, at + rows) for at in range(0, labels.size - rows + 1, rows)]
+    found = np.array([values_of(metric, labels[None, at], probabilities[at])[0] for at in pieces])
+    weighed = np.array([_weighed(metric, labels[at], probabilities[at]) for at in pieces])
+    has_value = np.isfinite(found)
+    values = found[has_value]
     rng = np.random.default_rng(seed)
-    found = [
-        _window(metric, labels[at : at + rows], probabilities[at : at + rows], rng)
-        for at in range(0, labels.size - rows + 1, rows)
-    ]
-    kept = [(value, error) for value, error in found if np.isfinite(value)]
-    values, errors = (
-        (np.array(each) for each in zip(*kept, strict=True))
-        if kept
-        else (
-            np.empty(0),
-            np.empty(0),
-        )
-    )
+    unit = _error_of_one(metric, labels, probabilities, rng) if values.size else 1.0
+    errors = unit / np.sqrt(weighed[has_value])
     change = name_shape(values, errors, level=level, seed=seed)
-    return History(metric, values, errors, change, len(found) - len(kept))
+    return History(metric, values, errors, change, int((~has_value).sum()))
 
 
-def _window(
+def _error_of_one(
     metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Return the value and its standard error, no less than that of one row in all."""
-    value = float(values_of(metric, labels[None, :], scores)[0])
-    drawn = np.array(
-        [
-            values_of(metric, labels[None, places], scores[places])[0]
-            for places in rng.integers(labels.size, size=(_RESAMPLES, labels.size))
-        ]
-    )
+) -> float:
+    """Return the standard error of a metric whose denominator is 1, if nothing changed.
+
+    By bootstrap of all rows: that of a window alone goes with its value, two hits in two rows would
+    have none at all, and windows that are high by chance would weigh most.
+    """
+    drawn = np.empty(_RESAMPLES)
+    for number in range(_RESAMPLES):
+        places = rng.integers(labels.size, size=labels.size)
+        drawn[number] = values_of(metric, labels[None, places], scores[places])[0]
     drawn = drawn[np.isfinite(drawn)]
+    weighed = max(_weighed(metric, labels, scores), 1.0)
     error = float(drawn.std()) if drawn.size > 1 else 1.0
-    return value, max(error, 1 / labels.size)
+    return max(error, 1 / weighed) * weighed**0.5
+
+
+def _weighed(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> float:
+    """Return how many rows a metric is a share of: its denominator; of AUROC, the rarer class."""
+    positive, said = int(labels.sum()), int((scores >= THRESHOLD).sum())
+    rows: dict[Metric, float] = {
+        "accuracy": labels.size,
+        "precision": said,
+        "recall": positive,
+        "f1": (positive + said) / 2,
+        "auroc": min(positive, labels.size - positive),
+    }
+    return rows[metric]

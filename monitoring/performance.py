@@ -18,6 +18,8 @@ from monitoring.columns import EXTRA, Floats
 Metric: TypeAlias = Literal["accuracy", "precision", "recall", "f1", "auroc"]
 METRICS: tuple[Metric, ...] = ("accuracy", "precision", "recall", "f1", "auroc")
 LEAST_ROWS = 100
+THRESHOLD = 0.5
+"""From which probability on a row is called positive where labels are there."""
 _SIMULATIONS = 200
 
 
@@ -145,7 +147,7 @@ def realised(metric: Metric, labels: npt.ArrayLike, probabilities: npt.ArrayLike
 
 def values_of(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> Floats:
     """Return a metric of each labelling, (draws, rows) to (draws,), NaN where it has no value."""
-    return _metric(metric, scores, 0.5)(labels)
+    return _metric(metric, scores, THRESHOLD)(labels)
 
 
 def _simulate(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from anyio import to_thread
+import anyio
 
 from infra.contracts import Answer, Groundedness, Interaction
 from monitoring.groundedness_metrics import GroundednessMetrics
@@ -20,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 MOST_WAITING = 1_000
 """Answers that wait to be scored after they were told."""
+THREADS = 4
+"""That score answers before they are told; a detector that hangs takes no other thread."""
+CLOSING_SECONDS = 10.0
+
+Then: TypeAlias = Callable[[Groundedness | None], None]
 
 
 class Grounding:
@@ -30,6 +37,7 @@ class Grounding:
         score: Callable[[Answer], Groundedness],
         metrics: GroundednessMetrics,
         *,
+        timeout_seconds: float = 2.0,
         most_waiting: int = MOST_WAITING,
     ) -> None:
         """Take what scores.
@@ -37,48 +45,96 @@ class Grounding:
         Args:
             score: blocks; whatever it raises is logged and counted, and the answer goes on.
             metrics: are told of everything that is found.
+            timeout_seconds: an answer that waits longer for its score is told without one.
             most_waiting: answers more than these are not scored.
         """
         self._score = score
         self._metrics = metrics
+        self._timeout_seconds = timeout_seconds
         self._room = threading.BoundedSemaphore(most_waiting)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grounding")
+        # Threads of its own, as a place is free again only when its scoring really ended.
+        self._within = ThreadPoolExecutor(THREADS, thread_name_prefix="grounding-within")
+        self._after = ThreadPoolExecutor(1, thread_name_prefix="grounding")
+        self._waiting: dict[object, Then] = {}
+        """Who takes its value out tells it, so that each is told once."""
 
     async def within(self, answer: Answer) -> Answer:
-        """Return the answer with what was found."""
-        return replace(answer, groundedness=await to_thread.run_sync(self.find, answer))
+        """Return the answer with what was found, or as it is where that takes too long."""
+        context = contextvars.copy_context()
+        try:
+            scored = self._within.submit(context.run, self._scored, answer)
+        except RuntimeError:  # it was closed
+            self._metrics.count_blind("closed")
+            return answer
+        with anyio.move_on_after(self._timeout_seconds):
+            found = self._observed(answer, *await asyncio.wrap_future(scored))
+            return replace(answer, groundedness=found)
+        logger.warning("an answer was not scored within %s s", self._timeout_seconds)
+        self._metrics.count_blind("slow")
+        return answer
 
-    def after(self, answer: Answer, then: Callable[[Groundedness | None], None]) -> None:
+    def after(self, answer: Answer, then: Then) -> None:
         """Score an answer when there is time for it; `then` is called in any case."""
         if not self._room.acquire(blocking=False):
             self._metrics.count_blind("overloaded")
             then(None)
             return
-        self._thread.submit(self._later, answer, then)
+        key = object()
+        self._waiting[key] = then
+        try:
+            self._after.submit(self._later, key, answer)
+        except RuntimeError:  # it was closed
+            self._give_up(key)
 
     def find(self, answer: Answer) -> Groundedness | None:
         """Return what was found, or None where scoring failed."""
+        return self._observed(answer, *self._scored(answer))
+
+    def close(self, *, seconds: float = CLOSING_SECONDS) -> None:
+        """Score what waits, for so long at most, and end; the rest is told without a score."""
+        self._within.shutdown(wait=False)
+        try:
+            last = self._after.submit(int)  # one thread: what was submitted before has ended then
+        except RuntimeError:
+            return
+        wait([last], timeout=seconds)
+        self._after.shutdown(wait=False, cancel_futures=True)
+        for key in tuple(self._waiting):
+            self._give_up(key)
+
+    def _scored(self, answer: Answer) -> tuple[Groundedness | None, float]:
+        """Return what was found, None where scoring failed, and the seconds that it took."""
         started = time.perf_counter()
         try:
             found = self._score(answer)
         except Exception as error:  # a detector is a plug-in, and no answer fails for it
             logger.exception("an answer was not scored: %s", type(error).__name__)
+            return None, time.perf_counter() - started
+        return found, time.perf_counter() - started
+
+    def _observed(
+        self, answer: Answer, found: Groundedness | None, seconds: float
+    ) -> Groundedness | None:
+        if found is None:
             self._metrics.count_blind("failed")
             return None
-        self._metrics.observe(found, seconds=time.perf_counter() - started)
+        self._metrics.observe(found, seconds=seconds)
         if answer.answerable and not answer.passages:
             self._metrics.count_blind("no_passages")
         return found
 
-    def close(self) -> None:
-        """Score what waits, and end."""
-        self._thread.shutdown(wait=True)
-
-    def _later(self, answer: Answer, then: Callable[[Groundedness | None], None]) -> None:
+    def _later(self, key: object, answer: Answer) -> None:
         try:
-            then(self.find(answer))
+            found, seconds = self._scored(answer)
+            if (then := self._waiting.pop(key, None)) is not None:
+                then(self._observed(answer, found, seconds))
         finally:
             self._room.release()
+
+    def _give_up(self, key: object) -> None:
+        if (then := self._waiting.pop(key, None)) is not None:
+            self._metrics.count_blind("closed")
+            then(None)
 
 
 def noted(item: Interaction, found: Groundedness | None, *, review_share: float) -> Interaction:

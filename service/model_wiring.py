@@ -155,7 +155,11 @@ class ModelParts:
 
         options = self.settings.groundedness
         detector = open_detector(options.detector, **options.detector_options)
-        return Grounding(Scorer(detector).score, self.metrics.groundedness)
+        return Grounding(
+            Scorer(detector).score,
+            self.metrics.groundedness,
+            timeout_seconds=options.timeout_seconds,
+        )
 
     @cached_property
     def interactions(self) -> Interactions:

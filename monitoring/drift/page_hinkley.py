@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from infra.errors import InvalidRequest
 from infra.plugins import require
 from monitoring.columns import EXTRA, Column, Floats
 from monitoring.detector import CATEGORIES, NUMBERS, Kinds, Parameters, obstacle
@@ -18,8 +19,12 @@ from monitoring.findings import Finding
 NAME = "page_hinkley"
 _FIRST = 30
 """Values before the first look; river's default."""
-_STREAMS, _AT_ONCE = 1_000, 50
+_STREAMS = 1_000
+_AT_ONCE = 1_000_000
+"""Values that are simulated at once at most, 8 bytes each in about six arrays."""
 _SURE = 0.01
+_LEAST_LEVEL = 1 - _SURE ** (1 / _STREAMS)
+"""At a lower one not even the highest of all streams is surely high enough."""
 
 
 class PageHinkley(Parameters):
@@ -31,6 +36,8 @@ class PageHinkley(Parameters):
 
     reads: ClassVar[Kinds] = NUMBERS | CATEGORIES
 
+    level: float = Field(0.05, ge=_LEAST_LEVEL, lt=1)
+    """Probability of a false alarm over the whole horizon; 1,000 streams tell none below 0.0046."""
     horizon: int = Field(10_000, ge=100, le=1_000_000)
     """Values within which a false alarm has probability `level` at most."""
     tolerance: float = Field(0.02, ge=0, lt=0.5)
@@ -55,21 +62,31 @@ def threshold(horizon: int, level: float, tolerance: float) -> float:
 
     A quantile of 1,000 simulated streams, taken so far out that it is not too low with 99 %
     confidence (an order statistic, by the binomial distribution).
+
+    Raises:
+        InvalidRequest: the level is so low that it takes more streams.
     """
     binomial = require("scipy.stats", extra=EXTRA).binom
     rank = int(binomial.ppf(_SURE, _STREAMS, level))
+    if rank < 1:
+        raise InvalidRequest(f"Level {level!r} is below the {_LEAST_LEVEL:.4f} that can be told")
     rng = np.random.default_rng(0)
+    at_once = max(1, _AT_ONCE // horizon)
     highest = np.concatenate(
-        [_highest(rng, horizon, tolerance) for _ in range(_STREAMS // _AT_ONCE)]
+        [
+            _highest(rng, (min(at_once, _STREAMS - first), horizon), tolerance)
+            for first in range(0, _STREAMS, at_once)
+        ]
     )
-    return float(np.sort(highest)[_STREAMS - max(1, rank)])
+    return float(np.sort(highest)[_STREAMS - rank])
 
 
-def _highest(rng: np.random.Generator, horizon: int, tolerance: float) -> Floats:
+def _highest(rng: np.random.Generator, shape: tuple[int, int], tolerance: float) -> Floats:
     """Return the largest value of the statistic along each of some uniform streams."""
-    values = rng.random((_AT_ONCE, horizon))
+    streams, horizon = shape
+    values = rng.random(shape)
     gaps = values - np.cumsum(values, axis=1) / np.arange(1, horizon + 1)
-    most = np.zeros(_AT_ONCE)
+    most = np.zeros(streams)
     for sign in (1.0, -1.0):
         sums = np.cumsum(sign * gaps - tolerance, axis=1)
         rise = sums - np.minimum.accumulate(sums, axis=1)

@@ -12,7 +12,9 @@ from monitoring.grounding.terms import content_terms
 
 MOST_CLAIMS = 200
 """Of one answer; what follows is not looked at, and `coverage` says so."""
-_MARKERS = re.compile(r"\s*(?:\[\d{1,3}(?:, ?\d{1,3})*\]|【[^】]{1,40}】)")
+# A run of white space is tried from its beginning only: from every place of it, a long one would
+# take the square of its length.
+_MARKERS = re.compile(r"(?:(?<!\s)\s++)?(?:\[\d{1,3}(?:, ?\d{1,3})*\]|【[^】]{1,40}】)")
 _EMPTY = frozenset({"yes", "no", "ja", "nein", "oui", "non", "sí", "si"})
 _ASKS = ("?", "？", "؟")
 
@@ -32,7 +34,7 @@ def claims(answer: str, citations: Sequence[Citation] = ()) -> list[Stated]:
     """Return what an answer claims; questions, and sentences without a word, claim nothing."""
     found = []
     for start, end in sentence_spans(answer):
-        text = _MARKERS.sub("", answer[start:end]).strip()
+        text = bare_of_marks(answer[start:end]).strip()
         bare = text.strip(" *_#>-•\"'”’»)")
         if bare.endswith((*_ASKS, ":", "：")) or set(content_terms(bare)) <= _EMPTY:
             continue
@@ -41,3 +43,8 @@ def claims(answer: str, citations: Sequence[Citation] = ()) -> list[Stated]:
         )
         found.append(Stated(start, end, text, cited))
     return found
+
+
+def bare_of_marks(text: str) -> str:
+    """Return a text without the marks of citations and the white space before each."""
+    return _MARKERS.sub("", text)

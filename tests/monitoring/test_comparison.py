@@ -105,6 +105,50 @@ def test_a_column_that_cannot_be_compared_is_named_and_the_rest_is_judged() -> N
     assert found["null (missing)"].explanation.startswith("'present' is 0.0%")
 
 
+def test_what_could_not_be_compared_is_not_called_stable() -> None:
+    rng = np.random.default_rng(14)
+    reference = Window.of({"x": rng.normal(size=300), "v": rng.normal(size=(300, 4))})
+    x = rng.normal(size=300)
+    other = Window.of({"x": x, "v": rng.normal(size=(300, 8))})
+    assert compare(reference, other).verdict == "incomparable"
+    moved = Window.of({"x": x + 2, "v": rng.normal(size=(300, 8))})
+    assert compare(reference, moved).verdict == "drift"
+
+
+def test_a_column_that_never_has_a_value_spoils_no_verdict() -> None:
+    rng = np.random.default_rng(15)
+    reference, window = (
+        Window.of({"x": rng.normal(size=300), "never": [None] * 300}) for _ in range(2)
+    )
+    assert compare(reference, window).verdict == "stable"
+
+
+@pytest.mark.parametrize("whose", ["reference", "window", "both"])
+@pytest.mark.parametrize(
+    "odd",
+    [[None] * 300, [["a", "b"], []] * 150, [1.5] * 300, [timedelta(hours=1)] * 300],
+    ids=["null", "lists", "numbers", "spans"],
+)
+def test_an_odd_column_to_slice_by_is_a_finding_and_no_error(whose: str, odd: Any) -> None:
+    rng = np.random.default_rng(16)
+    made = [
+        Window.of(
+            {
+                "x": rng.normal(size=300),
+                "by": odd if whose in {side, "both"} else ["a", "b", "c"] * 100,
+            }
+        )
+        for side in ("reference", "window")
+    ]
+    report = compare(*made, Plan(slices=["by"]))
+    found = {(each.slice, each.feature): each.finding.verdict for each in report.findings}
+    assert found["", "x"] == "stable"
+    if isinstance(odd[0], list):
+        assert report.verdict == ("stable" if whose == "both" else "drift")
+    else:
+        assert found["by", "by"] == "incomparable"
+
+
 def test_windows_without_anything_to_compare_have_no_verdict() -> None:
     rng = np.random.default_rng(4)
     reference = Window.of({"x": rng.normal(size=300)})

@@ -34,6 +34,29 @@ def test_meaning_that_stays_has_no_shape() -> None:
     assert history(np.zeros(WINDOWS)).change.shape == "none"
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "precision", "recall", "f1", "auroc"])
+def test_rare_positives_that_stay_as_they_are_name_no_change(metric: Any) -> None:
+    """Of 12 streams at level 0.05, four or more would show by chance once in 450 times."""
+    rows, streams, named = 300, 12, 0
+    for seed in range(streams):
+        rng = np.random.default_rng(seed)
+        labels = rng.random(rows * WINDOWS) < 0.006
+        logits = rng.normal(np.where(labels, 2.5, -2.0))
+        change = follow(metric, labels, 1 / (1 + np.exp(-logits)), rows=rows, seed=seed).change
+        named += change.shape not in {"none", "not_enough_data"}
+    assert named < 4
+
+
+def test_recall_that_falls_is_seen_among_rare_positives() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.random(2_000 * WINDOWS) < 0.006
+    at = np.repeat(np.arange(WINDOWS), 2_000)
+    logits = rng.normal(np.where(labels & (at < 10), 2.5, -2.0))
+    found = follow("recall", labels, 1 / (1 + np.exp(-logits)), rows=2_000)
+    assert found.change.shape == "instantaneous"
+    assert found.change.start == 10
+
+
 def test_a_rhythm_of_meaning_is_cyclic() -> None:
     found = history(0.2 + 0.2 * np.sin(2 * np.pi * np.arange(WINDOWS) / 5))
     assert found.change.shape == "cyclic"
@@ -46,6 +69,8 @@ def test_windows_without_a_value_are_left_out_and_counted() -> None:
     found = follow("recall", labels, scores, rows=ROWS)
     assert found.left_out == 1
     assert found.values.size == 9
+    none = follow("recall", np.zeros(0, dtype=bool), np.zeros(0), rows=ROWS)
+    assert none.change.shape == "not_enough_data"
     few = follow("recall", np.zeros(5, dtype=bool), np.zeros(5), rows=ROWS)
     assert few.change.shape == "not_enough_data"
 

@@ -15,7 +15,7 @@ from infra.errors import InvalidRequest, NotFound
 from monitoring.columns import Column
 from monitoring.references import open_reference, pin
 from monitoring.reservoir import Reservoir
-from monitoring.windows import Window, by_count, by_time, same_hours
+from monitoring.windows import Window, by_count, by_time, same_hours, seconds_of
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 """A Monday."""
@@ -43,6 +43,9 @@ def test_columns_are_of_the_kind_that_their_values_say() -> None:
     assert Column.of(np.array([3, 4]), "categories").labels == ("3", "4")
     assert Column.of(["a", 1, None]).kind == "categories"
     assert Column.of(pa.chunked_array([[1], [2]])).data.tolist() == [1.0, 2.0]
+    assert Column.of([["a"], ["a", "b"], None]).labels == ("['a']", "['a', 'b']")
+    assert Column.of([[[1.0]], [[2.0]]]).kind == "categories"
+    assert Column.of([2**80, 1]).kind == "categories"
     with pytest.raises(InvalidRequest, match="cannot be read as 'vectors'"):
         Column.of(["a", "b"], "vectors")
 
@@ -109,6 +112,19 @@ def test_times_of_arrow_in_another_zone_are_the_same_moments() -> None:
     berlin = pa.array([START, START + HOUR], pa.timestamp("ns", tz="Europe/Berlin"))
     cut = list(by_time(Window.of({"at": berlin}), "at", HOUR, now=START + 3 * HOUR))
     assert [piece.start for piece in cut] == [START, START + HOUR]
+
+
+def test_days_are_moments_and_spans_of_time_are_refused_as_times() -> None:
+    days = pa.array([START.date(), None, START.date() + 24 * HOUR])
+    for type_ in (pa.date32(), pa.date64()):
+        found = seconds_of(Window.of({"on": days.cast(type_)}), "on")
+        midnight = datetime(START.year, START.month, START.day, tzinfo=UTC).timestamp()
+        np.testing.assert_equal(found, [midnight, np.nan, midnight + 86_400])
+    for odd in (pa.array([HOUR, None]), pa.array([START.time(), None])):
+        window = Window.of({"took": odd})
+        assert window.column("took").is_missing().tolist() == [False, True]
+        with pytest.raises(InvalidRequest, match="'took' holds spans and no times"):
+            list(by_time(window, "took", HOUR, now=START))
 
 
 def test_a_seasonal_reference_holds_the_same_hours_of_the_week() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from infra.contracts import Answer, Groundedness, Interaction, Passage, Usage
 from monitoring.groundedness_metrics import GroundednessMetrics
 from monitoring.grounding.detectors import Finding
 from monitoring.grounding.evidence import Evidence
-from service.grounding import Grounding, noted
+from service.grounding import THREADS, Grounding, noted
 
 TEXT = "Full-time employees have 27 days of paid leave a year."
 ASKED = {"question": "How many days of leave do employees have?", "collection": "handbook"}
@@ -202,6 +204,68 @@ def test_answers_beyond_the_bound_are_counted_as_not_seen_and_still_noted() -> N
     assert [each.verdict for each in done if each] == ["grounded"] * 2
     text = generate_latest(registry).decode()
     assert 'ragstone_groundedness_blind_total{reason="overloaded"} 3.0' in text
+
+
+class Hanging:
+    """Scores nothing until it may."""
+
+    def __init__(self) -> None:
+        self.may_go, self.threads = threading.Event(), set[str]()
+
+    def __call__(self, _: Answer) -> Groundedness:
+        self.threads.add(threading.current_thread().name)
+        self.may_go.wait(20)
+        return Groundedness("grounded", 0.9)
+
+
+def test_answer_does_not_wait_longer_for_its_score_than_it_may() -> None:
+    registry, hanging = CollectorRegistry(), Hanging()
+    grounding = Grounding(hanging, GroundednessMetrics(registry), timeout_seconds=0.1)
+
+    async def many() -> list[Answer]:
+        return await asyncio.gather(*(grounding.within(answer(number)) for number in range(20)))
+
+    try:
+        told = asyncio.run(asyncio.wait_for(many(), 10))
+    finally:
+        hanging.may_go.set()
+        grounding.close()
+    assert [each.groundedness for each in told] == [None] * 20
+    assert len(hanging.threads) <= THREADS
+    text = generate_latest(registry).decode()
+    assert 'ragstone_groundedness_blind_total{reason="slow"} 20.0' in text
+    assert 'ragstone_groundedness_verdicts_total{verdict="grounded"} 0.0' in text
+
+
+def test_what_is_told_after_the_end_is_noted_without_a_score() -> None:
+    registry = CollectorRegistry()
+    grounding = Grounding(
+        lambda _: Groundedness("grounded", 0.9), GroundednessMetrics(registry), most_waiting=1
+    )
+    grounding.close()
+    done: list[Groundedness | None] = []
+    for number in range(3):
+        grounding.after(answer(number), done.append)
+    assert done == [None] * 3
+    assert asyncio.run(grounding.within(answer(3))).groundedness is None
+    grounding.close()
+
+
+def test_closing_does_not_wait_for_a_scorer_that_hangs_and_loses_no_record() -> None:
+    registry, hanging = CollectorRegistry(), Hanging()
+    grounding = Grounding(hanging, GroundednessMetrics(registry))
+    done: list[Groundedness | None] = []
+    for number in range(3):
+        grounding.after(answer(number), done.append)
+    started = time.monotonic()
+    grounding.close(seconds=0.2)
+    assert time.monotonic() - started < 5
+    assert done == [None] * 3
+    hanging.may_go.set()
+    time.sleep(0.2)
+    assert done == [None] * 3
+    text = generate_latest(registry).decode()
+    assert 'ragstone_groundedness_blind_total{reason="closed"} 3.0' in text
 
 
 def test_review_takes_all_that_is_not_carried_and_a_share_of_the_rest() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.grounding.claims import claims
+from monitoring.grounding.claims import bare_of_marks, claims
 from monitoring.grounding.evidence import PIECE_CHARACTERS, Evidence, Source
 from monitoring.grounding.features import NAMES, Claim, measure
 from monitoring.grounding.names import names
@@ -108,3 +111,16 @@ def test_claim_that_a_text_holds_word_for_word_is_held_whole(claim: str, others:
     _, columns = measure(found, Evidence([*map(Source, others), Source(claim)]))
     if len(columns) and found.terms:
         assert columns[:, NAMES.index("anywhere")].min() == pytest.approx(1)
+
+
+@given(st.text(alphabet=" \t\n\u00a0[]【】,19a", max_size=30))
+def test_marks_go_with_the_white_space_before_them(text: str) -> None:
+    plainly = re.compile(r"\s*(?:\[\d{1,3}(?:, ?\d{1,3})*\]|【[^】]{1,40}】)")
+    assert bare_of_marks(text) == plainly.sub("", text)
+
+
+@pytest.mark.parametrize("part", [" ", "\t", "\n", "\u00a0", "[1", "[1, ", "【", " [1] "])
+def test_long_runs_take_no_more_than_their_length(part: str) -> None:
+    started = time.process_time()
+    claims("The bridge" + part * 100_000 + "was built in 1890.")
+    assert time.process_time() - started < 3
