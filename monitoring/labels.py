@@ -87,7 +87,7 @@ def _error_of_one(
     drawn = drawn[np.isfinite(drawn)]
     weighed = max(_weighed(metric, labels, scores), 1.0)
     error = float(drawn.std()) if drawn.size > 1 else 1.0
-    return max(error, 1 / weighed) * weighed**0.5
+    return float(max(error, 1 / weighed) * weighed**0.5)
 
 
 def _weighed(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> float:
