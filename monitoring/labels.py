@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +88,7 @@ def _error_of_one(
     drawn = drawn[np.isfinite(drawn)]
     weighed = max(_weighed(metric, labels, scores), 1.0)
     error = float(drawn.std()) if drawn.size > 1 else 1.0
-    return float(max(error, 1 / weighed) * weighed**0.5)
+    return max(error, 1 / weighed) * math.sqrt(weighed)
 
 
 def _weighed(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training.specification.base import Base
+from training.accelerators import has_flash_attention
+from training.specification.base import FLASH, Base
 from training.specification.method import Lora, Method, Osf
 
 
@@ -26,7 +27,7 @@ def load_base(base: Base, folder: Path, *, device: str) -> Any:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, base.dtype),
-            attn_implementation=_attention(base),
+            attn_implementation=attention_of(base, device=device),
             quantization_config=quantization,
             local_files_only=True,
         )
@@ -101,12 +102,30 @@ def device_of(wanted: str, *, local_rank: int = 0) -> str:
     return f"cuda:{local_rank}" if is_there and wanted != "cpu" else "cpu"
 
 
+def attention_of(base: Base, *, device: str) -> str | None:
+    """Return the attention that is loaded; None for PyTorch's own, which the model chooses."""
+    if base.attention != "auto":
+        return base.attention
+    can = device.startswith("cuda") and base.dtype != "float32" and has_flash_attention()
+    return FLASH[0] if can else None
+
+
+def check_packing(model: Any) -> None:
+    """Refuse to pack where rows of one pack would see each other.
+
+    Raises:
+        InvalidRequest: the model was not loaded with a FlashAttention.
+    """
+    loaded = model.config._attn_implementation
+    if loaded not in FLASH:
+        raise InvalidRequest(
+            f"schedule.packing: the model was loaded with {loaded!r}, with which rows of one pack "
+            "would see each other; install flash-attn, or do not pack"
+        )
+
+
 def _targets(targets: str | tuple[str, ...]) -> str | list[str]:
     return targets if isinstance(targets, str) else list(targets)
-
-
-def _attention(base: Base) -> str | None:
-    return None if base.attention == "auto" else base.attention
 
 
 def _quantization(base: Base, torch: Any, transformers: Any) -> Any:

@@ -92,9 +92,10 @@ class Encoder:
     def _conversation(self, sequence: Conversation) -> tuple[str, list[Span]]:
         if self.template is None:
             raise Wrong("the tokenizer has no chat template")
+        # What some templates write after the end of a turn is never generated.
         if self.supervise == "all":
             text = self.template.render(sequence.messages, sequence.tools)
-            return text, [(0, len(text))]
+            return text, [(0, len(text.rstrip()))]
         if self.supervise == "completion" or sequence.prompt is not None:
             return self._after_prompt(sequence, self.template)
         text, spans = self.template.render_spans(sequence.messages, sequence.tools)
@@ -111,7 +112,6 @@ class Encoder:
         text = template.render(sequence.messages, sequence.tools)
         if not text.startswith(asked):
             raise Wrong("the template renders the prompt otherwise when an answer follows it")
-        # What some templates write after the end of a turn is never generated.
         return text, [(len(asked), max(len(asked), len(text.rstrip())))]
 
     def _labelled(self, text: str, spans: list[Span], encoding: Any) -> Encoded:

@@ -137,7 +137,6 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
 
 def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
     """Check everything that can be checked without weights, and claim the folder."""
-    _refuse_unready(spec)
     planned = planning.plan(spec, around.places)
     planned.require_sound()
     lock = planned.lock
@@ -146,19 +145,6 @@ def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
         locking.check_same(around.expected, lock.digests)
     files.claim(lock.as_json())
     return lock
-
-
-def _refuse_unready(spec: FineTuning) -> None:
-    if spec.method.type != "sft":
-        raise InvalidRequest(f"method.type: {spec.method.type!r} is not trained yet; use 'sft'")
-    if spec.evaluate.suites or spec.evaluate.regressions:
-        raise InvalidRequest(
-            "evaluate: suites are run by hand yet, with 'ragstone eval run'; take them out"
-        )
-    if spec.serve is not None and spec.serve.canary is not None:
-        raise InvalidRequest("serve.canary: routes move traffic, see docs/how-to/serve-adapters.md")
-    if spec.sweep is not None:
-        raise InvalidRequest("sweep: a run is of one specification; take the section out")
 
 
 def _refuse_other_launches(spec: FineTuning, lock: Lock) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from infra.errors import InvalidRequest
 from infra.plugins import require
 from training.encoding import Encoded, Encoder
-from training.examples import Sequence, Wrong, sequences, shape_of
+from training.examples import Sequence, Shape, Wrong, sequences, shape_of
+from training.preflight._reading import shape_in
 from training.row_source import Row, Rows, Unreadable
 from training.specification.data import Data
 
@@ -54,8 +55,10 @@ def tokenize(rows: Rows, encoder: Encoder, data: Data) -> Tokenized:
         InvalidRequest: a row is longer than it may be and `overflow` is `error`, or none is left.
     """
     ids, labels, dropped, number = [], [], 0, 0
+    shape: Shape | None = None
     for batch in rows.batches():
-        for found in encoder.encode(list(_readable(batch))):
+        shape = shape or shape_in(batch, "sft")
+        for found in encoder.encode(list(_readable(batch, shape))):
             number += 1
             kept = None if isinstance(found, Wrong) else _fitting(found, data, number)
             if kept is not None and kept.supervised:
@@ -75,12 +78,12 @@ def mixed(train: Tokenized, replays: Iterable[tuple[Tokenized, float]], *, seed:
     return whole
 
 
-def _readable(batch: list[Row]) -> Iterator[Sequence]:
+def _readable(batch: list[Row], shape: Shape | None) -> Iterator[Sequence]:
     for row in batch:
         if isinstance(row, Unreadable):
             continue
         try:
-            yield from sequences(row, shape_of(row, "sft"))
+            yield from sequences(row, shape or shape_of(row, "sft"))
         except Wrong:
             continue
 

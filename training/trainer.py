@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import checkpoints
+from training import adapted_model, checkpoints
 from training.batching import Batches
 from training.lock import Lock
 from training.spec import FineTuning
@@ -42,10 +42,15 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     """Return a trainer that writes its checkpoints to a folder.
 
     The precision is that of the weights; adapters are float32, as peft makes them.
+
+    Raises:
+        InvalidRequest: rows are to be packed, and the model's attention would mix them.
     """
     trl = require("trl", extra="finetune")
     transformers = require("transformers", extra="finetune")
     held_out = material.held_out
+    if material.spec.schedule.packing:
+        adapted_model.check_packing(material.model)
 
     class Trainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]  # mypy skips trl
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:

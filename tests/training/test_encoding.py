@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
-from training.chat_templates import ChatTemplate, for_training, of_tokenizer
+from training import spec
+from training.chat_templates import ChatTemplate, for_training, of_tokenizer, read_file
 from training.encoding import IGNORED, Encoded, Encoder
 from training.examples import Conversation, Text, Wrong, sequences, shape_of
+from training.preflight import Batch, Silent
+from training.preflight._reading import read_source
+from training.row_source import open_rows
 from training.specification.data import Supervise
-from tuning import MARKED, chat, write_base
+from training.tokenized import tokenize
+from tuning import MARKED, chat, write_base, write_rows, write_spec
 
 TWO_TURNS = [
     {"role": "user", "content": "One?"},
@@ -27,6 +32,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     transformers = pytest.importorskip("transformers")
     folder = write_base(tmp_path_factory.mktemp("model") / "base")
     return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+class Seen(Silent):
+    """Keeps the tokens that are checked."""
+
+    def __init__(self) -> None:
+        self.ids: list[list[int]] = []
+
+    def take(self, batch: Batch, /) -> None:
+        self.ids += [each.ids for row in batch.rows for each in row.encoded]
 
 
 def encoded(tokenizer: Any, sequence: Conversation | Text, supervise: Supervise) -> Encoded:
@@ -64,6 +79,39 @@ def test_what_is_asked_for_is_learned_with_its_end_token(
     kept = [token for token in found.labels if token != IGNORED]
     assert len(kept) == found.supervised
     assert tokenizer.decode(kept) == "".join(expected)
+
+
+def test_what_a_template_writes_behind_the_last_end_is_not_learned(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "template.jinja"
+    path.write_text(
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>\n"
+        "{% endfor %}",
+        encoding="utf-8",
+    )
+    encoder = Encoder(tokenizer, read_file(path, tokenizer), "all")
+    (found,) = encoder.encode([Conversation(TWO_TURNS)])
+    assert isinstance(found, Encoded)
+    assert found.texts[0].endswith("Four.<|end|>")
+    assert found.labels[found.spans[0][1] - 1] == tokenizer.convert_tokens_to_ids("<|end|>")
+
+
+@pytest.mark.parametrize("supervise", ["assistant", "completion"])
+def test_rows_that_say_two_things_are_trained_on_as_they_were_checked(
+    tokenizer: Any, tmp_path: Path, supervise: Supervise
+) -> None:
+    mixed = [{**chat("One?", "Two."), "text": "plain"}, {"text": "plain alone"}]
+    for number, order in enumerate((mixed, mixed[::-1])):
+        name = f"rows-{number}.jsonl"
+        write_rows(tmp_path / name, order)
+        read = spec.read(write_spec(tmp_path / "spec.yaml", {"data.train": {"rows": name}}))
+        rows = open_rows(read.data.train, folder=tmp_path, datasets=None)
+        encoder = Encoder(tokenizer, for_training(tokenizer), supervise)
+        seen = Seen()
+        read_source("data.train", rows, read, encoder, [seen])
+        assert seen.ids
+        assert tokenize(rows, encoder, read.data).ids == seen.ids
 
 
 def test_labels_are_those_of_the_tokenizers_own_mask(tokenizer: Any) -> None:

@@ -108,6 +108,20 @@ MISTAKES = [
         "out of turn",
     ),
     Mistake("wrong columns", rows({"question": "a", "answer": "b"}), "row 7", "no 'messages'"),
+    Mistake("method nothing trains", keys(method__type="kto"), "method.type", "not trained yet"),
+    Mistake(
+        "suite nothing runs",
+        keys(evaluate={"suites": [{"suite": "s.yaml", "metric": "m"}]}),
+        "evaluate.suites",
+        "by hand",
+    ),
+    Mistake("canary", keys(**SERVED, serve={"canary": {}}), "serve.canary", "no traffic"),
+    Mistake(
+        "sweep",
+        keys(sweep={"parameters": {"seed": {"low": 1, "high": 2}}}),
+        "sweep",
+        "one specification",
+    ),
     Mistake("rows of another method", keys(method__type="dpo"), "data.train rows 1", "dpo needs"),
     Mistake("empty split", lambda folder: _emptied(folder), "data.train", "no rows"),
     Mistake(
@@ -152,6 +166,13 @@ MISTAKES = [
     Mistake("longer than positions", keys(data__max_length=4096), "data.max_length", "2048"),
     # Configuration
     Mistake("packing on a processor", keys(schedule__packing=True), "schedule.packing", "see each"),
+    Mistake(
+        "packing in float32",
+        keys(schedule__packing=True, base__dtype="float32"),
+        "schedule.packing",
+        "no float32",
+        on_gpu=True,
+    ),
     Mistake(
         "packing without FlashAttention",
         keys(schedule__packing=True, base__attention="sdpa"),

@@ -27,7 +27,7 @@ class _Gathered:
 
 def first_shape(rows: Rows, method: str) -> Shape | None:
     """Return what the first good row of a source is; `None` if its first batch has none."""
-    return _shape(next(rows.batches(), []), method)
+    return shape_in(next(rows.batches(), []), method)
 
 
 def read_source(
@@ -65,13 +65,14 @@ def _prepared(rows: Rows, spec: FineTuning, encoder: Encoder | None) -> Iterator
     number = 0
     for batch in rows.batches():
         if shape is None:
-            shape = _shape(batch, spec.method.type)
+            shape = shape_in(batch, spec.method.type)
         gathered = _understand(batch, number, shape, spec.method.type)
         number += len(batch)
         yield _encode(gathered, encoder), gathered.faults
 
 
-def _shape(batch: list[Row], method: str) -> Shape | None:
+def shape_in(batch: list[Row], method: str) -> Shape | None:
+    """Return what the first good row of a batch is; all rows of a source are taken for the same."""
     for row in batch:
         if not isinstance(row, Unreadable):
             try:

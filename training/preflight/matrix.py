@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from training.preflight import Check, Derived, Facts, Silent
 from training.problems import Problem
 from training.spec import FineTuning
+from training.specification.base import FLASH
 from training.specification.method import Lora
 
 CHECK = "matrix"
-FLASH = ("flash_attention_2", "flash_attention_3")
 
 Said = tuple[str, str]
 
@@ -32,6 +32,12 @@ def _packing(facts: Facts) -> Iterable[Said]:
         yield (
             "schedule.packing",
             "there is no FlashAttention here, so rows of one pack would see each other; drop it",
+        )
+    elif spec.base.dtype == "float32":
+        yield (
+            "schedule.packing",
+            "FlashAttention knows no float32, so rows of one pack would see each other; use "
+            "base.dtype bfloat16, or do not pack",
         )
     if spec.parallelism.context > 1:
         yield "parallelism.context", "sequences that are shared cannot be packed; take one of both"

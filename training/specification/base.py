@@ -8,6 +8,9 @@ from pydantic import Field
 
 from training.specification.part import Part
 
+FLASH = ("flash_attention_2", "flash_attention_3")
+"""Those that keep the rows of one pack apart."""
+
 
 class Quantization(Part):
     """How the frozen weights are stored; with it and a LoRA adapter, this is QLoRA."""
@@ -33,6 +36,7 @@ class Base(Part):
     """Of weights and arithmetic; adapters are trained in float32."""
     quantization: Quantization | None = None
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
-    """`auto`: FlashAttention where it is installed, PyTorch's own otherwise."""
+    """`auto`: FlashAttention where it is installed, on GPUs in half precision; PyTorch's own
+    otherwise."""
     template: str | None = None
     """A file with the chat template in Jinja to train with; by default the tokenizer's own."""
