@@ -20,7 +20,8 @@ class NearTexts:
     """An index over some of a sequence of texts.
 
     Similarity is Jaccard's: the share of pieces of three words, or of five characters where few
-    words are parted, that two texts have in common. Nothing but sketches is kept.
+    words are parted, that two texts have in common. Sketches are kept, and the pieces of what is
+    added; what only `twin` puts there keeps none.
     """
 
     def __init__(self, texts: Sequence[str | None], similarity: float) -> None:
@@ -38,14 +39,20 @@ class NearTexts:
         self._index = datasketch.MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(similarity))
         self._empty = datasketch.MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
         self._pieces = lru_cache(maxsize=_KEPT)(lambda place: _shingles(texts[place] or ""))
+        self._added: set[str] = set()
 
     def add(self, place: int) -> None:
         """Put the text at a place into the index."""
-        self._index.insert(place, self._sketch(self._pieces(place)), check_duplication=False)
+        pieces = self._pieces(place)
+        self._added |= pieces
+        self._index.insert(place, self._sketch(pieces), check_duplication=False)
 
     def near(self, text: str) -> Iterator[tuple[int, float]]:
-        """Yield the places in the index whose texts are as similar as asked for, in order."""
-        return self._near(_shingles(text))
+        """Yield the places that were added whose texts are as similar as asked for, in order."""
+        pieces = _shingles(text)
+        # Of a text that is near another, this share is in that one; a sketch costs far more.
+        if sum(map(self._added.__contains__, pieces)) >= self._similarity * len(pieces):
+            yield from self._near(pieces)
 
     def twin(self, place: int) -> int | None:
         """Return the first in the index that is near the text at a place; else put it there.
@@ -92,9 +99,8 @@ def _overlap(some: frozenset[str], others: frozenset[str]) -> float:
 def _bands(similarity: float) -> tuple[int, int]:
     """Return bands and rows of the index: the fewest candidates that miss hardly a pair."""
     sizes = _band_sizes()
-    return next(
-        (bands, rows) for bands, rows in sizes if 1 - (1 - similarity**rows) ** bands >= _SURE
-    )
+    sure = ((bands, rows) for bands, rows in sizes if 1 - (1 - similarity**rows) ** bands >= _SURE)
+    return next(sure, (_PERMUTATIONS, 1))  # next to nothing in common cannot be sure to be found
 
 
 def _band_sizes() -> Iterator[tuple[int, int]]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import orjson
 
-from infra.expectations.chat import find_fault
 from infra.expectations.text_rules import Chat
+from infra.expectations.turns import find_fault
 
 Messages = list[dict[str, Any]]
 Shape = Literal["messages", "completion", "text", "pair", "marked"]

@@ -1,16 +1,14 @@
-"""What a row says, for telling whether two say the same: normal words, their pieces, a digest."""
+"""What a row says, for telling whether two say the same: normal words, a digest."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from training.examples import Conversation, Sequence
 
-SHINGLE_WORDS = 3
 
-
-def said(sequences: tuple[Sequence, ...] | list[Sequence]) -> str:
+def said(sequences: Iterable[Sequence]) -> str:
     """Return the texts of a row without instructions of the system, which rows have in common."""
     return " ".join(" ".join(_texts(each)) for each in sequences).casefold()
 
@@ -26,14 +24,6 @@ def asked(sequence: Sequence) -> str:
 def digest(text: str) -> bytes:
     """Return 16 bytes that stand for a text, whatever its white space."""
     return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
-
-
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Return every three words in a row; all of a shorter text as one."""
-    words = text.split()
-    if len(words) <= SHINGLE_WORDS:
-        return frozenset({tuple(words)})
-    return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
 def _texts(sequence: Sequence) -> Iterator[str]:

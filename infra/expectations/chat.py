@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from infra.expectations.evaluation import Judged, Table, judge_by
 from infra.expectations.text_rules import Chat
-from infra.expectations.tool_calls import Wrong
-from infra.expectations.turns import Fault, Turns
+from infra.expectations.turns import Fault, find_fault
 
 _BATCH_ROWS = 5_000
 """Conversations that are Python objects at a time."""
@@ -28,28 +25,6 @@ def evaluate_chat(rule: Chat, table: Table) -> Judged:
         checked=len(faults) - missing,
         details=lambda position: _words(faults[position]),
     )
-
-
-def find_fault(messages: Any, rule: Chat) -> Fault | None:
-    """Return the first thing that is wrong with a conversation, or `None`."""
-    if isinstance(messages, str):
-        try:
-            messages = orjson.loads(messages)
-        except orjson.JSONDecodeError:
-            return Fault("the messages are not JSON")
-    if not isinstance(messages, list):
-        return Fault("the messages are not a list")
-    if len(messages) < rule.min_messages:
-        return Fault(f"fewer than {rule.min_messages} messages")
-    if rule.max_messages is not None and len(messages) > rule.max_messages:
-        return Fault(f"more than {rule.max_messages} messages")
-    turns = Turns(rule)
-    for number, message in enumerate(messages, start=1):
-        try:
-            turns.take(message)
-        except Wrong as wrong:
-            return Fault(wrong.what, number, wrong.detail)
-    return turns.end()
 
 
 def _conversations(rule: Chat, table: Table) -> Iterator[Any]:

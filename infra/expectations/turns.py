@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import orjson
+
 from infra.expectations.report import shown
 from infra.expectations.text_rules import Chat
 from infra.expectations.tool_calls import Wrong, call_ids, check_function, loaded
@@ -116,6 +118,28 @@ class Turns:
         if not rule.alternate:
             return {rule.user, *speakers}
         return speakers if role == rule.user else {rule.user}
+
+
+def find_fault(messages: Any, rule: Chat) -> Fault | None:
+    """Return the first thing that is wrong with a conversation, or `None`."""
+    if isinstance(messages, str):
+        try:
+            messages = orjson.loads(messages)
+        except orjson.JSONDecodeError:
+            return Fault("the messages are not JSON")
+    if not isinstance(messages, list):
+        return Fault("the messages are not a list")
+    if len(messages) < rule.min_messages:
+        return Fault(f"fewer than {rule.min_messages} messages")
+    if rule.max_messages is not None and len(messages) > rule.max_messages:
+        return Fault(f"more than {rule.max_messages} messages")
+    turns = Turns(rule)
+    for number, message in enumerate(messages, start=1):
+        try:
+            turns.take(message)
+        except Wrong as wrong:
+            return Fault(wrong.what, number, wrong.detail)
+    return turns.end()
 
 
 def _is_empty(content: Any) -> bool:

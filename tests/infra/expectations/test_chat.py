@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.expectations.chat import find_fault
 from infra.expectations.text_rules import Chat
+from infra.expectations.turns import find_fault
 
 RULE = Chat(rule="chat")
 SHAREGPT = {
