@@ -100,18 +100,18 @@ def test_what_was_trained_is_answered_by_vllm_until_it_is_rolled_back(
     service: RunningServer, parts: Components, vllm_beside: VllmServer, tmp_path: Path
 ) -> None:
     with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
-        first = train(parts, tmp_path / "first", vllm_beside.folder, "ZZZ")
+        first = train(parts, tmp_path / "first", vllm_beside.folder, "XYZ")
         assert first.adapter == f"{ADAPTER}@v1"
-        assert ask(client, "plain") != "ZZZ"
+        assert ask(client, "plain") != "XYZ"
         parts.artifacts.tag(f"{ADAPTER}@candidate", "production")
-        eventually(lambda: ask(client, "support"), "ZZZ")
+        eventually(lambda: ask(client, "support"), "XYZ")
 
-        second = train(parts, tmp_path / "second", vllm_beside.folder, "QQ")
+        second = train(parts, tmp_path / "second", vllm_beside.folder, "KLM")
         assert second.adapter == f"{ADAPTER}@v2"
-        assert ask(client, "support") == "ZZZ", "a candidate is not live"
+        assert ask(client, "support") == "XYZ", "a candidate is not live"
         parts.artifacts.tag(f"{ADAPTER}@candidate", "production")
-        eventually(lambda: ask(client, "support"), "QQ")
+        eventually(lambda: ask(client, "support"), "KLM")
 
         parts.artifacts.roll_back(ADAPTER, "production")
-        eventually(lambda: ask(client, "support"), "ZZZ")
-        assert ask(client, "plain") != "ZZZ"
+        eventually(lambda: ask(client, "support"), "XYZ")
+        assert ask(client, "plain") != "XYZ"
