@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,8 @@ class Around:
     tracker: Tracker | None = None
     tell: Callable[[Progress], None] = lambda _: None
     """Is told of each step."""
+    evaluated: Callable[[int, Mapping[str, float]], None] = lambda *_: None
+    """Is told what was measured on `data.eval`, and after which step."""
     note: Callable[[str], None] = lambda _: None
     """Is told what is done, in words."""
     expected: Mapping[str, str] | None = None
@@ -75,6 +77,8 @@ class Outcome:
     """Between the adapter that was trained and its files, read back; see `verification`."""
     run: str | None
     """Its id among the tracked runs."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What was measured last: on `data.eval` such as `eval_loss`, else in the last step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ class _Trained:
 
     watch: Watch
     asked: verification.Probe
-    eval_before: float | None
-    eval_after: float | None
+    eval_before: Mapping[str, float]
+    eval_after: Mapping[str, float]
 
 
 def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
@@ -120,10 +124,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     if around.smokes and rank.world == 1:
         _smoke(spec, resolved, lock, around)
     with _tracked(spec, lock, around, rank) as run:
-        trained = _train(spec, resolved, files, _telling(around, run, spec), lock)
-        if run is not None:
-            for step, loss in trained.watch.eval_losses.items():
-                run.log({"eval/loss": loss}, step=step)
+        trained = _train(spec, resolved, files, _telling(around, run, spec, files), lock)
         verified = _verify(spec, resolved, files, trained)
         _gate(spec, trained)
         outcome = _outcome(files, trained, verified, run)
@@ -177,12 +178,13 @@ def _train(
 
     rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+    model = _base(spec, resolved, device)
     model = adapted_model.attach(model, spec.method, seed=spec.seed)
     abort, saving = spec.schedule.abort, spec.schedule.saving
     watch = Watch(
         Sentinel(abort),
         around.tell,
+        evaluated=around.evaluated,
         on_sigterm=saving.on_sigterm,
         gradients_may_overflow=spec.base.dtype == "float16",
     )
@@ -192,7 +194,7 @@ def _train(
     built = trainer.build(
         material, files.checkpoints, callbacks=[watch.as_callback()], device=device
     )
-    before = _eval_loss(built, resolved)
+    before = _evaluate(built, resolved)
     trainer.run(built, files.checkpoints, watch=watch, note=around.note)
     if watch.was_asked_to_go:
         raise AskedToGo(
@@ -204,7 +206,7 @@ def _train(
         _write(model, files.draft)
     rows = resolved.train.ids[:PROBES]
     asked = verification.probe(model, rows, dtype=spec.base.dtype)
-    return _Trained(watch, asked, before, _eval_loss(built, resolved))
+    return _Trained(watch, asked, before, _evaluate(built, resolved))
 
 
 def _verify(
@@ -214,7 +216,7 @@ def _verify(
     if not rank.is_first:
         return verification.Verified(0, 0.0, 0.0)
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+    model = _base(spec, resolved, device)
     found = verification.verify(model, files.draft, trained.asked)
     shutil.rmtree(files.adapter, ignore_errors=True)
     files.draft.rename(files.adapter)
@@ -222,9 +224,8 @@ def _verify(
 
 
 def _gate(spec: FineTuning, trained: _Trained) -> None:
-    ratio, before, after = (
-        spec.evaluate.max_eval_loss_ratio, trained.eval_before, trained.eval_after,
-    )  # fmt: skip
+    ratio = spec.evaluate.max_eval_loss_ratio
+    before, after = trained.eval_before.get("eval_loss"), trained.eval_after.get("eval_loss")
     if ratio is None or before is None or after is None:
         return
     if not after <= ratio * before:
@@ -263,18 +264,25 @@ def _outcome(
         steps=max(losses, default=0),
         first_loss=losses[min(losses)] if losses else 0.0,
         last_loss=losses[max(losses)] if losses else 0.0,
-        eval_loss_before=trained.eval_before,
-        eval_loss_after=trained.eval_after,
+        eval_loss_before=trained.eval_before.get("eval_loss"),
+        eval_loss_after=trained.eval_after.get("eval_loss"),
         tokens_per_second=round(trained.watch.tokens / max(trained.watch.seconds, 1e-9), 1),
         logit_difference=verified.logit_difference,
         run=None if run is None else run.id,
+        metrics=dict(trained.eval_after or trained.watch.metrics),
     )
 
 
-def _eval_loss(built: Any, resolved: Resolved) -> float | None:
-    if resolved.held_out is None:
-        return None
-    return float(built.evaluate()["eval_loss"])
+def _base(spec: FineTuning, resolved: Resolved, device: str) -> Any:
+    scores = spec.method.type == "reward"
+    return adapted_model.load_base(spec.base, resolved.base.folder, device=device, scores=scores)
+
+
+def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:
+    """Return what is measured on `data.eval`, nothing where there is none."""
+    from training.callbacks import measured
+
+    return {} if resolved.held_out is None else measured(built.evaluate())
 
 
 def _write(model: Any, draft: Path) -> None:
@@ -296,15 +304,28 @@ def _tracked(spec: FineTuning, lock: Lock, around: Around, rank: Rank) -> Iterat
         yield run
 
 
-def _telling(around: Around, run: Run | None, spec: FineTuning) -> Around:
-    """Have each step told and, as often as asked for, tracked."""
+def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder) -> Around:
+    """Have each step told and, as often as asked for, tracked and written down."""
     every = spec.schedule.log_every_steps
+    steps = 0
 
     def tell(progress: Progress) -> None:
+        nonlocal steps
+        steps = progress.steps
         around.tell(progress)
-        if run is not None and (progress.step % every == 0 or progress.step == progress.steps):
-            metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
-            metrics["train/tokens_per_second"] = progress.tokens_per_second
-            run.log(metrics, step=progress.step)
+        if progress.step % every and progress.step != progress.steps:
+            return
+        metrics = {**progress.metrics, "tokens_per_second": progress.tokens_per_second}
+        files.measurements.add(progress.step, steps, metrics)
+        if run is not None:
+            told = {f"train/{name}": value for name, value in metrics.items()}
+            run.log(told, step=progress.step)
 
-    return replace(around, tell=tell)
+    def evaluated(step: int, metrics: Mapping[str, float]) -> None:
+        around.evaluated(step, metrics)
+        files.measurements.add(step, steps, metrics)
+        if run is not None:
+            told = {f"eval/{name.removeprefix('eval_')}": each for name, each in metrics.items()}
+            run.log(told, step=step)
+
+    return replace(around, tell=tell, evaluated=evaluated)

@@ -13,7 +13,9 @@ the weights.
   make no copies; and t (2 h + 3 f) w / T on the way back through one. With gradient checkpointing
   only the inputs of the layers, t h w L, and one layer whole. Eager attention keeps its matrix,
   t x length x heads x (w + 4), too.
-- logits: in chunks of 256 tokens 256 V 12 bytes, or all at once t V (w + 8).
+- logits: in chunks of 256 tokens 256 V 12 bytes, or all at once t V (w + 8). Where answers are
+  compared, in tiles of 4096 tokens by 32768 of V, 12 bytes each, and t h 4 for their gradient; the
+  pass of the base keeps nothing. A model of rewards has none.
 - 1.25 GiB for the context of CUDA and its libraries, and 8 % lost between allocations.
 
 The numbers of values a layer keeps were counted with PyTorch's hooks for saved tensors on Llama
@@ -24,12 +26,17 @@ https://arxiv.org/abs/2205.05198.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from training.model_shape import ModelShape
 
 CONTEXT_BYTES = 1.25 * 2**30
 FRAGMENTATION = 1.08
 CHUNK_TOKENS = 256
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32_768
+Loss = Literal["chunked", "tiled", "scored", "whole"]
+"""How logits become a loss: some tokens at once; tiles of tokens and vocabulary, as trl compares
+answers; not at all, where one number is a text's reward; or all at once."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = {
     ("nf4", True): 0.516,
@@ -57,7 +64,7 @@ class Load:
     tensor: int = 1
     context: int = 1
     checkpointing: bool = False
-    chunked_loss: bool = True
+    loss: Loss = "chunked"
     eager: bool = False
     optimizer_bytes: int = 8
     """Of both moments of a parameter."""
@@ -123,6 +130,11 @@ def _activations(shape: ModelShape, load: Load) -> float:
 
 def _logits(shape: ModelShape, load: Load) -> float:
     tokens = load.rows * load.length / load.context
-    if load.chunked_loss:
+    if load.loss == "chunked":
         return min(tokens, CHUNK_TOKENS) * shape.vocabulary * 12
+    if load.loss == "tiled":
+        tile = min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY)
+        return tile * 12 + tokens * shape.hidden * 4
+    if load.loss == "scored":
+        return 0.0
     return tokens * shape.vocabulary * (BYTES[load.dtype] + 8)

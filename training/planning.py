@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -14,6 +14,7 @@ from training.accelerators import Machine, machine_for
 from training.base_model import BaseModel, find_base
 from training.chat_templates import ChatTemplate
 from training.encoding import Encoder
+from training.lengths import Lengths
 from training.lock import Lock, lock
 from training.places import Places
 from training.preflight import Facts, Served
@@ -36,6 +37,8 @@ class Plan:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     """What could not be checked here."""
+    lengths: Mapping[str, Lengths] = field(default_factory=dict)
+    """By source."""
 
     def require_sound(self) -> None:
         """Raise `Refused`, which names every problem, if there is any."""
@@ -64,6 +67,7 @@ def plan(
     path: str = "SPEC",
     machine: Machine | None = None,
     served: Served | None = None,
+    known: Mapping[str, Lengths] | None = None,
 ) -> Plan:
     """Find and check all that a specification names; nothing is trained and no weight is loaded.
 
@@ -74,6 +78,8 @@ def plan(
         machine: what it will run on; by default this machine, or what the specification says of
             another.
         served: what is known of the server that is to host the adapter.
+        known: lengths by an earlier plan of the same rows, tokenizer and template; the rows are
+            not read again then.
 
     Returns:
         the plan, with every problem there is; `Plan.require_sound` raises them.
@@ -87,9 +93,11 @@ def plan(
     facts = Facts(spec, base, training, serving, machine, served)
     checks = preflight.checks(facts)
     encoder = _encoder(facts, sources, finding)
-    lengths = {}
+    lengths = dict(known or {})
+    if known is not None:
+        del checks["rows"]  # it would miss those that it does not see
     # What is held out comes first: rows of training are looked for in it.
-    for key in sorted(sources, key=lambda key: key != "data.eval"):
+    for key in sorted(set(sources) - set(lengths), key=lambda key: (key != "data.eval", key)):
         read = partial(read_source, key, sources[key], spec, encoder, list(checks.values()))
         measured = finding.find(key, read)
         if measured is not None:
@@ -98,7 +106,7 @@ def plan(
     found = [problem for each in checks.values() for problem in each.problems(sizes.derived)]
     made = lock(facts, places.folder, sources, sizes, launch=_launch(spec, path))
     problems = (*finding.problems, *sizes.problems, *found)
-    return Plan(made, problems, tuple(_notes(facts)))
+    return Plan(made, problems, tuple(_notes(facts)), lengths)
 
 
 def _base(spec: FineTuning, places: Places) -> BaseModel:

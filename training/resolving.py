@@ -53,7 +53,10 @@ def resolve(spec: FineTuning, places: Places, lock: Lock) -> Resolved:
     if base.digest is not None:
         found["base.model"] = base.digest
     locking.check_same({key: lock.digests.get(key, "") for key in found}, found)
-    read = {key: tokenize(rows, encoder, spec.data) for key, rows in sources.items()}
+    read = {
+        key: tokenize(rows, encoder, spec.data, method=spec.method.type)
+        for key, rows in sources.items()
+    }
     replays = [
         (read[f"data.replay.{number}"], replay.ratio)
         for number, replay in enumerate(spec.data.replay)

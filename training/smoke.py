@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.plugins import require
-from training import adapted_model, trainer
+from training import adapted_model, methods, trainer
 from training.lock import Lock
+from training.methods import Learning
 from training.resolving import Resolved
 from training.sentinel import Aborted, Sentinel
 from training.spec import FineTuning
@@ -28,11 +29,6 @@ OVERFIT_FASTER = 5.0
 """Times the learning rate of the run, for one batch is to be learned by heart."""
 OVERFIT_FASTEST = 1e-2
 """Unless the run itself is faster: beyond it, steps overshoot."""
-OVERFIT_LEFT = 0.2
-"""Of the loss on the batch, that may be left at the end."""
-MOST_INITIAL_LOSS = 1.2
-"""Times ln(vocabulary), what a model loses that knows nothing: more means wrong labels or weights.
-"""
 ACCUMULATION_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 RESUME_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
 
@@ -59,12 +55,18 @@ class Bench:
     fresh: Callable[[], Any]
     """Loads the base and gives it a new adapter, the same each time."""
 
+    @property
+    def learning(self) -> Learning:
+        return methods.learning(self.spec.method)
+
 
 def check(spec: FineTuning, resolved: Resolved, lock: Lock, *, device: str) -> list[Result]:
     """Return what every check finds, in the order of their cost."""
 
     def fresh() -> Any:
-        base = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+        base = adapted_model.load_base(
+            spec.base, resolved.base.folder, device=device, scores=spec.method.type == "reward"
+        )
         return adapted_model.attach(base, spec.method, seed=spec.seed)
 
     few = resolved.train.sample(ROWS, seed=spec.seed)
@@ -81,14 +83,14 @@ def _found(check: Callable[[Bench], Result], bench: Bench) -> Result:
 
 
 def initial_loss(bench: Bench) -> Result:
-    """The loss before training is a number, positive, and not that of wrong labels."""
+    """The loss before training is that of a model which has learned nothing yet."""
     torch = require("torch", extra="finetune")
     model = bench.fresh().eval()
     with torch.no_grad():
-        loss = float(_loss(model, bench.rows))
-    most = MOST_INITIAL_LOSS * math.log(model.config.get_text_config().vocab_size)
-    said = f"{loss:.4g}, at most {most:.4g}"
-    return Result("initial_loss", math.isfinite(loss) and 0 < loss <= most, said)
+        loss = float(bench.learning.loss(model, bench.rows))
+    start = bench.learning.starts_at(model.config.get_text_config().vocab_size)
+    said = f"{loss:.4g}, between {start.low:.4g} and {start.high:.4g}"
+    return Result("initial_loss", start.low < loss <= start.high, said)
 
 
 def only_adapter(bench: Bench) -> Result:
@@ -124,14 +126,15 @@ def accumulation(bench: Bench) -> Result:
 def overfit(bench: Bench) -> Result:
     """One batch can be learned by heart, so that labels, loss and adapter belong together."""
     model = bench.fresh().train()
-    rate = bench.spec.schedule.learning_rate
-    optimizer = _optimizer(model, max(rate, min(OVERFIT_FASTER * rate, OVERFIT_FASTEST)))
+    learning, rate = bench.learning, bench.spec.schedule.learning_rate
+    faster = learning.heart_rate or min(OVERFIT_FASTER * rate, OVERFIT_FASTEST)
+    optimizer = _optimizer(model, max(rate, faster))
     first = last = _step(model, optimizer, bench)
     for _ in range(OVERFIT_STEPS - 1):
         last = _step(model, optimizer, bench)
-        if last <= 0.5 * OVERFIT_LEFT * first:
+        if last <= 0.5 * learning.left * first:
             break
-    return Result("overfit", last <= OVERFIT_LEFT * first, f"loss {first:.4g} -> {last:.4g}")
+    return Result("overfit", last <= learning.left * first, f"loss {first:.4g} -> {last:.4g}")
 
 
 def resume(bench: Bench) -> Result:
@@ -173,24 +176,6 @@ def _train(bench: Bench, folder: Path, *, rows: int, steps: int) -> Watch:
     return watch
 
 
-def _loss(model: Any, rows: Tokenized) -> Any:
-    """Return the mean loss of the tokens that carry one."""
-    torch = require("torch", extra="finetune")
-    width = max(map(len, rows.ids))
-
-    def padded(values: list[list[int]], filler: int) -> Any:
-        return torch.tensor([row + [filler] * (width - len(row)) for row in values]).to(
-            model.device
-        )
-
-    ids, labels = padded(rows.ids, 0), padded(rows.labels, -100)
-    mask = padded([[1] * len(row) for row in rows.ids], 0)
-    logits = model(input_ids=ids, attention_mask=mask).logits
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
-    )
-
-
 def _optimizer(model: Any, rate: float) -> Any:
     torch = require("torch", extra="finetune")
     weights = [each for each in model.parameters() if each.requires_grad]
@@ -199,7 +184,7 @@ def _optimizer(model: Any, rate: float) -> Any:
 
 def _step(model: Any, optimizer: Any, bench: Bench) -> float:
     optimizer.zero_grad()
-    loss = _loss(model, bench.rows)
+    loss = bench.learning.loss(model, bench.rows)
     loss.backward()
     optimizer.step()
     return float(loss.detach())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints
+from training import adapted_model, checkpoints, methods
 from training.batching import Batches
 from training.lock import Lock
 from training.spec import FineTuning
@@ -46,25 +46,30 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     Raises:
         InvalidRequest: rows are to be packed, and the model's attention would mix them.
     """
-    trl = require("trl", extra="finetune")
     transformers = require("transformers", extra="finetune")
-    held_out = material.held_out
-    if material.spec.schedule.packing:
+    spec, held_out = material.spec, material.held_out
+    learning = methods.learning(spec.method)
+    if spec.schedule.packing:
         adapted_model.check_packing(material.model)
 
-    class Trainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]  # mypy skips trl
+    class Trainer(learning.trainer()):  # type: ignore[misc]  # mypy skips trl
+        def _send_telemetry(self) -> None:
+            """Tell nobody outside."""
+
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
             with storing(folder):
                 super()._save_checkpoint(*given, **named)
 
     built = Trainer(
         model=material.model,
-        args=trl.SFTConfig(**arguments(material, folder, device=device)),
-        train_dataset=material.train.dataset(),
-        eval_dataset=None if held_out is None else held_out.dataset(),
+        args=learning.configuration()(**arguments(material, folder, device=device)),
+        train_dataset=learning.dataset(material.train, seed=spec.seed),
+        eval_dataset=None if held_out is None else learning.dataset(held_out, seed=spec.seed),
+        data_collator=learning.collator(material.tokenizer, max_length=spec.data.max_length),
         processing_class=material.tokenizer,
         callbacks=callbacks,
     )
+    learning.built(built)
     built.remove_callback(transformers.PrinterCallback)
     return built
 
@@ -88,8 +93,6 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "optim": {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit"}[schedule.optimizer],
         "bf16": spec.base.dtype == "bfloat16",
         "fp16": spec.base.dtype == "float16",
-        "packing": schedule.packing,
-        "max_length": spec.data.max_length if schedule.packing else None,
         "gradient_checkpointing": material.lock.gradient_checkpointing,
         "torch_compile": schedule.compile,
         "seed": spec.seed,
@@ -106,7 +109,7 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "eval_steps": schedule.eval_every_steps or every,
         "report_to": "none",
         "disable_tqdm": True,
-        "loss_type": "nll",
+        **methods.learning(spec.method).arguments(spec),
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import train_plan
+from service.cli import train_plan, train_sweep
 from service.cli.output import Json, console, note, print_json, printable, say
 from service.cli.session import opened
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from training.finetune import Outcome
     from training.spec import FineTuning
 
+COMPARED = ("accuracies", "accuracy", "margins", "margin")
+"""Names of what methods that compare answers measure."""
 ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
 
 app = typer.Typer(
@@ -29,6 +31,7 @@ app = typer.Typer(
 )
 app.command("plan")(train_plan.plan)
 app.command("schema")(train_plan.schema)
+app.command("sweep")(train_sweep.sweep)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 Folder = Annotated[
     Path | None, typer.Option(help="Of this run; else below the data folder, by what is asked.")
@@ -142,6 +145,9 @@ def _print(outcome: Outcome, *, json: bool) -> None:
     words = f"loss {outcome.first_loss:.4g} -> {outcome.last_loss:.4g} in {outcome.steps} steps"
     if outcome.eval_loss_before is not None and outcome.eval_loss_after is not None:
         words += f", held-out {outcome.eval_loss_before:.4g} -> {outcome.eval_loss_after:.4g}"
+    for name, value in outcome.metrics.items():
+        if name.rpartition("/")[2].removeprefix("eval_") in COMPARED:
+            words += f", {name} {value:.3g}"
     note(f"{words}, {outcome.tokens_per_second:,.0f} tokens/s")
 
 

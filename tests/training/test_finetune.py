@@ -208,7 +208,7 @@ def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"method.type": "dpo"}, "not trained yet"),
+        ({"method.type": "dpo"}, "dpo needs chosen"),
         ({"evaluate.suites": [{"suite": "s.yaml", "metric": "m"}]}, "suites are run by hand"),
         ({"parallelism": {"devices_per_node": 2}}, "planned for 2 processes, and this is one of 1"),
         ({"data.max_length": 8}, "64 of 64 rows are longer than max_length"),

@@ -1,4 +1,4 @@
-"""What a specification can say and no run carries out yet: methods, suites, canaries, sweeps."""
+"""What a specification can say and no run carries out yet: suites, canaries; sweeps are of many."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ CHECK = "runnable"
 
 def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
     """Return each key that asks for what is not done yet, with what to do instead."""
-    if spec.method.type != "sft":
-        yield "method.type", f"{spec.method.type!r} is not trained yet; use 'sft'"
     for name in ("suites", "regressions"):
         if getattr(spec.evaluate, name):
             what = "suites are run by hand yet, with 'ragstone eval run'; take them out"
@@ -23,7 +21,7 @@ def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
         what = "the run moves no traffic yet; take it out, and move routes by hand afterwards"
         yield "serve.canary", what
     if spec.sweep is not None:
-        yield "sweep", "a run is of one specification; take the section out"
+        yield "sweep", "a run is of one specification; start it with 'ragstone train sweep'"
 
 
 class _Runnable(Silent):
