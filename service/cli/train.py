@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -136,14 +136,10 @@ def _clock(seconds: float) -> str:
 
 def _print(outcome: Outcome, *, json: bool) -> None:
     if json:
-        print_json(_values(outcome))
+        print_json(asdict(outcome))
         return
     say(printable(outcome.adapter))
     words = f"loss {outcome.first_loss:.4g} -> {outcome.last_loss:.4g} in {outcome.steps} steps"
     if outcome.eval_loss_before is not None and outcome.eval_loss_after is not None:
         words += f", held-out {outcome.eval_loss_before:.4g} -> {outcome.eval_loss_after:.4g}"
     note(f"{words}, {outcome.tokens_per_second:,.0f} tokens/s")
-
-
-def _values(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)
