@@ -86,10 +86,6 @@ class Grounding:
         except RuntimeError:  # it was closed
             self._give_up(key)
 
-    def find(self, answer: Answer) -> Groundedness | None:
-        """Return what was found, or None where scoring failed."""
-        return self._observed(answer, *self._scored(answer))
-
     def close(self, *, seconds: float = CLOSING_SECONDS) -> None:
         """Score what waits, for so long at most, and end; the rest is told without a score."""
         self._within.shutdown(wait=False)

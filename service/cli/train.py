@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -139,7 +139,7 @@ def _clock(seconds: float) -> str:
 
 def _print(outcome: Outcome, *, json: bool) -> None:
     if json:
-        print_json(_values(outcome))
+        print_json(asdict(outcome))
         return
     say(printable(outcome.adapter))
     words = f"loss {outcome.first_loss:.4g} -> {outcome.last_loss:.4g} in {outcome.steps} steps"
@@ -149,7 +149,3 @@ def _print(outcome: Outcome, *, json: bool) -> None:
         if name.rpartition("/")[2].removeprefix("eval_") in COMPARED:
             words += f", {name} {value:.3g}"
     note(f"{words}, {outcome.tokens_per_second:,.0f} tokens/s")
-
-
-def _values(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)
