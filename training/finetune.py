@@ -49,6 +49,8 @@ class Around:
     tracker: Tracker | None = None
     tell: Callable[[Progress], None] = lambda _: None
     """Is told of each step."""
+    planned: Callable[[Lock], None] = lambda _: None
+    """Is told of the plan, once it is sound."""
     note: Callable[[str], None] = lambda _: None
     """Is told what is done, in words."""
     expected: Mapping[str, str] | None = None
@@ -112,6 +114,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     """
     rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
     lock = ranks.told_by_first(lambda: _plan(spec, files, around))
+    around.planned(lock)
     done = files.outcome()
     if done is not None:
         around.note("it ended well before; nothing is trained again")
@@ -302,7 +305,9 @@ def _telling(around: Around, run: Run | None, spec: FineTuning) -> Around:
 
     def tell(progress: Progress) -> None:
         around.tell(progress)
-        if run is not None and (progress.step % every == 0 or progress.step == progress.steps):
+        if run is None or progress.held_out_loss is not None:
+            return
+        if progress.step % every == 0 or progress.step == progress.steps:
             metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
             metrics["train/tokens_per_second"] = progress.tokens_per_second
             run.log(metrics, step=progress.step)
