@@ -76,6 +76,8 @@ class Route(Section):
     """What the model does."""
     context_tokens: int | None = Field(default=None, ge=1)
     """What the model reads and writes in one request; longer requests are refused."""
+    tenant: str | None = None
+    """Whose keys alone may use it, beside the operator's; by default every key's."""
     cache: bool = True
     """Answer identical deterministic requests (temperature 0, or a seed) from memory."""
 

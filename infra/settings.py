@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
+from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway, Guards, Telemetry
 from infra.monitoring_settings import Groundedness, Watch
 from infra.section import Section
@@ -30,6 +31,7 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
+OPEN_KEYS = ("OPTIONS", "SOURCES__SQL", "ENGINES", "FINE_TUNING__MODELS")
 OPEN_GATEWAY_KEYS = (
     *("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES"),
     *("GATEWAY__TENANT_LIMITS", "GATEWAY__MODEL_LIMITS"),
@@ -266,6 +268,7 @@ class Settings(BaseSettings):
     conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
     jobs: Jobs = Jobs()
+    fine_tuning: FineTuning = FineTuning()
     tracking: Tracking = Tracking()
     logging: Logging = Logging()
 
@@ -353,7 +356,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _is_open(key: str) -> bool:
     """Whether what stands below a key is the operator's to name."""
-    return key.endswith(("OPTIONS", "SOURCES__SQL", "ENGINES", *OPEN_GATEWAY_KEYS))
+    return key.endswith((*OPEN_KEYS, *OPEN_GATEWAY_KEYS))
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

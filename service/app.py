@@ -38,6 +38,7 @@ from service.routes import (
     erasures,
     feedback,
     files,
+    fine_tuning,
     gateway,
     interactions,
     jobs,
@@ -95,7 +96,7 @@ def create_app(components: Components) -> FastAPI:
     models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
     said = (feedback,)
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
-    ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
+    ours = (fine_tuning, aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     for routes in (*models, *said, *documents, *ours):
         # Not `include_router`: it would analyse every route a second time, for a fifth of a second.
         app.router.routes.extend(routes.router.routes)
@@ -130,8 +131,10 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     components.metrics.gateway.watch_replicas(lambda: components.routes.current.snapshot())
     components.interactions.start()
     await components.routes.start(
-        read=lambda: components.reread().gateway, file=settings_file().absolute()
+        read=lambda: components.tuned_models.extended(components.reread().gateway),
+        file=settings_file().absolute(),
     )
+    components.tuned_models.start(components.routes)
     components.adapters.start()
 
 
@@ -143,6 +146,7 @@ async def _stopped_at_the_end(components: Components, follower: Follower) -> Asy
             lambda: components.engine.close(),
             lambda: components.adapter_places.close(),
             lambda: components.adapters.close(),
+            lambda: components.tuned_models.close(),
             lambda: components.routes.close(),
             lambda: components.relay.close(),
         ):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from monitoring.feedback import FeedbackStore
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
+    from service.fine_tuning.tuned_models import TunedModels
     from service.gateway.adapters import Adapters
     from service.gateway.budgets import Budgets
     from service.gateway.cache import RepeatedCalls
@@ -57,10 +58,21 @@ class ModelParts:
 
         model = self.settings.generation.model
         return Tables(
-            self.settings.gateway,
+            self.tuned_models.extended(self.settings.gateway),
             locate=self.engines.locations,
             adapters=lambda: self.adapters,
             check=lambda gateway: generating.check(model, gateway),
+        )
+
+    @cached_property
+    def tuned_models(self) -> TunedModels:
+        """What fine-tuning over HTTP made, as routes."""
+        from service.fine_tuning.tuned_models import TunedModels
+
+        return TunedModels(
+            lambda: self.database,
+            self.settings.fine_tuning,
+            hurry=lambda: self.adapters.hurry(),
         )
 
     @cached_property

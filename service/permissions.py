@@ -44,6 +44,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/runs": _STORED,
     "/v1/sources": _STORED,
     "/v1/jobs": _any("admin"),
+    "/v1/fine_tuning": _any("admin"),
     "/v1/keys": _any("admin"),
     "/v1/budgets": _any("admin"),
     "/v1/usage": _any("admin"),

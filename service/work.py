@@ -22,6 +22,7 @@ from service import (
     syncing,
     watching,
 )
+from service.fine_tuning import running as fine_tuning
 
 if TYPE_CHECKING:
     from infra.jobs.worker import Worker
@@ -37,6 +38,7 @@ def registry(parts: Components) -> Registry:
         snapshots.define,
         syncing.define,
         launching.define,
+        fine_tuning.define,
         pipelining.define,
         erasing.define,
         watching.define,

@@ -51,6 +51,8 @@ class Around:
     """Is told of each step."""
     evaluated: Callable[[int, Mapping[str, float]], None] = lambda *_: None
     """Is told what was measured on `data.eval`, and after which step."""
+    planned: Callable[[Lock], None] = lambda _: None
+    """Is told of the plan, once it is sound."""
     note: Callable[[str], None] = lambda _: None
     """Is told what is done, in words."""
     expected: Mapping[str, str] | None = None
@@ -116,6 +118,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     """
     rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
     lock = ranks.told_by_first(lambda: _plan(spec, files, around))
+    around.planned(lock)
     done = files.outcome()
     if done is not None:
         around.note("it ended well before; nothing is trained again")
@@ -313,6 +316,8 @@ def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder
         nonlocal steps
         steps = progress.steps
         around.tell(progress)
+        if progress.held_out_loss is not None:
+            return
         if progress.step % every and progress.step != progress.steps:
             return
         metrics = {**progress.metrics, "tokens_per_second": progress.tokens_per_second}

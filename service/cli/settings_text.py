@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra import engine_settings, gateway_settings, settings
+from infra import engine_settings, fine_tuning_settings, gateway_settings, settings
 from infra.settings import ENVIRONMENT_PREFIX, Settings
 
-MODULES = (settings, gateway_settings, engine_settings)
+MODULES = (settings, gateway_settings, engine_settings, fine_tuning_settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,12 +71,9 @@ def open_call(
 
 
 def _find(table: Table, model: str, caller: Caller) -> Route:
-    route = table.routes.get(model)
-    if route is None:
-        own = [name for name in table.routes if caller.may_use(name)]
-        raise NotFound("model", model[:200], among=own)
-    caller.require_model(model)
-    return route
+    if not table.is_open(model, caller):
+        raise NotFound("model", model[:200], among=table.names(caller))
+    return table.routes[model]
 
 
 def _seconds(given: str | None, limit: float) -> float:
