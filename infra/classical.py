@@ -1,4 +1,11 @@
-"""What a classical model's artifact says of itself: its columns, its classes, how it is run."""
+"""What a classical model's artifact says of itself: its columns, its classes, how it is run.
+
+`model.onnx` has an input for each raw column, named as the column, of shape (rows, 1): text, or
+numbers as float64 or float32. What it is given is what `infra.classical_rows.encode` returns, and
+so is the frame of polars that `model.skops` predicts from. Its outputs are `probabilities`, in the
+order of `classes`, and `label`, or for regression `prediction` of shape (rows, 1). `decide` says
+which class is chosen; `label` knows no thresholds.
+"""
 
 from __future__ import annotations
 
