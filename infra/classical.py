@@ -1,4 +1,11 @@
-"""What a classical model's artifact says of itself: its columns, its classes, how it is run."""
+"""What a classical model's artifact says of itself: its columns, its classes, how it is run.
+
+`model.onnx` has an input for each raw column, named as the column, of shape (rows, 1): text, or
+numbers as float64 or float32. What it is given is what `infra.classical_rows.encode` returns, and
+so is the frame of polars that `model.skops` predicts from. Its outputs are `probabilities`, in the
+order of `classes`, and `label`, or for regression `prediction` of shape (rows, 1). `decide` says
+which class is chosen; `label` knows no thresholds.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +87,7 @@ class ModelFile(Section):
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages it was made with."""
     trusted: tuple[str, ...] = ()
-    """Types that `model.skops` may hold; whoever reviewed the training allows them, no more."""
+    """Types that `model.skops` holds beside what skops trusts; each must also be reviewed here."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelFile:
@@ -128,7 +135,8 @@ def decide(probabilities: NDArray[Any], model: ModelFile) -> NDArray[np.intp]:
         limits = [model.thresholds[text_of(each)] for each in model.classes]
         weighed = weighed / np.asarray(limits)
     # The last of equals: exactly at its threshold, the second class of two is chosen.
-    return weighed.shape[1] - 1 - np.argmax(weighed[:, ::-1], axis=1)
+    last: NDArray[np.intp] = weighed.shape[1] - 1 - np.argmax(weighed[:, ::-1], axis=1)
+    return last
 
 
 def read(folder: Path) -> ModelFile:
