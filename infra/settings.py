@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
 from infra.gateway_settings import Gateway, Guards, Telemetry
+from infra.model_settings import Models
 from infra.monitoring_settings import Groundedness, Watch
 from infra.section import Section
 
@@ -265,6 +266,7 @@ class Settings(BaseSettings):
     watch: Watch = Watch()
     conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
+    models: Models = Models()
     jobs: Jobs = Jobs()
     tracking: Tracking = Tracking()
     logging: Logging = Logging()
