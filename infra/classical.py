@@ -87,7 +87,7 @@ class ModelFile(Section):
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages it was made with."""
     trusted: tuple[str, ...] = ()
-    """Types that `model.skops` may hold; whoever reviewed the training allows them, no more."""
+    """Types that `model.skops` holds beside what skops trusts; each must also be reviewed here."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelFile:
@@ -135,7 +135,8 @@ def decide(probabilities: NDArray[Any], model: ModelFile) -> NDArray[np.intp]:
         limits = [model.thresholds[text_of(each)] for each in model.classes]
         weighed = weighed / np.asarray(limits)
     # The last of equals: exactly at its threshold, the second class of two is chosen.
-    return weighed.shape[1] - 1 - np.argmax(weighed[:, ::-1], axis=1)
+    last: NDArray[np.intp] = weighed.shape[1] - 1 - np.argmax(weighed[:, ::-1], axis=1)
+    return last
 
 
 def read(folder: Path) -> ModelFile:

@@ -58,6 +58,17 @@ key is refused. The JSON Schema is in [fine-tuning.schema.json](fine-tuning.sche
 """
 
 
+CLASSICAL = """# Reference: classical models
+
+Specifications are YAML files, of a model for `ragstone models train` and of a retraining for
+`ragstone models retrain`; [How to train classical models](../how-to/train-classical-models.md) says
+how. An unknown key is refused. The JSON Schemas are in
+[classical-models.schema.json](classical-models.schema.json) and
+[retraining.schema.json](retraining.schema.json), and `ragstone models schema` prints them.
+
+"""
+
+
 def modules() -> list[Path]:
     """Return the product's modules, folder by folder, a package before what it holds."""
     found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -209,7 +220,46 @@ def fine_tuning_schema() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def classical() -> str:
+    """Return `docs/reference/classical-models.md`."""
+    from training.classical import schema
+    from training.retrain import schema as retraining
+    from training.tabular.names import CLASSIFIERS, METRICS, REGRESSORS
+
+    pages = [CLASSICAL]
+    for title, whole in (("A model", schema()), ("A retraining", retraining())):
+        parts = whole["$defs"]
+        pages.append(f"# {title}\n\n{_keys('', whole, parts)}")
+        for section in whole["properties"]:
+            pages += _sections(section, whole["properties"][section], parts)
+    pages.append("## What can be named\n\n| what | names |\n|---|---|\n")
+    for what, names in (
+        ("estimators of classification", CLASSIFIERS),
+        ("estimators of regression", REGRESSORS),
+        ("metrics", METRICS),
+    ):
+        pages.append(f"| {what} | {', '.join(f'`{name}`' for name in names)} |\n")
+    return "".join(pages)
+
+
+def classical_schema() -> str:
+    """Return `docs/reference/classical-models.schema.json`."""
+    from training.classical import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def retraining_schema() -> str:
+    """Return `docs/reference/retraining.schema.json`."""
+    from training.retrain import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES = {
+    "docs/reference/classical-models.md": classical,
+    "docs/reference/classical-models.schema.json": classical_schema,
+    "docs/reference/retraining.schema.json": retraining_schema,
     "docs/reference/fine-tuning.md": fine_tuning,
     "docs/reference/fine-tuning.schema.json": fine_tuning_schema,
     "README.md": readme,
