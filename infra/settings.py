@@ -22,6 +22,7 @@ from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
 from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway, Guards, Telemetry
+from infra.model_settings import Models
 from infra.monitoring_settings import Groundedness, Watch
 from infra.section import Section
 
@@ -267,6 +268,7 @@ class Settings(BaseSettings):
     watch: Watch = Watch()
     conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
+    models: Models = Models()
     jobs: Jobs = Jobs()
     fine_tuning: FineTuning = FineTuning()
     tracking: Tracking = Tracking()

@@ -40,10 +40,12 @@ from service.routes import (
     files,
     fine_tuning,
     gateway,
+    inference,
     interactions,
     jobs,
     keys,
     operations,
+    predictions,
     responses,
     runs,
     sources,
@@ -79,6 +81,8 @@ def create_app(components: Components) -> FastAPI:
     admission = Admission(server.max_concurrent_requests)
     components.metrics.watch("questions_running", lambda: admission.running)
     components.metrics.watch("questions_waiting", lambda: admission.waiting)
+    components.metrics.watch("models_loaded", lambda: components.models.loaded)
+    components.metrics.watch("models_loaded_bytes", lambda: components.models.loaded_bytes)
     app.state.components = components
     app.state.admission = admission
     app.state.stopping = threading.Event()
@@ -93,10 +97,12 @@ def create_app(components: Components) -> FastAPI:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
-    said = (feedback,)
+    models = (chat, completions, responses, conversations, embeddings, gateway, inference)
+    said = (feedback, interactions)
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
     ours = (fine_tuning, aliases, artifacts, jobs, runs, keys, budgets, operations, console)
+    # First, as what is asked most often.
+    app.router.routes.extend((*inference.fast.routes, *predictions.router.routes))
     for routes in (*models, *said, *documents, *ours):
         # Not `include_router`: it would analyse every route a second time, for a fifth of a second.
         app.router.routes.extend(routes.router.routes)
@@ -136,6 +142,7 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     )
     components.tuned_models.start(components.routes)
     components.adapters.start()
+    components.models.start()
 
 
 @asynccontextmanager
@@ -147,6 +154,7 @@ async def _stopped_at_the_end(components: Components, follower: Follower) -> Asy
             lambda: components.adapter_places.close(),
             lambda: components.adapters.close(),
             lambda: components.tuned_models.close(),
+            lambda: components.models.close(),
             lambda: components.routes.close(),
             lambda: components.relay.close(),
         ):
@@ -179,6 +187,7 @@ def _open(components: Components) -> Follower:
         "meter",
         "generators",
         "adapters",
+        "predictor",
         "feedback",
         "budgets",
         "sources",

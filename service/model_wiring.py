@@ -12,6 +12,7 @@ from monitoring.metrics import Metrics
 from service.keyring import Keyring
 
 if TYPE_CHECKING:
+    from infra.artifacts.store import ArtifactStore
     from monitoring.feedback import FeedbackStore
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
     from service.grounding import Grounding
+    from service.predicting import Predictor
+    from service.prediction.models import Models
     from service.responses.repeating import RepeatedResponses
     from service.responses.store import ResponseStore
     from service.supervision.engines import Engines
@@ -49,6 +52,9 @@ class ModelParts:
 
         @cached_property
         def adapters(self) -> Adapters: ...
+
+        @cached_property
+        def artifacts(self) -> ArtifactStore: ...
 
     @cached_property
     def routes(self) -> Tables:
@@ -184,6 +190,34 @@ class ModelParts:
             keep=keep,
             mask=None if self.settings.guards.personal_data == "off" else mask,
             count_dropped=self.metrics.count_dropped_interaction,
+        )
+
+    @cached_property
+    def models(self) -> Models:
+        """Classical models, kept loaded."""
+        from service.prediction.models import Models
+
+        return Models(
+            lambda: self.artifacts,
+            self.settings.models,
+            observe=self.metrics.predictions.observe_batch,
+        )
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Answers requests to classical models, from every face."""
+        from service.predicting import Predictor
+        from service.prediction.explaining import Explainer
+        from service.prediction.loading import pipeline
+
+        options = self.settings.models
+        return Predictor(
+            self.models,
+            options,
+            meter=lambda: self.meter,
+            metrics=self.metrics.predictions,
+            explainer=Explainer(lambda loaded: pipeline(self.artifacts, loaded, options)),
+            add=self.interactions.add if self.settings.telemetry.interactions else None,
         )
 
     @cached_property

@@ -13,6 +13,7 @@ from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
 from service import (
+    batch_predicting,
     building,
     erasing,
     ingesting,
@@ -42,6 +43,7 @@ def registry(parts: Components) -> Registry:
         pipelining.define,
         erasing.define,
         watching.define,
+        batch_predicting.define,
     ):
         define(registered, parts)
     return registered

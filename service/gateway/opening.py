@@ -54,7 +54,7 @@ def open_call(
     headers = {name: value for name, value in origin.headers.items() if name in PASSED_ON}
     if origin.parent is not None:
         headers["traceparent"] = origin.parent
-    seconds = _seconds(origin.headers.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
+    seconds = answer_seconds(origin.headers.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
     return Call(
         request_id=origin.request_id,
         caller=caller,
@@ -76,7 +76,7 @@ def _find(table: Table, model: str, caller: Caller) -> Route:
     return table.routes[model]
 
 
-def _seconds(given: str | None, limit: float) -> float:
+def answer_seconds(given: str | None, limit: float) -> float:
     """Return how long the answer may take: what was asked for, at most what the route gives."""
     if given is None:
         return limit
