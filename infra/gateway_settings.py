@@ -143,7 +143,7 @@ class Guards(Section):
     injection_threshold: float = Field(default=0.5, ge=0, le=1)
     """Scores from here on are taken for an injection."""
     personal_data: Literal["off", "log", "on"] = "off"
-    """Mask personal data: nowhere, in what is logged and kept, or in answers over documents too."""
+    """Mask personal data: nowhere, in what is logged and kept, or in answers too."""
     link_hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ()
     """Hosts that links and images of answers may lead to in the console; none by default."""
 
