@@ -82,8 +82,11 @@ class Telling:
             )
         if there == known:
             return
+        steps = self._jobs.get(self._id).steps
         with self._jobs.database.write() as connection:
             self._guard(connection)
+            if not self._jobs.change(connection, self._id, steps=steps):
+                return  # it was cancelled, and nothing more is told of it
             connection.execute(
                 delete(checkpoint).where(
                     checkpoint.c.fine_tuning_job_id == self._id, checkpoint.c.step.not_in(there)

@@ -154,6 +154,7 @@ def test_a_job_that_was_cancelled_is_told_nothing_more(followed: Followed) -> No
     with followed.database.write() as connection:
         followed.jobs.change(connection, "ftjob-1", status="cancelled")
     followed.write(PLAN, step(1))
+    followed.seal(1)
     followed.take()
     assert followed.said == []
     assert followed.job.status == "cancelled"
