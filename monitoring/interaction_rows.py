@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Integer, String
@@ -21,10 +22,13 @@ PLAIN = tuple(
     if column.name not in {"number", "prompt_tokens", "completion_tokens"}
 )
 """Columns that are fields of `Interaction`, by the same name."""
-_WIDTHS = {
+_plain = attrgetter(*PLAIN)
+_WIDTHS: dict[str, int] = {
     column.name: column.type.length
     for column in table.columns
-    if isinstance(column.type, String) and column.name != "id"  # half an id may be another's
+    if isinstance(column.type, String)
+    and column.type.length is not None
+    and column.name != "id"  # half an id may be another's
 }
 _COUNTS = tuple(
     column.name
@@ -38,11 +42,12 @@ def as_row(item: Interaction, *, mask: Callable[[str], str]) -> dict[str, Any]:
 
     Every text of its content is masked, but for the ids of documents.
     """
-    row = {name: getattr(item, name) for name in PLAIN}
+    row: dict[str, Any] = dict(zip(PLAIN, _plain(item), strict=True))
     row["prompt_tokens"] = item.usage.prompt_tokens
     row["completion_tokens"] = item.usage.completion_tokens
     row["content"] = None if item.content is None else _masked(item.content, mask)
-    return _fitted(row)
+    _fit(row)
+    return row
 
 
 def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
@@ -65,11 +70,12 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     return value
 
 
-def _fitted(row: Mapping[str, Any]) -> dict[str, Any]:
-    cut = {
-        name: row[name].replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]
-        for name, width in _WIDTHS.items()
-        if row[name] is not None
-    }
-    counts = {name: min(row[name], LARGEST) for name in _COUNTS}
-    return {**row, **cut, **counts, "cost_nano": min(row["cost_nano"], LARGEST_COST)}
+def _fit(row: dict[str, Any]) -> None:
+    for name, width in _WIDTHS.items():
+        text = row[name]
+        if text is not None and (len(text) > width or "\x00" in text):
+            row[name] = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]
+    for name in _COUNTS:
+        if row[name] > LARGEST:
+            row[name] = LARGEST
+    row["cost_nano"] = min(row["cost_nano"], LARGEST_COST)
