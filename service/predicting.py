@@ -35,7 +35,6 @@ from service.prediction.explaining import Explainer
 from service.prediction.loading import Loaded
 from service.prediction.models import Hosted, Models
 from service.prediction.recording import LIVE, Predicted, record
-from service.runtimes.skops import frame_of
 
 Read = Callable[[Loaded], Table]
 """Reads what was asked as the columns of a model."""
@@ -140,7 +139,9 @@ class Predictor:
         Raises:
             InvalidRequest: the model is not linear.
         """
-        frame = frame_of(predicted.table.columns)
+        from training.tabular.columns import as_frame
+
+        frame = as_frame(predicted.table.columns)
         return await in_thread(lambda: self._explainer.explain(predicted, frame))
 
     async def _run(self, loaded: Hosted, table: Table, seconds: float | None) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
 from infra.classical import Column, ModelFile
 from infra.classical_rows import encode, is_text
-from service.runtimes.skops import frame_of
+from training.tabular.columns import as_frame as frame_of
 
 COLUMNS = (
     Column(name="age", type="float64", nullable=True, low=18.0, high=90.0),

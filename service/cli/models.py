@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.errors import InvalidRequest
+from service.cli import predictions
 from service.cli.output import (
     Json,
     console,
@@ -33,6 +34,12 @@ app = typer.Typer(
     help="Train classical models, and keep them fresh.", no_args_is_help=True, rich_markup_mode=None
 )
 REFUSED = 1
+for _name, _command in (
+    ("list", predictions.list_models),
+    ("show", predictions.show),
+    ("predict", predictions.predict),
+):
+    app.command(_name)(_command)
 TASKS = ("classification", "regression")
 
 

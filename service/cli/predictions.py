@@ -18,13 +18,9 @@ if TYPE_CHECKING:
     from infra.classical import ModelFile
     from service.wiring import Components
 
-app = typer.Typer(
-    help="Classical models: list them, and predict.", no_args_is_help=True, rich_markup_mode=None
-)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@v3 or NAME@ALIAS.")]
 
 
-@app.command("list")
 def list_models(json: Json = False) -> None:
     """List the classical models in the artifact store, with their versions and aliases."""
     with opened() as parts:
@@ -38,7 +34,6 @@ def list_models(json: Json = False) -> None:
         note("No classical models; train one with `ragstone models train SPEC`")
 
 
-@app.command("show")
 def show(model: Model, json: Json = False) -> None:
     """Load a version as the service would, and tell what it takes and answers."""
     from service import batch_predicting
@@ -67,7 +62,6 @@ def show(model: Model, json: Json = False) -> None:
     print_table(("input", "type", "may be missing"), rows)
 
 
-@app.command("predict")
 def predict(
     model: Model,
     data: Annotated[

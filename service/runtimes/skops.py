@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import zipfile
 from collections.abc import Sequence
@@ -12,26 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import ModelFile, text_of
+from infra.classical_types import is_reviewed
 from infra.errors import EngineFailed, InvalidRequest
 from infra.plugins import require
 from service.runtimes import EXTRA, Columns, Limits, _files
 
-REVIEWED = frozenset(
-    {
-        "collections.OrderedDict",
-        "collections.defaultdict",
-        "numpy.dtype",
-        "lightgbm.basic.Booster",
-        "lightgbm.sklearn.LGBMClassifier",
-        "lightgbm.sklearn.LGBMRegressor",
-        "xgboost.core.Booster",
-        "xgboost.sklearn.XGBClassifier",
-        "xgboost.sklearn.XGBRegressor",
-    }
-)
-"""Beside these: classes of scikit-learn, and ours. What a file asks for itself opens nothing."""
-_OURS = ("training.tabular.",)
-_LIBRARY = "sklearn."
 MOST_SHOWN = 5
 
 
@@ -46,10 +30,12 @@ class SkopsRuntime:
         self._has_classes = model.classes is not None
 
     def run(self, columns: Columns) -> NDArray[Any]:
+        from training.tabular.columns import as_frame
+
         try:
             if self._has_classes:
-                return np.asarray(self.pipeline.predict_proba(frame_of(columns)))
-            return np.asarray(self.pipeline.predict(frame_of(columns)), np.float64).reshape(-1)
+                return np.asarray(self.pipeline.predict_proba(as_frame(columns)))
+            return np.asarray(self.pipeline.predict(as_frame(columns)), np.float64).reshape(-1)
         except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             said = str(error).partition("\n")[0][:300]
             raise EngineFailed(f"The model cannot be run on these rows: {said}") from error
@@ -89,19 +75,6 @@ def load(model: ModelFile, data: bytes, limits: Limits) -> Any:
         raise InvalidRequest(f"The skops file cannot be loaded: {said}") from error
 
 
-def frame_of(columns: Columns) -> Any:
-    """Return a data frame of polars, texts as texts and numbers as they are."""
-    polars = require("polars", extra=EXTRA)
-    return polars.DataFrame(
-        [
-            polars.Series(name, values.tolist(), dtype=polars.String)
-            if values.dtype.kind == "O"
-            else polars.Series(name, values)
-            for name, values in columns.items()
-        ]
-    )
-
-
 def _check_archive(data: bytes, limits: Limits) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -120,7 +93,9 @@ def _check_archive(data: bytes, limits: Limits) -> None:
 def _check_types(needed: Sequence[str], model: ModelFile, limits: Limits) -> None:
     named = set(model.trusted)
     strange = [
-        each for each in needed if each not in named or not _is_reviewed(each, limits.trusted_types)
+        each
+        for each in needed
+        if not (each in named and (is_reviewed(each) or each.startswith(limits.trusted_types)))
     ]
     if strange:
         more = f" and {len(strange) - MOST_SHOWN} more" if len(strange) > MOST_SHOWN else ""
@@ -128,18 +103,6 @@ def _check_types(needed: Sequence[str], model: ModelFile, limits: Limits) -> Non
             f"The skops file holds types that nobody reviewed: {', '.join(strange[:MOST_SHOWN])}"
             f"{more}; if they are yours, name them in models.trusted_types and in model.json"
         )
-
-
-def _is_reviewed(name: str, trusted: Sequence[str]) -> bool:
-    if name in REVIEWED or name.startswith((*_OURS, *trusted)):
-        return True
-    if not name.startswith(_LIBRARY):
-        return False
-    module, _, attribute = name.rpartition(".")
-    try:  # a function could be one that runs what it is told
-        return isinstance(getattr(importlib.import_module(module), attribute), type)
-    except (ImportError, AttributeError):
-        return False
 
 
 def _plain(value: Any) -> Any:

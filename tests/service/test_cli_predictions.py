@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import classical_models
+import loans
 from classical_models import classifier, put
 from infra.datasets.datasets import Datasets
 from infra.settings import load_settings
+from service.app import create_app
 from service.cli.entry import app
 from service.wiring import Components
 
@@ -22,8 +26,9 @@ ROWS = classical_models.rows(8, seed=2)
 
 
 @pytest.fixture(autouse=True)
-def _stored(tmp_path: Path) -> None:
+def _stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model with two versions, a language model of the same kind, and a dataset."""
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__EMBEDDER", "hashing")
     parts = Components(load_settings())
     put(parts.artifacts, classifier(0), tmp_path / "0")
     put(parts.artifacts, classifier(1), tmp_path / "1", alias="candidate")
@@ -90,3 +95,27 @@ def test_dataset_is_predicted_by_a_job() -> None:
 def test_file_and_store_do_not_mix(data: str, output: str) -> None:
     refused = run("predict", "churn", "--data", data, "--output", output, code=1)
     assert "predictions/" in refused.stderr
+
+
+def test_trained_model_says_online_what_training_measured_offline(tmp_path: Path) -> None:
+    spec = loans.write(tmp_path / "loans", register={"name": "loans"}, candidates=[])
+    run("train", str(spec), "--folder", str(tmp_path / "run"))
+    parts = Components(load_settings())
+    folder = parts.artifacts.checkout("model/loans@v1", tmp_path / "model")
+    parts.artifacts.tag("model/loans@v1", "production")
+    parts.close()
+    measured = pl.read_parquet(folder / "reference.parquet")
+    rows = measured.drop("prediction", "probability")
+    rows.write_parquet(tmp_path / "held.parquet")
+    output = tmp_path / "scored.parquet"
+    run("predict", "loans", "--data", str(tmp_path / "held.parquet"), "--output", str(output))
+    found = pl.read_parquet(output)
+    assert found["prediction"].to_list() == measured["prediction"].to_list()
+    np.testing.assert_allclose(found["probability"], measured["probability"], atol=1e-5)
+    names = [each["name"] for each in run_json("show", "loans")["inputs"]]
+    asked = [{name: row[name] for name in names} for row in rows.head(50).to_dicts()]
+    with TestClient(create_app(Components(load_settings())), base_url="http://127.0.0.1") as client:
+        told = client.post("/v1/predict", json={"model": "loans", "rows": asked}).json()
+    assert [each["prediction"] for each in told["predictions"]] == measured["prediction"].to_list()[
+        :50
+    ]
