@@ -65,3 +65,18 @@ def test_the_schema_takes_what_is_read_and_refuses_what_is_not(tmp_path: Path) -
     jsonschema.validate(yaml.safe_load(loans.write(tmp_path).read_text()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**loans.asked(), "surprise": 1}, schema)
+
+
+def test_a_model_is_retrained_and_the_evidence_named(tmp_path: Path) -> None:
+    folder = tmp_path / "loans"
+    loans.write(folder, candidates=[])
+    asked = {"name": "loans", "spec": "loans.yaml", "log": {"rows": "loans.csv", "time": "month"}}
+    path = folder / "retraining.yaml"
+    path.write_text(yaml.safe_dump(asked))
+    jsonschema.validate(asked, json.loads(models("schema", "retraining").stdout))
+    told = json.loads(models("retrain", str(path), "--cause", "drift", "--json").stdout)
+    assert (told["decision"], told["challenger"]) == ("promoted", "model/loans@v1")
+    assert told["evidence"] == "retraining/loans@v1"
+    again = models("retrain", str(path), code=1)
+    assert again.stdout.startswith("refused model/loans@v2")
+    assert "latest rows" in again.stdout
