@@ -132,6 +132,7 @@ _GAUGES = {
     "questions_running": "Searches and answers being worked on.",
     "questions_waiting": "Searches and answers waiting for their turn.",
     "documents_waiting": "Attached files that wait to be read.",
+    "interactions_spooled_bytes": "Interactions on disk that wait for the database.",
     "jobs_queued": "Jobs that wait, those for a later moment too.",
     "jobs_running": "Jobs that run, in whatever process.",
     "jobs_failed": "Jobs that were given up and wait for somebody to look at them.",
