@@ -161,3 +161,6 @@ class Telemetry(Section):
     """Keep a record of every question, answer and completion in the database."""
     keep_days: float = Field(default=30.0, gt=0)
     """How long these are kept."""
+    spool_bytes: int = Field(default=2**30, ge=0)
+    """Of disk for those that wait while the database is down; what has no room there waits in
+    memory, and is lost where that is full, too."""

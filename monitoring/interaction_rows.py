@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
@@ -37,7 +40,35 @@ _COUNTS = tuple(
 )
 
 
-def as_row(item: Interaction, *, mask: Callable[[str], str]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is written of an interaction."""
+
+    values: dict[str, Any]
+    """By column."""
+    documents: tuple[str, ...]
+    """That its content may quote."""
+
+    @property
+    def id(self) -> str:
+        return str(self.values["id"])
+
+    def encoded(self) -> bytes:
+        """Return it as one line of JSON, for the disk."""
+        plain = {**self.values, "at": self.values["at"].isoformat()}
+        return json.dumps({"values": plain, "documents": self.documents}).encode()
+
+    @classmethod
+    def decoded(cls, data: bytes) -> Row:
+        """Read what `encoded` returned."""
+        kept = json.loads(data)
+        # Another release may have written it.
+        known = {name: value for name, value in kept["values"].items() if name in table.c}
+        known["at"] = datetime.fromisoformat(known["at"])
+        return cls(known, tuple(kept["documents"]))
+
+
+def as_row(item: Interaction, *, mask: Callable[[str], str]) -> Row:
     """Return an interaction as a row: too long texts cut, too large numbers made the largest.
 
     Every text of its content is masked, but for the ids of documents.
@@ -47,7 +78,7 @@ def as_row(item: Interaction, *, mask: Callable[[str], str]) -> dict[str, Any]:
     row["completion_tokens"] = item.usage.completion_tokens
     row["content"] = None if item.content is None else _masked(item.content, mask)
     _fit(row)
-    return row
+    return Row(row, item.documents)
 
 
 def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:

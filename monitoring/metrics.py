@@ -136,6 +136,7 @@ _GAUGES = {
     "models_loaded": "Classical models in memory.",
     "models_loaded_bytes": "Of their files.",
     "documents_waiting": "Attached files that wait to be read.",
+    "interactions_spooled_bytes": "Interactions on disk that wait for the database.",
     "jobs_queued": "Jobs that wait, those for a later moment too.",
     "jobs_running": "Jobs that run, in whatever process.",
     "jobs_failed": "Jobs that were given up and wait for somebody to look at them.",

@@ -182,12 +182,17 @@ class ModelParts:
     @cached_property
     def interactions(self) -> Interactions:
         from infra.expectations.recognizers import mask
+        from monitoring.interaction_queue import InteractionQueue
+        from monitoring.interaction_spool import InteractionSpool
         from monitoring.interactions import Interactions
 
-        keep = timedelta(days=self.settings.telemetry.keep_days)
+        options = self.settings.telemetry
+        folder = self.settings.data_folder / "interactions"
+        spool = InteractionSpool(folder, most_bytes=options.spool_bytes)
         return Interactions(
             self.database,
-            keep=keep,
+            queue=InteractionQueue(spool=spool),
+            keep=timedelta(days=options.keep_days),
             mask=None if self.settings.guards.personal_data == "off" else mask,
             count_dropped=self.metrics.count_dropped_interaction,
         )

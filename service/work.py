@@ -99,6 +99,7 @@ def run(settings: Settings) -> None:
 def watch(parts: Components) -> None:
     """Have the metrics of this process tell how much there is to do."""
     parts.metrics.watch("documents_waiting", lambda: ingesting.count_waiting(parts))
+    parts.metrics.watch("interactions_spooled_bytes", lambda: parts.interactions.spooled_bytes())
     for name in ("queued", "running", "failed", "oldest_seconds"):
         parts.metrics.watch(f"jobs_{name}", partial(_depth, parts, name))
 
