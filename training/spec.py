@@ -33,7 +33,7 @@ class FineTuning(Part):
     """All that decides what comes out of a fine-tuning."""
 
     version: Literal[1] = 1
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     seed: int = Field(default=17, ge=0, lt=2**32)
     base: Base
     data: Data

@@ -88,6 +88,20 @@ def test_parts_that_contradict_each_other_are_refused(keys: dict[str, Any], word
     assert words in problem
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"name": "../elsewhere"},
+        {"name": "run\n"},
+        {"name": "a" * 65},
+        {"base": {"model": "base", "digest": "sha256:" + "0" * 65}},
+        {"register": {"name": "a/b"}},
+    ],
+)
+def test_names_and_digests_are_matched_whole(keys: dict[str, Any]) -> None:
+    assert refused(changed(**keys))
+
+
 @pytest.mark.parametrize("values", [None, [], "text", {}])
 def test_what_is_no_specification_is_refused(values: Any) -> None:
     assert refused(values)

@@ -30,7 +30,7 @@ class Base(Part):
     A model of the hub is only read from this machine's cache; nothing is downloaded by a plan."""
     described_by: str | None = None
     """A folder with its `config.json` and tokenizer, to plan where the model itself is not."""
-    digest: str | None = Field(default=None, pattern=r"sha256:[0-9a-f]{64}")
+    digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """What the model must be; a plan is refused if it is another."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Of weights and arithmetic; adapters are trained in float32."""

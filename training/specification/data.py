@@ -22,7 +22,7 @@ class Source(Part):
     """A dataset such as `dataset/support@v12`, or a path of JSON Lines or Parquet."""
     split: str | None = None
     """Of a dataset; by default all of its rows."""
-    digest: str | None = Field(default=None, pattern=r"sha256:[0-9a-f]{64}")
+    digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """What the rows must be; a plan is refused if they are others."""
 
 

@@ -40,7 +40,7 @@ class Evaluate(Part):
 class Register(Part):
     """What the adapter is called in the store."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """It becomes the next version of `adapter/NAME`."""
     alias: str | None = "candidate"
     """That points at it once its gates have passed."""
@@ -62,7 +62,7 @@ class Serve(Part):
     against this."""
     max_rank: int = Field(default=16, ge=1)
     """vLLM's `--max-lora-rank`; 16 is its default."""
-    base_digest: str | None = Field(default=None, pattern=r"sha256:[0-9a-f]{64}")
+    base_digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Of the model that it serves."""
     quantization: str | None = None
     """In which it serves the base."""
