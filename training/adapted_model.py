@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ from training.specification.base import FLASH, Base
 from training.specification.method import Lora, Method, Osf
 
 
-def load_base(base: Base, folder: Path, *, device: str) -> Any:
+def load_base(base: Base, folder: Path, *, device: str, shards: int = 1) -> Any:
     """Return the model of a folder, in the precision that the specification asks for.
+
+    Args:
+        base: what is asked for.
+        folder: with its weights.
+        device: of this process.
+        shards: processes that each hold a part of every weight, by FSDP2; all of them must call it.
 
     Raises:
         InvalidRequest: its weights cannot be read.
@@ -22,6 +29,10 @@ def load_base(base: Base, folder: Path, *, device: str) -> Any:
     transformers = require("transformers", extra="finetune")
     torch = require("torch", extra="finetune")
     quantization = _quantization(base, torch, transformers)
+    options: dict[str, Any] = {}
+    if shards > 1:
+        distributed = require("transformers.distributed", extra="finetune")
+        options["distributed_config"] = distributed.DistributedConfig(fsdp_size=shards)
     transformers.utils.logging.disable_progress_bar()  # it would be drawn into logs
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -30,10 +41,16 @@ def load_base(base: Base, folder: Path, *, device: str) -> Any:
             attn_implementation=attention_of(base, device=device),
             quantization_config=quantization,
             local_files_only=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequest(f"The weights of {base.model!r} cannot be loaded: {first}") from error
+    if shards > 1:
+        # peft takes any number here, 1 as well, for matrices that are shared, and would then gather
+        # the whole base in the one process that saves the adapter.
+        model._tp_size = None
+        return model
     return model if quantization is not None else model.to(device)
 
 
@@ -91,6 +108,26 @@ def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
             ]
     finally:
         model.train(was_training)
+
+
+def reshard(model: Any) -> None:
+    """Let every process of a sharded base keep its own part alone; all of them must call it.
+
+    Before one process saves: reading the weights makes it let go of those that it still has whole,
+    and it would then wait for the others, which have them, to hand them out again.
+    """
+    fsdp = require("torch.distributed.fsdp", extra="finetune")
+    for module in model.modules():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
+
+
+def let_go() -> None:
+    """Give back the memory of models that nobody holds any more, before another one is loaded."""
+    torch = require("torch", extra="finetune")
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def device_of(wanted: str, *, local_rank: int = 0) -> str:

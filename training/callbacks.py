@@ -15,7 +15,7 @@ from training import checkpoints, ranks
 from training.sentinel import Sentinel
 
 SAME_EVERY_STEPS = 200
-"""How often all processes are asked whether they hold the same adapter."""
+"""How often all processes are asked whether they hold the same adapter, after the first step."""
 
 EVENTS = ("on_train_begin", "on_step_end", "on_log", "on_save", "on_train_end")
 
@@ -99,7 +99,8 @@ class Watch:
         if ranks.any_of(self._asked.is_set()):
             self.was_asked_to_go = state.global_step < state.max_steps
             control.should_save = control.should_training_stop = True
-        if state.global_step % SAME_EVERY_STEPS == 0:
+        is_first_here = state.global_step == self._first_step + 1
+        if is_first_here or state.global_step % SAME_EVERY_STEPS == 0:
             ranks.check_same_adapter(given["model"], step=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

@@ -9,8 +9,9 @@ from functools import partial
 from typing import TypeVar
 
 from infra.errors import RagstoneError
-from training import chat_templates, preflight
+from training import adapter_size, chat_templates, preflight
 from training.accelerators import Machine, machine_for
+from training.adapter_size import AdapterSize
 from training.base_model import BaseModel, find_base
 from training.chat_templates import ChatTemplate
 from training.encoding import Encoder
@@ -23,6 +24,7 @@ from training.row_source import Rows, open_rows
 from training.sizing import size
 from training.spec import FineTuning
 from training.specification.data import Source
+from training.tokenized import Kept
 
 Found = TypeVar("Found")
 MARKED = ("assistant", "last_assistant")
@@ -64,6 +66,7 @@ def plan(
     path: str = "SPEC",
     machine: Machine | None = None,
     served: Served | None = None,
+    keep: Kept | None = None,
 ) -> Plan:
     """Find and check all that a specification names; nothing is trained and no weight is loaded.
 
@@ -74,6 +77,7 @@ def plan(
         machine: what it will run on; by default this machine, or what the specification says of
             another.
         served: what is known of the server that is to host the adapter.
+        keep: is shown every row, for a run that goes on from here.
 
     Returns:
         the plan, with every problem there is; `Plan.require_sound` raises them.
@@ -84,13 +88,15 @@ def plan(
     if machine is None:
         machine = finding.find("runtime.accelerator", lambda: machine_for(spec.runtime))
     training, serving = _templates(spec, places, base, finding)
-    facts = Facts(spec, base, training, serving, machine, served)
+    adapter = finding.find("method.adapter", lambda: _adapter(spec, base))
+    facts = Facts(spec, base, training, serving, machine, served, adapter)
     checks = preflight.checks(facts)
     encoder = _encoder(facts, sources, finding)
     lengths = {}
     # What is held out comes first: rows of training are looked for in it.
     for key in sorted(sources, key=lambda key: key != "data.eval"):
-        read = partial(read_source, key, sources[key], spec, encoder, list(checks.values()))
+        takers = [*checks.values(), *([keep] if keep is not None else [])]
+        read = partial(read_source, key, sources[key], spec, encoder, takers)
         measured = finding.find(key, read)
         if measured is not None:
             lengths[key] = measured
@@ -103,6 +109,12 @@ def plan(
 
 def _base(spec: FineTuning, places: Places) -> BaseModel:
     return find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
+
+
+def _adapter(spec: FineTuning, base: BaseModel | None) -> AdapterSize | None:
+    if base is None:
+        return None
+    return adapter_size.measure(spec.method, base, dtype=spec.base.dtype)
 
 
 def sources_of(spec: FineTuning) -> Iterator[tuple[str, Source]]:
@@ -203,23 +215,46 @@ def command_line(launch: tuple[str, ...]) -> str:
 
 
 def _notes(facts: Facts) -> Iterator[str]:
-    spec, base, machine = facts.spec, facts.base, facts.machine
+    spec, base = facts.spec, facts.base
     if base is not None and spec.base.described_by is not None:
         yield f"{spec.base.model!r} is not here: neither its digest nor its weights were looked at"
     elif base is not None and not base.has_weights:
         yield f"{spec.base.model!r} has no weights here (safetensors)"
-    if machine is not None and machine.devices is None:
-        yield f"the devices of {spec.runtime.launcher!r} were not looked at"
-    if machine is not None and machine.device_memory is None:
-        yield "memory was not held against a device's: give runtime.accelerator or memory_gib"
-    if machine is not None and machine.tflops is None:
-        yield "time and cost were not estimated: give runtime.accelerator"
-    known = facts.served.digest if facts.served else None
-    if spec.serve is not None and spec.serve.base_digest is None and known is None:
-        yield "the base was not held against the server's: give serve.base_digest or upstream"
+    yield from _of_machine(facts)
+    if base is not None and facts.adapter is None:
+        yield "memory of the adapter was not estimated: its sizes depend on the weights of the base"
+    elif facts.adapter is not None and not facts.adapter.is_whole:
+        kind = spec.method.adapter.type
+        yield f"memory that {kind!r} keeps of each token was taken to be that of LoRA of rank 16"
+    yield from _of_server(facts)
     suites = [gate.suite for gate in spec.evaluate.suites]
     for suite in [*suites, *(gate.suite for gate in spec.evaluate.regressions)]:
         yield f"the suite {suite!r} was not looked at"
+
+
+def _of_machine(facts: Facts) -> Iterator[str]:
+    machine = facts.machine
+    if machine is None:
+        return
+    if machine.devices is None:
+        yield f"the devices of {facts.spec.runtime.launcher!r} were not looked at"
+    if machine.device_memory is None:
+        yield "memory was not held against a device's: give runtime.accelerator or memory_gib"
+    if machine.tflops is None:
+        yield "time and cost were not estimated: give runtime.accelerator"
+
+
+def _of_server(facts: Facts) -> Iterator[str]:
+    serve, quantization = facts.spec.serve, facts.spec.base.quantization
+    if serve is None:
+        return
+    known = facts.served.digest if facts.served else None
+    if serve.base_digest is None and known is None:
+        yield "the base was not held against the server's: give serve.base_digest or upstream"
+    trained = quantization.method if quantization else None
+    if serve.quantization not in {None, trained}:
+        kinds = f"{trained or 'plain'} weights and served on {serve.quantization} ones"
+        yield f"the adapter is trained on {kinds}: evaluate it as it is served"
 
 
 __all__ = ["Places", "Plan", "command_line", "plan", "sources_of"]

@@ -11,6 +11,7 @@ from infra.errors import InvalidRequest
 from infra.plugins import require
 from training.encoding import Encoded, Encoder
 from training.examples import Sequence, Shape, Wrong, sequences, shape_of
+from training.preflight import Batch
 from training.preflight._reading import shape_in
 from training.row_source import Row, Rows, Unreadable
 from training.specification.data import Data
@@ -22,17 +23,9 @@ class Tokenized:
 
     ids: list[list[int]]
     labels: list[list[int]]
-    dropped: int = 0
-    """Rows that were left out: unreadable, too long, or with nothing to learn."""
-
-    @property
-    def mean_tokens(self) -> float:
-        return sum(map(len, self.ids)) / max(1, len(self.ids))
 
     def __add__(self, other: Tokenized) -> Tokenized:
-        return Tokenized(
-            self.ids + other.ids, self.labels + other.labels, self.dropped + other.dropped
-        )
+        return Tokenized(self.ids + other.ids, self.labels + other.labels)
 
     def sample(self, count: int, *, seed: int) -> Tokenized:
         """Return `count` rows, in a random order; more than there are repeat them."""
@@ -48,13 +41,32 @@ class Tokenized:
         return datasets.Dataset.from_dict({"input_ids": self.ids, "labels": self.labels})
 
 
+class Kept:
+    """Keeps what is trained on while a plan reads it, so that no row is read twice."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self.rows: dict[str, Tokenized] = {}
+        """By the key of the source."""
+
+    def take(self, batch: Batch) -> None:
+        """Take what a plan has read; what it refuses is not asked for afterwards."""
+        kept = self.rows.setdefault(batch.key, Tokenized([], []))
+        for row in batch.rows:
+            for encoded in row.encoded:
+                found = _within(encoded, self._data)
+                if found is not None and found.supervised:
+                    kept.ids.append(found.ids)
+                    kept.labels.append(found.labels)
+
+
 def tokenize(rows: Rows, encoder: Encoder, data: Data) -> Tokenized:
     """Return the tokens of a source; how many rows may be left out is the preflight's to judge.
 
     Raises:
         InvalidRequest: a row is longer than it may be and `overflow` is `error`, or none is left.
     """
-    ids, labels, dropped, number = [], [], 0, 0
+    ids, labels, number = [], [], 0
     shape: Shape | None = None
     for batch in rows.batches():
         shape = shape or shape_in(batch, "sft")
@@ -64,10 +76,9 @@ def tokenize(rows: Rows, encoder: Encoder, data: Data) -> Tokenized:
             if kept is not None and kept.supervised:
                 ids.append(kept.ids)
                 labels.append(kept.labels)
-        dropped += len(batch)
     if not ids:
         raise InvalidRequest(f"{rows.source!r} holds no row that can be learned from")
-    return Tokenized(ids, labels, dropped - len(ids))
+    return Tokenized(ids, labels)
 
 
 def mixed(train: Tokenized, replays: Iterable[tuple[Tokenized, float]], *, seed: int) -> Tokenized:
@@ -89,11 +100,15 @@ def _readable(batch: list[Row], shape: Shape | None) -> Iterator[Sequence]:
 
 
 def _fitting(found: Encoded, data: Data, number: int) -> Encoded | None:
-    if len(found.ids) <= data.max_length:
-        return found
-    if data.overflow == "error":
+    if len(found.ids) > data.max_length and data.overflow == "error":
         raise InvalidRequest(
             f"Readable row {number} has {len(found.ids)} tokens, and data.max_length is "
             f"{data.max_length}; raise it, or set data.overflow to 'drop' or 'truncate'"
         )
+    return _within(found, data)
+
+
+def _within(found: Encoded, data: Data) -> Encoded | None:
+    if len(found.ids) <= data.max_length:
+        return found
     return found.cut(data.max_length) if data.overflow == "truncate" else None
