@@ -19,11 +19,10 @@ from benchmarks.gateway_servers import (
     null_backend,
     ours,
 )
-from benchmarks.load import Load, Measured
+from benchmarks.load import Load, at, sound
 from benchmarks.null_backend import CHUNKS
 from benchmarks.options import Options
 from benchmarks.table import Bar, Row, Spread
-from infra.errors import EngineFailed
 
 CLIENTS = 8
 MODEL_CLIENTS = 16
@@ -80,10 +79,10 @@ def run(options: Options) -> list[Row]:
 def _measure(client: Client, server: Server, figures: _Figures, options: Options) -> None:
     seconds = QUICK_SECONDS if options.quick else SECONDS
     before = server.cpu_seconds()
-    done = _sound(client.drive(_load(server, seconds=seconds)))
+    done = sound(client.drive(_load(server, seconds=seconds)))
     figures.requests.append(len(done.latencies) / done.seconds)
     figures.cpu.append((server.cpu_seconds() - before) / len(done.latencies) * 1e3)
-    done = _sound(client.drive(_load(server, stream=True, seconds=seconds)))
+    done = sound(client.drive(_load(server, stream=True, seconds=seconds)))
     figures.streams.append(len(done.latencies) / done.seconds)
 
 
@@ -125,18 +124,18 @@ def _latency(
         options.say(f"half load, round {number + 1} of {options.repeats}")
         seconds = QUICK_SECONDS if options.quick else SECONDS
         through, past = (
-            _sound(client.drive(_load(servers[name], rate=rates[False], seconds=seconds)))
+            sound(client.drive(_load(servers[name], rate=rates[False], seconds=seconds)))
             for name in ("ours", "direct")
         )
         for name, share in (("p50", 0.5), ("p99", 0.99)):
-            added[name].append(_at(through.latencies, share) - _at(past.latencies, share))
+            added[name].append(at(through.latencies, share) - at(past.latencies, share))
         through, past = (
-            _sound(
+            sound(
                 client.drive(_load(servers[name], stream=True, rate=rates[True], seconds=seconds))
             )
             for name in ("ours", "direct")
         )
-        added["first"].append(_at(through.first_bytes, 0.5) - _at(past.first_bytes, 0.5))
+        added["first"].append(at(through.first_bytes, 0.5) - at(past.first_bytes, 0.5))
     note = f"{rates[False]:,.0f} requests/s, {rates[True]:,.0f} streams/s"
     p50, p99 = (None, None) if options.quick else (P50_BAR, P99_BAR)
     return [
@@ -154,8 +153,8 @@ def _soak(client: Client, servers: dict[str, Server], options: Options) -> list[
     for part in range(SOAK_PARTS):
         options.say(f"soak: {part * total // SOAK_PARTS:,} of {total:,}")
         each = total // SOAK_PARTS
-        _sound(client.drive(_load(server, requests=each - each // 3)))
-        _sound(client.drive(_load(server, stream=True, requests=each // 3)))
+        sound(client.drive(_load(server, requests=each - each // 3)))
+        sound(client.drive(_load(server, stream=True, requests=each // 3)))
         counts.append((part + 1) * each / 1e5)
         sizes.append(server.resident_mb())
     slope, half = _slope(counts[SOAK_PARTS // 4 :], sizes[SOAK_PARTS // 4 :])
@@ -194,7 +193,7 @@ def _beside_direct(options: Options, client: Client) -> list[Row]:
             mine = replace(_streams(server.port, MODEL), headers=server.headers)
             for load, samples in ((direct, past), (mine, through)):
                 seconds = QUICK_SECONDS if options.quick else 6 * SECONDS
-                done = _sound(client.drive(replace(load, seconds=seconds)))
+                done = sound(client.drive(replace(load, seconds=seconds)))
                 samples.append(len(done.latencies) / done.seconds)
     share = [a / b for a, b in zip(through, past, strict=True)]
     unit = f"/s of {CHUNKS} tokens"
@@ -243,24 +242,8 @@ def _body(*, stream: bool, model: str = MODEL, tokens: int = CHUNKS) -> str:
     return json.dumps({**content, **more})
 
 
-def _sound(done: Measured) -> Measured:
-    """Return what was measured, if every request was answered.
-
-    Raises:
-        EngineFailed: figures over failed requests would mean nothing.
-    """
-    if done.failures or not done.latencies:
-        raise EngineFailed(f"Requests failed: {done.failures or 'none was answered'}")
-    return done
-
-
 def _spread(samples: Sequence[float]) -> Spread:
     return Spread(tuple(samples))
-
-
-def _at(samples: Sequence[float], share: float) -> float:
-    ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:

@@ -71,7 +71,7 @@ class Client:
 def null_backend(options: Options, *, name: str = "backend") -> Iterator[Server]:
     """Run the backend that thinks nothing; it prints its port, and takes traces in as well."""
     command = [sys.executable, "-m", "benchmarks.null_backend"]
-    with _process(command, options, name, tells=True) as process:
+    with started(command, options, name, tells=True) as process:
         line = process.stdout.readline() if process.stdout else b""
         yield Server(int(line), process)
 
@@ -114,7 +114,7 @@ def ours(options: Options, url: str, *, model: str = MODEL) -> Iterator[Server]:
         null_backend(options, name="collector") as collector,
         _serving(options, _settings(data, port, url, model, collector.port)) as process,
     ):
-        _wait(port, "/health/ready", process, options.folder / "ours.log")
+        wait_until_ready(port, "/health/ready", process, options.folder / "ours.log")
         yield Server(port, process, key)
 
 
@@ -123,7 +123,7 @@ def _serving(options: Options, settings: str) -> Iterator[subprocess.Popen[bytes
     file = options.folder / "ragstone.toml"
     file.write_text(settings, encoding="utf-8")
     command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
-    with _process(command, options, "ours", variables={"RAGSTONE_CONFIG": str(file)}) as process:
+    with started(command, options, "ours", variables={"RAGSTONE_CONFIG": str(file)}) as process:
         yield process
 
 
@@ -142,8 +142,8 @@ def litellm(options: Options, python: Path, url: str) -> Iterator[Server]:
     command = [str(python.parent / "litellm"), "--config", str(config), "--port", str(port)]
     command += ["--host", "127.0.0.1", "--num_workers", "1", "--telemetry", "False"]
     alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    with _process(command, options, "litellm", variables=alone) as process:
-        _wait(port, "/health/liveliness", process, options.folder / "litellm.log")
+    with started(command, options, "litellm", variables=alone) as process:
+        wait_until_ready(port, "/health/liveliness", process, options.folder / "litellm.log")
         yield Server(port, process, PEER_KEY)
 
 
@@ -154,7 +154,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def _process(
+def started(
     command: Sequence[str],
     options: Options,
     name: str,
@@ -210,7 +210,7 @@ otlp_endpoint = "http://127.0.0.1:{collector}"
 """
 
 
-def _wait(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Ask until the server says that it is ready."""
     start = time.monotonic()
     while time.monotonic() - start < START_SECONDS and process.poll() is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -15,8 +16,6 @@ from infra.errors import EngineFailed
 
 TIMEOUT_SECONDS = 120.0
 """For one answer."""
-CONNECTIONS = 64
-"""Of an open loop; requests that find none free wait, and their wait counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class Load:
     """Each asks again as soon as it is answered."""
     rate: float | None = None
     """Requests started in a second, however long answers take; instead of `clients`."""
+    connections: int = 64
+    """Of an open loop; requests that find none free wait, and their wait counts."""
     seconds: float = 5.0
     requests: int | None = None
     """Ends after these, instead of after `seconds`."""
@@ -101,6 +102,23 @@ class _Connection(asyncio.Protocol):
         return self._received.endswith(b"0\r\n\r\n")
 
 
+def sound(done: Measured) -> Measured:
+    """Return what was measured, if every request was answered.
+
+    Raises:
+        EngineFailed: figures over failed requests would mean nothing.
+    """
+    if done.failures or not done.latencies:
+        raise EngineFailed(f"Requests failed: {done.failures or 'none was answered'}")
+    return done
+
+
+def at(samples: Sequence[float], share: float) -> float:
+    """Return the value that a share of the samples do not exceed."""
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
 async def drive(load: Load) -> Measured:
     """Ask until time or requests are used up."""
     measured = Measured()
@@ -135,8 +153,8 @@ async def _ask_on(
 
 async def _ask_at_rate(load: Load, request: bytes, measured: Measured, start: float) -> None:
     """Start requests by the clock: a server that stalls is charged for all that wait meanwhile."""
-    idle = [await _connect(load) for _ in range(CONNECTIONS)]
-    free = asyncio.Semaphore(CONNECTIONS)
+    idle = [await _connect(load) for _ in range(load.connections)]
+    free = asyncio.Semaphore(load.connections)
     tasks: set[asyncio.Task[None]] = set()
     rate = load.rate or 1.0
 

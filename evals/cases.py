@@ -45,6 +45,8 @@ class Cases:
 
     copies: tuple[Case, ...] = ()
     """The same with perturbed inputs."""
+    copies_digest: str = ""
+    """Of these, and of the versions of what made them; empty without any."""
     skipped: tuple[tuple[str, str, str], ...] = ()
     """Case, perturbation, and why there is no copy."""
     left_out: int = 0
@@ -58,12 +60,7 @@ class Cases:
     @property
     def digest(self) -> str:
         """`sha256:` and the hash of the cases, whatever file they came from; not of slices."""
-        total = hashlib.sha256()
-        for case in self.cases:
-            content = (case.id, case.input, case.expected, case.answerable, case.relevant)
-            line = (*content, case.cluster, case.metadata)
-            total.update(orjson.dumps(line, option=orjson.OPT_SORT_KEYS, default=str) + b"\n")
-        return f"sha256:{total.hexdigest()}"
+        return digest_of(self.cases)
 
 
 def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
@@ -111,6 +108,16 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
         raise InvalidRequest(f"{source!r} has no rows; a suite needs cases")
     _require_members(suite.slices, built, source)
     return Cases(tuple(built), source, artifact, left_out=reviewed.left_out)
+
+
+def digest_of(cases: Iterable[Case]) -> str:
+    """Return `sha256:` and the hash of all of cases but their slices."""
+    total = hashlib.sha256()
+    for case in cases:
+        content = (case.id, case.input, case.expected, case.answerable, case.relevant)
+        line = (*content, case.cluster, case.metadata)
+        total.update(orjson.dumps(line, option=orjson.OPT_SORT_KEYS, default=str) + b"\n")
+    return f"sha256:{total.hexdigest()}"
 
 
 def rows_of(path: Path) -> Iterator[Row]:

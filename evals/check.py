@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -66,6 +68,17 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What is recorded of one version of a dataset."""
+
+    reference: str
+    """With its version, whatever name or alias was looked up."""
+    digest: str
+    results: Sequence[DatasetCheck]
+    """The last one of each suite of expectations."""
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """What checks look at: a finished evaluation, and what this process can find besides."""
 
@@ -75,10 +88,10 @@ class Subject:
     now: datetime
     """With its time zone; freshness is measured against it."""
     find_evaluation: Callable[[str], Evaluation]
-    find_checked: Callable[[str], Sequence[DatasetCheck]]
-    """A dataset's reference to the last result of each suite that it was checked with."""
-    find_interactions: Callable[[str], Iterable[Interaction]]
-    """A model's name to what is recorded of it, newest first."""
+    find_checked: Callable[[str], Checked]
+    """A dataset's reference to what its version was checked with."""
+    find_interactions: Callable[[str, datetime | None], Iterable[Interaction]]
+    """A model's name to what is recorded of it from a moment on, newest first."""
 
     @property
     def suite(self) -> Suite:
@@ -137,17 +150,42 @@ def open_check(use: CheckUse) -> Check:
 def require_all(suite: Suite) -> None:
     """See that every check of a suite can be built and makes sense. Raises as they do."""
     for use in suite.checks:
+        built = open_check(use)
         try:
-            open_check(use).require(suite)
+            built.require(suite)
         except InvalidRequest as error:
-            words = error.message
-            known = words.startswith("Check ")
-            raise InvalidRequest(words if known else f"Check {use.name!r}: {words}") from None
+            raise InvalidRequest(f"Check {use.name!r}: {error.message}") from None
 
 
 def carry_out(subject: Subject) -> tuple[Finding, ...]:
-    """Return the finding of every check of the suite; none of them is lost to another's failure."""
-    return tuple(_carried_out(use, subject) for use in subject.suite.checks)
+    """Return the finding of every check of the suite; none of them is lost to another's failure.
+
+    All of them together have the suite's deadline. What is not found by then is not waited for: its
+    thread goes on until it ends by itself, or with the process.
+    """
+    uses, seconds = subject.suite.checks, subject.suite.deadline_seconds
+    found: list[Finding] = []
+
+    def work() -> None:
+        for use in uses:
+            found.append(_carried_out(use, subject))
+
+    if seconds is None or not uses:
+        work()
+        return tuple(found)
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work,), name="checks", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    done = tuple(found)  # the thread may still add to it
+    late = [
+        Finding(
+            Verdict.INFRASTRUCTURE,
+            f"not {'run' if place else 'finished'}: the deadline of {seconds:g} s had passed",
+        )
+        for place in range(len(uses) - len(done))
+    ]
+    return (*done, *map(_of, uses[len(done) :], late))
 
 
 def _carried_out(use: CheckUse, subject: Subject) -> Finding:
@@ -157,8 +195,13 @@ def _carried_out(use: CheckUse, subject: Subject) -> Finding:
             raise InvalidConfiguration(f"The check returned {found!r:.80}, which is no Finding")
     except RagstoneError as error:
         found = Finding(Verdict.INFRASTRUCTURE, error.message)
-    except Exception as error:  # noqa: BLE001  what the operator's own code raises is a finding too
+    except (Exception, SystemExit) as error:  # noqa: BLE001  what an operator's code does is one too
         found = Finding(Verdict.INFRASTRUCTURE, f"{type(error).__name__}: {error}")
+    return _of(use, found)
+
+
+def _of(use: CheckUse, found: Finding) -> Finding:
+    """Return a finding with what the suite says of its check."""
     failing = found.failing
     if len(failing) > MOST_FAILING:
         failing = (*failing[:MOST_FAILING], f"and {len(failing) - MOST_FAILING} more")

@@ -94,12 +94,15 @@ class Described:
     target: Mapping[str, Any]
     """The target's identity."""
     metrics: Mapping[str, MeasuredBy]
+    copies_digest: str = ""
+    """Of perturbed copies of the cases, if there are any."""
 
     @property
     def digest(self) -> str:
         """The hash of everything that decides the outputs and scores."""
         metrics = {name: each.identity for name, each in self.metrics.items()}
         content = [self.suite_digest, self.dataset_digest, dict(self.target), metrics]
+        content += [self.copies_digest] if self.copies_digest else []
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
 

@@ -12,11 +12,12 @@ from evals.statistics.clusters import bootstrap, totals
 from evals.statistics.intervals import Interval
 from evals.statistics.matched_pairs import MatchedPairs
 from evals.statistics.rates import Rate
+from evals.statistics.unchanged import Unchanged
 from infra.errors import InvalidRequest
 
 MIN_VARYING = 20
 """Clusters that must differ from the rest before a bootstrap is to be trusted."""
-Method = Literal["matched pairs", "rate", "cluster bootstrap", "bets"]
+Method = Literal["matched pairs", "rate", "cluster bootstrap", "bets", "no change"]
 
 
 class Evidence(Protocol):
@@ -46,7 +47,7 @@ def weigh(
     Where the metric says that it passes or fails, cases that stand alone are counted. Everything
     else is a mean over clusters, drawn again; where fewer than `MIN_VARYING` of them differ from
     the others, that would take what was not seen for impossible, so bets are made, which need the
-    bounds.
+    bounds. A metric of the whole set has none: where it did not change, clusters are counted.
 
     Args:
         sample: at least one case.
@@ -83,7 +84,10 @@ def weigh(
         drawn = bootstrap(sample.values, sample.clusters, resamples=resamples, seed=seed)
         return "cluster bootstrap", drawn
     if bounds is None:
-        return None
+        of_set = sample.of_set
+        if not pairs or of_set is None or of_set.width is None or sample.values.any():
+            return None
+        return "no change", Unchanged(of_set.clusters, of_set.width)
     shuffled = np.random.default_rng(seed).permutation(sample.values.size)
     return "bets", _bets(sample, bounds, shuffled)
 

@@ -99,14 +99,6 @@ async def run_trials(
     ]
 
 
-async def run_trial(work: Work, case: Case, repeat: int) -> Trial:
-    """Ask the target once, with retries, and score what it made of the case.
-
-    No failure of the target or of a metric is raised: it is in the trial.
-    """
-    return await _scored(work, case, repeat, await _asked(work, case, repeat))
-
-
 def undone(work: Work, case: Case, repeat: int, reason: str) -> Trial:
     """Return a trial without an output."""
     scores = {name: Score.error(f"no output: {reason}") for name in work.metrics}

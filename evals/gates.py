@@ -38,6 +38,16 @@ class Verdict(StrEnum):
     """There was nothing to score: no case is in the slice."""
 
 
+WORST_FIRST = (
+    Verdict.FAIL,
+    Verdict.INFRASTRUCTURE,
+    Verdict.UNSCORED,
+    Verdict.UNDERPOWERED,
+    Verdict.INCONCLUSIVE,
+)
+"""Which verdict stands for several, of those that are no pass."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Claim:
     """A gate and the scores that it is held against."""

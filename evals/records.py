@@ -38,6 +38,7 @@ def write(evaluation: Evaluation, verdict: Mapping[str, Any], folder: Path) -> N
         "suite_digest": described.suite_digest,
         "dataset": described.dataset,
         "dataset_digest": described.dataset_digest,
+        "copies_digest": described.copies_digest,
         "target": dict(described.target),
         "metrics": {name: asdict(by) for name, by in described.metrics.items()},
         "digest": described.digest,
@@ -72,6 +73,7 @@ def read(folder: Path) -> tuple[Evaluation, dict[str, Any]]:
             description["dataset_digest"],
             description["target"],
             {use.name: _by(description["metrics"][use.name]) for use in suite.metrics},
+            description.get("copies_digest", ""),  # earlier releases wrote none
         )
         lines = zip(_lines(folder / TRIALS), _lines(folder / MEASURED), strict=True)
         trials = tuple(restore(_case(row["case"]), {**row, "measured": own}) for row, own in lines)

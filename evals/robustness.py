@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import orjson
+
+from evals.cases import digest_of
 from evals.execution import seed_of
 from evals.perturbation import NotApplicable, Perturbation, Surroundings, open_perturbation
 from evals.suite import ALL, Perturb, Suite
@@ -23,6 +27,17 @@ class Copies:
     cases: tuple[Case, ...] = ()
     skipped: tuple[tuple[str, str, str], ...] = ()
     """Case, the perturbation's name in the suite, and the reason."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Of each perturbation, by its name in the suite."""
+
+    @property
+    def digest(self) -> str:
+        """Of the copies and of what made them; empty without perturbations."""
+        if not self.versions:
+            return ""
+        made_by = orjson.dumps(self.versions, option=orjson.OPT_SORT_KEYS).decode()
+        content = f"{made_by}\n{digest_of(self.cases)}"
+        return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
 def expand(suite: Suite, cases: Sequence[Case]) -> Copies:
@@ -38,8 +53,10 @@ def expand(suite: Suite, cases: Sequence[Case]) -> Copies:
     made: list[Case] = []
     skipped: list[tuple[str, str, str]] = []
     around = Surroundings(tuple(cases))
+    versions: dict[str, int] = {}
     for use in suite.robustness:
         built = open_perturbation(use.perturbation, use.parameters, label=use.name)
+        versions[use.name] = built.version
         chosen = [case for case in cases if use.slice == ALL or use.slice in case.slices]
         before = len(made)
         for case in chosen:
@@ -58,7 +75,7 @@ def expand(suite: Suite, cases: Sequence[Case]) -> Copies:
         raise InvalidRequest(
             f"The id {min(taken)!r} would be that of a perturbed copy; give the case another"
         )
-    return Copies(tuple(made), tuple(skipped))
+    return Copies(tuple(made), tuple(skipped), versions)
 
 
 def _copies(

@@ -87,12 +87,12 @@ def plan(
     """
     found = cases.load(suite, folder=folder, datasets=datasets)
     copies = robustness.expand(suite, found.cases)
-    found = replace(found, copies=copies.cases, skipped=copies.skipped)
+    found = replace(found, copies=copies.cases, copies_digest=copies.digest, skipped=copies.skipped)
     given = {use.name: settle(use.parameters) for use in suite.metrics}
     metrics = {
         use.name: open_metric(use.metric, given[use.name], label=use.name) for use in suite.metrics
     }
-    check.require_all(suite)
+    check.require_all(_settled(suite, given))
     _check_read(metrics)
     by = {
         use.name: MeasuredBy.of(
@@ -104,7 +104,9 @@ def plan(
         for use in suite.metrics
     }
     suite_gates.require_sound(suite, by)
-    described = Described(suite, suite.digest, found.source, found.digest, target.identity, by)
+    described = Described(
+        suite, suite.digest, found.source, found.digest, target.identity, by, found.copies_digest
+    )
     calls = None if suite.calls is None else folder / suite.calls
     return Plan(suite, found, target, metrics, described, calls)
 
@@ -183,6 +185,12 @@ def journal_of(plan: Plan, folder: Path) -> Path:
     """Return where the journal of a plan is: another target or dataset has another."""
     digest = plan.described.digest.removeprefix("sha256:")
     return folder / f"{plan.suite.name}-{digest[:16]}.jsonl"
+
+
+def _settled(suite: Suite, given: Mapping[str, Mapping[str, Any]]) -> Suite:
+    """Return a suite with the parameters that its metrics were built of."""
+    uses = [use.model_copy(update={"parameters": dict(given[use.name])}) for use in suite.metrics]
+    return suite.model_copy(update={"metrics": tuple(uses)})
 
 
 def _found(journal: Journal, planned: list[tuple[Case, int]]) -> dict[tuple[str, int], Trial]:

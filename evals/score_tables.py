@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,16 @@ from evals.statistics.intervals import Floats
 from infra.errors import IncomparableBaseline, InvalidRequest
 
 Names = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True)
+class OfSet:
+    """What is known of a metric of the whole set, of which a table has pseudo-values of groups."""
+
+    clusters: int
+    """That stand alone; several may be in one group."""
+    width: float | None
+    """How far the least and the most that it can be are apart; pseudo-values may lie beyond."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +44,7 @@ class ScoreTable:
     """Name and version of the metric, and of its judge."""
     is_pass_or_fail: bool = False
     """Whether the metric says that every score is 0 or 1; what was seen says nothing of it."""
+    of_set: OfSet | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +66,8 @@ class Sample:
     """Baseline's and candidate's scores, shape (n,) each; of one run, the two are the same."""
     is_pass_or_fail: bool
     """As the table says."""
+    of_set: OfSet | None = None
+    """As the table says, of two the one with fewer clusters."""
 
     @property
     def can_be_counted(self) -> bool:
@@ -85,7 +98,8 @@ def single(table: ScoreTable) -> Sample:
             a case in two clusters.
     """
     cases = _by_case(table)
-    return _sample(cases, cases, cases.means, is_pass_or_fail=table.is_pass_or_fail)
+    sample = _sample(cases, cases, cases.means, is_pass_or_fail=table.is_pass_or_fail)
+    return replace(sample, of_set=table.of_set)
 
 
 def paired(candidate: ScoreTable, baseline: ScoreTable) -> Sample:
@@ -111,7 +125,9 @@ def paired(candidate: ScoreTable, baseline: ScoreTable) -> Sample:
             "again over the same cases"
         )
     counted = candidate.is_pass_or_fail and baseline.is_pass_or_fail
-    return _sample(after, before, after.means - before.means, is_pass_or_fail=counted)
+    sample = _sample(after, before, after.means - before.means, is_pass_or_fail=counted)
+    known = [each.of_set for each in (candidate, baseline) if each.of_set is not None]
+    return replace(sample, of_set=min(known, key=lambda each: each.clusters, default=None))
 
 
 def _sample(after: _Cases, before: _Cases, values: Floats, *, is_pass_or_fail: bool) -> Sample:

@@ -224,7 +224,7 @@ class Suite(Strict):
     retries: int = Field(default=2, ge=0, le=20)
     """Further attempts where a server failed or was overloaded."""
     deadline_seconds: float | None = Field(default=None, gt=0)
-    """For the whole run; what is not done by then can be resumed."""
+    """For all cases, of which those not done by then can be resumed; and as long for all checks."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:

@@ -11,9 +11,9 @@ import numpy as np
 from evals import declared, gates
 from evals.check import Finding
 from evals.evaluation import Described, Evaluation
-from evals.gates import Claim, Decision, Verdict
+from evals.gates import WORST_FIRST, Claim, Decision, Verdict
 from evals.pseudo_values import pseudo_values
-from evals.score_tables import ScoreTable
+from evals.score_tables import OfSet, ScoreTable
 from evals.suite import ALL
 from evals.suite_gates import declare, on_slices
 from evals.trial import Trial
@@ -30,13 +30,6 @@ EXIT_CODES: Mapping[str, int] = {
     Verdict.UNSCORED: 3,
     Verdict.INFRASTRUCTURE: 3,
 }
-_WORST_FIRST = (
-    Verdict.FAIL,
-    Verdict.INFRASTRUCTURE,
-    Verdict.UNSCORED,
-    Verdict.UNDERPOWERED,
-    Verdict.INCONCLUSIVE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +135,13 @@ def _columns(described: Described, metric: str, trials: Sequence[Trial]) -> Scor
     by = described.metrics[metric]
     if by.is_of_set:
         rows = pseudo_values(by.of_set(), trials)
+        clusters = {
+            trial.case.cluster
+            for trial, row in zip(trials, rows, strict=True)
+            if row.state == "scored"
+        }
+        low, high = by.bounds
+        width = None if low is None or high is None else high - low
         return ScoreTable(
             [row.case for row in rows],
             np.array([row.value for row in rows]),
@@ -149,6 +149,7 @@ def _columns(described: Described, metric: str, trials: Sequence[Trial]) -> Scor
             [row.group for row in rows],
             dataset=described.dataset_digest,
             metric=by.identity,
+            of_set=OfSet(len(clusters), width),
         )
     scores = [trial.scores[metric] for trial in trials]
     return ScoreTable(
@@ -210,7 +211,7 @@ def _together(
             f"{evaluation.failures} of {total} trials have no output; "
             f"{suite.min_coverage:.1%} must have one"
         )
-    for verdict in _WORST_FIRST:
+    for verdict in WORST_FIRST:
         if verdict in found:
             return verdict, ""
     if unjudged:

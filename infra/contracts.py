@@ -237,7 +237,8 @@ class Interaction:
     documents: tuple[str, ...] = ()
     """Public ids of the documents that `content` may quote."""
     content: Mapping[str, Any] | None = None
-    """Question, answer and citations, only where the settings ask for them."""
+    """Question, answer and citations, only where the settings ask for them. Of a prediction
+    `features` (by column), `prediction` and `probabilities` (by class): for drift."""
 
 
 @dataclass(frozen=True, slots=True)

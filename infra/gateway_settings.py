@@ -76,6 +76,8 @@ class Route(Section):
     """What the model does."""
     context_tokens: int | None = Field(default=None, ge=1)
     """What the model reads and writes in one request; longer requests are refused."""
+    tenant: str | None = None
+    """Whose keys alone may use it, beside the operator's; by default every key's."""
     cache: bool = True
     """Answer identical deterministic requests (temperature 0, or a seed) from memory."""
 
@@ -141,7 +143,7 @@ class Guards(Section):
     injection_threshold: float = Field(default=0.5, ge=0, le=1)
     """Scores from here on are taken for an injection."""
     personal_data: Literal["off", "log", "on"] = "off"
-    """Mask personal data: nowhere, in what is logged and kept, or in answers over documents too."""
+    """Mask personal data: nowhere, in what is logged and kept, or in answers too."""
     link_hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ()
     """Hosts that links and images of answers may lead to in the console; none by default."""
 
@@ -159,3 +161,6 @@ class Telemetry(Section):
     """Keep a record of every question, answer and completion in the database."""
     keep_days: float = Field(default=30.0, gt=0)
     """How long these are kept."""
+    spool_bytes: int = Field(default=2**30, ge=0)
+    """Of disk for those that wait while the database is down; what has no room there waits in
+    memory, and is lost where that is full, too."""

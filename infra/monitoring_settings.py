@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.section import Section
 
@@ -22,6 +22,88 @@ class Groundedness(Section):
     """Passed to the detector, such as `model` (a file, or a hub id)."""
     review_share: float = Field(default=0.01, ge=0, le=1)
     """Of scored answers, marked for a person to look at, beside all that are not carried."""
+
+
+class Estimate(Section):
+    """A metric of a classifier, estimated from its confidence where labels are not there yet."""
+
+    metric: Literal[
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "auroc",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+    ] = "accuracy"
+    """Of several classes `accuracy` and those that begin with `macro_`."""
+    probabilities: dict[str, str] = Field(min_length=1)
+    """By class, the column of its probability; of two classes that of the positive one alone."""
+    label: str = "label"
+    """The column of the reference that has the right class."""
+    features: tuple[str, ...] = ()
+    """Columns that the classifier saw, to weight the reference by; a window outside of it is
+    refused."""
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    """From which probability on a row is called positive."""
+    floor: float | None = None
+    """Below it, there is harm."""
+
+
+class Labelled(Section):
+    """The share of rows that are right, from labels of some and a score of all."""
+
+    label: str = "label"
+    """The column of what people say: `label`, or `thumbs`."""
+    right: tuple[str, ...] = ()
+    """What they say of a row that is right; empty where it is right if it is as predicted."""
+    prediction: str = "prediction"
+    """The column that the label is held against where `right` is empty."""
+    judged: str | None = None
+    """A column of numbers that goes with being right, such as `groundedness`: fewer labels do."""
+    apart: dict[str, str] = Field(default_factory=lambda: {"review": "unsupported"})
+    """Columns with the value whose rows are labelled more often than others; the labels have to be
+    of a random sample of these, and of a random sample of the others."""
+    least_labels: int = Field(default=50, ge=10)
+    """Of all rows together; with fewer, nothing is said."""
+    days: float = Field(default=7.0, gt=0)
+    """How far back rows count."""
+    floor: float | None = None
+    """Below it, there is harm."""
+
+
+class Stream(Section):
+    """A column that is followed row by row."""
+
+    detector: str = "e_detector"
+    """A file of `monitoring/drift/` that watches streams, or a dotted path."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Such as `level` and `horizon`, the values within which that is the chance of an alarm."""
+
+
+class Trigger(Section):
+    """What a monitor starts, and when."""
+
+    when: Literal["drift", "harm", "drift_with_harm"] = "drift_with_harm"
+    """An alarm is raised; a metric is surely below its floor in `confirm` windows; or both at
+    once."""
+    pipeline: str | None = None
+    """The file of a pipeline; all of its path."""
+    job: str | None = None
+    """Or the name of a job."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Of the job, or parameters of the pipeline."""
+    evidence_parameter: str | None = None
+    """The argument or parameter that is given the artifact with the evidence."""
+    cool_down_hours: float = Field(default=24.0, ge=0)
+    """After something was started, until it may be again."""
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Trigger:
+        if (self.pipeline is None) == (self.job is None):
+            raise ValueError("name a pipeline or a job, and not both")
+        return self
 
 
 class Monitor(Section):
@@ -44,19 +126,25 @@ class Monitor(Section):
     """By column, files of `monitoring/drift/` instead of those that its kind asks for."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """Share of false ones among what is called drift, of one window."""
+    seasonal: bool = False
+    """Compare with the same hours of the week alone, of which the reference should have several."""
+    time_zone: str = "UTC"
+    """Whose hours of the week those are."""
     floors: dict[str, float] = Field(default_factory=dict)
-    """Columns of numbers whose mean must not fall below: then drift does harm."""
+    """Columns of numbers whose mean must not fall below: then there is harm."""
+    estimates: dict[str, Estimate] = Field(default_factory=dict)
+    """By name, metrics without labels."""
+    labelled: dict[str, Labelled] = Field(default_factory=dict)
+    """By name, shares that are right, with few labels."""
+    streams: dict[str, Stream] = Field(default_factory=dict)
+    """By column, what is followed row by row, beside the windows."""
     confirm: int = Field(default=2, ge=1)
     """Windows with drift, of the latest `among`, that raise an alarm."""
     among: int = Field(default=3, ge=1)
     clear: int = Field(default=3, ge=1)
     """Stable windows in a row that end it."""
-    cool_down_hours: float = Field(default=24.0, ge=0)
-    """After a pipeline was started, until another may be."""
-    pipeline: str | None = None
-    """The file of the pipeline that drift with harm starts; all of its path."""
-    evidence_parameter: str | None = None
-    """The parameter of the pipeline that is given the artifact with the evidence."""
+    trigger: Trigger | None = None
+    """What is started, beside telling the receivers."""
 
 
 class Watch(Section):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from infra.plugins import require
+from infra.words import UNSPACED
 
 _PERMUTATIONS = 128
 _SURE = 0.995
@@ -14,14 +16,15 @@ _SURE = 0.995
 _SHINGLE_WORDS = 3
 _SHINGLE_CHARACTERS = 5
 _KEPT = 4_096
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 class NearTexts:
     """An index over some of a sequence of texts.
 
     Similarity is Jaccard's: the share of pieces of three words, or of five characters where few
-    words are parted, that two texts have in common. Sketches are kept, and the pieces of what is
-    added; what only `twin` puts there keeps none.
+    words are parted, as in Chinese, that two texts have in common. Sketches are kept, and the
+    pieces of what is added; what only `twin` puts there keeps none.
     """
 
     def __init__(self, texts: Sequence[str | None], similarity: float) -> None:
@@ -52,7 +55,7 @@ class NearTexts:
         pieces = _shingles(text)
         # Of a text that is near another, this share is in that one; a sketch costs far more.
         if sum(map(self._added.__contains__, pieces)) >= self._similarity * len(pieces):
-            yield from self._near(pieces)
+            yield from self._near(pieces, self._sketch(pieces))
 
     def twin(self, place: int) -> int | None:
         """Return the first in the index that is near the text at a place; else put it there.
@@ -60,14 +63,15 @@ class NearTexts:
         So only a text without a twin is compared with later ones: of a thousand copies, one is.
         """
         pieces = self._pieces(place)
-        found = next(self._near(pieces), None)
+        sketch = self._sketch(pieces)
+        found = next(self._near(pieces, sketch), None)
         if found is not None:
             return found[0]
-        self._index.insert(place, self._sketch(pieces), check_duplication=False)
+        self._index.insert(place, sketch, check_duplication=False)
         return None
 
-    def _near(self, pieces: frozenset[str]) -> Iterator[tuple[int, float]]:
-        for place in sorted(self._index.query(self._sketch(pieces))):
+    def _near(self, pieces: frozenset[str], sketch: object) -> Iterator[tuple[int, float]]:
+        for place in sorted(self._index.query(sketch)):
             similarity = _overlap(pieces, self._pieces(place))
             if similarity >= self._similarity:
                 yield place, similarity
@@ -81,7 +85,8 @@ class NearTexts:
 def _shingles(text: str) -> frozenset[str]:
     """Return a text's pieces: three words in a row or, where few words are parted, characters."""
     words = text.split()
-    if len(words) > _SHINGLE_WORDS and len(text) < 20 * len(words):
+    parts_words = len(text) < 20 * len(words) and 2 * len(_UNSPACED.findall(text)) < len(text)
+    if len(words) > _SHINGLE_WORDS and parts_words:
         return frozenset(
             " ".join(words[start : start + _SHINGLE_WORDS])
             for start in range(len(words) - _SHINGLE_WORDS + 1)

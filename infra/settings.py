@@ -20,7 +20,9 @@ from sqlalchemy.exc import ArgumentError
 
 from infra.engine_settings import EngineName, EngineProcess
 from infra.errors import InvalidConfiguration
+from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway, Guards, Telemetry
+from infra.model_settings import Models
 from infra.monitoring_settings import Groundedness, Watch
 from infra.section import Section
 
@@ -30,6 +32,7 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
+OPEN_KEYS = ("OPTIONS", "SOURCES__SQL", "ENGINES", "FINE_TUNING__MODELS")
 OPEN_GATEWAY_KEYS = (
     *("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES"),
     *("GATEWAY__TENANT_LIMITS", "GATEWAY__MODEL_LIMITS"),
@@ -265,7 +268,9 @@ class Settings(BaseSettings):
     watch: Watch = Watch()
     conversations: Conversations = Conversations()
     artifacts: Artifacts = Artifacts()
+    models: Models = Models()
     jobs: Jobs = Jobs()
+    fine_tuning: FineTuning = FineTuning()
     tracking: Tracking = Tracking()
     logging: Logging = Logging()
 
@@ -353,7 +358,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _is_open(key: str) -> bool:
     """Whether what stands below a key is the operator's to name."""
-    return key.endswith(("OPTIONS", "SOURCES__SQL", "ENGINES", *OPEN_GATEWAY_KEYS))
+    return key.endswith((*OPEN_KEYS, *OPEN_GATEWAY_KEYS))
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

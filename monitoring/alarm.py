@@ -1,15 +1,15 @@
-"""When drift is an alarm, when it is over, and what an alarm leads to: hysteresis and cool-down."""
+"""When drift is an alarm, when it is over, and when harm is sure: hysteresis over windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from monitoring.findings import Verdict
 
-Action: TypeAlias = Literal["ticket", "pipeline", "suppressed", "resolved"]
+Action: TypeAlias = Literal["ticket", "harm", "started", "suppressed", "resolved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How sure one wants to be, and how often one wants to be told."""
+    """How sure one wants to be."""
 
     confirm: int = 2
     """Windows with drift, ..."""
@@ -33,20 +33,23 @@ class Patience:
     """... of so many of the latest, raise an alarm."""
     clear: int = 3
     """Stable windows in a row end it."""
-    cool_down: timedelta = timedelta(hours=24)
-    """After a pipeline was started, until another may be."""
 
 
-def is_alarm(before: Sequence[Judged], verdict: Verdict, patience: Patience) -> bool:
+def is_alarm(
+    before: Sequence[Judged], verdict: Verdict, patience: Patience, *, is_sure: bool = False
+) -> bool:
     """Return whether there is an alarm after a window, given those before it, in order.
 
-    A window that could not be compared neither confirms nor clears anything: it says nothing.
+    A window that could not be compared neither confirms nor clears anything: it says nothing. One
+    that `is_sure`, as a detector with a budget for all its looks is, needs no other to confirm it.
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 1, tzinfo=UTC)
     >>> once = [Judged(now, "stable", False), Judged(now, "drift", False)]
     >>> is_alarm(once, "drift", Patience()), is_alarm(once, "not_enough_data", Patience())
     (True, False)
+    >>> is_alarm([], "drift", Patience(), is_sure=True)
+    True
     """
     was = bool(before) and before[-1].is_alarm
     verdicts = [each.verdict for each in before if each.verdict in {"drift", "stable"}]
@@ -56,41 +59,15 @@ def is_alarm(before: Sequence[Judged], verdict: Verdict, patience: Patience) -> 
     if was:
         latest = verdicts[-patience.clear :]
         return not (len(latest) == patience.clear and set(latest) == {"stable"})
-    return verdicts[-patience.among :].count("drift") >= patience.confirm and verdict == "drift"
+    if verdict == "stable":
+        return False
+    return is_sure or verdicts[-patience.among :].count("drift") >= patience.confirm
 
 
-def action(
-    before: Sequence[Judged], alarm: bool, *, has_harm: bool, now: datetime, patience: Patience
-) -> Action | None:
-    """Return what a window leads to; None if to nothing new.
+def is_confirmed(harms: Sequence[bool], patience: Patience) -> bool:
+    """Return whether harm that shows in the last of some windows does so in enough of the latest.
 
-    Drift alone is a ticket, once. Drift that does harm starts the pipeline, unless it was started
-    less than the cool-down ago; that is said once, as `suppressed`.
-
-    Args:
-        before: the windows before, in order.
-        alarm: whether there is an alarm now.
-        has_harm: a metric is surely below its floor.
-        now: by the clock of whoever measures.
-        patience: with the cool-down.
+    >>> is_confirmed([True, False, True], Patience()), is_confirmed([True, True, False], Patience())
+    (True, False)
     """
-    was = bool(before) and before[-1].is_alarm
-    if not alarm:
-        return "resolved" if was else None
-    episode = _episode(before)
-    if not has_harm:
-        return None if any(episode) else "ticket"
-    started = [each.at for each in before if each.action == "pipeline"]
-    if started and now - started[-1] < patience.cool_down:
-        return None if {"pipeline", "suppressed"} & set(episode) else "suppressed"
-    return "pipeline"
-
-
-def _episode(before: Sequence[Judged]) -> list[Action | None]:
-    """Return the actions since the alarm at hand was raised."""
-    actions: list[Action | None] = []
-    for each in reversed(before):
-        if not each.is_alarm:
-            break
-        actions.append(each.action)
-    return actions
+    return bool(harms) and harms[-1] and harms[-patience.among :].count(True) >= patience.confirm

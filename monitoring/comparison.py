@@ -69,6 +69,11 @@ class FeatureFinding:
     slice: str = EVERYTHING
     """`column=value`, or the column alone where it has no slices; empty for all rows."""
 
+    @property
+    def order(self) -> tuple[bool, float]:
+        """By which the one that moved most is the largest."""
+        return self.finding.is_drift, self.finding.weight
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -96,7 +101,7 @@ class Report:
     def drifted(self) -> tuple[FeatureFinding, ...]:
         """What drifted, the largest effect in units of its own least effect first."""
         found = [each for each in self.findings if each.finding.is_drift]
-        return tuple(sorted(found, key=lambda each: -_weight(each.finding)))
+        return tuple(sorted(found, key=lambda each: -each.finding.weight))
 
 
 def compare(reference: Window, window: Window, plan: Plan | None = None) -> Report:
@@ -253,9 +258,3 @@ def _corrected(found: Sequence[FeatureFinding], plan: Plan) -> Iterator[FeatureF
             yield replace(each, finding=finding)
         else:
             yield each
-
-
-def _weight(finding: Finding) -> float:
-    if finding.effect is None:
-        return 0.0
-    return finding.effect / (finding.least_effect or 1.0)

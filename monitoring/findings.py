@@ -49,6 +49,11 @@ class Finding:
         return self.verdict == "drift"
 
     @property
+    def weight(self) -> float:
+        """The effect in units of the least that counts, by which findings are compared."""
+        return (self.effect or 0.0) / (self.least_effect or 1.0)
+
+    @property
     def is_judged(self) -> bool:
         """Whether there was enough to compare."""
         return self.verdict in {"stable", "drift"}

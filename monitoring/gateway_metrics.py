@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -50,6 +50,9 @@ class ReplicaState(Protocol):
     def failures(self) -> int:
         """Since the start."""
         ...
+
+
+Family = TypeVar("Family", Counter, Histogram)
 
 
 class GatewayMetrics:
@@ -111,11 +114,12 @@ class GatewayMetrics:
             registry=registry,
         )
         self._registry = registry
+        self._known: dict[tuple[object, tuple[str, ...]], Any] = {}
 
     def count_call(self, model: str, *, upstream: str, tag: str, status: int) -> None:
         """Count a call that ended."""
-        self._calls.labels(
-            self._models.bounded(model), upstream, self._tags.bounded(tag), str(status)
+        self._of(
+            self._calls, self._models.bounded(model), upstream, self._tags.bounded(tag), str(status)
         ).inc()
 
     def observe_call(
@@ -124,37 +128,44 @@ class GatewayMetrics:
         """Observe how long a call took, in seconds; `pieces` are the events of a stream."""
         names = (self._models.bounded(model), self._tags.bounded(tag))
         trace = exemplars.current()
-        self._seconds.labels(*names).observe(seconds, trace)
+        self._of(self._seconds, *names).observe(seconds, trace)
         if first_byte is None:
             return
-        self._first_byte.labels(*names).observe(first_byte, trace)
+        self._of(self._first_byte, *names).observe(first_byte, trace)
         if pieces > 1:
-            self._between.labels(*names).observe((seconds - first_byte) / (pieces - 1))
+            self._of(self._between, *names).observe((seconds - first_byte) / (pieces - 1))
 
     def count_use(
         self, model: str, *, tag: str, usage: Usage, cached_tokens: int = 0, cost: float = 0.0
     ) -> None:
         """Count the tokens of a call and what they cost."""
         names = (self._models.bounded(model), self._tags.bounded(tag))
-        self._tokens.labels(*names, "input").inc(usage.prompt_tokens)
-        self._tokens.labels(*names, "output").inc(usage.completion_tokens)
+        self._of(self._tokens, *names, "input").inc(usage.prompt_tokens)
+        self._of(self._tokens, *names, "output").inc(usage.completion_tokens)
         if cached_tokens:
-            self._tokens.labels(*names, "cached").inc(cached_tokens)
+            self._of(self._tokens, *names, "cached").inc(cached_tokens)
         if cost:
-            self._cost.labels(*names).inc(cost)
+            self._of(self._cost, *names).inc(cost)
 
     def count_retries(self, model: str, retries: int) -> None:
         """Count the tries of a call beyond its first."""
         if retries > 0:
-            self._retries.labels(self._models.bounded(model)).inc(retries)
+            self._of(self._retries, self._models.bounded(model)).inc(retries)
 
     def count_cache(self, result: CacheResult) -> None:
         """Count what became of a call that may be answered from memory."""
-        self._cache.labels(result).inc()
+        self._of(self._cache, result).inc()
 
     def watch_replicas(self, read: Callable[[], Iterable[ReplicaState]]) -> None:
         """Ask `read` for the state of every replica whenever the metrics are scraped."""
         self._registry.register(_Replicas(read))
+
+    def _of(self, family: Family, *labels: str) -> Family:
+        """Return a series: to look one up takes longer than to count in it."""
+        found: Family | None = self._known.get((family, labels))
+        if found is None:
+            found = self._known[family, labels] = family.labels(*labels)
+        return found
 
 
 class _Replicas(Collector):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Connection, select
@@ -24,14 +24,20 @@ BATCH = 1_000
 _PLAIN = tuple(c.name for c in interaction.columns if c.name not in {"number", "content"})
 TEXTS = ("question", "answer")
 """Of the content, where it is kept."""
+FEATURE, PREDICTION, PROBABILITY = "feature.", "prediction", "probability."
+"""How the columns of what is kept of predictions begin, or are called."""
 SAID = ("thumbs", "label", "correction")
 """The last of each kind."""
 
 
 def batches(database: Database, query: Query) -> Iterator[Any]:
-    """Yield Arrow tables of interactions in the order in which they were written."""
+    """Yield Arrow tables of interactions in the order in which they were written.
+
+    What is kept of predictions has columns of its own: `feature.NAME`, `prediction` and
+    `probability.CLASS`, those that the first of the tables has.
+    """
     pa = require("pyarrow", extra=EXTRA)
-    schema = _schema(pa)
+    schema = None
     last = 0
     while True:
         with database.read() as connection:
@@ -42,13 +48,21 @@ def batches(database: Database, query: Query) -> Iterator[Any]:
         if not rows:
             return
         last = rows[-1].number
-        yield pa.Table.from_pylist([_row(row, said.get(row.id, {})) for row in rows], schema)
+        predicted = [_predicted(row) for row in rows]
+        if schema is None:
+            schema = _schema(pa, _kinds(predicted))
+        made = [
+            {**_row(row, said.get(row.id, {})), **_fitted(values, schema, pa)}
+            for row, values in zip(rows, predicted, strict=True)
+        ]
+        yield pa.Table.from_pylist(made, schema)
 
 
-def table_of(database: Database, query: Query) -> Any:
-    """Return one Arrow table of interactions."""
+def table_of(database: Database, query: Query, columns: Sequence[str] | None = None) -> Any:
+    """Return one Arrow table of interactions; of some columns alone, of those that there are."""
     pa = require("pyarrow", extra=EXTRA)
-    return pa.concat_tables([_schema(pa).empty_table(), *batches(database, query)])
+    tables = [_narrowed(each, columns) for each in batches(database, query)]
+    return pa.concat_tables(tables or [_narrowed(_schema(pa, {}).empty_table(), columns)])
 
 
 def export(database: Database, store: ArtifactStore, query: Query, name: str) -> Reference:
@@ -68,10 +82,9 @@ def export(database: Database, store: ArtifactStore, query: Query, name: str) ->
         "start": query.since.isoformat() if query.since else None,
         "end": query.until.isoformat() if query.until else None,
     }
-    schema = _schema(pa)
     with (
         store.writer(full_name(name), Made(metadata=metadata)) as draft,
-        parquet.ParquetWriter(draft.folder / FILE, schema) as writer,
+        parquet.ParquetWriter(draft.folder / FILE, first.schema) as writer,
     ):
         for each in itertools.chain([first], tables):
             writer.write_table(each)
@@ -79,13 +92,20 @@ def export(database: Database, store: ArtifactStore, query: Query, name: str) ->
     return cast("Reference", draft.reference)
 
 
-def _schema(pa: Any) -> Any:
+def _narrowed(table: Any, columns: Sequence[str] | None) -> Any:
+    if columns is None:
+        return table
+    return table.select([name for name in table.column_names if name in columns])
+
+
+def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
     floats = {"first_byte_seconds", "seconds", "support", "groundedness"}
     whole = {"status", "prompt_tokens", "completion_tokens", "cached_tokens", "cost_nano"}
     fields = []
     for name in (*_PLAIN, *TEXTS, *SAID):
         kind = pa.float64() if name in floats else pa.int64() if name in whole else pa.string()
         fields.append((name, pa.timestamp("us", tz="UTC") if name == "at" else kind))
+    fields += [(name, getattr(pa, kind)()) for name, kind in predicted.items()]
     return pa.schema(fields)
 
 
@@ -105,3 +125,47 @@ def _said(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str
     for row in rows:
         found.setdefault(row.interaction_id, {})[row.kind] = row.value or row.text or ""
     return found
+
+
+def _predicted(row: Any) -> dict[str, Any]:
+    """Return what is kept of a prediction, by column; nothing of anything else."""
+    content = row.content or {}
+    if row.kind != "prediction" or PREDICTION not in content:
+        return {}
+    chances = content.get("probabilities")
+    if isinstance(chances, Sequence):
+        chances = dict(enumerate(chances))
+    parts = ((FEATURE, content.get("features")), (PROBABILITY, chances))
+    found = {
+        f"{prefix}{name}": value
+        for prefix, values in parts
+        if isinstance(values, Mapping)
+        for name, value in values.items()
+    }
+    return {**found, PREDICTION: content[PREDICTION]}
+
+
+def _kinds(predicted: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the type of each column: numbers where all of its values are, else text."""
+    kinds: dict[str, str] = {}
+    for values in predicted:
+        for name, value in values.items():
+            is_number = value is None or _is_number(value)
+            kinds[name] = "float64" if is_number and kinds.get(name) != "string" else "string"
+    return kinds
+
+
+def _fitted(values: Mapping[str, Any], schema: Any, pa: Any) -> dict[str, Any]:
+    """Return values of the columns that there are; a text where numbers are is a missing one."""
+    found: dict[str, Any] = {}
+    for name in set(values) & set(schema.names):
+        value = values[name]
+        if pa.types.is_floating(schema.field(name).type):
+            found[name] = float(value) if _is_number(value) else None
+        else:
+            found[name] = None if value is None else str(value)
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

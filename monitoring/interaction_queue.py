@@ -11,6 +11,7 @@ from itertools import islice
 import orjson
 
 from infra.contracts import Interaction
+from monitoring.interaction_spool import InteractionSpool
 
 CAPACITY = 50_000
 CAPACITY_BYTES = 64 * 2**20
@@ -21,12 +22,23 @@ PLAIN_BYTES = 1_024
 class InteractionQueue:
     """Takes from many threads, gives to one."""
 
-    def __init__(self, *, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        capacity: int = CAPACITY,
+        capacity_bytes: int = CAPACITY_BYTES,
+        spool: InteractionSpool | None = None,
+    ) -> None:
+        self.spool = spool
+        """Where whoever empties the queue may put what must not wait in memory."""
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._waiting: deque[tuple[Interaction, int]] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def put(self, item: Interaction) -> bool:
         """Take an interaction, or return False where there is no room for it."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Integer, String
@@ -21,10 +25,13 @@ PLAIN = tuple(
     if column.name not in {"number", "prompt_tokens", "completion_tokens"}
 )
 """Columns that are fields of `Interaction`, by the same name."""
-_WIDTHS = {
+_plain = attrgetter(*PLAIN)
+_WIDTHS: dict[str, int] = {
     column.name: column.type.length
     for column in table.columns
-    if isinstance(column.type, String) and column.name != "id"  # half an id may be another's
+    if isinstance(column.type, String)
+    and column.type.length is not None
+    and column.name != "id"  # half an id may be another's
 }
 _COUNTS = tuple(
     column.name
@@ -33,16 +40,45 @@ _COUNTS = tuple(
 )
 
 
-def as_row(item: Interaction, *, mask: Callable[[str], str]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is written of an interaction."""
+
+    values: dict[str, Any]
+    """By column."""
+    documents: tuple[str, ...]
+    """That its content may quote."""
+
+    @property
+    def id(self) -> str:
+        return str(self.values["id"])
+
+    def encoded(self) -> bytes:
+        """Return it as one line of JSON, for the disk."""
+        plain = {**self.values, "at": self.values["at"].isoformat()}
+        return json.dumps({"values": plain, "documents": self.documents}).encode()
+
+    @classmethod
+    def decoded(cls, data: bytes) -> Row:
+        """Read what `encoded` returned."""
+        kept = json.loads(data)
+        # Another release may have written it.
+        known = {name: value for name, value in kept["values"].items() if name in table.c}
+        known["at"] = datetime.fromisoformat(known["at"])
+        return cls(known, tuple(kept["documents"]))
+
+
+def as_row(item: Interaction, *, mask: Callable[[str], str]) -> Row:
     """Return an interaction as a row: too long texts cut, too large numbers made the largest.
 
     Every text of its content is masked, but for the ids of documents.
     """
-    row = {name: getattr(item, name) for name in PLAIN}
+    row: dict[str, Any] = dict(zip(PLAIN, _plain(item), strict=True))
     row["prompt_tokens"] = item.usage.prompt_tokens
     row["completion_tokens"] = item.usage.completion_tokens
     row["content"] = None if item.content is None else _masked(item.content, mask)
-    return _fitted(row)
+    _fit(row)
+    return Row(row, item.documents)
 
 
 def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
@@ -65,11 +101,12 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     return value
 
 
-def _fitted(row: Mapping[str, Any]) -> dict[str, Any]:
-    cut = {
-        name: row[name].replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]
-        for name, width in _WIDTHS.items()
-        if row[name] is not None
-    }
-    counts = {name: min(row[name], LARGEST) for name in _COUNTS}
-    return {**row, **cut, **counts, "cost_nano": min(row["cost_nano"], LARGEST_COST)}
+def _fit(row: dict[str, Any]) -> None:
+    for name, width in _WIDTHS.items():
+        text = row[name]
+        if text is not None and (len(text) > width or "\x00" in text):
+            row[name] = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]
+    for name in _COUNTS:
+        if row[name] > LARGEST:
+            row[name] = LARGEST
+    row["cost_nano"] = min(row["cost_nano"], LARGEST_COST)

@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, delete, select, update
@@ -22,12 +24,15 @@ from infra.database.monitoring_tables import feedback
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
 from monitoring.interaction_queue import InteractionQueue
-from monitoring.interaction_rows import as_interaction, as_row
+from monitoring.interaction_rows import Row, as_interaction, as_row
+from monitoring.interaction_spool import Segment
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5
-"""How often a batch is written: what a crash can lose."""
+"""How often a batch is written: what a crash can lose, with `PATIENCE_SECONDS` on top."""
+PATIENCE_SECONDS = 1.0
+"""That other writers of the database are waited for, before what waits is put on disk."""
 TIDY_SECONDS = 3600.0
 """Between two looks for what is too old."""
 BATCH = 500
@@ -68,14 +73,6 @@ class Query:
                 yield table.c[name] == value
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """An interaction, and what is written of it."""
-
-    item: Interaction
-    values: dict[str, Any]
-
-
 class Interactions:
     """Takes interactions without waiting and writes them from a thread of its own."""
 
@@ -94,14 +91,16 @@ class Interactions:
         Args:
             database: at the current schema.
             flush_seconds: between two writes.
-            queue: of what waits to be written, with its bounds.
+            queue: of what waits to be written, with its bounds; its spool takes that while the
+                database is down.
             keep: how long they are kept; None is for ever.
             mask: takes personal data out of texts of their content; slow, so it is done here.
             count_dropped: told of each one that is lost, and why.
         """
         self._database = database
         self._flush_seconds = flush_seconds
-        self._queue = queue or InteractionQueue()
+        self._queue = InteractionQueue() if queue is None else queue
+        self._spool = self._queue.spool
         self._keep = keep
         self._mask = mask or (lambda text: text)
         self._count_dropped = count_dropped
@@ -109,8 +108,10 @@ class Interactions:
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         """Of the oldest that wait, made once, however often they are tried."""
+        self._is_down = False
+        """Whether the database did not take what it was last given."""
 
     def add(self, item: Interaction) -> None:
         """Take an interaction; never blocks, never raises."""
@@ -123,13 +124,25 @@ class Interactions:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left and end."""
+        """Write what is left, to disk if the database is down, and end.
+
+        Raises:
+            StorageFailed: neither takes it.
+        """
         self._is_stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self.flush()
+        with self._writing:
+            try:
+                self._write_all(PATIENCE_SECONDS if self._spool else None)
+            except StorageFailed:
+                if not self._put_aside():
+                    raise
+            finally:
+                if self._spool is not None:
+                    self._spool.close()
 
     def flush(self) -> None:
         """Write everything that was taken so far; what the database will never take is dropped.
@@ -138,25 +151,106 @@ class Interactions:
             StorageFailed: the database cannot be written to; all is kept for the next time.
         """
         with self._writing:
-            while self._rows or self._make_rows():
-                try:
-                    self._write(self._rows)
-                except REFUSED:
-                    self._write_singly()
-                else:
-                    self._let_go(len(self._rows))
+            self._write_all(None)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in memory: neither in the database nor on disk."""
+        return len(self._queue)
+
+    def spooled_bytes(self) -> int:
+        """Return how much waits on disk for the database."""
+        return 0 if self._spool is None else self._spool.held_bytes
 
     def _run(self) -> None:
         tidied = -TIDY_SECONDS
         while not self._is_stopping:
             self._wake.wait(self._flush_seconds)
             try:
-                self.flush()
+                self._look()
                 if time.monotonic() - tidied > TIDY_SECONDS:
                     tidied = time.monotonic()
                     self.expire(datetime.now(UTC))
             except StorageFailed as error:
                 logger.warning("interactions wait for the database: %s", error.message)
+
+    def _look(self) -> None:
+        """Write what waits, or put it on disk; in the latter way at once while the base is down."""
+        with self._writing:
+            if self._is_down:
+                self._put_aside()
+            try:
+                self._write_all(PATIENCE_SECONDS if self._spool else None)
+                self._is_down = False
+            except StorageFailed:
+                self._is_down = True
+                self._put_aside()
+                raise
+
+    def _write_all(self, patience_seconds: float | None) -> None:
+        """Write what waits on disk, then what waits in memory, in the order in which they came."""
+        if self._spool is not None:
+            with closing(self._spool.segments()) as segments:
+                for segment in segments:
+                    self._replay(segment, patience_seconds)
+        while self._rows or self._make_rows():
+            self._write_rows(self._rows, patience_seconds, done=self._let_go)
+
+    def _replay(self, segment: Segment, patience_seconds: float | None) -> None:
+        for records, damaged in segment.records(BATCH):
+            for _ in range(damaged):
+                logger.error("a record in %s was damaged, and is lost", segment.path.name)
+                self._count_dropped("refused")
+            # Its only other copy is removed after this.
+            rows = [Row.decoded(each) for each in records]
+            self._write_rows(rows, patience_seconds, durable=True)
+        segment.remove()
+
+    def _write_rows(
+        self,
+        rows: Sequence[Row],
+        patience_seconds: float | None,
+        *,
+        durable: bool = False,
+        done: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Write rows together, or where the database refuses them, each for itself."""
+        write = partial(self._write, durable=durable, patience_seconds=patience_seconds)
+        try:
+            write(rows)
+        except REFUSED:
+            for each in tuple(rows):
+                try:
+                    write([each])
+                except REFUSED as error:
+                    self._refuse(each.id, error)
+                done(1)
+        else:
+            done(len(rows))
+
+    def _put_aside(self) -> bool:
+        """Put on disk what waits in memory; returns whether there was room for all of it."""
+        while self._spool is not None and (self._rows or self._make_rows()):
+            records: list[tuple[int, bytes]] = []
+            refused: list[tuple[int, BaseException]] = []
+            for place, each in enumerate(self._rows):
+                try:
+                    records.append((place, each.encoded()))
+                except REFUSED as error:
+                    refused.append((place, error))
+            try:
+                taken = self._spool.append([record for _, record in records])
+            except OSError as error:
+                logger.warning("the disk takes no interactions, they wait in memory: %s", error)
+                return False
+            done = records[taken][0] if taken < len(records) else len(self._rows)
+            for place, failure in refused:
+                if place < done:
+                    self._refuse(self._rows[place].id, failure)
+            self._let_go(done)
+            if taken < len(records):
+                return False
+        return self._spool is not None
 
     def _make_rows(self) -> bool:
         """Make rows of the oldest, up to one of which none can be made; false if none wait.
@@ -166,11 +260,11 @@ class Interactions:
         batch = self._queue.first(BATCH)
         for item in batch:
             try:
-                self._rows.append(_Row(item, as_row(item, mask=self._mask)))
+                self._rows.append(as_row(item, mask=self._mask))
             except REFUSED as error:
                 if self._rows:
                     break
-                self._refuse(item, error)
+                self._refuse(item.id, error)
                 self._queue.remove(1)
         return bool(batch)
 
@@ -178,35 +272,29 @@ class Interactions:
         del self._rows[:number]
         self._queue.remove(number)
 
-    def _write(self, batch: Sequence[_Row]) -> None:
+    def _write(
+        self, batch: Sequence[Row], *, durable: bool, patience_seconds: float | None
+    ) -> None:
         """Write a batch, or nothing of it; what was written before stays as it is.
 
         It was so where a connection broke after the commit, or where some of it is tried again.
         """
-        items = [each.item for each in batch]
-        with self._database.write(durable=False) as connection:
-            wanted = {name for item in items for name in item.documents}
+        how: dict[str, Any] = {"durable": durable, "patience_seconds": patience_seconds}
+        with self._database.write(**how) as connection:
+            wanted = {name for row in batch for name in row.documents}
             gone = missing(self._database, connection, wanted)
-            for each in batch:
-                if not gone.isdisjoint(each.item.documents):
+            for row in batch:
+                if not gone.isdisjoint(row.documents):
                     # A document was erased while the answer was under way.
-                    each.values["content"] = None
-            self._insert(connection, table, [each.values for each in batch])
-            self._insert(connection, quoted, _pairs(connection, items, without=gone))
+                    row.values["content"] = None
+            self._insert(connection, table, [row.values for row in batch])
+            self._insert(connection, quoted, _pairs(connection, batch, without=gone))
 
-    def _write_singly(self) -> None:
-        while self._rows:
-            try:
-                self._write(self._rows[:1])
-            except REFUSED as error:
-                self._refuse(self._rows[0].item, error)
-            self._let_go(1)
-
-    def _refuse(self, item: Interaction, error: BaseException) -> None:
+    def _refuse(self, id_: str, error: BaseException) -> None:
         self._count_dropped("refused")
         # Not the error's words: they may hold the values.
         kind = type(getattr(error, "orig", None) or error).__name__
-        logger.error("the database did not take interaction %s: %s", item.id, kind)
+        logger.error("the database did not take interaction %s: %s", id_, kind)
 
     def _insert(self, connection: Connection, into: Table, rows: list[dict[str, Any]]) -> None:
         if not rows:
@@ -276,10 +364,10 @@ class Interactions:
 
 
 def _pairs(
-    connection: Connection, batch: Sequence[Interaction], *, without: set[str]
+    connection: Connection, batch: Sequence[Row], *, without: set[str]
 ) -> list[dict[str, Any]]:
     """Return which interaction quotes which document."""
-    documents = {item.id: set(item.documents) - without for item in batch if item.documents}
+    documents = {row.id: set(row.documents) - without for row in batch if row.documents}
     if not documents:
         return []
     found = connection.execute(

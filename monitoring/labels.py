@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +38,7 @@ def follow(
     probabilities: Floats,
     *,
     rows: int,
-    level: float = 0.05,
+    threshold: float = THRESHOLD,
     seed: int = 0,
 ) -> History:
     """Return a metric in each window of so many rows, in order, and how it changed.
@@ -48,7 +50,7 @@ def follow(
         labels: whether each row is positive, (n,), in the order of the predictions.
         probabilities: of the positive class, (n,).
         rows: of a window; a last one that is shorter is left out.
-        level: probability of naming a change where there is none.
+        threshold: from which probability on a row is called positive.
         seed: of the bootstrap and of the simulation behind the shape.
 
     Raises:
@@ -62,19 +64,26 @@ def follow(
             "give both of each row, and windows of 2 or more"
         )
     pieces = [slice(at, at + rows) for at in range(0, labels.size - rows + 1, rows)]
-    found = np.array([values_of(metric, labels[None, at], probabilities[at])[0] for at in pieces])
-    weighed = np.array([_weighed(metric, labels[at], probabilities[at]) for at in pieces])
+    said = probabilities >= threshold
+    value = partial(values_of, metric, threshold=threshold)
+    found = np.array([value(labels[None, at], probabilities[at])[0] for at in pieces])
+    weighed = np.array([_weighed(metric, labels[at], said[at]) for at in pieces])
     has_value = np.isfinite(found)
     values = found[has_value]
     rng = np.random.default_rng(seed)
-    unit = _error_of_one(metric, labels, probabilities, rng) if values.size else 1.0
+    weight = _weighed(metric, labels, said)
+    unit = _error_of_one(value, labels, probabilities, weight, rng) if values.size else 1.0
     errors = unit / np.sqrt(weighed[has_value])
-    change = name_shape(values, errors, level=level, seed=seed)
+    change = name_shape(values, errors, seed=seed)
     return History(metric, values, errors, change, int((~has_value).sum()))
 
 
 def _error_of_one(
-    metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats, rng: np.random.Generator
+    value: Callable[..., Floats],
+    labels: npt.NDArray[np.bool_],
+    scores: Floats,
+    weight: float,
+    rng: np.random.Generator,
 ) -> float:
     """Return the standard error of a metric whose denominator is 1, if nothing changed.
 
@@ -84,21 +93,21 @@ def _error_of_one(
     drawn = np.empty(_RESAMPLES)
     for number in range(_RESAMPLES):
         places = rng.integers(labels.size, size=labels.size)
-        drawn[number] = values_of(metric, labels[None, places], scores[places])[0]
+        drawn[number] = value(labels[None, places], scores[places])[0]
     drawn = drawn[np.isfinite(drawn)]
-    weighed = max(_weighed(metric, labels, scores), 1.0)
+    weight = max(weight, 1.0)
     error = float(drawn.std()) if drawn.size > 1 else 1.0
-    return max(error, 1 / weighed) * math.sqrt(weighed)
+    return max(error, 1 / weight) * math.sqrt(weight)
 
 
-def _weighed(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> float:
+def _weighed(metric: Metric, labels: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_]) -> float:
     """Return how many rows a metric is a share of: its denominator; of AUROC, the rarer class."""
-    positive, said = int(labels.sum()), int((scores >= THRESHOLD).sum())
+    positive, called = int(labels.sum()), int(said.sum())
     rows: dict[Metric, float] = {
         "accuracy": labels.size,
-        "precision": said,
+        "precision": called,
         "recall": positive,
-        "f1": (positive + said) / 2,
+        "f1": (positive + called) / 2,
         "auroc": min(positive, labels.size - positive),
     }
     return rows[metric]

@@ -20,6 +20,7 @@ from monitoring.bounded import Bounded
 from monitoring.feedback_metrics import FeedbackMetrics
 from monitoring.gateway_metrics import GatewayMetrics
 from monitoring.groundedness_metrics import GroundednessMetrics
+from monitoring.prediction_metrics import PredictionMetrics
 from monitoring.search_metrics import SearchMetrics
 from monitoring.standing_metrics import StandingMetrics
 
@@ -39,6 +40,7 @@ class Metrics:
         self.groundedness = GroundednessMetrics(registry)
         self.feedback = FeedbackMetrics(registry)
         self.searches = SearchMetrics(registry)
+        self.predictions = PredictionMetrics(registry)
         self.standing = StandingMetrics(registry)
         """Of what the database knows."""
         self._routes = Bounded(MOST_ROUTES)
@@ -131,7 +133,10 @@ class Metrics:
 _GAUGES = {
     "questions_running": "Searches and answers being worked on.",
     "questions_waiting": "Searches and answers waiting for their turn.",
+    "models_loaded": "Classical models in memory.",
+    "models_loaded_bytes": "Of their files.",
     "documents_waiting": "Attached files that wait to be read.",
+    "interactions_spooled_bytes": "Interactions on disk that wait for the database.",
     "jobs_queued": "Jobs that wait, those for a later moment too.",
     "jobs_running": "Jobs that run, in whatever process.",
     "jobs_failed": "Jobs that were given up and wait for somebody to look at them.",

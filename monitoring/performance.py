@@ -19,15 +19,16 @@ Metric: TypeAlias = Literal["accuracy", "precision", "recall", "f1", "auroc"]
 METRICS: tuple[Metric, ...] = ("accuracy", "precision", "recall", "f1", "auroc")
 LEAST_ROWS = 100
 THRESHOLD = 0.5
-"""From which probability on a row is called positive where labels are there."""
-_SIMULATIONS = 200
+"""From which probability on a row is called positive, unless somebody says another."""
+SIMULATIONS = 200
+"""Draws of labels that an estimate and its bounds come from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A metric without labels, with bounds for what labels would say; or why there is none."""
 
-    metric: Metric
+    metric: str
     estimate: float | None
     low: float | None = None
     high: float | None = None
@@ -48,7 +49,7 @@ class Predictions:
     """
 
     probabilities: Floats
-    """Of the positive class, (rows,); of several classes, that of the predicted one."""
+    """Of the positive class, (rows,)."""
     features: Floats | None = None
     """What the classifier saw, (rows, features); for `weighted`."""
 
@@ -67,7 +68,7 @@ class Reference:
 
     predictions: Predictions
     labels: npt.NDArray[np.bool_]
-    """Whether the row is positive; of several classes, whether the prediction is right."""
+    """Whether the row is positive."""
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.predictions.probabilities.shape:
@@ -82,7 +83,7 @@ def estimate(
     reference: Reference,
     window: Predictions,
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
@@ -94,8 +95,7 @@ def estimate(
     probability are positive as often as they were; where that changed (concept drift), it is
     wrong, and nothing in the window can tell.
 
-    Of several classes give the confidence of the prediction, and ask for `accuracy` with a
-    threshold of 0.
+    Of several classes see `class_estimates`.
 
     Raises:
         InvalidRequest: the metric is unknown.
@@ -111,7 +111,7 @@ def weighted(
     reference: Reference,
     window: Predictions,
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
@@ -137,17 +137,26 @@ def weighted(
     return _simulate(metric, reference, window, found.weights, (threshold, level, seed))
 
 
-def realised(metric: Metric, labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
-    """Return the metric that labels give, at a threshold of 0.5; None where it has no value."""
+def realised(
+    metric: Metric,
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    threshold: float = THRESHOLD,
+) -> float | None:
+    """Return the metric that labels give; None where it has no value."""
     scores = np.asarray(probabilities, dtype=np.float64)
     _check_probabilities(scores)
-    value = values_of(metric, np.asarray(labels, dtype=np.bool_)[None, :], scores)[0]
+    truth = np.asarray(labels, dtype=np.bool_)[None, :]
+    value = values_of(metric, truth, scores, threshold=threshold)[0]
     return None if np.isnan(value) else float(value)
 
 
-def values_of(metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats) -> Floats:
+def values_of(
+    metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats, *, threshold: float = THRESHOLD
+) -> Floats:
     """Return a metric of each labelling, (draws, rows) to (draws,), NaN where it has no value."""
-    return _metric(metric, scores, THRESHOLD)(labels)
+    return _metric(metric, scores, threshold)(labels)
 
 
 def _simulate(
@@ -162,14 +171,14 @@ def _simulate(
     scores = window.probabilities
     value = _metric(metric, scores, threshold)
     calibration = Calibration(reference.predictions.probabilities, reference.labels)
-    drawn = np.empty((_SIMULATIONS, scores.size), dtype=np.bool_)
-    for number in range(_SIMULATIONS):
+    drawn = np.empty((SIMULATIONS, scores.size), dtype=np.bool_)
+    for number in range(SIMULATIONS):
         rows = rng.integers(weights.size, size=weights.size)
         expected = calibration.at(scores, rows, weights[rows])
         drawn[number] = rng.random(scores.size) < expected
     values = value(drawn)
     values = values[np.isfinite(values)]
-    if values.size < _SIMULATIONS / 2:
+    if values.size < SIMULATIONS / 2:
         reason = f"{metric} has no value in most draws: too few rows would be positive"
         return Estimate(metric, None, rows=scores.size, refused=reason)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

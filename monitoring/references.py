@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from infra import classical
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
@@ -17,6 +18,9 @@ from monitoring.windows import Window
 
 KIND = "window"
 FILE = "window.parquet"
+MODEL_KIND = classical.KIND
+MODEL_FILE = "reference.parquet"
+"""In the artifact of a classical model."""
 _ROW_GROUP = 65_536
 
 
@@ -48,13 +52,33 @@ def pin(
 def open_reference(store: ArtifactStore, reference: str, folder: Path) -> Window:
     """Lay a pinned window out in an empty folder, and return it; columns are read when used.
 
+    A classical model's own reference, `model/NAME@v3`, is one too.
+
     Raises:
         NotFound: there is no such window; near names are suggested.
     """
     found = store.find(full_name(reference))
+    if found.kind == MODEL_KIND:
+        return _of_model(store.checkout(str(found), folder))
     kinds = cast("dict[str, Kind]", store.resolve(str(found)).metadata.get("kinds", {}))
     placed = store.checkout(str(found), folder)
     return replace(Window.of_parquet(placed / FILE), kinds=kinds)
+
+
+def _of_model(folder: Path) -> Window:
+    """Return the rows that a model was measured on, by the names that interactions give them."""
+    names = {f"feature.{each.name}": each.name for each in classical.read(folder).inputs}
+    names["prediction"] = "prediction"
+    whole = Window.of_parquet(folder / MODEL_FILE)
+
+    def read(name: str) -> Any:
+        values = whole.read(names[name])
+        # As the text that interactions have of truth values.
+        return (
+            [str(value) for value in values.to_pylist()] if str(values.type) == "bool" else values
+        )
+
+    return replace(whole, names=tuple(names), read=read)
 
 
 def full_name(name: str) -> str:

@@ -123,6 +123,10 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
         ("monitor", "feature"),
         "Of 'this feature has not moved', corrected for the other features.",
     ),
+    "ragstone_drift_stream_alarm": (
+        ("monitor", "feature", "detector"),
+        "1 where a sequential detector is sure of a change.",
+    ),
     "ragstone_drift_window_rows": (
         ("monitor", "window"),
         "Rows that were compared: reference, measurement.",
@@ -131,11 +135,15 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "ragstone_drift_due_timestamp_seconds": (("monitor",), "When the next one is to be judged."),
     "ragstone_drift_triggers": (
         ("monitor", "action"),
-        "What alarms led to and is kept: ticket, pipeline, suppressed.",
+        "What windows led to and is kept: ticket, harm, started, suppressed, resolved.",
     ),
     "ragstone_performance_estimate": (
         ("monitor", "metric", "bound"),
-        "Of the last window, estimated without labels or measured with them: estimate, low, high.",
+        "Of a column's mean, of a metric by confidence or by labels: estimate, low, high.",
+    ),
+    "ragstone_performance_refused": (
+        ("monitor", "metric"),
+        "1 where the last window does not tell: too little in it, or outside of the reference.",
     ),
     "ragstone_performance_floor": (("monitor", "metric"), "Below it, a change does harm."),
     "ragstone_budget_spent_ratio": (

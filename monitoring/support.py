@@ -26,10 +26,6 @@ class Weights:
     weights: Floats
     effective_rows: float
     """(sum w)^2 / sum w^2, by Kish."""
-    told_apart: float
-    """Area under the ROC curve of the classifier that tells both apart, cross-fitted."""
-    outside: float
-    """Share of the window's rows that are far from every row of the reference."""
     refused: str
     """Why no conclusion from one to the other holds; empty if one may."""
 
@@ -40,6 +36,9 @@ def weigh(reference: Floats, window: Floats, *, seed: int = 0) -> Weights:
     The odds of a cross-fitted classifier are the ratio of densities (Bickel, Brückner & Scheffer,
     JMLR 2009). Outside the reference it has no meaning, so that is looked at first.
     """
+    outside = share_outside(reference, window, seed=seed)
+    if outside > MOST_OUTSIDE:
+        return Weights(np.ones(len(reference)), 0.0, _refusal(0.0, 0.0, outside))
     ensemble = require("sklearn.ensemble", extra=EXTRA)
     selection = require("sklearn.model_selection", extra=EXTRA)
     metrics = require("sklearn.metrics", extra=EXTRA)
@@ -56,8 +55,7 @@ def weigh(reference: Floats, window: Floats, *, seed: int = 0) -> Weights:
     odds = told[is_window == 0] / np.maximum(1 - told[is_window == 0], 1e-6)
     weights = np.minimum(odds * len(reference) / len(window), _HEAVIEST)
     effective = float(weights.sum() ** 2 / max(float((weights**2).sum()), 1e-12))
-    outside = share_outside(reference, window, seed=seed)
-    return Weights(weights, effective, area, outside, _refusal(effective, area, outside))
+    return Weights(weights, effective, _refusal(effective, area, outside))
 
 
 def share_outside(reference: Floats, window: Floats, *, seed: int = 0) -> float:

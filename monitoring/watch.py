@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from monitoring.alarm import Judged, Patience, action, is_alarm
-from monitoring.columns import Column
+import numpy as np
+
+from infra.errors import InvalidRequest, NotFound
+from monitoring import estimates, streams
+from monitoring.alarm import Action, Judged, Patience, is_alarm, is_confirmed
 from monitoring.comparison import FeatureFinding, Plan, Report, compare
+from monitoring.estimates import Labelled, Mean, Unlabelled
+from monitoring.findings import Verdict
+from monitoring.shapes import LEAST_WINDOWS, name_shape
+from monitoring.streams import Since, Standing, Stream
+from monitoring.triggers import Event, Start, State, Trigger, decide
 from monitoring.watch_results import Result, WatchResults
 from monitoring.windows import Window
 
 MOST_FEATURES = 50
 """Of a report; those that moved most come first."""
 MOST_EXAMPLES = 5
-_SURE = 1.96
-"""Standard errors to either side of a mean that bounds of 95 % are apart."""
+MOST_WINDOWS = 200
+"""That the shape of a metric's change is told from."""
+_REACH = 2 * 1.96
+"""Standard errors that bounds of 95 % are apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,46 +38,65 @@ class Monitor:
     every: timedelta
     """Between two windows, and the length of each."""
     plan: Plan = field(default_factory=Plan)
+    features: Sequence[str] = ()
+    """Columns that are compared; all of the reference's if none is named."""
     floors: Mapping[str, float] = field(default_factory=dict)
-    """Columns of numbers; with the upper bound of their mean below this, drift does harm."""
+    """Columns of numbers; with the upper bound of their mean below this, there is harm."""
+    unlabelled: Sequence[Unlabelled] = ()
+    labelled: Sequence[Labelled] = ()
+    streams: Sequence[Stream] = ()
     patience: Patience = Patience()
+    trigger: Trigger | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that receivers are told."""
+class Seen:
+    """What a monitor looks at."""
 
-    monitor: str
-    action: str
-    """ticket, pipeline, suppressed or resolved."""
-    at: datetime
-    summary: str
-    evidence: Mapping[str, Any]
-    """The report on the window that led to it."""
+    reference: Window
+    window: Window
+    """What came since the last look."""
+    since: Since
+    """Reads columns of what came since another moment."""
+    mean: Mean
+    """Of labels: prediction-powered inference."""
 
 
 Tell = Callable[[Event], None]
 
 
 def look(
-    monitor: Monitor, reference: Window, window: Window, *, results: WatchResults, now: datetime
+    monitor: Monitor, seen: Seen, *, results: WatchResults, now: datetime
 ) -> tuple[Result, Event | None]:
     """Judge one window, store what was found, and return what somebody has to be told of it.
 
     Whoever tells does so after this: what was found is stored even where nobody can be reached.
+    What the trigger starts is started with that, or not at all.
     """
-    found = compare(reference, window, monitor.plan)
-    performance = [_mean(window, name, floor) for name, floor in monitor.floors.items()]
-    before = [each.judged for each in results.latest(monitor.name)]
-    alarm = is_alarm(before, found.verdict, monitor.patience)
-    has_harm = any(_is_below(each) for each in performance)
-    led_to = action(before, alarm, has_harm=has_harm, now=now, patience=monitor.patience)
-    report = _report(monitor, found, performance, now=now)
-    result = Result(monitor.name, Judged(now, found.verdict, alarm, led_to), report)
-    results.add(result)
-    if led_to is None:
-        return result, None
-    return result, Event(monitor.name, led_to, now, _summary(found, led_to), report)
+    before, latest = results.judged(monitor.name), _latest(results, monitor)
+    found = compare(*features(monitor, seen), monitor.plan)
+    standings = _follow(monitor, seen, latest[-1:], now=now)
+    performance = _performance(monitor, seen, latest, now=now)
+    verdict = _verdict(found, standings)
+    is_sure = any(each.verdict == "drift" for each in standings)
+    alarm = is_alarm(before, verdict, monitor.patience, is_sure=is_sure)
+    harms = [_has_harm(each.report["performance"]) for each in latest] + [_has_harm(performance)]
+    state = State(alarm, harms[-1], is_confirmed(harms, monitor.patience))
+    led_to = decide(monitor.trigger, before, state, now=now)
+    report = _report(monitor, found, standings, performance, now=now)
+    result = Result(monitor.name, Judged(now, verdict, alarm, led_to), report)
+    event = _event(result, found) if led_to is not None else None
+    results.add(result, start=_prepared(monitor.trigger, event))
+    return result, event
+
+
+def features(monitor: Monitor, seen: Seen) -> tuple[Window, Window]:
+    """Return the reference and the window with the columns alone that are compared."""
+    names = tuple(monitor.features or seen.reference.names)
+    if monitor.plan.season is not None:
+        names = (*names, monitor.plan.season)
+    kept = seen.reference.only(names)
+    return kept, seen.window.only(kept.names)
 
 
 def tell(event: Event, receivers: Sequence[Tell], *, failed: Callable[[Exception], None]) -> int:
@@ -83,15 +111,92 @@ def tell(event: Event, receivers: Sequence[Tell], *, failed: Callable[[Exception
     return told
 
 
+def _latest(results: WatchResults, monitor: Monitor) -> list[Result]:
+    """Return the results before, oldest first, as many as anything here looks back at."""
+    has_metrics = monitor.floors or monitor.unlabelled or monitor.labelled
+    limit = MOST_WINDOWS if has_metrics else monitor.patience.among
+    return results.latest(monitor.name, limit=limit)
+
+
+def _follow(
+    monitor: Monitor, seen: Seen, before: Sequence[Result], *, now: datetime
+) -> list[Standing]:
+    told = before[-1].report.get("streams", ()) if before else ()
+    start = now - monitor.every
+    return streams.look(monitor.streams, seen.reference, seen.since, before=told, start=start)
+
+
+def _performance(
+    monitor: Monitor, seen: Seen, before: Sequence[Result], *, now: datetime
+) -> list[dict[str, Any]]:
+    """Return every metric of the window; one that cannot be told keeps no other from it."""
+    found = [
+        estimates.mean_of_column(name, floor, seen.window) for name, floor in monitor.floors.items()
+    ]
+    for wanted in monitor.unlabelled:
+        try:
+            found.append(estimates.without_labels(wanted, seen.reference, seen.window))
+        except (InvalidRequest, NotFound) as error:
+            found.append(estimates.refused(wanted.name, wanted.floor, "confidence", error.message))
+    for each in monitor.labelled:
+        try:
+            rows = seen.since(now - each.over, each.columns)
+            found.append(estimates.with_labels(each, rows, seen.mean))
+        except (InvalidRequest, NotFound) as error:
+            found.append(estimates.refused(each.name, each.floor, "labels", error.message))
+    return [{**each, "shape": _shape(each, before)} for each in found]
+
+
+def _shape(told: Mapping[str, Any], before: Sequence[Result]) -> dict[str, Any] | None:
+    """Return how a metric went over the windows up to this one; None where they are too few."""
+    series = [
+        each
+        for report in (result.report["performance"] for result in before)
+        for each in report
+        if each["metric"] == told["metric"]
+    ]
+    known = [each for each in (*series, told) if each["estimate"] is not None]
+    errors = np.array([(each["high"] - each["low"]) / _REACH for each in known])
+    if len(known) < LEAST_WINDOWS or not (errors > 0).all():
+        return None
+    change = name_shape([each["estimate"] for each in known], errors)
+    return {"shape": change.shape, "explanation": change.explanation, "windows": len(known)}
+
+
+def _verdict(found: Report, standings: Sequence[Standing]) -> Verdict:
+    """Return what the window shows: a stream that is sure is drift, whatever windows show."""
+    if any(each.verdict == "drift" for each in standings):
+        return "drift"
+    if found.verdict == "stable" and any(each.is_undecided for each in standings):
+        return "not_enough_data"
+    return found.verdict
+
+
+def _has_harm(performance: Sequence[Mapping[str, Any]]) -> bool:
+    return any(estimates.below_floor(each) for each in performance)
+
+
+def _prepared(trigger: Trigger | None, event: Event | None) -> Start | None:
+    if trigger is None or event is None or event.action != "started":
+        return None
+    return trigger.action(event)
+
+
 def _report(
-    monitor: Monitor, found: Report, performance: list[dict[str, Any]], *, now: datetime
+    monitor: Monitor,
+    found: Report,
+    standings: Sequence[Standing],
+    performance: list[dict[str, Any]],
+    *,
+    now: datetime,
 ) -> dict[str, Any]:
-    ordered = sorted(found.findings, key=_weight, reverse=True)
+    ordered = sorted(found.findings, key=lambda each: each.order, reverse=True)
     return {
         "due": (now + monitor.every).timestamp(),
         "rows": {"reference": found.reference_rows, "measurement": found.window_rows},
         "features": [_feature(each) for each in ordered[:MOST_FEATURES]],
         "left_out": max(0, len(ordered) - MOST_FEATURES),
+        "streams": [each.told() for each in standings],
         "performance": performance,
     }
 
@@ -108,38 +213,29 @@ def _feature(found: FeatureFinding) -> dict[str, Any]:
         "effect": finding.effect,
         "effect_unit": finding.effect_unit,
         "least_effect": finding.least_effect,
+        "weight": finding.weight,
         "causes": [asdict(each) for each in finding.causes[:MOST_EXAMPLES]],
         "examples": [int(each) for each in finding.examples[:MOST_EXAMPLES]],
     }
 
 
-def _weight(found: FeatureFinding) -> tuple[bool, float]:
-    finding = found.finding
-    effect = finding.effect or 0.0
-    return finding.is_drift, effect / (finding.least_effect or 1.0)
+def _event(result: Result, found: Report) -> Event:
+    judged = result.judged
+    led_to: Action = judged.action or "ticket"
+    summary = _summary(led_to, found, result.report)
+    return Event(result.monitor, led_to, judged.at, summary, result.report)
 
 
-def _mean(window: Window, name: str, floor: float) -> dict[str, Any]:
-    """Return the mean of a column between bounds of 95 %; nothing where there are no values."""
-    nothing = {"metric": name, "floor": floor, "estimate": None, "low": None, "high": None}
-    if name not in window.names:
-        return nothing
-    column: Column = window.column(name)
-    values = column.present
-    if column.kind != "numbers" or len(values) < 2:
-        return nothing
-    mean = float(values.mean())
-    reach = _SURE * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return {**nothing, "estimate": mean, "low": mean - reach, "high": mean + reach}
-
-
-def _is_below(performance: Mapping[str, Any]) -> bool:
-    return performance["high"] is not None and performance["high"] < performance["floor"]
-
-
-def _summary(found: Report, led_to: str) -> str:
+def _summary(led_to: Action, found: Report, report: Mapping[str, Any]) -> str:
     if led_to == "resolved":
         return "What had drifted is as in the reference again"
-    moved = ", ".join(each.feature for each in found.drifted[:3]) or "nothing in this window"
-    more = len(found.drifted) - 3
-    return f"Drift of {moved}" + (f" and {more} more" if more > 0 else "")
+    streams_moved = [each["feature"] for each in report["streams"] if each["verdict"] == "drift"]
+    moved = list(dict.fromkeys([*(each.feature for each in found.drifted), *streams_moved]))
+    more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+    words = f"Drift of {', '.join(moved[:3]) or 'nothing in this window'}{more}"
+    harmed = [
+        f"{each['metric']} is at most {each['high']:.4g}, its floor is {each['floor']:.4g}"
+        for each in report["performance"]
+        if estimates.below_floor(each)
+    ]
+    return "; ".join([words, *harmed])

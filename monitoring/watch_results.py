@@ -12,6 +12,7 @@ from infra.database.engine import Database
 from infra.database.monitoring_tables import watch_result as table
 from monitoring.alarm import Judged
 from monitoring.standing_metrics import Reading
+from monitoring.triggers import Start
 
 VERDICTS = ("drift", "stable", "not_enough_data", "incomparable")
 KEPT = 1_000
@@ -34,10 +35,11 @@ class WatchResults:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, result: Result) -> None:
-        """Store a result, and let go of what is too old."""
+    def add(self, result: Result, *, start: Start | None = None) -> None:
+        """Store a result, with what it starts or not at all, and let go of what is too old."""
         judged = result.judged
         with self._database.write() as connection:
+            started = {} if start is None else {"started": start(connection)}
             connection.execute(
                 insert(table).values(
                     monitor=result.monitor,
@@ -45,7 +47,7 @@ class WatchResults:
                     verdict=judged.verdict,
                     is_alarm=judged.is_alarm,
                     action=judged.action,
-                    report=dict(result.report),
+                    report={**result.report, **started},
                 )
             )
             numbers = select(table.c.number).where(table.c.monitor == result.monitor)
@@ -55,6 +57,13 @@ class WatchResults:
                 connection.execute(
                     delete(table).where(table.c.monitor == result.monitor, table.c.number <= last)
                 )
+
+    def judged(self, monitor: str) -> list[Judged]:
+        """Return how the windows of a monitor were judged, oldest first, without their reports."""
+        columns = (table.c.at, table.c.verdict, table.c.is_alarm, table.c.action)
+        statement = select(*columns).where(table.c.monitor == monitor).order_by(table.c.number)
+        with self._database.read() as connection:
+            return [Judged(*row) for row in connection.execute(statement)]
 
     def latest(self, monitor: str, *, limit: int = KEPT) -> list[Result]:
         """Return the latest results of a monitor, oldest first."""
@@ -95,11 +104,24 @@ def _readings(result: Result) -> Iterator[Reading]:
     for each in report["features"]:
         labels = (name, each["feature"])
         if each["effect"] is not None:
-            ratio = each["effect"] / (each["least_effect"] or 1.0)
-            yield Reading("ragstone_drift_effect_ratio", labels, ratio)
+            yield Reading("ragstone_drift_effect_ratio", labels, each["weight"])
         if each["p_adjusted"] is not None:
             yield Reading("ragstone_drift_p_value", labels, each["p_adjusted"])
-    for each in report["performance"]:
+    yield from _of_streams(name, report["streams"])
+    yield from _of_metrics(name, report["performance"])
+
+
+def _of_streams(name: str, streams: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    for each in streams:
+        which = (name, each["feature"], each["detector"])
+        is_sure = float(each["verdict"] == "drift")
+        yield Reading("ragstone_drift_stream_alarm", which, is_sure)
+
+
+def _of_metrics(name: str, performance: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    for each in performance:
+        is_refused = float(each["estimate"] is None)
+        yield Reading("ragstone_performance_refused", (name, each["metric"]), is_refused)
         for bound in ("estimate", "low", "high"):
             if each[bound] is not None:
                 which = (name, each["metric"], bound)

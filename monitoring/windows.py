@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -75,6 +75,10 @@ class Window:
         if name not in self.names:
             raise NotFound("column", name, among=self.names)
         return Column.of(self.read(name), self.kinds.get(name))
+
+    def only(self, names: Sequence[str]) -> Window:
+        """Return the window with some columns, those of them that it has."""
+        return replace(self, names=tuple(name for name in names if name in self.names))
 
     def take(self, rows: npt.NDArray[Any]) -> Window:
         """Return the window of some rows: a mask of shape (rows,), or positions."""

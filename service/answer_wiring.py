@@ -60,12 +60,16 @@ class WritingParts(ModelParts):
     @cached_property
     def ask_model(self) -> Run:
         """What answers the calls of models that callers wrote themselves."""
-        mode = self.settings.guards.chats
-        if mode == "off":
-            return self.gateway.run
-        from service.gateway.guarding import GuardedCalls
+        guards, run = self.settings.guards, self.gateway.run
+        if guards.personal_data == "on":
+            from service.gateway.masking import MaskedCalls
 
-        return GuardedCalls(self.gateway.run, self._screening(mode)).run
+            run = MaskedCalls(run).run
+        if guards.chats != "off":
+            from service.gateway.guarding import GuardedCalls
+
+            run = GuardedCalls(run, self._screening(guards.chats)).run
+        return run
 
     @cached_property
     def within(self) -> Within:

@@ -38,11 +38,14 @@ from service.routes import (
     erasures,
     feedback,
     files,
+    fine_tuning,
     gateway,
+    inference,
     interactions,
     jobs,
     keys,
     operations,
+    predictions,
     responses,
     runs,
     sources,
@@ -78,6 +81,8 @@ def create_app(components: Components) -> FastAPI:
     admission = Admission(server.max_concurrent_requests)
     components.metrics.watch("questions_running", lambda: admission.running)
     components.metrics.watch("questions_waiting", lambda: admission.waiting)
+    components.metrics.watch("models_loaded", lambda: components.models.loaded)
+    components.metrics.watch("models_loaded_bytes", lambda: components.models.loaded_bytes)
     app.state.components = components
     app.state.admission = admission
     app.state.stopping = threading.Event()
@@ -92,10 +97,12 @@ def create_app(components: Components) -> FastAPI:
         app.add_middleware(Traced, tracing=components.tracing)
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
-    models = (chat, completions, responses, conversations, embeddings, gateway, interactions)
-    said = (feedback,)
+    models = (chat, completions, responses, conversations, embeddings, gateway, inference)
+    said = (feedback, interactions)
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
-    ours = (aliases, artifacts, jobs, runs, keys, budgets, operations, console)
+    ours = (fine_tuning, aliases, artifacts, jobs, runs, keys, budgets, operations, console)
+    # First, as what is asked most often.
+    app.router.routes.extend((*inference.fast.routes, *predictions.router.routes))
     for routes in (*models, *said, *documents, *ours):
         # Not `include_router`: it would analyse every route a second time, for a fifth of a second.
         app.router.routes.extend(routes.router.routes)
@@ -130,9 +137,12 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     components.metrics.gateway.watch_replicas(lambda: components.routes.current.snapshot())
     components.interactions.start()
     await components.routes.start(
-        read=lambda: components.reread().gateway, file=settings_file().absolute()
+        read=lambda: components.tuned_models.extended(components.reread().gateway),
+        file=settings_file().absolute(),
     )
+    components.tuned_models.start(components.routes)
     components.adapters.start()
+    components.models.start()
 
 
 @asynccontextmanager
@@ -143,6 +153,8 @@ async def _stopped_at_the_end(components: Components, follower: Follower) -> Asy
             lambda: components.engine.close(),
             lambda: components.adapter_places.close(),
             lambda: components.adapters.close(),
+            lambda: components.tuned_models.close(),
+            lambda: components.models.close(),
             lambda: components.routes.close(),
             lambda: components.relay.close(),
         ):
@@ -175,6 +187,7 @@ def _open(components: Components) -> Follower:
         "meter",
         "generators",
         "adapters",
+        "predictor",
         "feedback",
         "budgets",
         "sources",

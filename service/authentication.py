@@ -18,11 +18,9 @@ from service.callers import Caller
 from service.errors import describe, respond
 from service.keyring import Keyring
 from service.keys import Keys
-from service.permissions import SAFE_METHODS, is_open, scopes_for
+from service.permissions import HEALTH, SAFE_METHODS, is_open, scopes_for
 
 logger = logging.getLogger(__name__)
-
-HEALTH = frozenset({"/health/live", "/health/ready"})
 
 
 def is_required(server: Server) -> bool:

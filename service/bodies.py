@@ -99,6 +99,22 @@ class StrictRoute(APIRoute):
         return handle_strictly
 
 
+class BytesRoute(APIRoute):
+    """A route whose function reads the body's bytes itself: nothing stands before it, for speed.
+
+    The function takes the request and what its path names.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        function = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            answer: Response = await function(request, **request.path_params)
+            return answer
+
+        return handle
+
+
 class _StrictRequest(Request):
     """JSON without NaN, half characters and the NUL that no database text can hold."""
 

@@ -11,7 +11,7 @@ from infra.errors import Forbidden, InvalidRequest, NotFound
 
 Scope: TypeAlias = Literal["ask", "models", "read", "write", "admin"]
 """`ask`: answers and searches; `models`: completions, embeddings and the like; `read` and `write`:
-files, collections, artifacts, runs; `admin`: jobs, keys, budgets, routes."""
+files, collections, artifacts, runs; `admin`: jobs, fine-tuning, keys, budgets, routes."""
 SCOPES: frozenset[Scope] = frozenset({"ask", "models", "read", "write", "admin"})
 MAX_LIMIT = 10**12
 """A trillion in a minute is none; larger numbers are mistakes."""

@@ -22,20 +22,19 @@ TEMPERATURE = 0.7
 
 
 @asynccontextmanager
-async def opened(parts: Components, model: str, url: str = "") -> AsyncIterator[Ask]:
+async def opened(parts: Components, model: str) -> AsyncIterator[Ask]:
     """Yield what asks a model; the same prompt with the same seed is asked once.
 
     Args:
         parts: of this process.
-        model: as its server calls it.
-        url: of the server, without `/v1`; that of the environment's `JUDGE_URL` if empty.
+        model: as its server, that of the environment's `JUDGE_URL`, calls it.
     """
     servers = JudgeServers()
     context = Context(memory=Memory(parts.settings.data_folder / CALLS), ask=servers)
 
     async def ask(prompt: str, schema: Mapping[str, Any], seed: int) -> str:
         messages = [{"role": "user", "content": prompt}]
-        question = Question(model, messages, schema, seed=seed, temperature=TEMPERATURE, url=url)
+        question = Question(model, messages, schema, seed=seed, temperature=TEMPERATURE)
         return await asking.ask(question, context)
 
     try:

@@ -44,7 +44,7 @@ def write(
         at: when.
         texts: the same rows as the window's, with all columns, for the examples.
     """
-    order = sorted(report.findings, key=_weight, reverse=True)[:MOST_FEATURES]
+    order = sorted(report.findings, key=lambda each: each.order, reverse=True)[:MOST_FEATURES]
     parts = [part for each in order for part in _feature(each, reference, window, texts)]
     page = element(
         "html",
@@ -183,8 +183,3 @@ def _plain(values: Any) -> list[Any]:
 
 def _said(value: Any) -> str:
     return "" if value is None else clean(short(str(value), _TEXT))
-
-
-def _weight(found: FeatureFinding) -> tuple[bool, float]:
-    finding = found.finding
-    return finding.is_drift, (finding.effect or 0.0) / (finding.least_effect or 1.0)

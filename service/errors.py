@@ -125,6 +125,8 @@ def respond(path: str, failure: Failure) -> Response:
     headers = dict(failure.headers)
     if path.startswith("/v1/") or path == "/v1":
         return JSONResponse(as_object(failure), failure.status, headers)
+    if path.startswith("/v2/") or path == "/v2":
+        return JSONResponse({"error": failure.message}, failure.status, headers)
     problem = {
         "type": "about:blank",
         "title": HTTPStatus(failure.status).phrase,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -173,9 +173,10 @@ def _subject(parts: Components, evaluation: Evaluation, folder: Path) -> check.S
     from infra.expectations import records as expectation_records
     from service.test_sets import interactions_of
 
-    def checked(dataset: str) -> Sequence[Any]:
-        digest = parts.artifacts.find(dataset).digest
-        return expectation_records.every(parts.database, digest)
+    def checked(dataset: str) -> check.Checked:
+        reference = parts.artifacts.find(dataset)
+        results = expectation_records.every(parts.database, reference.digest)
+        return check.Checked(str(reference), reference.digest, results)
 
     return check.Subject(
         evaluation,
@@ -183,7 +184,7 @@ def _subject(parts: Components, evaluation: Evaluation, folder: Path) -> check.S
         datetime.now(UTC),
         find_evaluation=lambda reference: find(parts, reference).evaluation,
         find_checked=checked,
-        find_interactions=lambda model: interactions_of(parts, model),
+        find_interactions=lambda model, since: interactions_of(parts, model, since),
     )
 
 
@@ -225,26 +226,31 @@ def described(found: Stored) -> dict[str, Any]:
 
 def members(plan: Plan) -> dict[str, int]:
     """Return how many cases each slice has."""
-    counts = Counter(name for case in plan.cases.asked for name in case.slices)
-    slices = {name: counts[name] for name in plan.suite.slice_names}
-    # Several copies of a case count once, as its repeats do.
-    for use in plan.suite.robustness:
-        slices[use.name] //= use.copies
-    return {**slices, ALL: len(plan.cases.cases)}
+    return {name: len(clusters) for name, clusters in _clusters(plan).items()}
 
 
 def shortages(plan: Plan) -> list[str]:
     """Return in words which gates have too few cases for their power."""
-    sizes = {}
-    for name in plan.suite.slice_names:
-        # Several copies of a case count once, as its repeats do.
-        chosen = {
+    sizes = {
+        name: list(Counter(clusters.values()).values())
+        for name, clusters in _clusters(plan).items()
+    }
+    return suite_gates.shortages(plan.suite, plan.described.metrics, sizes)
+
+
+def _clusters(plan: Plan) -> dict[str, dict[str, str]]:
+    """Return the cases of each slice, with the cluster of each.
+
+    Several copies of a case count once, as its repeats do.
+    """
+    return {
+        name: {
             one.original or one.id: one.cluster
             for one in plan.cases.asked
             if name in one.slices or (name == ALL and not one.original)
         }
-        sizes[name] = list(Counter(chosen.values()).values())
-    return suite_gates.shortages(plan.suite, plan.described.metrics, sizes)
+        for name in plan.suite.slice_names
+    }
 
 
 def remarks(plan: Plan) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
+from infra.security import Ids
 from monitoring.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,13 @@ class Exchange:
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._ids = Ids("req_")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        number = _given_id(scope) or f"req_{secrets.token_hex(12)}"
+        number = _given_id(scope) or self._ids()
         scope.setdefault("state", {})["request_id"] = number
         # Never reset: each request is a task with a context of its own, and an unexpected error is
         # logged after this function has been left.

@@ -146,11 +146,9 @@ class Generators:
 
     def _route(self, name: str, caller: Caller) -> Route:
         table = self._routes().current
-        if name not in table.routes:
-            own = [known for known in table.routes if caller.may_use(known)]
-            raise NotFound("model", name[:200], among=own)
+        if not table.is_open(name, caller):
+            raise NotFound("model", name[:200], among=table.names(caller))
         caller.require("models")
-        caller.require_model(name)
         route = table.routes[name]
         if route.settings.kind != "chat":
             raise InvalidRequest(

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -17,6 +17,7 @@ import anyio
 
 from infra.contracts import Answer, Groundedness, Interaction
 from monitoring.groundedness_metrics import GroundednessMetrics
+from service.daemon_threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Grounding:
         self._timeout_seconds = timeout_seconds
         self._room = threading.BoundedSemaphore(most_waiting)
         # Threads of its own, as a place is free again only when its scoring really ended.
-        self._within = ThreadPoolExecutor(THREADS, thread_name_prefix="grounding-within")
-        self._after = ThreadPoolExecutor(1, thread_name_prefix="grounding")
+        self._within = DaemonThreads(THREADS, name="grounding-within")
+        self._after = DaemonThreads(1, name="grounding")
         self._waiting: dict[object, Then] = {}
         """Who takes its value out tells it, so that each is told once."""
 
@@ -85,10 +86,6 @@ class Grounding:
             self._after.submit(self._later, key, answer)
         except RuntimeError:  # it was closed
             self._give_up(key)
-
-    def find(self, answer: Answer) -> Groundedness | None:
-        """Return what was found, or None where scoring failed."""
-        return self._observed(answer, *self._scored(answer))
 
     def close(self, *, seconds: float = CLOSING_SECONDS) -> None:
         """Score what waits, for so long at most, and end; the rest is told without a score."""

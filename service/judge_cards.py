@@ -15,7 +15,6 @@ from evals.judges import measuring
 from evals.judges.card import KIND, Card
 from evals.judges.instrument import Instrument
 from evals.run import Options, Plan
-from evals.statistics.agreement import Weights
 from evals.trial import Trial
 from infra.errors import NotFound, StorageFailed
 
@@ -34,7 +33,6 @@ async def measure(
     plan: Plan,
     *,
     on_trial: Callable[[Trial], None],
-    weights: Weights | None = None,
 ) -> tuple[Card, Reference]:
     """Have a judge rate what people have labelled, and keep its card as `judge/NAME`.
 
@@ -50,7 +48,7 @@ async def measure(
         with tempfile.TemporaryDirectory() as folder:
             options = Options(Path(folder), context=context, on_trial=on_trial)
             evaluation = await run.run(plan, options)
-    card = measuring.card(plan, evaluation, weights=weights)
+    card = measuring.card(plan, evaluation)
     return card, keep(parts.artifacts, card, measuring.rows(plan, evaluation))
 
 

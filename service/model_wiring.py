@@ -12,9 +12,11 @@ from monitoring.metrics import Metrics
 from service.keyring import Keyring
 
 if TYPE_CHECKING:
+    from infra.artifacts.store import ArtifactStore
     from monitoring.feedback import FeedbackStore
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
+    from service.fine_tuning.tuned_models import TunedModels
     from service.gateway.adapters import Adapters
     from service.gateway.budgets import Budgets
     from service.gateway.cache import RepeatedCalls
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from service.gateway.relay import Relay
     from service.gateway.reloading import Tables
     from service.grounding import Grounding
+    from service.predicting import Predictor
+    from service.prediction.models import Models
     from service.responses.repeating import RepeatedResponses
     from service.responses.store import ResponseStore
     from service.supervision.engines import Engines
@@ -49,6 +53,9 @@ class ModelParts:
         @cached_property
         def adapters(self) -> Adapters: ...
 
+        @cached_property
+        def artifacts(self) -> ArtifactStore: ...
+
     @cached_property
     def routes(self) -> Tables:
         """Of the gateway, with the servers they lead to."""
@@ -57,10 +64,21 @@ class ModelParts:
 
         model = self.settings.generation.model
         return Tables(
-            self.settings.gateway,
+            self.tuned_models.extended(self.settings.gateway),
             locate=self.engines.locations,
             adapters=lambda: self.adapters,
             check=lambda gateway: generating.check(model, gateway),
+        )
+
+    @cached_property
+    def tuned_models(self) -> TunedModels:
+        """What fine-tuning over HTTP made, as routes."""
+        from service.fine_tuning.tuned_models import TunedModels
+
+        return TunedModels(
+            lambda: self.database,
+            self.settings.fine_tuning,
+            hurry=lambda: self.adapters.hurry(),
         )
 
     @cached_property
@@ -164,14 +182,47 @@ class ModelParts:
     @cached_property
     def interactions(self) -> Interactions:
         from infra.expectations.recognizers import mask
+        from monitoring.interaction_queue import InteractionQueue
+        from monitoring.interaction_spool import InteractionSpool
         from monitoring.interactions import Interactions
 
-        keep = timedelta(days=self.settings.telemetry.keep_days)
+        options = self.settings.telemetry
+        folder = self.settings.data_folder / "interactions"
+        spool = InteractionSpool(folder, most_bytes=options.spool_bytes)
         return Interactions(
             self.database,
-            keep=keep,
+            queue=InteractionQueue(spool=spool),
+            keep=timedelta(days=options.keep_days),
             mask=None if self.settings.guards.personal_data == "off" else mask,
             count_dropped=self.metrics.count_dropped_interaction,
+        )
+
+    @cached_property
+    def models(self) -> Models:
+        """Classical models, kept loaded."""
+        from service.prediction.models import Models
+
+        return Models(
+            lambda: self.artifacts,
+            self.settings.models,
+            observe=self.metrics.predictions.observe_batch,
+        )
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Answers requests to classical models, from every face."""
+        from service.predicting import Predictor
+        from service.prediction.explaining import Explainer
+        from service.prediction.loading import pipeline
+
+        options = self.settings.models
+        return Predictor(
+            self.models,
+            options,
+            meter=lambda: self.meter,
+            metrics=self.metrics.predictions,
+            explainer=Explainer(lambda loaded: pipeline(self.artifacts, loaded, options)),
+            add=self.interactions.add if self.settings.telemetry.interactions else None,
         )
 
     @cached_property

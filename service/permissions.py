@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from service.callers import Scope
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-NO_KEY = frozenset({"/", "/health/live", "/health/ready"})
+HEALTH = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+NO_KEY = HEALTH | {"/"}
 """Health, and the page on which a person enters a key."""
 
 
@@ -37,6 +38,8 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/completions": _any("models"),
     "/v1/embeddings": _any("models"),
     "/v1/rerank": _any("models"),
+    "/v1/predict": _any("models"),
+    "/v2": _any("models"),
     "/v1/files": _STORED,
     "/v1/vector_stores": _STORED,
     "/v1/collections": _STORED,
@@ -44,6 +47,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/runs": _STORED,
     "/v1/sources": _STORED,
     "/v1/jobs": _any("admin"),
+    "/v1/fine_tuning": _any("admin"),
     "/v1/keys": _any("admin"),
     "/v1/budgets": _any("admin"),
     "/v1/usage": _any("admin"),
@@ -58,6 +62,8 @@ PERMISSIONS: Mapping[str, Permission] = {
 """By the beginning of the path: `/v1/NAME`, or the first part elsewhere."""
 
 _SEARCH_IN_STORE = _any("ask", "read", "write")
+_REPOSITORY = _any("models", "admin")
+"""Listing is anybody's who may ask models; loading asks for `admin` itself."""
 _CLOSED = _any("admin")
 
 
@@ -71,6 +77,8 @@ def find(path: str) -> Permission | None:
     parts = path.split("/", 3)
     if len(parts) == 4 and parts[2] == "vector_stores" and parts[3].endswith("/search"):
         return _SEARCH_IN_STORE
+    if parts[1:3] == ["v2", "repository"]:
+        return _REPOSITORY
     prefix = "/".join(parts[:3]) if parts[1:2] == ["v1"] else "/".join(parts[:2])
     return PERMISSIONS.get(prefix)
 

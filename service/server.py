@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import httptools
@@ -19,6 +20,7 @@ from infra.settings import Settings
 from infra.telemetry import configure_logging
 from service.app import create_app
 from service.authentication import check_before_start
+from service.gateway.door import WATCH_LEAVING
 from service.wiring import Components
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 15.0
 """From the connection, or the last answer, until a request's headers are complete."""
 KEEP_ALIVE_SECONDS = 30
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """After which a thread that works hands the interpreter to the loop that answers requests; Python's
 own 5 ms add up, because a request asks for it several times."""
 DRAIN_SECONDS = 30
@@ -41,24 +43,8 @@ def run(settings: Settings) -> None:
         InvalidConfiguration: the settings do not fit, or nobody could use what was served.
         StorageFailed: the database cannot be reached.
     """
-    configure_logging(settings.logging)
-    sys.setswitchinterval(SWITCH_SECONDS)
-    components = Components(settings)
-    # uvicorn stops in good order at both, then raises the signal again for whoever called it.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        check_before_start(settings.server, lambda: components.keys)
-        components.routes  # noqa: B018 - what is wrong with them is told here, in one line
-        server = Prompt(configure(components))
-        server.run()
-        if not server.started:
-            address = f"{settings.server.host}:{settings.server.port}"
-            raise RagstoneError(f"The server did not start on {address}; its log says why")
-    except KeyboardInterrupt:
-        logger.info("stopped")
-    finally:
-        components.close()
-        signal.signal(signal.SIGTERM, before)
+    with configure_logging(settings.logging).gathering():
+        _serve(settings)
 
 
 def configure(components: Components) -> uvicorn.Config:
@@ -78,6 +64,26 @@ def configure(components: Components) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+
+
+def _serve(settings: Settings) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    components = Components(settings)
+    # uvicorn stops in good order at both, then raises the signal again for whoever called it.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check_before_start(settings.server, lambda: components.keys)
+        components.routes  # noqa: B018 - what is wrong with them is told here, in one line
+        server = Prompt(configure(components))
+        server.run()
+        if not server.started:
+            address = f"{settings.server.host}:{settings.server.port}"
+            raise RagstoneError(f"The server did not start on {address}; its log says why")
+    except KeyboardInterrupt:
+        logger.info("stopped")
+    finally:
+        components.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 class Prompt(uvicorn.Server):
@@ -109,6 +115,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     _is_head = True
     """The next bytes are a request's line or headers."""
     _head_bytes = 0
+    _leave: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -125,6 +132,18 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._is_head and self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
             self.send_400_response("The headers are too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][WATCH_LEAVING] = self._watch
+
+    def _watch(self, leave: Callable[[], None] | None) -> None:
+        """Call `leave` should the client leave before its answer is complete."""
+        self._leave = leave
+        if leave is not None:
+            self.flow.resume_reading()  # or its leaving would not be seen
+            if self.cycle.disconnected:
+                self.loop.call_soon(leave)
 
     def on_headers_complete(self) -> None:
         self._is_head, self._head_bytes = False, 0
@@ -149,6 +168,8 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         super().connection_lost(exc)
+        if self._leave is not None and self.cycle.disconnected:
+            self._leave()
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -1,25 +1,34 @@
-"""Spans of what is over, for OpenTelemetry's exporters, in one step where live spans take many."""
+"""Spans of what is over: made in one step where live ones take many, sent by a thread."""
 
 from __future__ import annotations
 
+import logging
 import random
 import re
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import Event
-    from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import SpanContext, SpanKind
+logger = logging.getLogger(__name__)
 
 SPANS_AT_ONCE = 256
-"""Encoding so many takes 3 ms of the interpreter, which requests wait for."""
+"""Encoding so many takes 2 ms of the interpreter, which requests wait for."""
+MOST_WAITING = 8 * SPANS_AT_ONCE
+"""Those that come while so many wait for a collector that does not answer are lost."""
+WAIT_SECONDS = 5.0
+"""For a batch to become full."""
+TOLD_SECONDS = 60.0
+"""Between two warnings that spans are lost."""
 HEADER = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 """Of W3C's trace context: version, trace, span, flags, and what a later version may add."""
 SAMPLED = 1
+LOWER_HALF = 2**64 - 1
+"""Of a trace's id, by which OpenTelemetry's sampler decides."""
+
+Kind: TypeAlias = Literal["internal", "server", "client"]
 
 
 @dataclass(slots=True)
@@ -42,34 +51,64 @@ class Place:
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.is_sampled:02x}"
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened in the course of a span."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    at: int
+    """Nanoseconds since 1970."""
+
+
+@dataclass(slots=True)
+class Span:
+    """What was done, where it stands in its trace, and what is said of it."""
+
+    place: Place
+    name: str
+    kind: Kind
+    attributes: Mapping[str, Any]
+    end: int
+    """Nanoseconds since 1970."""
+    events: Sequence[Event] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        return "error.type" in self.attributes
+
+
+class Sends(Protocol):
+    """Takes spans to where they are looked at."""
+
+    def send(self, spans: Sequence[Span]) -> None:
+        """Send some; what cannot be sent is lost."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Spans:
-    """Makes spans of what is over and hands them, in batches, to an exporter's own thread.
+    """Makes spans of what is over and hands them, in batches, to a thread that sends them.
 
     A live span of the SDK costs a request 40 microseconds: locks, copies and checks of attributes
     that only pay while others may still change it. Here a request carries no more than a `Place`.
     """
 
-    def __init__(self, exporter: SpanExporter, *, resource: Resource, sample_ratio: float) -> None:
-        """Take where spans go.
+    def __init__(self, sender: Sends, *, sample_ratio: float) -> None:
+        """Take where spans go; `sample_ratio` is of traces that begin here, others follow theirs.
 
-        Args:
-            exporter: of OpenTelemetry.
-            resource: what every span is said to come from.
-            sample_ratio: of the traces that begin here; others follow their caller.
+        The share is decided as OpenTelemetry's `TraceIdRatioBased` does.
         """
-        from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
-        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-        from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
-
-        self._processor = BatchSpanProcessor(exporter, max_export_batch_size=SPANS_AT_ONCE)
-        self._resource = resource
-        self._bound = TraceIdRatioBased.get_bound_for_rate(sample_ratio)
-        self._limit = TraceIdRatioBased.TRACE_ID_LIMIT
-        self._scope = InstrumentationScope("ragstone")
-        self._span, self._context, self._flags = ReadableSpan, SpanContext, TraceFlags(SAMPLED)
-        self._unset, self._error = Status(), Status(StatusCode.ERROR)
+        self._sender = sender
+        self._bound = round(sample_ratio * (LOWER_HALF + 1))
+        self._waiting: deque[Span] = deque()
+        self._is_full = threading.Event()
+        self._is_stopping = False
+        self._sending = threading.Lock()
+        self._told_at = float("-inf")
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
 
     def begin(self, parent: str | None, *, start: int | None = None, remote: bool = False) -> Place:
         """Return the place of a span below what a `traceparent` names.
@@ -87,7 +126,7 @@ class Spans:
         span_id = random.getrandbits(64) or 1
         if found is None or not trace_id or not parent_id:
             trace_id = random.getrandbits(128) or 1
-            is_sampled = trace_id & self._limit < self._bound
+            is_sampled = trace_id & LOWER_HALF < self._bound
             return Place(trace_id, span_id, 0, is_sampled, False, begun)
         is_sampled = bool(int(found[4], 16) & SAMPLED)
         return Place(trace_id, span_id, parent_id, is_sampled, remote, begun)
@@ -96,7 +135,7 @@ class Spans:
         self,
         place: Place,
         name: str,
-        kind: SpanKind,
+        kind: Kind,
         attributes: Mapping[str, Any],
         *,
         end: int | None = None,
@@ -115,30 +154,37 @@ class Spans:
         """
         if not place.is_sampled:
             return
-        above = place.parent_id
-        self._processor.on_end(
-            self._span(
-                name,
-                context=self._at(place.trace_id, place.span_id, False),
-                parent=self._at(place.trace_id, above, place.is_remote) if above else None,
-                resource=self._resource,
-                attributes=attributes,
-                events=events,
-                kind=kind,
-                status=self._error if "error.type" in attributes else self._unset,
-                start_time=place.start,
-                end_time=time.time_ns() if end is None else end,
-                instrumentation_scope=self._scope,
-            )
-        )
+        if len(self._waiting) >= MOST_WAITING:
+            self._tell_lost()
+            return
+        ended = time.time_ns() if end is None else end
+        self._waiting.append(Span(place, name, kind, attributes, ended, events))
+        if len(self._waiting) >= SPANS_AT_ONCE and not self._is_full.is_set():
+            self._is_full.set()
 
     def flush(self) -> None:
-        """Wait until what was handed over is sent."""
-        self._processor.force_flush()
+        """Send what was handed over."""
+        with self._sending:
+            while self._waiting:
+                size = min(len(self._waiting), SPANS_AT_ONCE)
+                self._sender.send([self._waiting.popleft() for _ in range(size)])
 
     def close(self) -> None:
         """Send what is left."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        self._is_stopping = True
+        self._is_full.set()
+        self._thread.join()
+        self.flush()
+        self._sender.close()
 
-    def _at(self, trace_id: int, span_id: int, is_remote: bool) -> SpanContext:
-        return self._context(trace_id, span_id, is_remote, self._flags)
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._is_full.wait(WAIT_SECONDS)
+            self._is_full.clear()
+            self.flush()
+
+    def _tell_lost(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at > TOLD_SECONDS:
+            self._told_at = now
+            logger.warning("spans are lost: the collector does not take them")

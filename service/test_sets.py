@@ -15,6 +15,8 @@ from evals.testsets.review import Row
 from infra.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from evals.suite import Suite
     from infra.contracts import Interaction
     from retrieval.collections import Collection
@@ -34,7 +36,6 @@ class Wanted:
     unanswerable: int = 0
     others: Sequence[str] = ()
     """Collections whose topics are foreign; all others if none is named."""
-    per_document: int = 3
     seed: int = 0
 
 
@@ -59,7 +60,7 @@ def from_documents(parts: Components, wanted: Wanted) -> list[Row]:
 
     chosen = parts.collections.get(wanted.collection)
     passages = drawn(parts.database, chosen, seed=wanted.seed)
-    rows = grounded.propose(passages, wanted.count, per_document=wanted.per_document)
+    rows = grounded.propose(passages, wanted.count)
     if not wanted.unanswerable:
         return rows
     others = _others(parts, chosen, wanted.others)
@@ -71,7 +72,7 @@ def from_documents(parts: Components, wanted: Wanted) -> list[Row]:
 
 
 def from_model(
-    parts: Components, wanted: Wanted, *, model: str, url: str = ""
+    parts: Components, wanted: Wanted, *, model: str
 ) -> tuple[list[Row], Mapping[str, int]]:
     """Return cases that a model wrote about a collection, and how many it wrote in vain, by why.
 
@@ -91,7 +92,7 @@ def from_model(
     passages = drawn(parts.database, chosen, seed=wanted.seed)
 
     async def write() -> Written:
-        async with case_writers.opened(parts, model, url) as ask:
+        async with case_writers.opened(parts, model) as ask:
             return await generated.propose(
                 passages, wanted.count, ask=ask, model=model, seed=wanted.seed
             )
@@ -180,11 +181,15 @@ def _others(parts: Components, chosen: Collection, names: Sequence[str]) -> list
     return others
 
 
-def interactions_of(parts: Components, model: str | None) -> Iterator[Interaction]:
-    """Yield what is recorded of a model, or of all, newest first."""
+def interactions_of(
+    parts: Components, model: str | None, since: datetime | None = None
+) -> Iterator[Interaction]:
+    """Yield what is recorded of a model, or of all, from a moment on, newest first."""
     from monitoring.interactions import Query
 
     after = None
-    while found := parts.interactions.find(Query(model=model), limit=PAGE, after=after):
+    while found := parts.interactions.find(
+        Query(since=since, model=model), limit=PAGE, after=after
+    ):
         yield from found
         after = found[-1].id

@@ -12,11 +12,11 @@ from infra import telemetry
 from infra.contracts import Answer
 from infra.plugins import require
 from service.gateway.calls import Outcome
-from service.spans import Place, Spans
+from service.histograms import Histogram, Sending
+from service.spans import Event, Place, Sends, Spans
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricReader
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.metrics.export import MetricExporter
 
     from infra.gateway_settings import Upstream
     from infra.settings import Settings
@@ -41,6 +41,8 @@ REQUESTED = {
 }
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
 SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
+NAMES = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model")
+"""Attributes of whatever is told of a call."""
 SUPPORT = "citation_support"
 """The name under which the support of an answer's citations is told as an evaluation."""
 
@@ -51,8 +53,8 @@ class Tracing:
     def __init__(
         self,
         *,
-        spans: SpanExporter,
-        metrics: MetricReader | None = None,
+        spans: Sends,
+        metrics: MetricExporter | None = None,
         sample_ratio: float = 1.0,
         has_content: bool = False,
         provider_of: Callable[[str], str] = lambda upstream: upstream,
@@ -61,44 +63,35 @@ class Tracing:
 
         Args:
             spans: receives finished spans, in batches, from a thread of its own.
-            metrics: reads the metrics now and then.
+            metrics: receives the metrics now and then, from a thread of its own.
             sample_ratio: of the requests that begin here; others follow their caller.
             has_content: put questions and answers into spans.
             provider_of: what `gen_ai.provider.name` is for an upstream.
         """
-        require("opentelemetry.sdk", extra="otel")
-        from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.trace import SpanKind
-
-        resource = Resource.create({"service.name": "ragstone"})
-        self.spans = Spans(spans, resource=resource, sample_ratio=sample_ratio)
-        self._kinds = SpanKind
-        self._meters = MeterProvider(
-            [metrics] if metrics else [],
-            resource=resource,
-            exemplar_filter=AlwaysOffExemplarFilter(),  # they would carry no trace from here
-            shutdown_on_exit=False,
-        )
-        meter = self._meters.get_meter("ragstone")
-        self._duration = meter.create_histogram(
+        self.spans = Spans(spans, sample_ratio=sample_ratio)
+        self._duration = Histogram(
             "gen_ai.client.operation.duration",
             "s",
             "How long a call of a model took.",
-            explicit_bucket_boundaries_advisory=SECONDS_BUCKETS,
+            attributes=(*NAMES, "error.type"),
+            bounds=SECONDS_BUCKETS,
         )
-        self._first_chunk = meter.create_histogram(
+        self._first_chunk = Histogram(
             "gen_ai.client.operation.time_to_first_chunk",
             "s",
             "Until the first piece of an answer.",
-            explicit_bucket_boundaries_advisory=SECONDS_BUCKETS,
+            attributes=NAMES,
+            bounds=SECONDS_BUCKETS,
         )
-        self._tokens = meter.create_histogram(
+        self._tokens = Histogram(
             "gen_ai.client.token.usage",
             "{token}",
             "Tokens of a call, by type.",
-            explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
+            attributes=(*NAMES, "gen_ai.token.type"),
+            bounds=TOKEN_BUCKETS,
         )
+        measured = (self._duration, self._first_chunk, self._tokens)
+        self._sending = Sending(metrics, measured) if metrics else None
         self._has_content = has_content
         self._provider_of = provider_of
 
@@ -116,7 +109,7 @@ class Tracing:
         if route:
             attributes["http.route"] = route
         name = f"{method} {route}" if route else method
-        self.spans.end(place, name, self._kinds.SERVER, attributes)
+        self.spans.end(place, name, "server", attributes)
 
     def record(self, outcome: Outcome) -> None:
         """Make a span of a call that ended, below the request that it came with."""
@@ -127,21 +120,19 @@ class Tracing:
             outcome.call.headers.get("traceparent") or telemetry.traceparent.get(),
             start=now - _nano(monotonic - outcome.started),
         )
-        attributes: dict[str, Any] = {**names, **_request(outcome), **_response(outcome)}
+        attributes = dict(zip(NAMES, names, strict=True)) | _request(outcome) | _response(outcome)
         if self._has_content and outcome.text is not None:
             attributes["gen_ai.output.messages"] = outcome.text
         self.spans.end(
             place,
-            f"{names['gen_ai.operation.name']} {outcome.call.model}",
-            self._kinds.CLIENT,
+            f"{names[0]} {outcome.call.model}",
+            "client",
             attributes,
             end=now - _nano(monotonic - outcome.ended),
         )
 
     def record_answer(self, answer: Answer) -> None:
         """Make spans of an answer and of the retrieval in it, with its support as an evaluation."""
-        from opentelemetry.sdk.trace import Event
-
         end = time.time_ns()
         start = end - _nano(answer.timings_ms.get("total", 0.0) / 1e3)
         parent = telemetry.traceparent.get()
@@ -170,7 +161,7 @@ class Tracing:
         self.spans.end(
             self.spans.begin(parent, start=start),
             f"invoke_workflow rag/{answer.collection}",
-            self._kinds.INTERNAL,
+            "internal",
             attributes,
             end=end,
             events=events,
@@ -179,7 +170,8 @@ class Tracing:
     def close(self) -> None:
         """Send what is left."""
         self.spans.close()
-        self._meters.shutdown()
+        if self._sending is not None:
+            self._sending.close()
 
     def _record_retrieval(self, answer: Answer, start: int, parent: str | None) -> None:
         milliseconds = answer.timings_ms.get("embed", 0.0) + answer.timings_ms.get("search", 0.0)
@@ -196,29 +188,27 @@ class Tracing:
         self.spans.end(
             self.spans.begin(parent, start=start),
             f"retrieval {answer.collection}",
-            self._kinds.INTERNAL,
+            "internal",
             attributes,
             end=start + _nano(milliseconds / 1e3),
         )
 
-    def _names(self, outcome: Outcome) -> dict[str, str]:
-        return {
-            "gen_ai.operation.name": OPERATIONS.get(outcome.call.path, "chat"),
-            "gen_ai.provider.name": self._provider_of(outcome.upstream),
-            "gen_ai.request.model": outcome.call.model,
-        }
+    def _names(self, outcome: Outcome) -> tuple[str, str, str]:
+        """Return the values of `NAMES`."""
+        operation = OPERATIONS.get(outcome.call.path, "chat")
+        return operation, self._provider_of(outcome.upstream), outcome.call.model
 
-    def _measure(self, outcome: Outcome, names: Mapping[str, str]) -> None:
-        more = {"error.type": outcome.error or str(outcome.status)} if outcome.status >= 400 else {}
-        self._duration.record(outcome.ended - outcome.started, {**names, **more})
+    def _measure(self, outcome: Outcome, names: tuple[str, str, str]) -> None:
+        error = (outcome.error or str(outcome.status)) if outcome.status >= 400 else ""
+        self._duration.record(outcome.ended - outcome.started, *names, error)
         if outcome.first_byte is not None:
-            self._first_chunk.record(outcome.first_byte - outcome.started, names)
+            self._first_chunk.record(outcome.first_byte - outcome.started, *names)
         for kind, count in (
             ("input", outcome.usage.prompt_tokens),
             ("output", outcome.usage.completion_tokens),
         ):
             if count:
-                self._tokens.record(count, {**names, "gen_ai.token.type": kind})
+                self._tokens.record(count, *names, kind)
 
 
 class Traced:
@@ -271,7 +261,6 @@ def open_tracing(
         return None
     require("opentelemetry.exporter.otlp.proto.http", extra="otel")
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     from service.span_export import Exporter
 
@@ -283,7 +272,7 @@ def open_tracing(
 
     return Tracing(
         spans=Exporter(f"{address}/v1/traces"),
-        metrics=PeriodicExportingMetricReader(OTLPMetricExporter(f"{address}/v1/metrics")),
+        metrics=OTLPMetricExporter(f"{address}/v1/metrics"),
         sample_ratio=options.sample_ratio,
         has_content=options.content,
         provider_of=provider_of,

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.errors import Conflict
+from infra.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from service.wiring import Components
     from training.finetune import Around
     from training.places import Places
+    from training.preflight import Served
     from training.spec import FineTuning
 
 DIGITS = 12
@@ -43,6 +44,23 @@ def around(parts: Components, folder: Path, *, note: Callable[[str], None]) -> A
     from training.finetune import Around
 
     return Around(places(parts, folder), tracker=parts.tracker, note=note)
+
+
+def served(parts: Components, spec: FineTuning) -> Served | None:
+    """Return what the settings say of the server that is to host an adapter.
+
+    Raises:
+        NotFound: there is no such engine.
+    """
+    from training.preflight import Served
+
+    if spec.serve is None or spec.serve.upstream is None:
+        return None
+    engines = parts.settings.engines
+    engine = engines.get(spec.serve.upstream)
+    if engine is None:
+        raise NotFound("engine", spec.serve.upstream, among=engines, are_few=True)
+    return Served(engine.max_lora_rank if engine.lora else None, engine.model_digest)
 
 
 def checkout(parts: Components, reference: str) -> Path:

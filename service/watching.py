@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from infra.errors import NotFound
+from infra.errors import RagstoneError
 from infra.jobs.attempt import Attempt
-from infra.jobs.definitions import Behaviour, Options, Registry
-from infra.plugins import load
+from infra.jobs.definitions import Behaviour, Registry
+from service import monitors
 
 if TYPE_CHECKING:
-    from infra.monitoring_settings import Monitor as MonitorSettings
-    from monitoring.watch import Event, Monitor, Tell
     from monitoring.watch_results import Result, WatchResults
-    from monitoring.windows import Window
     from service.wiring import Components
 
 logger = logging.getLogger(__name__)
 
 WATCH = "watch"
-EVIDENCE = "evidence"
 
 
 def define(registered: Registry, parts: Components) -> None:
@@ -43,15 +35,22 @@ def define(registered: Registry, parts: Components) -> None:
 def look(parts: Components, *, now: datetime) -> list[Result]:
     """Judge the window of every monitor that is due; returns what was found.
 
-    Raises:
+    Raises (once all have been looked at):
         NotFound: the reference of a monitor is gone.
+        InvalidRequest: a monitor asks for what cannot be done.
     """
-    results = stored(parts)
-    return [
-        _look(parts, name, options, results, now=now)
-        for name, options in parts.settings.watch.monitors.items()
-        if is_due(results, name, now=now)
-    ]
+    results, found = stored(parts), []
+    failure: RagstoneError | None = None
+    for name in parts.settings.watch.monitors:
+        try:
+            if is_due(results, name, now=now):
+                found.append(_look(parts, name, results, now=now))
+        except RagstoneError as error:
+            logger.warning("the monitor %s did not look: %s", name, error.message)
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return found
 
 
 def is_due(results: WatchResults, name: str, *, now: datetime) -> bool:
@@ -66,48 +65,6 @@ def stored(parts: Components) -> WatchResults:
     return WatchResults(parts.database)
 
 
-def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
-    """Return a monitor of the settings.
-
-    Raises:
-        NotFound: there is none of that name.
-    """
-    from monitoring.alarm import Patience
-    from monitoring.comparison import Plan
-    from monitoring.watch import Monitor
-
-    options = parts.settings.watch.monitors.get(name)
-    if options is None:
-        raise NotFound("monitor", name, among=parts.settings.watch.monitors, are_few=True)
-    patience = Patience(
-        options.confirm, options.among, options.clear, timedelta(hours=options.cool_down_hours)
-    )
-    plan = Plan(by_column=options.detectors, level=options.level)
-    every = timedelta(minutes=options.every_minutes)
-    return Monitor(name, every, plan, options.floors, patience), options
-
-
-def windows(
-    parts: Components, options: MonitorSettings, folder: Path, *, now: datetime
-) -> tuple[Window, Window]:
-    """Return the reference, and what came since the last look."""
-    from monitoring.interaction_exports import table_of
-    from monitoring.interactions import Query
-    from monitoring.references import open_reference
-    from monitoring.windows import Window
-
-    reference = open_reference(parts.artifacts, options.reference, folder)
-    since = now - timedelta(minutes=options.every_minutes)
-    query = Query(since, now, options.kind, options.model, options.tag, options.tenant)
-    return reference, Window.of(table_of(parts.database, query))
-
-
-def features(options: MonitorSettings, reference: Window, window: Window) -> tuple[Window, Window]:
-    """Return both with the columns alone that are compared."""
-    names = tuple(name for name in options.features if name in reference.names)
-    return replace(reference, names=names), replace(window, names=names)
-
-
 def report(parts: Components, name: str, *, now: datetime) -> bytes:
     """Return a page of what moved in the latest window of a monitor; nothing is stored.
 
@@ -115,14 +72,15 @@ def report(parts: Components, name: str, *, now: datetime) -> bytes:
         NotFound: there is no such monitor, or its reference is gone.
     """
     from monitoring.comparison import compare
+    from monitoring.watch import features
     from service import drift_report
 
-    monitor, options = opened(parts, name)
+    monitor, options = monitors.opened(parts, name)
     with tempfile.TemporaryDirectory() as scratch:
-        whole, everything = windows(parts, options, Path(scratch) / "window", now=now)
-        reference, window = features(options, whole, everything)
+        seen = monitors.seen(parts, options, Path(scratch) / "window", now=now)
+        reference, window = features(monitor, seen)
         found = compare(reference, window, monitor.plan)
-        return drift_report.write(name, found, reference, window, at=now, texts=everything)
+        return drift_report.write(name, found, reference, window, at=now, texts=seen.window)
 
 
 def described(result: Result) -> dict[str, Any]:
@@ -138,42 +96,17 @@ def described(result: Result) -> dict[str, Any]:
     }
 
 
-def _look(
-    parts: Components, name: str, options: MonitorSettings, results: WatchResults, *, now: datetime
-) -> Result:
+def _look(parts: Components, name: str, results: WatchResults, *, now: datetime) -> Result:
     from monitoring.watch import look as judge
-
-    monitor, _ = opened(parts, name)
-    with tempfile.TemporaryDirectory() as scratch:
-        found = windows(parts, options, Path(scratch) / "window", now=now)
-        reference, window = features(options, *found)
-        result, event = judge(monitor, reference, window, results=results, now=now)
-    if event is not None:
-        _act(parts, options, event)
-    return result
-
-
-def _act(parts: Components, options: MonitorSettings, event: Event) -> None:
     from monitoring.watch import tell
 
-    if event.action == "pipeline" and options.pipeline is not None:
-        _start(parts, options, event)
-    tell(event, _receivers(parts), failed=partial(logger.warning, "not told of drift: %s"))
-
-
-def _receivers(parts: Components) -> Sequence[Tell]:
-    chosen = parts.settings.watch.receivers
-    return [load("monitoring.receivers", name)(options) for name, options in chosen.items()]
-
-
-def _start(parts: Components, options: MonitorSettings, event: Event) -> None:
-    """Start the pipeline with the evidence at hand; the same event starts it once."""
-    from infra.artifacts.publishing import Made
-
-    metadata = {"monitor": event.monitor, "summary": event.summary}
-    with parts.artifacts.writer(f"{EVIDENCE}/{event.monitor}", Made(metadata=metadata)) as draft:
-        (draft.folder / "evidence.json").write_bytes(orjson.dumps(asdict(event)))
-    given = {options.evidence_parameter: str(draft.reference)} if options.evidence_parameter else {}
-    key = f"watch/{event.monitor}/{event.at.isoformat()}"
-    arguments = {"file": options.pipeline, "params": given}
-    parts.jobs.start("pipeline.run", arguments, options=Options(key=key))
+    monitor, options = monitors.opened(parts, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        seen = monitors.seen(parts, options, Path(scratch) / "window", now=now)
+        result, event = judge(monitor, seen, results=results, now=now)
+    if event is not None:
+        if event.action == "started":
+            parts.jobs.tell()
+        failed = partial(logger.warning, "not told of drift: %s")
+        tell(event, monitors.receivers(parts), failed=failed)
+    return result

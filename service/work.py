@@ -13,6 +13,7 @@ from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
 from service import (
+    batch_predicting,
     building,
     erasing,
     ingesting,
@@ -22,6 +23,7 @@ from service import (
     syncing,
     watching,
 )
+from service.fine_tuning import running as fine_tuning
 
 if TYPE_CHECKING:
     from infra.jobs.worker import Worker
@@ -37,9 +39,11 @@ def registry(parts: Components) -> Registry:
         snapshots.define,
         syncing.define,
         launching.define,
+        fine_tuning.define,
         pipelining.define,
         erasing.define,
         watching.define,
+        batch_predicting.define,
     ):
         define(registered, parts)
     return registered
@@ -95,6 +99,7 @@ def run(settings: Settings) -> None:
 def watch(parts: Components) -> None:
     """Have the metrics of this process tell how much there is to do."""
     parts.metrics.watch("documents_waiting", lambda: ingesting.count_waiting(parts))
+    parts.metrics.watch("interactions_spooled_bytes", lambda: parts.interactions.spooled_bytes())
     for name in ("queued", "running", "failed", "oldest_seconds"):
         parts.metrics.watch(f"jobs_{name}", partial(_depth, parts, name))
 

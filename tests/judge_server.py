@@ -23,7 +23,7 @@ class JudgeServer:
     """What it says in place of a judgement, how slowly, and what it was asked."""
 
     def __init__(self) -> None:
-        self.says: str | None = None
+        self.says: str | Callable[[dict[str, Any]], str] | None = None
         self.message: dict[str, Any] = {}
         self.finish_reason = "stop"
         self.status = 200
@@ -42,7 +42,7 @@ class JudgeServer:
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt = next(each["content"] for each in body["messages"] if each["role"] == "user")
         if self.says is not None:
-            text = self.says
+            text = self.says if isinstance(self.says, str) else self.says(body)
         elif shown := exhibits(body):
             text = json.dumps(self.rate(shown, body["seed"]))
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +13,10 @@ from typing import Any, ClassVar
 
 import orjson
 
-from evals import check, run
+from evals import check, perturbation, run
 from evals.context import Context
 from evals.evaluation import Evaluation
+from evals.gates import Verdict
 from evals.metric import Parameters
 from evals.run import Options, Plan
 from evals.scores import Score
@@ -173,8 +176,42 @@ class Unfinished(check.Parameters):
         del subject
 
 
+class Leaving(check.Parameters):
+    """A check whose code ends the program."""
+
+    def check(self, subject: check.Subject) -> check.Finding:
+        del subject
+        raise SystemExit("no GPU")
+
+
+class Slow(check.Parameters):
+    """A check that takes its time, and passes."""
+
+    seconds: float
+
+    def check(self, subject: check.Subject) -> check.Finding:
+        del subject
+        time.sleep(self.seconds)
+        return check.Finding(Verdict.PASS, "it came in the end")
+
+
+class Shouting(perturbation.Parameters):
+    """A perturbation that says in large letters what it is given."""
+
+    version: ClassVar[int] = 1
+
+    def perturb(
+        self, case: Case, draw: random.Random, around: perturbation.Surroundings
+    ) -> perturbation.Perturbed:
+        del draw, around
+        return perturbation.Changed(case.question.upper())
+
+
 broken = Broken.model_validate
 broken_set = BrokenSet.model_validate
 judged = Judged.model_validate
+leaving = Leaving.model_validate
 quick_f1 = QuickF1.model_validate
+shouting = Shouting.model_validate
+slow = Slow.model_validate
 unfinished = Unfinished.model_validate

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from infra.sentences import sentence_spans
 
 ROOT = Path(__file__).parent.parent
 SQUAD_PARAGRAPHS, SQUAD_QUESTIONS = 120, 150
+ADULT_COLUMNS = ("age", "education_num", "capital_gain", "capital_loss", "hours_per_week")
 _SOURCE = re.compile(
     r"^=== source (\d+) ([0-9a-f]+) ===\n(.*?)\n=== end of source \1 \2 ===$", re.M | re.S
 )
@@ -60,6 +63,15 @@ def write_breast_cancer(folder: Path) -> None:
     _write_table(folder / "train.jsonl", columns, rows[::2], label="target")
     _write_table(folder / "cases.jsonl", columns, rows[1::2], label="target")
     (folder / "columns.json").write_text(json.dumps(columns), encoding="utf-8")
+
+
+def write_adult(data: Path, folder: Path) -> None:
+    """Lay down the numbers of Adult as `train.jsonl` and `cases.jsonl`; 24 % earn more than 50K."""
+    for name, file, count in (("train", "train", 3_000), ("cases", "test", 600)):
+        with gzip.open(data / "tabular" / "adult" / f"{file}.csv.gz", "rt") as lines:
+            rows = [dict(row) for row in islice(csv.DictReader(lines), count)]
+        _write_table(folder / f"{name}.jsonl", ADULT_COLUMNS, rows, label="income")
+    (folder / "columns.json").write_text(json.dumps(ADULT_COLUMNS), encoding="utf-8")
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -56,10 +56,8 @@ def test_derived_page_says_what_the_code_says(page: str) -> None:
     assert stored == WRITTEN["PAGES"][page](), "run: python tests/written.py"
 
 
-def test_readme_lists_every_module_with_its_docstring() -> None:
-    listed = WRITTEN["TREE"].search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert listed is not None
-    lines = listed.group().splitlines()
+def test_every_module_is_listed_with_its_docstring() -> None:
+    lines = (ROOT / "docs/reference/modules.md").read_text(encoding="utf-8").splitlines()
     for path in MODULES:
         meaning = WRITTEN["first_line"](path.relative_to(ROOT))
         assert any(line.endswith(f" {meaning}") for line in lines), path

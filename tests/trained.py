@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tuning import chat, write_base, write_rows, write_spec
+from tuning import chat, pair, write_base, write_rows, write_spec
 
 ROOT = Path(__file__).parent.parent
 ANSWER = "ZZZ"
+WORSE = "QQ"
 CALM = 0.25
 """Of the length of the head's rows: before training nothing is certain, as with a real model."""
 SCHEDULE = {
@@ -39,6 +40,26 @@ def write_task(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         write_rows(folder / "train.jsonl", [chat(f"Question {n}?", ANSWER) for n in range(64)])
         write_rows(folder / "eval.jsonl", [chat(f"Query {n}?", ANSWER) for n in range(8)])
     return write_spec(folder / "spec.yaml", {**SCHEDULE, **(changes or {})})
+
+
+def write_preferences(folder: Path, method: str, changes: Mapping[str, Any] | None = None) -> Path:
+    """Write the same for a method that compares answers: `ANSWER` is better than `WORSE`."""
+    spec = write_task(folder, {"method.type": method, "schedule.steps": 12, **(changes or {})})
+    for name, asks in (("train", "Question"), ("eval", "Query")):
+        questions = [f"{asks} {n}?" for n in range(32 if name == "train" else 4)]
+        rows = [row for each in questions for row in _compared(method, each)]
+        write_rows(folder / f"{name}.jsonl", rows)
+    return spec
+
+
+def _compared(method: str, question: str) -> list[dict[str, Any]]:
+    if method != "kto":
+        return [pair(question, ANSWER, WORSE)]
+    return [
+        {"prompt": [asked], "completion": [said], "label": answer == ANSWER}
+        for answer in (ANSWER, WORSE)
+        for asked, said in [chat(question, answer)["messages"]]
+    ]
 
 
 def calm(base: Path) -> Path:

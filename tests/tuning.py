@@ -36,6 +36,13 @@ def chat(question: str, answer: str, *, system: str | None = None) -> dict[str, 
     return {"messages": messages}
 
 
+def pair(question: str, better: str, worse: str) -> dict[str, Any]:
+    """Return a row of two answers."""
+    asked, chosen = chat(question, better)["messages"]
+    rejected = {"role": "assistant", "content": worse}
+    return {"prompt": [asked], "chosen": [chosen], "rejected": [rejected]}
+
+
 def sums(count: int, *, start: int = 0) -> list[dict[str, Any]]:
     """Return rows that differ."""
     return [chat(f"What is {n} plus {n}?", f"It is {n + n}.") for n in range(start, start + count)]

@@ -1,4 +1,4 @@
-"""Writes what the documentation says of the code: README's tree, the settings and the commands."""
+"""Writes what the documentation says of the code: its folders, modules, settings and commands."""
 
 from __future__ import annotations
 
@@ -48,12 +48,30 @@ The help of every command, as the program prints it. Exit codes are in
 """
 
 
+MODULES = """# Reference: modules
+
+What is in which file. Each line is the first line of that module's docstring.
+
+```text
+"""
+
 FINE_TUNING = """# Reference: fine-tuning
 
 A specification is a YAML file. `ragstone train plan` checks it, and everything that it names,
 before a device is used; [How to fine-tune](../how-to/fine-tune.md) says how to go on. An unknown
 key is refused. The JSON Schema is in [fine-tuning.schema.json](fine-tuning.schema.json), and
 `ragstone train schema` prints it.
+
+"""
+
+
+CLASSICAL = """# Reference: classical models
+
+Specifications are YAML files, of a model for `ragstone models train` and of a retraining for
+`ragstone models retrain`; [How to train classical models](../how-to/train-classical-models.md) says
+how. An unknown key is refused. The JSON Schemas are in
+[classical-models.schema.json](classical-models.schema.json) and
+[retraining.schema.json](retraining.schema.json), and `ragstone models schema` prints them.
 
 """
 
@@ -76,29 +94,34 @@ def first_line(path: Path) -> str:
     return docstring.partition("\n")[0]
 
 
+def folders() -> str:
+    """Return a line per folder, with the first line of its package's docstring."""
+    packages = (path for path in modules() if path.name == "__init__.py")
+    return "".join(f"{_folder(path)}\n" for path in packages)
+
+
 def tree() -> str:
-    """Return the file tree: a line per module, with the first line of its docstring."""
-    lines: list[str] = []
-    listed: set[Path] = set()
-    for path in modules():
-        folder = path.parent
-        if folder not in listed:
-            meaning = first_line(path) if path.name == "__init__.py" else ""
-            lines.append(_entry(folder, f"{folder.name}/", meaning))
-            listed.add(folder)
-        if path.name != "__init__.py":
-            lines.append(_entry(path, path.name, first_line(path)))
-    return "\n".join(lines) + "\n"
+    """Return `docs/reference/modules.md`: a line per module, under its folder's."""
+    lines = (
+        _folder(path) if path.name == "__init__.py" else _entry(path, path.name)
+        for path in modules()
+    )
+    return MODULES + "".join(f"{line}\n" for line in lines) + "```\n"
 
 
-def _entry(path: Path, name: str, meaning: str) -> str:
-    return f"{'  ' * (len(path.parts) - 1) + name:<{COLUMN}} {meaning}".rstrip()
+def _folder(package: Path) -> str:
+    return _entry(package, f"{package.parent.name}/", indent=len(package.parts) - 2)
+
+
+def _entry(path: Path, name: str, *, indent: int | None = None) -> str:
+    depth = len(path.parts) - 1 if indent is None else indent
+    return f"{'  ' * depth + name:<{COLUMN}} {first_line(path)}".rstrip()
 
 
 def readme() -> str:
-    """Return README.md with the tree as it is now."""
+    """Return README.md with the folders as they are now."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return TREE.sub(lambda _: tree(), text)
+    return TREE.sub(lambda _: folders(), text)
 
 
 def settings() -> str:
@@ -209,10 +232,50 @@ def fine_tuning_schema() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def classical() -> str:
+    """Return `docs/reference/classical-models.md`."""
+    from training.classical import schema
+    from training.retrain import schema as retraining
+    from training.tabular.names import CLASSIFIERS, METRICS, REGRESSORS
+
+    pages = [CLASSICAL]
+    for title, whole in (("A model", schema()), ("A retraining", retraining())):
+        parts = whole["$defs"]
+        pages.append(f"# {title}\n\n{_keys('', whole, parts)}")
+        for section in whole["properties"]:
+            pages += _sections(section, whole["properties"][section], parts)
+    pages.append("## What can be named\n\n| what | names |\n|---|---|\n")
+    for what, names in (
+        ("estimators of classification", CLASSIFIERS),
+        ("estimators of regression", REGRESSORS),
+        ("metrics", METRICS),
+    ):
+        pages.append(f"| {what} | {', '.join(f'`{name}`' for name in names)} |\n")
+    return "".join(pages)
+
+
+def classical_schema() -> str:
+    """Return `docs/reference/classical-models.schema.json`."""
+    from training.classical import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def retraining_schema() -> str:
+    """Return `docs/reference/retraining.schema.json`."""
+    from training.retrain import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES = {
+    "docs/reference/classical-models.md": classical,
+    "docs/reference/classical-models.schema.json": classical_schema,
+    "docs/reference/retraining.schema.json": retraining_schema,
     "docs/reference/fine-tuning.md": fine_tuning,
     "docs/reference/fine-tuning.schema.json": fine_tuning_schema,
     "README.md": readme,
+    "docs/reference/modules.md": tree,
     "docs/reference/settings.md": settings,
     "docs/reference/cli.md": commands,
     "docs/reference/series.md": series,

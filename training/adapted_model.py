@@ -9,12 +9,15 @@ from typing import Any
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
+from training import scoring_head
 from training.accelerators import has_flash_attention
 from training.specification.base import FLASH, Base
 from training.specification.method import Lora, Method, Osf
 
 
-def load_base(base: Base, folder: Path, *, device: str, shards: int = 1) -> Any:
+def load_base(
+    base: Base, folder: Path, *, device: str, shards: int = 1, scores: bool = False
+) -> Any:
     """Return the model of a folder, in the precision that the specification asks for.
 
     Args:
@@ -22,6 +25,7 @@ def load_base(base: Base, folder: Path, *, device: str, shards: int = 1) -> Any:
         folder: with its weights.
         device: of this process.
         shards: processes that each hold a part of every weight, by FSDP2; all of them must call it.
+        scores: whether it has the head of a model of rewards, which gives every text 0.
 
     Raises:
         InvalidRequest: its weights cannot be read.
@@ -29,20 +33,25 @@ def load_base(base: Base, folder: Path, *, device: str, shards: int = 1) -> Any:
     transformers = require("transformers", extra="finetune")
     torch = require("torch", extra="finetune")
     quantization = _quantization(base, torch, transformers)
-    options: dict[str, Any] = {}
+    transformers.utils.logging.disable_progress_bar()  # it would be drawn into logs
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, base.dtype),
+        "attn_implementation": attention_of(base, device=device),
+        "quantization_config": quantization,
+        "local_files_only": True,
+    }
     if shards > 1:
         distributed = require("transformers.distributed", extra="finetune")
         options["distributed_config"] = distributed.DistributedConfig(fsdp_size=shards)
-    transformers.utils.logging.disable_progress_bar()  # it would be drawn into logs
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, base.dtype),
-            attn_implementation=attention_of(base, device=device),
-            quantization_config=quantization,
-            local_files_only=True,
-            **options,
-        )
+        if scores:
+            with scoring_head.without_its_warning():
+                model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                    folder, num_labels=1, **options
+                )
+            scoring_head.begin(model, folder)
+        else:
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequest(f"The weights of {base.model!r} cannot be loaded: {first}") from error
@@ -61,7 +70,8 @@ def adapter_config(method: Method) -> Any:
         InvalidRequest: peft does not know its type, or a key of it.
     """
     peft = require("peft", extra="finetune")
-    adapter, task = method.adapter, {"task_type": "CAUSAL_LM"}
+    kind = "SEQ_CLS" if method.type == "reward" else "CAUSAL_LM"
+    adapter, task = method.adapter, {"task_type": kind}
     if isinstance(adapter, Lora):
         return peft.LoraConfig(
             r=adapter.r,
@@ -93,7 +103,10 @@ def attach(model: Any, method: Method, *, seed: int) -> Any:
 
 
 def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
-    """Return the logits of each row, `(tokens, vocabulary)` in float32 on the CPU."""
+    """Return the logits of each row, `(tokens, vocabulary)` in float32 on the CPU.
+
+    Of a model of rewards, the reward of each row.
+    """
     torch = require("torch", extra="finetune")
     was_training = model.training
     model.eval()

@@ -72,9 +72,10 @@ def _counted(method: Method, base: BaseModel, dtype: str, known: AdapterSize) ->
     peft = require("peft", extra="finetune")
     config = adapted_model.adapter_config(method)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            base.config, dtype=getattr(torch, dtype)
-        )
+        kind = transformers.AutoModelForCausalLM
+        if method.type == "reward":
+            kind = transformers.AutoModelForSequenceClassification
+        model = kind.from_config(base.config, dtype=getattr(torch, dtype))
         before = _bytes([*model.parameters(), *model.buffers()])
         try:
             adapted = peft.get_peft_model(model, config)

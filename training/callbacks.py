@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from training.sentinel import Sentinel
 
 SAME_EVERY_STEPS = 200
 """How often all processes are asked whether they hold the same adapter, after the first step."""
+
+UNTOLD = ("runtime", "_per_second", "num_tokens")
+"""Ends of names of what says nothing of the model."""
 
 EVENTS = ("on_train_begin", "on_step_end", "on_log", "on_save", "on_train_end")
 
@@ -32,6 +35,8 @@ class Progress:
     seconds_left: float
     metrics: dict[str, float]
     """What the trainer told of this step."""
+    held_out_loss: float | None = None
+    """On `data.eval`, where it was measured after this step; then the step is told again."""
 
 
 class Watch:
@@ -40,6 +45,7 @@ class Watch:
     Args:
         sentinel: ends it when a rule is broken.
         tell: is told of each step, in the first process only.
+        evaluated: is told what was measured on the rows that are held out, and after which step.
         on_sigterm: whether the request to go makes a checkpoint first.
         gradients_may_overflow: as with float16, whose scaler then skips the step.
     """
@@ -49,18 +55,21 @@ class Watch:
         sentinel: Sentinel,
         tell: Callable[[Progress], None],
         *,
+        evaluated: Callable[[int, dict[str, float]], None] = lambda *_: None,
         on_sigterm: bool = True,
         gradients_may_overflow: bool = False,
     ) -> None:
         self.losses: dict[int, float] = {}
         """By the step."""
         self.grad_norms: dict[int, float] = {}
-        self.eval_losses: dict[int, float] = {}
+        self.metrics: dict[str, float] = {}
+        """Of the last step."""
         self.was_asked_to_go = False
         self.tokens = 0.0
         self.seconds = 0.0
         self._sentinel = sentinel
         self._tell = tell
+        self._evaluated = evaluated
         self._on_sigterm = on_sigterm
         self._gradients_may_overflow = gradients_may_overflow
         self._asked = threading.Event()
@@ -68,6 +77,7 @@ class Watch:
         self._began = 0.0
         self._first_step = 0
         self._tokens_before: float | None = None
+        self._last: Progress | None = None
 
     def as_callback(self) -> Any:
         """Return what transformers' trainer takes."""
@@ -105,11 +115,14 @@ class Watch:
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         del args, control
-        if "eval_loss" in logs:
-            self.eval_losses[state.global_step] = logs["eval_loss"]
+        if "eval_loss" in logs and state.is_world_process_zero:
+            self._evaluated(state.global_step, measured(logs))
+            if self._last is not None and self._last.step == state.global_step:
+                self._tell(replace(self._last, held_out_loss=float(logs["eval_loss"])))
         if "loss" not in logs:
             return
         step, loss = state.global_step, float(logs["loss"])
+        self.metrics = _numbers(logs)
         self.losses[step] = loss
         norm = logs.get("grad_norm")
         if norm is not None:
@@ -125,7 +138,8 @@ class Watch:
         if state.is_world_process_zero:
             left = passed / max(1, done) * (state.max_steps - step)
             speed = self.tokens / passed
-            self._tell(Progress(step, state.max_steps, loss, speed, left, _numbers(logs)))
+            self._last = Progress(step, state.max_steps, loss, speed, left, self.metrics)
+            self._tell(self._last)
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         del control
@@ -137,6 +151,16 @@ class Watch:
         if self._tokens_before is None:
             self._tokens_before = 0.0 if self._first_step == 0 else total
         self.tokens = total - self._tokens_before
+
+
+def measured(logs: Any) -> dict[str, float]:
+    """Return what an evaluation found, such as `eval_loss`, without what it took."""
+    found = _numbers(logs)
+    return {
+        name: value
+        for name, value in found.items()
+        if name.startswith("eval_") and not name.endswith(UNTOLD)
+    }
 
 
 def _numbers(logs: Any) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -46,6 +46,8 @@ class Conversation:
     tools: list[dict[str, Any]] | None = None
     prompt: int | None = None
     """How many of them are the prompt, where the row tells prompt and completion apart."""
+    mark: bool | None = None
+    """Whether the answer is good, where the row says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Text:
 
     prompt: str
     completion: str
+    mark: bool | None = None
+    """Whether the completion is good, where the row says so."""
 
 
 Sequence = Conversation | Text
@@ -88,9 +92,12 @@ def sequences(row: Mapping[str, Any], shape: Shape) -> list[Sequence]:
         return [Text("", _text(row["text"], "text"))]
     if shape == "pair":
         return _pair(row, tools)
-    if shape == "marked" and not isinstance(row["label"], bool):
+    found = _completed(row["prompt"], row["completion"], tools, "completion")
+    if shape != "marked":
+        return [found]
+    if not isinstance(row["label"], bool):
         raise Wrong(f"the label {row['label']!r} is neither true nor false")
-    return [_completed(row["prompt"], row["completion"], tools, "completion")]
+    return [replace(found, mark=row["label"])]
 
 
 def _pair(row: Mapping[str, Any], tools: list[dict[str, Any]] | None) -> list[Sequence]:

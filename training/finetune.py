@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,10 @@ class Around:
     tracker: Tracker | None = None
     tell: Callable[[Progress], None] = lambda _: None
     """Is told of each step."""
+    evaluated: Callable[[int, Mapping[str, float]], None] = lambda *_: None
+    """Is told what was measured on `data.eval`, and after which step."""
+    planned: Callable[[Lock], None] = lambda _: None
+    """Is told of the plan, once it is sound."""
     note: Callable[[str], None] = lambda _: None
     """Is told what is done, in words."""
     expected: Mapping[str, str] | None = None
@@ -76,6 +80,8 @@ class Outcome:
     """Between the adapter that was trained and its files, read back; see `verification`."""
     run: str | None
     """Its id among the tracked runs."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What was measured last: on `data.eval` such as `eval_loss`, else in the last step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,8 @@ class _Trained:
 
     watch: Watch
     asked: verification.Probe
-    eval_before: float | None
-    eval_after: float | None
+    eval_before: Mapping[str, float]
+    eval_after: Mapping[str, float]
 
 
 def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
@@ -114,6 +120,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
     kept = Kept(spec.data)
     lock = ranks.told_by_first(lambda: _plan(spec, files, around, kept))
+    around.planned(lock)
     done = files.outcome()
     if done is not None:
         around.note("it ended well before; nothing is trained again")
@@ -122,10 +129,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     if around.smokes and rank.world == 1:
         _smoke(spec, resolved, lock, around)
     with _tracked(spec, lock, around, rank) as run:
-        trained = _train(spec, resolved, files, _telling(around, run, spec), lock)
-        if run is not None:
-            for step, loss in trained.watch.eval_losses.items():
-                run.log({"eval/loss": loss}, step=step)
+        trained = _train(spec, resolved, files, _telling(around, run, spec, files), lock)
         difference = _verify(spec, resolved, files, trained, shards=_shards(lock))
         _gate(spec, trained)
         outcome = _outcome(files, trained, difference, run)
@@ -139,7 +143,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
 
 def _plan(spec: FineTuning, files: RunFolder, around: Around, keep: Kept) -> Lock:
     """Check everything that can be checked without weights, and claim the folder."""
-    planned = planning.plan(spec, around.places, keep=keep)
+    planned = planning.plan(spec, around.places, reading=planning.Reading(keep=keep))
     planned.require_sound()
     lock = planned.lock
     _refuse_other_launches(spec, lock)
@@ -182,14 +186,13 @@ def _train(
 
     rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = adapted_model.load_base(
-        spec.base, resolved.base.folder, device=device, shards=_shards(lock)
-    )
+    model = _base(spec, resolved, device, shards=_shards(lock))
     model = adapted_model.attach(model, spec.method, seed=spec.seed)
     abort, saving = spec.schedule.abort, spec.schedule.saving
     watch = Watch(
         Sentinel(abort),
         around.tell,
+        evaluated=around.evaluated,
         on_sigterm=saving.on_sigterm,
         gradients_may_overflow=spec.base.dtype == "float16",
     )
@@ -210,7 +213,7 @@ def _train(
     ranks.told_by_first(lambda: _write(model, files.draft))
     rows = resolved.train.ids[:PROBES]
     asked = verification.probe(model, rows, dtype=spec.base.dtype)
-    before, after = trainer.eval_loss_before(built), _eval_loss(built, resolved)
+    before, after = trainer.evaluated_before(built), _evaluate(built, resolved)
     return _Trained(watch, asked, before, after)
 
 
@@ -226,7 +229,7 @@ def _verify(
         return 0.0
     adapted_model.let_go()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = adapted_model.load_base(spec.base, resolved.base.folder, device=device, shards=shards)
+    model = _base(spec, resolved, device, shards=shards)
     difference = verification.verify(model, files.draft, trained.asked)
     if rank.is_first:
         shutil.rmtree(files.adapter, ignore_errors=True)
@@ -235,9 +238,8 @@ def _verify(
 
 
 def _gate(spec: FineTuning, trained: _Trained) -> None:
-    ratio, before, after = (
-        spec.evaluate.max_eval_loss_ratio, trained.eval_before, trained.eval_after,
-    )  # fmt: skip
+    ratio = spec.evaluate.max_eval_loss_ratio
+    before, after = trained.eval_before.get("eval_loss"), trained.eval_after.get("eval_loss")
     if ratio is None or before is None or after is None:
         return
     if not after <= ratio * before:
@@ -276,18 +278,25 @@ def _outcome(
         steps=max(losses, default=0),
         first_loss=losses[min(losses)] if losses else 0.0,
         last_loss=losses[max(losses)] if losses else 0.0,
-        eval_loss_before=trained.eval_before,
-        eval_loss_after=trained.eval_after,
+        eval_loss_before=trained.eval_before.get("eval_loss"),
+        eval_loss_after=trained.eval_after.get("eval_loss"),
         tokens_per_second=round(trained.watch.tokens / max(trained.watch.seconds, 1e-9), 1),
         logit_difference=logit_difference,
         run=None if run is None else run.id,
+        metrics=dict(trained.eval_after or trained.watch.metrics),
     )
 
 
-def _eval_loss(built: Any, resolved: Resolved) -> float | None:
-    if resolved.held_out is None:
-        return None
-    return float(built.evaluate()["eval_loss"])
+def _base(spec: FineTuning, resolved: Resolved, device: str, *, shards: int) -> Any:
+    scores, folder = spec.method.type == "reward", resolved.base.folder
+    return adapted_model.load_base(spec.base, folder, device=device, shards=shards, scores=scores)
+
+
+def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:
+    """Return what is measured on `data.eval`, nothing where there is none."""
+    from training.callbacks import measured
+
+    return {} if resolved.held_out is None else measured(built.evaluate())
 
 
 def _write(model: Any, draft: Path) -> None:
@@ -309,15 +318,30 @@ def _tracked(spec: FineTuning, lock: Lock, around: Around, rank: Rank) -> Iterat
         yield run
 
 
-def _telling(around: Around, run: Run | None, spec: FineTuning) -> Around:
-    """Have each step told and, as often as asked for, tracked."""
+def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder) -> Around:
+    """Have each step told and, as often as asked for, tracked and written down."""
     every = spec.schedule.log_every_steps
+    steps = 0
 
     def tell(progress: Progress) -> None:
+        nonlocal steps
+        steps = progress.steps
         around.tell(progress)
-        if run is not None and (progress.step % every == 0 or progress.step == progress.steps):
-            metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
-            metrics["train/tokens_per_second"] = progress.tokens_per_second
-            run.log(metrics, step=progress.step)
+        if progress.held_out_loss is not None:
+            return
+        if progress.step % every and progress.step != progress.steps:
+            return
+        metrics = {**progress.metrics, "tokens_per_second": progress.tokens_per_second}
+        files.measurements.add(progress.step, steps, metrics)
+        if run is not None:
+            told = {f"train/{name}": value for name, value in metrics.items()}
+            run.log(told, step=progress.step)
 
-    return replace(around, tell=tell)
+    def evaluated(step: int, metrics: Mapping[str, float]) -> None:
+        around.evaluated(step, metrics)
+        files.measurements.add(step, steps, metrics)
+        if run is not None:
+            told = {f"eval/{name.removeprefix('eval_')}": each for name, each in metrics.items()}
+            run.log(told, step=step)
+
+    return replace(around, tell=tell, evaluated=evaluated)

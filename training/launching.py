@@ -22,6 +22,10 @@ MAX_MESSAGE_CHARACTERS = 500
 class RunFailed(Conflict):
     """A program ended otherwise than well; its log tells more."""
 
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 def register(
     registry: Registry,
@@ -54,12 +58,26 @@ def register(
 
 
 def watch(
-    attempt: Attempt, launcher: Launcher, spec: Spec, *, poll_seconds: float = POLL_SECONDS
+    attempt: Attempt,
+    launcher: Launcher,
+    spec: Spec,
+    *,
+    poll_seconds: float = POLL_SECONDS,
+    key: str | None = None,
+    look: Callable[[], object] = lambda: None,
 ) -> dict[str, Json]:
     """Launch a program, or find the one that an earlier attempt launched, and wait for its end.
 
     A job that is cancelled ends it. A worker that stops or dies does not: the job's next attempt
     finds it.
+
+    Args:
+        attempt: of the job.
+        launcher: where the program runs.
+        spec: of the program; the same in every attempt.
+        poll_seconds: how often it is looked at.
+        key: that it is launched under, for a job that launches several; else that of the job.
+        look: is called whenever the program was looked at, and after its end.
 
     Returns:
         `handle`, by which its log can be read, and the fields of its last `Status`.
@@ -67,7 +85,7 @@ def watch(
     Raises:
         RunFailed: it failed, or was cancelled by somebody else.
     """
-    key = attempt.claim.workflow_id
+    key = key or attempt.claim.workflow_id
 
     def submit() -> Handle:
         while True:
@@ -80,19 +98,19 @@ def watch(
     try:
         handle = attempt.step("submit", submit)
         attempt.log(f"watching {handle}")
-        status = _wait(attempt, launcher, handle, poll_seconds=poll_seconds)
+        status = _wait(attempt, launcher, handle, poll_seconds=poll_seconds, look=look)
     except Interrupted as interruption:
         if interruption.reason == "cancelled":
-            _cancel(launcher, key, grace_seconds=spec.grace_seconds)
+            cancel(launcher, key, grace_seconds=spec.grace_seconds)
         raise
     if status.state == "failed":
         code = "no exit code" if status.exit_code is None else f"exit code {status.exit_code}"
         said = status.message[-MAX_MESSAGE_CHARACTERS:]
-        raise RunFailed(f"{handle} failed ({status.reason}, {code}): {said}")
+        raise RunFailed(f"{handle} failed ({status.reason}, {code}): {said}", status)
     return {"handle": handle, **asdict(status)}
 
 
-def _cancel(launcher: Launcher, key: str, *, grace_seconds: float) -> None:
+def cancel(launcher: Launcher, key: str, *, grace_seconds: float) -> None:
     """End what was launched under a key, also by an attempt that died before it could say so."""
     with suppress(NotFound):
         handle = launcher.reattach(handle_for(launcher.name, key))
@@ -122,12 +140,20 @@ def read_spec(values: dict[str, Any]) -> Spec:
         ) from None
 
 
-def _wait(attempt: Attempt, launcher: Launcher, handle: Handle, *, poll_seconds: float) -> Status:
+def _wait(
+    attempt: Attempt,
+    launcher: Launcher,
+    handle: Handle,
+    *,
+    poll_seconds: float,
+    look: Callable[[], object],
+) -> Status:
     while True:
         try:
             status = launcher.poll(handle)
         except NotReady as error:  # the place does not answer; the program may run all the same
             status = Status("running", message=error.message)
+        look()
         if status.is_finished:
             return status
         said = f"{status.state}: {status.message}" if status.message else status.state

@@ -38,22 +38,32 @@ class Lengths:
 
 
 class Measured:
-    """Gathers lengths row by row, four bytes for each."""
+    """Gathers lengths row by row, four bytes for each number."""
 
     def __init__(self, *, max_length: int, drops_longer: bool) -> None:
         self._max = max_length
         self._drops = drops_longer
         self._whole = array("i")
         self._learned = array("i")
+        self._beside = array("i")
+        self._learned_beside = array("i")
         self.empty_rows = array("q")
         """Numbers of rows in which nothing is learned."""
         self.longer_rows = array("q")
         self.faulty = 0
 
-    def add(self, number: int, length: int, learned: int) -> None:
-        """Take a sequence: its whole length, and the tokens learned within `max_length`."""
+    def add(
+        self, number: int, length: int, learned: int, *, beside: int = 0, learned_beside: int = 0
+    ) -> None:
+        """Take a row: its whole length, and the tokens learned within `max_length`.
+
+        Of two sequences, these are the greater length and the fewer learned; `beside` and
+        `learned_beside` are what the other has, within `max_length`.
+        """
         self._whole.append(length)
         self._learned.append(learned)
+        self._beside.append(beside)
+        self._learned_beside.append(learned_beside)
         if length > self._max:
             self.longer_rows.append(number)
         elif not learned:
@@ -63,18 +73,20 @@ class Measured:
 
     def result(self) -> Lengths:
         """Return what was gathered."""
-        whole = np.frombuffer(self._whole, np.int32) if self._whole else np.zeros(0, np.int32)
-        learned = np.frombuffer(self._learned, np.int32) if self._whole else np.zeros(0, np.int32)
+        whole, learned, beside, learned_beside = (
+            np.array(each, np.int32)
+            for each in (self._whole, self._learned, self._beside, self._learned_beside)
+        )
         kept = learned > 0
         if self._drops:
             kept &= whole <= self._max
         cut = np.minimum(whole[kept], self._max)
-        shares = learned[kept] / np.maximum(cut, 1)
+        shares = (learned + learned_beside)[kept] / np.maximum(cut + beside[kept], 1)
         return Lengths(
             rows=len(whole) + self.faulty,
             kept=int(kept.sum()),
-            tokens=int(cut.sum()),
-            supervised=int(learned[kept].sum()),
+            tokens=int(cut.sum() + beside[kept].sum()),
+            supervised=int(learned[kept].sum() + learned_beside[kept].sum()),
             quantiles=_quantiles(whole),
             longer=len(self.longer_rows),
             empty=len(self.empty_rows),

@@ -19,6 +19,7 @@ devices that share a matrix and a copy of the weights.
 - logits: trl takes 4,096 tokens by 32,768 words at a time, in a buffer that is as large for a small
   vocabulary; on processors with four float32 copies of what is in it. Or all at once, t V (w + 8).
   They are gone when the way back through the layers begins, so that the larger of both counts.
+  Where answers are compared, the pass of the base keeps nothing. A model of rewards has none.
 - 1.25 GiB for the context of CUDA and its libraries, and 8 % lost between allocations.
 
 The numbers of values a layer keeps were counted with PyTorch's hooks for saved tensors on Llama
@@ -29,14 +30,17 @@ https://arxiv.org/abs/2205.05198.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from training.adapter_size import AdapterSize
 from training.model_shape import ModelShape
 
 CONTEXT_BYTES = 1.25 * 2**30
 FRAGMENTATION = 1.08
-CHUNK_TOKENS = 4096
-CHUNK_WORDS = 32_768
+TILE_TOKENS, TILE_WORDS = 4096, 32_768
+Loss = Literal["tiled", "scored", "whole"]
+"""How logits become a loss: in tiles of tokens and words; not at all, where one number is a text's
+reward; or all at once."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = {
     ("nf4", True): 0.516,
@@ -61,7 +65,7 @@ class Load:
     tensor: int = 1
     context: int = 1
     checkpointing: bool = False
-    chunked_loss: bool = True
+    loss: Loss = "tiled"
     eager: bool = False
     optimizer_bytes: int = 8
     """Of both moments of a parameter."""
@@ -137,8 +141,10 @@ def _activations(shape: ModelShape, load: Load) -> tuple[float, float]:
 
 def _logits(shape: ModelShape, load: Load) -> float:
     tokens = load.rows * load.length / load.context
-    if load.chunked_loss:
-        chunk = min(tokens, CHUNK_TOKENS)
-        copies = 16 * min(shape.vocabulary, CHUNK_WORDS) if load.is_cpu else 0
-        return chunk * (CHUNK_WORDS * BYTES[load.dtype] + copies)
+    if load.loss == "tiled":
+        tile = min(tokens, TILE_TOKENS)
+        copies = 16 * min(shape.vocabulary, TILE_WORDS) if load.is_cpu else 0
+        return tile * (TILE_WORDS * BYTES[load.dtype] + copies)
+    if load.loss == "scored":
+        return 0.0
     return tokens * shape.vocabulary * (BYTES[load.dtype] + 8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -15,9 +15,10 @@ from training.adapter_size import AdapterSize
 from training.base_model import BaseModel, find_base
 from training.chat_templates import ChatTemplate
 from training.encoding import Encoder
+from training.lengths import Lengths
 from training.lock import Lock, lock
 from training.places import Places
-from training.preflight import Facts, Served
+from training.preflight import Facts, Served, Taker
 from training.preflight._reading import first_shape, read_source
 from training.problems import Problem, Refused
 from training.row_source import Rows, open_rows
@@ -38,11 +39,23 @@ class Plan:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     """What could not be checked here."""
+    lengths: Mapping[str, Lengths] = field(default_factory=dict)
+    """By source."""
 
     def require_sound(self) -> None:
         """Raise `Refused`, which names every problem, if there is any."""
         if self.problems:
             raise Refused(self.lock.name, self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a plan reads rows, where it is not the only one that needs them."""
+
+    known: Mapping[str, Lengths] | None = None
+    """Lengths by an earlier plan of the same rows, tokenizer and template: not read again then."""
+    keep: Kept | None = None
+    """Is shown every row that is read, for a run that goes on from here."""
 
 
 @dataclass(slots=True)
@@ -66,7 +79,7 @@ def plan(
     path: str = "SPEC",
     machine: Machine | None = None,
     served: Served | None = None,
-    keep: Kept | None = None,
+    reading: Reading = Reading(),
 ) -> Plan:
     """Find and check all that a specification names; nothing is trained and no weight is loaded.
 
@@ -77,7 +90,7 @@ def plan(
         machine: what it will run on; by default this machine, or what the specification says of
             another.
         served: what is known of the server that is to host the adapter.
-        keep: is shown every row, for a run that goes on from here.
+        reading: which rows are read, and who else is shown them.
 
     Returns:
         the plan, with every problem there is; `Plan.require_sound` raises them.
@@ -92,10 +105,12 @@ def plan(
     facts = Facts(spec, base, training, serving, machine, served, adapter)
     checks = preflight.checks(facts)
     encoder = _encoder(facts, sources, finding)
-    lengths = {}
+    lengths = dict(reading.known or {})
+    if reading.known is not None:
+        del checks["rows"]  # it would miss those that it does not see
     # What is held out comes first: rows of training are looked for in it.
-    for key in sorted(sources, key=lambda key: key != "data.eval"):
-        takers = [*checks.values(), *([keep] if keep is not None else [])]
+    takers: list[Taker] = [*checks.values(), *([reading.keep] if reading.keep is not None else [])]
+    for key in sorted(set(sources) - set(lengths), key=lambda key: (key != "data.eval", key)):
         read = partial(read_source, key, sources[key], spec, encoder, takers)
         measured = finding.find(key, read)
         if measured is not None:
@@ -104,7 +119,7 @@ def plan(
     found = [problem for each in checks.values() for problem in each.problems(sizes.derived)]
     made = lock(facts, places.folder, sources, sizes, launch=_launch(spec, path))
     problems = (*finding.problems, *sizes.problems, *found)
-    return Plan(made, problems, tuple(_notes(facts)))
+    return Plan(made, problems, tuple(_notes(facts)), lengths)
 
 
 def _base(spec: FineTuning, places: Places) -> BaseModel:
@@ -257,4 +272,4 @@ def _of_server(facts: Facts) -> Iterator[str]:
         yield f"the adapter is trained on {kinds}: evaluate it as it is served"
 
 
-__all__ = ["Places", "Plan", "command_line", "plan", "sources_of"]
+__all__ = ["Places", "Plan", "Reading", "command_line", "plan", "sources_of"]

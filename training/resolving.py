@@ -63,7 +63,9 @@ def resolve(
     locking.check_same({key: lock.digests.get(key, "") for key in found}, found)
     known = read or {}
     tokenized = {
-        key: known[key] if key in known else tokenize(rows, encoder, spec.data)
+        key: known[key]
+        if key in known
+        else tokenize(rows, encoder, spec.data, method=spec.method.type)
         for key, rows in sources.items()
     }
     replays = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import Conflict, StorageFailed
+from training.measurements import Measurements
 from training.spec import learning
 
 LOCK = "lock.json"
@@ -35,6 +36,10 @@ class RunFolder:
     def adapter(self) -> Path:
         """The verified one."""
         return self.path / "adapter"
+
+    @property
+    def measurements(self) -> Measurements:
+        return Measurements(self.path / "measurements.jsonl")
 
     def claim(self, lock: Mapping[str, Any]) -> None:
         """Make the folder, or find that it is of the same run.

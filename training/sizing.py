@@ -9,7 +9,7 @@ from training.adapter_size import DEFAULT_RANK, AdapterSize
 from training.base_model import BaseModel
 from training.batching import MOST_ROWS, Batches, Indivisible, derive
 from training.lengths import Lengths
-from training.memory import Load, Memory, estimate
+from training.memory import Load, Loss, Memory, estimate
 from training.preflight import Derived, Facts
 from training.preflight.devices import FULL
 from training.problems import Problem
@@ -20,6 +20,12 @@ UTILISATION = 0.4
 """Of a device's arithmetic, that training with adapters reaches; benchmarks are to better it."""
 GOOD_ROWS = 4
 """At once on a device, from which recomputing activations to hold more of them gains nothing."""
+LOSSES: dict[str, Loss] = {
+    "sft": "tiled", "dpo": "tiled", "kto": "tiled", "reward": "scored",
+}  # fmt: skip
+PASSES = {"sft": 0, "dpo": 1, "kto": 3, "reward": 0}
+"""Forward passes of a step through which nothing is learned: of the base, to hold the answers
+against; for `kto` also of both over answers to other questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ def _load(facts: Facts, topology: Topology, *, rows: int, checkpointing: bool) -
         tensor=topology.tensor,
         context=topology.context * topology.sequence,
         checkpointing=checkpointing,
-        chunked_loss=spec.method.type == "sft",
+        loss=LOSSES[spec.method.type],
         eager=spec.base.attention == "eager",
         optimizer_bytes=2 if spec.schedule.optimizer == "adamw_8bit" else 8,
         is_cpu=bool(facts.machine and facts.machine.is_cpu),
@@ -143,9 +149,11 @@ def _hours(facts: Facts, base: BaseModel, batches: Batches, *, checkpointing: bo
     """Return the hours of a run: 4 P operations a token, 6 P if activations are made twice.
 
     Forward 2 P, and 2 P back to the adapters; the gradients of the frozen weights are not made.
+    Each pass through which nothing is learned is 2 P more.
     """
     if facts.machine is None or facts.machine.tflops is None:
         return None
-    each = (6 if checkpointing else 4) * base.shape.parameters
+    passes = 2 * PASSES[facts.spec.method.type]
+    each = ((6 if checkpointing else 4) + passes) * base.shape.parameters
     speed = facts.spec.parallelism.world * UTILISATION * facts.machine.tflops * 1e12
     return batches.steps * batches.tokens_per_step * each / speed / 3600

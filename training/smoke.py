@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.plugins import require
-from training import adapted_model, endings, exhaustion, peak_memory, trainer
-from training.encoding import IGNORED
+from training import adapted_model, endings, exhaustion, methods, peak_memory, trainer
 from training.exhaustion import OutOfMemory
 from training.lock import Lock
 from training.memory import CONTEXT_BYTES
+from training.methods import Learning
 from training.resolving import Resolved
 from training.sentinel import Aborted, Sentinel
 from training.spec import FineTuning
@@ -33,13 +33,8 @@ OVERFIT_FASTER = 5.0
 """Times the learning rate of the run, for one batch is to be learned by heart."""
 OVERFIT_FASTEST = 1e-2
 """Unless the run itself is faster: beyond it, steps overshoot."""
-OVERFIT_LEFT = 0.2
-"""Of the loss on the batch, that may be left at the end."""
 ENDINGS_EVERY_STEPS = 5
 """How often answers are decoded once the loss is low, until all of them end."""
-MOST_INITIAL_LOSS = 1.2
-"""Times ln(vocabulary), what a model loses that knows nothing: more means wrong labels or weights.
-"""
 ACCUMULATION_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 RESUME_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
 
@@ -71,14 +66,21 @@ class Bench:
     @property
     def rows_at_once(self) -> int:
         """As many of the batch as the plan puts on the device, or fewer, so that they divide it."""
-        return math.gcd(int((self.lock.batches or {}).get("rows_per_device", 1)), ROWS)
+        planned = int((self.lock.batches or {}).get("rows_per_device", 1))
+        return max(self.learning.fewest_rows, math.gcd(planned, ROWS))
+
+    @property
+    def learning(self) -> Learning:
+        return methods.learning(self.spec.method)
 
 
 def check(spec: FineTuning, resolved: Resolved, lock: Lock, *, device: str) -> list[Result]:
     """Return what every check finds, in the order of their cost."""
 
     def fresh() -> Any:
-        base = adapted_model.load_base(spec.base, resolved.base.folder, device=device)
+        base = adapted_model.load_base(
+            spec.base, resolved.base.folder, device=device, scores=spec.method.type == "reward"
+        )
         return adapted_model.attach(base, spec.method, seed=spec.seed)
 
     few = resolved.train.sample(ROWS, seed=spec.seed)
@@ -98,14 +100,14 @@ def _found(check: Callable[[Bench], Result], bench: Bench) -> Result:
 
 
 def initial_loss(bench: Bench) -> Result:
-    """The loss before training is a number, positive, and not that of wrong labels."""
+    """The loss before training is that of a model which has learned nothing yet."""
     torch = require("torch", extra="finetune")
     model = _ready(bench).eval()
     with torch.no_grad():
         loss = _loss(model, bench)
-    most = MOST_INITIAL_LOSS * math.log(model.config.get_text_config().vocab_size)
-    said = f"{loss:.4g}, at most {most:.4g}"
-    return Result("initial_loss", math.isfinite(loss) and 0 < loss <= most, said)
+    start = bench.learning.starts_at(model.config.get_text_config().vocab_size)
+    said = f"{loss:.4g}, between {start.low:.4g} and {start.high:.4g}"
+    return Result("initial_loss", start.low < loss <= start.high, said)
 
 
 def only_adapter(bench: Bench) -> Result:
@@ -164,25 +166,29 @@ def accumulation(bench: Bench) -> Result:
 
 
 def overfit(bench: Bench) -> Result:
-    """One batch can be learned by heart, with the ends of its answers.
+    """One batch can be learned by heart, with the ends of its answers where they are imitated.
 
     So labels, loss and adapter belong together, and so do the template and what ends a turn.
     """
     model = _ready(bench).train()
-    rate = bench.spec.schedule.learning_rate
-    optimizer = _optimizer(model, max(rate, min(OVERFIT_FASTER * rate, OVERFIT_FASTEST)))
-    asked = endings.prompts(bench.rows, bench.ends)
+    learning, rate = bench.learning, bench.spec.schedule.learning_rate
+    faster = learning.heart_rate or min(OVERFIT_FASTER * rate, OVERFIT_FASTEST)
+    optimizer = _optimizer(model, max(rate, faster))
+    imitates = bench.spec.method.type == "sft"
+    asked = endings.prompts(bench.rows, bench.ends) if imitates else []
     first = last = _step(model, optimizer, bench)
     ended = 0
     for step in range(1, OVERFIT_STEPS):
         last = _step(model, optimizer, bench)
-        is_learned = last <= 0.5 * OVERFIT_LEFT * first
+        is_learned = last <= 0.5 * learning.left * first
         if is_learned and step % ENDINGS_EVERY_STEPS == 0 or step == OVERFIT_STEPS - 1:
             ended = endings.count_ended(model, asked, bench.ends)
             if is_learned and ended == len(asked):
                 break
-    said = f"loss {first:.4g} -> {last:.4g}, {ended} of {len(asked)} answers come to their end"
-    return Result("overfit", last <= OVERFIT_LEFT * first and ended == len(asked), said)
+    said = f"loss {first:.4g} -> {last:.4g}"
+    if imitates:
+        said += f", {ended} of {len(asked)} answers come to their end"
+    return Result("overfit", last <= learning.left * first and ended == len(asked), said)
 
 
 def resume(bench: Bench) -> Result:
@@ -219,7 +225,7 @@ def _train(
     batches = {
         **(bench.lock.batches or {}),
         "rows_per_device": rows,
-        "accumulation": len(bench.rows.ids) // rows,
+        "accumulation": bench.rows.rows // rows,
         "steps": steps,
     }
     material = trainer.Material(
@@ -234,11 +240,10 @@ def _train(
 def _ready(bench: Bench) -> Any:
     """Return a fresh model that takes no more memory than in the run.
 
-    Losses are computed in chunks, and activations are made twice, as planned.
+    Losses are computed in tiles, and activations are made twice, as planned.
     """
     model = bench.fresh()
-    heads = require("trl.trainer.utils", extra="finetune")
-    heads.add_fused_lm_head(model.get_base_model())
+    bench.learning.ready(model)
     if bench.lock.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -246,19 +251,14 @@ def _ready(bench: Bench) -> Any:
 
 
 def _loss(model: Any, bench: Bench, *, learns: bool = False) -> float:
-    """Return the mean loss of the tokens that carry one, a row at a time."""
+    """Return the mean loss of the batch, a row at a time."""
     torch = require("torch", extra="finetune")
-    dtype = bench.spec.base.dtype
+    dtype, learning = bench.spec.base.dtype, bench.learning
     autocast = torch.autocast(model.device.type, getattr(torch, dtype), enabled=dtype != "float32")
-    tokens = sum(label != IGNORED for labels in bench.rows.labels for label in labels[1:])
-    total = 0.0
-    for ids, labels in zip(bench.rows.ids, bench.rows.labels, strict=True):
-        given = {
-            "input_ids": torch.tensor([ids], device=model.device),
-            "labels": torch.tensor([labels], device=model.device),
-        }
+    whole, total = learning.weight(bench.rows), 0.0
+    for row in (bench.rows.at([place]) for place in range(bench.rows.rows)):
         with autocast:
-            loss = model(**given, fused_lm_head=True, num_items_in_batch=tokens).loss
+            loss = learning.loss(model, row) * (learning.weight(row) / whole)
         if learns:
             loss.backward()
         total += float(loss.detach())
@@ -302,4 +302,4 @@ def _stretched(rows: Tokenized, length: int) -> Tokenized:
     def fill(row: list[int]) -> list[int]:
         return (row * (length // len(row) + 1))[:length]
 
-    return Tokenized([fill(row) for row in rows.ids], [fill(row) for row in rows.labels])
+    return replace(rows, ids=list(map(fill, rows.ids)), labels=list(map(fill, rows.labels)))

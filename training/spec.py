@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -28,6 +28,8 @@ DIVIDING = ("parallelism", "runtime")
 MAX_BYTES = 1 << 20
 MAX_SHOWN = 100
 """Characters of a wrong value that a message repeats."""
+
+Kind = TypeVar("Kind", bound=Part)
 
 
 class FineTuning(Part):
@@ -76,10 +78,18 @@ class InvalidSpecification(InvalidRequest):
 def read(path: Path) -> FineTuning:
     """Return what a YAML file says; paths in it are taken from its folder.
 
+    Raises as `load` and `parse` do.
+    """
+    return parse(load(path), source=repr(str(path)))
+
+
+def load(path: Path) -> Any:
+    """Return the values of a specification's YAML file.
+
     Raises:
         NotFound: there is no such file.
         TooLarge: it is longer than any specification.
-        InvalidSpecification: names every key that is unknown, missing or wrong.
+        InvalidRequest: it is not YAML.
     """
     try:
         with path.open("rb") as file:
@@ -92,11 +102,16 @@ def read(path: Path) -> FineTuning:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{str(path)!r} is not text in UTF-8: {error}") from None
-    return parse(yaml_text.parse(text, source=repr(str(path))), source=repr(str(path)))
+    return yaml_text.parse(text, source=repr(str(path)))
 
 
 def parse(values: Any, *, source: str = "the specification") -> FineTuning:
-    """Check values that came from outside.
+    """Check values that came from outside. Raises as `check` does."""
+    return check(FineTuning, values, source=source)
+
+
+def check(kind: type[Kind], values: Any, *, source: str) -> Kind:
+    """Return a specification of some kind from values that came from outside.
 
     Raises:
         InvalidSpecification: names every key that is unknown, missing or wrong.
@@ -110,7 +125,7 @@ def parse(values: Any, *, source: str = "the specification") -> FineTuning:
             [f"version: {version} is of a later release; this one reads up to {VERSION}"],
         )
     try:
-        return FineTuning.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         raise InvalidSpecification(source, [_words(each, values) for each in problems]) from None
@@ -128,7 +143,12 @@ def learning(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a specification, for editors."""
-    found = FineTuning.model_json_schema(by_alias=True)
+    return schema_of(FineTuning)
+
+
+def schema_of(kind: type[Part]) -> dict[str, Any]:
+    """Return the JSON Schema of some kind of specification."""
+    found = kind.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 

@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints, exhaustion, ranks
+from training import adapted_model, checkpoints, exhaustion, methods, ranks
 from training.batching import Batches
+from training.callbacks import Watch, measured
 from training.lock import Lock
 from training.spec import FineTuning
 from training.tokenized import Tokenized
-
-if TYPE_CHECKING:
-    from training.callbacks import Watch
 
 CHECKPOINTS = 10
 """A run has, where the specification does not say how often."""
@@ -46,13 +44,16 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     Raises:
         InvalidRequest: rows are to be packed, and the model's attention would mix them.
     """
-    trl = require("trl", extra="finetune")
     transformers = require("transformers", extra="finetune")
-    held_out = material.held_out
-    if material.spec.schedule.packing:
+    spec, held_out = material.spec, material.held_out
+    learning = methods.learning(spec.method)
+    if spec.schedule.packing:
         adapted_model.check_packing(material.model)
 
-    class Trainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]  # mypy skips trl
+    class Trainer(learning.trainer()):  # type: ignore[misc]  # mypy skips trl
+        def _send_telemetry(self) -> None:
+            """Tell nobody outside."""
+
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
             adapted_model.reshard(self.model)
             with storing(folder):
@@ -67,13 +68,15 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     given = {**arguments(material, folder, device=device), "save_only_model": is_sharded}
     built = Trainer(
         model=material.model,
-        args=trl.SFTConfig(**given),
-        train_dataset=material.train.dataset(),
-        eval_dataset=None if held_out is None else held_out.dataset(),
+        args=learning.configuration()(**given),
+        train_dataset=learning.dataset(material.train, seed=spec.seed),
+        eval_dataset=None if held_out is None else learning.dataset(held_out, seed=spec.seed),
+        data_collator=learning.collator(material.tokenizer, max_length=spec.data.max_length),
         processing_class=material.tokenizer,
         callbacks=callbacks,
     )
     built.args.save_only_model = False
+    learning.built(built)
     built.remove_callback(transformers.PrinterCallback)
     return built
 
@@ -97,8 +100,6 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "optim": {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit"}[schedule.optimizer],
         "bf16": spec.base.dtype == "bfloat16",
         "fp16": spec.base.dtype == "float16",
-        "packing": schedule.packing,
-        "max_length": spec.data.max_length if schedule.packing else None,
         "gradient_checkpointing": material.lock.gradient_checkpointing,
         "torch_compile": schedule.compile,
         "seed": spec.seed,
@@ -118,14 +119,14 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "eval_steps": schedule.eval_every_steps or every,
         "report_to": "none",
         "disable_tqdm": True,
-        "loss_type": "nll",
+        **methods.learning(spec.method).arguments(spec),
     }
 
 
-def eval_loss_before(trainer: Any) -> float | None:
-    """Return the loss on the rows that are held out before the first step, also if gone on with."""
+def evaluated_before(trainer: Any) -> dict[str, float]:
+    """Return what was measured on the rows held out before the first step, also if gone on with."""
     found = (each for each in trainer.state.log_history if each.get("step") == 0)
-    return next((float(each["eval_loss"]) for each in found if "eval_loss" in each), None)
+    return next((measured(each) for each in found if "eval_loss" in each), {})
 
 
 def batches_of(lock: Lock) -> Batches:

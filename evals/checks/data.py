@@ -40,20 +40,24 @@ class Data(Parameters):
 
     def check(self, subject: Subject) -> Finding:
         if self.expectations:
-            return _found([self._checked(subject)], self.file or str(subject.suite.dataset.file))
-        dataset = self.dataset or str(subject.suite.dataset.artifact)
-        results = {each.suite: each.report for each in subject.find_checked(dataset)}
+            name = self.file or str(subject.suite.dataset.file)
+            return _found([self._checked(subject)], [("data", name)])
+        # The suite's own is the version that was run, even if there is a newer one by now.
+        held = subject.find_checked(self.dataset or subject.evaluation.described.dataset)
+        source = [("data", held.reference), ("digest", held.digest)]
+        results = {each.suite: each.report for each in held.results}
         missing = [name for name in self.suites if name not in results]
         if missing or not results:
             what = f"with {', '.join(map(repr, missing))}" if missing else "with any expectations"
             return Finding(
                 Verdict.UNSCORED,
-                f"{dataset} was never checked {what}; run: ragstone expectations run SUITE "
-                f"{dataset}",
+                f"{held.reference} was never checked {what}; run: ragstone expectations run SUITE "
+                f"{held.reference}",
+                tuple(source),
                 failing=tuple(missing),
             )
         wanted = [results[name] for name in self.suites or sorted(results)]
-        return _found(wanted, dataset)
+        return _found(wanted, source)
 
     def _checked(self, subject: Subject) -> Report:
         from infra.expectations.checks import check
@@ -65,8 +69,8 @@ class Data(Parameters):
         return check(rules, table, now=subject.now, samples=0)
 
 
-def _found(reports: list[Report], source: str) -> Finding:
-    evidence = [("data", source)]
+def _found(reports: list[Report], source: list[tuple[str, str]]) -> Finding:
+    evidence = list(source)
     failing = []
     for report in reports:
         held = sum(each.passed for each in report.results)

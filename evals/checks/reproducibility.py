@@ -84,6 +84,7 @@ def _differences(one: Evaluation, other: Evaluation) -> list[str]:
     pairs = {
         "suite": (mine.suite_digest, its.suite_digest),
         "dataset": (mine.dataset_digest, its.dataset_digest),
+        "copies": (mine.copies_digest, its.copies_digest),
         "target": (dict(mine.target), dict(its.target)),
         "metrics": (
             {name: by.identity for name, by in mine.metrics.items()},

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from evals import gates
 from evals.check import Finding, Parameters, Subject
 from evals.checks import _pairs
 from evals.checks._pairs import Pair
 from evals.declared import Gate
-from evals.gates import Claim, Decision, Verdict
+from evals.gates import WORST_FIRST, Claim, Decision, Verdict
 from evals.score_tables import ScoreTable, paired
 from evals.statistics.sign_flip import sign_flip
 from evals.suite import Suite
@@ -22,6 +24,10 @@ AGREEMENT = "agreement"
 _SMALLER_IS_BETTER = ("seconds", "tokens", "cost", "failed")
 _MOST = 20_000
 _SHOWN = 10
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 class Shadow(Parameters):
@@ -36,6 +42,8 @@ class Shadow(Parameters):
     """In place of both: a route of the gateway, whose copies to a shadow are recorded."""
     candidate: str = "shadow"
     """Of a `model`: the tag of the copies."""
+    since: Annotated[datetime, AfterValidator(_in_utc)] | None = None
+    """Of a `model`: only calls from this moment on; UTC where it names no zone."""
     agreement: float | None = Field(default=None, gt=0, lt=1)
     """The share that must agree, surely; without it, agreement is told and decides nothing."""
     same_from: float = Field(default=0.8, gt=0, le=1)
@@ -55,6 +63,10 @@ class Shadow(Parameters):
         given = [bool(self.column), bool(self.model), bool(self.live and not self.model)]
         if sum(given) != 1:
             raise InvalidRequest("needs one of `live` (an evaluation), `column` and `model`")
+        if self.since is not None and not self.model:
+            raise InvalidRequest(
+                "`since` is for a `model`, whose calls are recorded with their time"
+            )
         if self.agreement is None and not self.margins:
             raise InvalidRequest("promises nothing; give `agreement` or `margins`")
         if any(not margin > 0 for margin in self.margins.values()):
@@ -69,10 +81,11 @@ class Shadow(Parameters):
 
     def check(self, subject: Subject) -> Finding:
         pairs = self._found(subject)
+        since = () if self.since is None else (("since", self.since.isoformat()),)
         if not pairs:
-            return Finding(Verdict.UNSCORED, "nothing was answered by both")
+            return Finding(Verdict.UNSCORED, "nothing was answered by both", since)
         same = [_pairs.agree(pair, same_from=self.same_from) for pair in pairs]
-        evidence = [("answered by both", f"{len(pairs):,}"), *_agreement(same)]
+        evidence = [*since, ("answered by both", f"{len(pairs):,}"), *_agreement(same)]
         evidence += self._differences(pairs, subject)
         claims = []
         if self.agreement is not None:
@@ -97,7 +110,7 @@ class Shadow(Parameters):
     def _found(self, subject: Subject) -> list[Pair]:
         if self.model:
             return _pairs.of_interactions(
-                subject.find_interactions(self.model),
+                subject.find_interactions(self.model, self.since),
                 live=self.live or "live",
                 candidate=self.candidate,
                 most=_MOST,
@@ -176,15 +189,8 @@ def _words(decision: Decision) -> str:
 
 
 def _worst(decisions: Sequence[Decision]) -> Verdict:
-    order = [
-        Verdict.FAIL,
-        Verdict.INFRASTRUCTURE,
-        Verdict.UNSCORED,
-        Verdict.UNDERPOWERED,
-        Verdict.INCONCLUSIVE,
-    ]
     found = {each.verdict for each in decisions}
-    return next((each for each in order if each in found), Verdict.PASS)
+    return next((each for each in WORST_FIRST if each in found), Verdict.PASS)
 
 
 build = Shadow.model_validate

@@ -12,7 +12,7 @@ from evals.statistics.agreement import MIN_LABELS, Agreement, Weights
 from evals.statistics.intervals import Interval
 from infra.errors import StorageFailed
 
-FORMAT = 1
+FORMAT = 2
 KIND = "judge"
 
 
@@ -94,6 +94,7 @@ class Card:
                     value["model"],
                     value["temperature"],
                     value["samples"],
+                    value["prompt"],
                 ),
                 Agreement(Interval(**given["kappa"]), given["share"], given["items"]),
                 value["weights"],

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from evals.judges.prompt import VERSION
 from evals.judges.rubric import Rubric
 
 
@@ -19,6 +20,8 @@ class Instrument:
     model: str
     temperature: float = 0.0
     samples: int = 1
+    prompt: int = VERSION
+    """The version of what stands around the rubric."""
 
     @property
     def digest(self) -> str:
@@ -44,4 +47,5 @@ class Instrument:
             "model": self.model,
             "temperature": float(self.temperature),
             "samples": self.samples,
+            "prompt": self.prompt,
         }

@@ -85,15 +85,11 @@ def others(plan: Plan) -> dict[str, Output]:
     return {case.id: labels.other(case) for case in plan.cases.cases}
 
 
-def card(plan: Plan, evaluation: Evaluation, *, weights: Weights | None = None) -> Card:
+def card(plan: Plan, evaluation: Evaluation) -> Card:
     """Return what a run of the plan says of the judge.
 
-    An output that is scored without asking it, such as a refusal, says nothing of the judge.
-
-    Args:
-        plan: of the labels.
-        evaluation: its run.
-        weights: how much worse it is to be further apart; quadratic on a scale, none of pairs.
+    An output that is scored without asking it, such as a refusal, says nothing of the judge. On a
+    scale a disagreement counts by the square of its distance.
 
     Raises:
         InvalidRequest: nothing was rated, or every label is the same.
@@ -118,12 +114,12 @@ def card(plan: Plan, evaluation: Evaluation, *, weights: Weights | None = None) 
     if not rated:
         reason = next(iter(scores.values())).reason
         raise InvalidRequest(f"The judge rated none of {len(scores)} outputs: {reason}")
-    weighed: Weights = weights or ("quadratic" if rubric.kind == "score" else "none")
+    weights: Weights = "quadratic" if rubric.kind == "score" else "none"
     people, judge = zip(*rated, strict=True)
     return Card(
         metric.instrument,
-        cohen(people, judge, weights=weighed, scale=labels.scale(rubric)),
-        weighed,
+        cohen(people, judge, weights=weights, scale=labels.scale(rubric)),
+        weights,
         planned=len(scores),
         labels=plan.cases.digest,
         confusion=tuple((*pair, count) for pair, count in sorted(Counter(rated).items())),

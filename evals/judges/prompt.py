@@ -11,6 +11,9 @@ from evals.metrics._answers import whole
 from infra.errors import TooLarge
 from infra.quoted_text import MARK, lines, speech
 
+VERSION = 1
+"""Raised when the same rubric and exhibits would be told in other words: what was found of a judge
+holds of the prompt that it was asked by."""
 MAX_CHARACTERS = 200_000
 """Of all that is judged; a judge that is shown only the beginning would not say so."""
 _WORD_CHARACTERS = 12

@@ -53,7 +53,7 @@ class ByRubric(Judged):
     @property
     def identified(self) -> dict[str, Any]:
         """The parameters whose names alone do not say what they are."""
-        return {"rubric": self.rubric.title}
+        return {"rubric": self.rubric.title, "prompt": prompt.VERSION}
 
     async def rate(self, exhibits: Sequence[Exhibit], context: Context, seed: int) -> Rating:
         """Ask once.

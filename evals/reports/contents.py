@@ -121,7 +121,8 @@ def curves(evaluation: Evaluation) -> list[Curve]:
         curve = getattr(built, "curve", None)
         # Where there is no score the reasons say why.
         if built is not None and curve is not None and evaluation.mean(metric) is not None:
-            found.append(Curve(metric, tuple(curve(scoring.counted(built, evaluation.trials)))))
+            counted = scoring.counted(built, evaluation.members(ALL))
+            found.append(Curve(metric, tuple(curve(counted))))
     return found
 
 
@@ -130,14 +131,15 @@ def worst(evaluation: Evaluation, most: int) -> list[Loss]:
 
     What counts are the metrics that gates look at; if there are none, all that have bounds.
     """
-    losses = [loss for loss in _losses(evaluation, _counted(evaluation)) if loss.share > 0]
+    losses = [loss for loss in _losses(evaluation.trials, _counted(evaluation)) if loss.share > 0]
     return sorted(losses, key=lambda loss: (-loss.share, loss.case))[:most]
 
 
 def regressions(before: Evaluation, after: Evaluation, most: int) -> list[Regression]:
     """Return the cases that lost most against a baseline of the same cases, the worst first.
 
-    What counts is what `worst` counts, where the baseline has it too.
+    What counts is what `worst` counts, where the baseline has it too. Perturbed copies are left
+    out: those of the baseline may have had other inputs.
     """
     measured = before.described.metrics
     counted = {
@@ -145,7 +147,7 @@ def regressions(before: Evaluation, after: Evaluation, most: int) -> list[Regres
         for name, scale in _counted(after).items()
         if name in measured and measured[name].identity == after.described.metrics[name].identity
     }
-    was = {loss.case: loss for loss in _losses(before, counted)}
+    was = {loss.case: loss for loss in _losses(before.members(ALL), counted)}
     found = [
         Regression(
             now.case,
@@ -154,7 +156,7 @@ def regressions(before: Evaluation, after: Evaluation, most: int) -> list[Regres
             now.trials[0],
             tuple(counted),
         )
-        for now in _losses(after, counted)
+        for now in _losses(after.members(ALL), counted)
         if now.case in was and now.share > was[now.case].share
     ]
     return sorted(found, key=lambda one: (-one.share, one.case))[:most]
@@ -178,10 +180,9 @@ def reasons(
         for name, score in trial.scores.items():
             if score.state != "scored" and score.state in states:
                 counts[f"{name}: {score.state}", score.reason] += 1
-    for name, by in evaluation.described.metrics.items():
-        for trial, score in zip(
-            evaluation.trials, evaluation.scores(name) if by.is_of_set else (), strict=False
-        ):
+    members = evaluation.members(ALL)
+    for name in (name for name, by in evaluation.described.metrics.items() if by.is_of_set):
+        for trial, score in zip(members, evaluation.scores(name), strict=True):
             is_told = score.state != "scored" and score.state in states
             if trial.output is not None and is_told:
                 counts[f"{name}: {score.state}", score.reason] += 1
@@ -204,22 +205,22 @@ def _counted(evaluation: Evaluation) -> dict[str, _Scale]:
     return {name: each for name, each in bounded.items() if name in gated} or bounded
 
 
-def _losses(evaluation: Evaluation, counted: Mapping[str, _Scale]) -> list[Loss]:
+def _losses(trials: Sequence[Trial], counted: Mapping[str, _Scale]) -> list[Loss]:
     """Return what each case that has an output lost, the mean over metrics and repeats."""
     by_case: dict[str, list[Trial]] = defaultdict(list)
-    for trial in evaluation.trials:
+    for trial in trials:
         if trial.output is not None:
             by_case[trial.case.id].append(trial)
     losses = []
-    for case, trials in by_case.items():
+    for case, tried in by_case.items():
         lost = [
             _lost(value, low=low or 0.0, high=high or 0.0, higher=higher)
-            for trial in trials
+            for trial in tried
             for name, (low, high, higher) in counted.items()
             if (value := trial.scores[name].value) is not None
         ]
         if lost:
-            losses.append(Loss(case, sum(lost) / len(lost), tuple(trials)))
+            losses.append(Loss(case, sum(lost) / len(lost), tuple(tried)))
     return losses
 
 

@@ -13,11 +13,15 @@ import orjson
 from evals.trial import Case
 from infra.errors import InvalidRequest
 from infra.near_texts import NearTexts
+from infra.words import UNSPACED
 
 SIMILARITY = 0.8
 WINDOW = 8
-"""Words in a row by which a question is found within a longer text."""
-_WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
+"""Words in a row by which a question is found within a longer text; of scripts that part no words,
+two characters count as one."""
+_WORD = re.compile(rf"[^\W_{UNSPACED}]+(?:[.,]\d+)*|[{UNSPACED}]+")
+_CHARACTER = re.compile(f"[{UNSPACED}]")
+_PIECE = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 Kind: TypeAlias = Literal["exact", "contained", "near"]
 _TEXT: tuple[str, ...] = ()
@@ -110,9 +114,9 @@ class _Index:
                 if text not in self._exact:
                     self._near.add(place)
                 self._exact.setdefault(text, []).append(place)
-                words = text.split()
-                if len(words) >= WINDOW:
-                    self._starts.setdefault(tuple(words[:WINDOW]), []).append(place)
+                pieces = _PIECE.findall(text)
+                if _words_in(pieces) >= WINDOW:
+                    self._starts.setdefault(tuple(pieces[:WINDOW]), []).append(place)
 
     def leaks(self, row: str, columns: Mapping[str, Any]) -> Iterator[Leak]:
         for names, by_value in self._features.items():
@@ -139,20 +143,26 @@ class _Index:
             for place in self._exact[text]:
                 yield place, "exact", 1.0
             return
-        for place in self._contained(text.split()):
+        for place in self._contained(text):
             yield place, "contained", 1.0
         for place, similarity in self._near.near(text):
             for twin in self._exact[self._texts[place]]:
                 yield twin, "near", similarity
 
-    def _contained(self, words: list[str]) -> Iterator[int]:
+    def _contained(self, text: str) -> Iterator[int]:
         if not self._starts:
             return
-        for start in range(len(words) - WINDOW + 1):
-            for place in self._starts.get(tuple(words[start : start + WINDOW]), ()):
-                wanted = self._texts[place].split()
-                if words[start : start + len(wanted)] == wanted:
+        pieces = _PIECE.findall(text)
+        for start in range(len(pieces) - WINDOW + 1):
+            for place in self._starts.get(tuple(pieces[start : start + WINDOW]), ()):
+                wanted = _PIECE.findall(self._texts[place])
+                if pieces[start : start + len(wanted)] == wanted:
                     yield place
+
+
+def _words_in(pieces: Sequence[str]) -> float:
+    """Return how many words there are; two characters of a script that parts none count as one."""
+    return sum(0.5 if _CHARACTER.match(each) else 1.0 for each in pieces)
 
 
 def _short(text: str) -> str:

@@ -32,11 +32,6 @@ class Prepared:
     """In the folder `documents` beside the suite; 0 where a suite has none."""
 
 
-def names() -> list[str]:
-    """Return the suites that can be prepared."""
-    return sorted(_MAKERS)
-
-
 def prepare(name: str, data: Path, folder: Path) -> Prepared:
     """Write a suite with its cases, and its documents, from a folder of public data.
 
@@ -140,7 +135,7 @@ def _groundedness(data: Path, folder: Path) -> tuple[int, int]:
     """Write claims with their contexts, and how much of each the words of its context carry."""
     from evals.support import supported
 
-    rows = [*_climate(data), *_scifact_pairs(data)]
+    rows = [*_claims("climate", data / _CLIMATE), *_claims("scifact", data / _PAIRS)]
     outputs = []
     for row in rows:
         found = supported([row["claim"]], [row["context"]], None)[0].support
@@ -150,25 +145,16 @@ def _groundedness(data: Path, folder: Path) -> tuple[int, int]:
     return _write_cases(folder, "groundedness", rows), 0
 
 
-def _climate(data: Path) -> Iterator[dict[str, Any]]:
-    for row in _lines(data / _CLIMATE):
-        yield _claim("climate", row, row["response"], group=row["id"].partition("|")[0])
-
-
-def _scifact_pairs(data: Path) -> Iterator[dict[str, Any]]:
-    for row in _lines(data / _PAIRS):
-        yield _claim("scifact", row, row["response"], group=row["id"].partition("|")[0])
-
-
-def _claim(source: str, row: Row, claim: str, *, group: str) -> dict[str, Any]:
-    return {
-        "id": f"{source}-{row['id']}",
-        "claim": claim,
-        "context": row["context"],
-        "label": _WORDS_OF_SUPPORT[int(row["label"])],
-        "source": source,
-        "cluster": f"{source}-{group}",
-    }
+def _claims(source: str, path: Path) -> Iterator[dict[str, Any]]:
+    for row in _lines(path):
+        yield {
+            "id": f"{source}-{row['id']}",
+            "claim": row["response"],
+            "context": row["context"],
+            "label": _WORDS_OF_SUPPORT[int(row["label"])],
+            "source": source,
+            "cluster": f"{source}-{row['id'].partition('|')[0]}",
+        }
 
 
 def _write_documents(folder: Path, documents: Iterable[tuple[str, str]]) -> int:

@@ -109,6 +109,16 @@ def roll_back(
     return _move(connection, pointer, Move("rollback", None, earlier.before, 0, actor, now), guard)
 
 
+def targets(connection: Connection, kind: str) -> dict[tuple[str, str], str]:
+    """Return, by name and alias, the digest that every alias of a kind points at."""
+    rows = connection.execute(
+        select(alias.c.name, alias.c.alias, alias.c.digest).where(
+            alias.c.kind == kind, alias.c.digest.is_not(None)
+        )
+    )
+    return {(row.name, row.alias): row.digest for row in rows}
+
+
 def history(connection: Connection, pointer: Pointer) -> list[Move]:
     """Return the moves of an alias, newest first.
 

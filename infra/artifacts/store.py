@@ -267,6 +267,11 @@ class ArtifactStore:
         with self.database.read() as connection:
             return aliases.history(connection, Pointer.of(name, alias))
 
+    def targets(self, kind: str) -> dict[tuple[str, str], str]:
+        """Return the digest of every alias of a kind, by name and alias, in one look."""
+        with self.database.read() as connection:
+            return aliases.targets(connection, kind)
+
     def expire(self, reference: str, at: datetime | None = None) -> None:
         """Say from when on a version keeps its content alive no longer; now by default."""
         now = self._around.clock()

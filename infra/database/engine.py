@@ -38,7 +38,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, lock: int | None = None, durable: bool = True) -> Iterator[Connection]:
+    def write(
+        self,
+        *,
+        lock: int | None = None,
+        durable: bool = True,
+        patience_seconds: float | None = None,
+    ) -> Iterator[Connection]:
         """One transaction, durable when the block ends, undone if it raises.
 
         Args:
@@ -46,12 +52,16 @@ class Database:
                 append commits in order. SQLite has one writer anyway.
             durable: wait for the disk. Without, a power cut may undo it, though never without
                 whatever was committed after it; the death of a process undoes nothing.
+            patience_seconds: how long other writers are waited for; None is `busy_seconds`.
         """
         with storage_errors(), self._engine.connect() as connection:
             connection = connection.execution_options(ragstone_write=True)
-            with self._synchronous(connection, durable=durable), connection.begin():
+            with self._tuned(connection, durable, patience_seconds), connection.begin():
                 if not durable and not self.is_sqlite:
                     connection.execute(text("SET LOCAL synchronous_commit TO off"))
+                if patience_seconds is not None and not self.is_sqlite:
+                    wait = f"SET LOCAL lock_timeout TO {round(patience_seconds * 1000)}"
+                    connection.execute(text(wait))
                 if lock is not None:
                     self.lock(connection, lock)
                 yield connection
@@ -66,16 +76,27 @@ class Database:
             yield connection
 
     @contextmanager
-    def _synchronous(self, connection: Connection, *, durable: bool) -> Iterator[None]:
-        if durable or not self.is_sqlite:
+    def _tuned(
+        self, connection: Connection, durable: bool, patience_seconds: float | None
+    ) -> Iterator[None]:
+        """Have a connection of SQLite wait less, for the disk or for others, within the block."""
+        changed: list[tuple[str, str]] = []
+        if not durable:
+            changed.append(("synchronous=NORMAL", "synchronous=FULL"))
+        if patience_seconds is not None:
+            within, then = round(patience_seconds * 1000), round(self.busy_seconds * 1000)
+            changed.append((f"busy_timeout={within}", f"busy_timeout={then}"))
+        if not changed or not self.is_sqlite:
             yield
             return
         driver: Any = connection.connection.driver_connection
-        driver.execute("PRAGMA synchronous=NORMAL")
+        for pragma, _ in changed:
+            driver.execute(f"PRAGMA {pragma}")
         try:
             yield
         finally:
-            driver.execute("PRAGMA synchronous=FULL")
+            for _, pragma in changed:
+                driver.execute(f"PRAGMA {pragma}")
 
     def lock(self, connection: Connection, key: int, *, shared: bool = False) -> None:
         """Within a write transaction, wait for others that hold `key`; released by its end."""

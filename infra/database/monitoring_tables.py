@@ -48,7 +48,7 @@ watch_result = Table(
     Column("at", Moment(), nullable=False),
     Column("verdict", String(16), nullable=False),  # drift | stable | not_enough_data | ...
     Column("is_alarm", Boolean, nullable=False),  # after this window
-    Column("action", String(16), nullable=True),  # ticket | pipeline | suppressed | resolved
+    Column("action", String(16), nullable=True),  # as `monitoring.alarm.Action`
     Column("report", JSON, nullable=False),
     Index(None, "monitor", "number"),
     sqlite_autoincrement=True,

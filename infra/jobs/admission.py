@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, func, insert, or_, select, update
 
 from infra.database.engine import Database
 from infra.jobs.definitions import Resources
@@ -59,6 +59,8 @@ class Claimant:
     """Those of the names whose steps are not remembered."""
     detached: frozenset[str] = frozenset()
     """Those of the names whose programs live on without them."""
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """By name, how many jobs of one lane run at a time, where that is not one."""
 
 
 def claim(database: Database, claimant: Claimant, *, now: datetime) -> list[Claim]:
@@ -86,19 +88,20 @@ def _take(connection: Connection, claimant: Claimant, *, now: datetime) -> list[
         select(job.c.tenant, func.count()).where(job.c.state == "running").group_by(job.c.tenant)
     ):
         running[tenant] = count
-    lanes: set[str] = set()
+    lanes = _running_in_lanes(connection)
     taken: list[Claim] = []
     query = _waiting(claimant, now=now).where(job.c.tenant.not_in(claimant.limits.full(running)))
     for row in connection.execute(query.with_for_update(skip_locked=True).limit(BATCH)).all():
         if len(taken) == slots:
             break
-        if row.tenant in claimant.limits.full(running) or row.lane in lanes:
+        is_full = row.lane is not None and lanes[row.lane] >= claimant.widths.get(row.name, 1)
+        if row.tenant in claimant.limits.full(running) or is_full:
             continue
         needed = Resources(row.cpu, row.gpu, row.memory_bytes)
         if needed.fits(free):
             taken.append(_assign(connection, row, claimant=claimant, now=now))
             running[row.tenant] += 1
-            lanes |= {row.lane} - {None}
+            lanes[row.lane] += 1
         free = free.less(needed)
     return taken
 
@@ -106,7 +109,8 @@ def _take(connection: Connection, claimant: Claimant, *, now: datetime) -> list[
 def _waiting(claimant: Claimant, *, now: datetime) -> Select[Any]:
     largest = claimant.capacity.resources
     ahead = job.alias("ahead")
-    in_lane = select(ahead.c.id).where(ahead.c.lane == job.c.lane, ahead.c.state == "running")
+    in_lane = select(func.count()).where(ahead.c.lane == job.c.lane, ahead.c.state == "running")
+    width = case(dict(claimant.widths), value=job.c.name, else_=1) if claimant.widths else 1
     return (
         select(job)
         .where(
@@ -118,10 +122,15 @@ def _waiting(claimant: Claimant, *, now: datetime) -> Select[Any]:
                 job.c.gpu <= largest.gpu,
                 job.c.memory_bytes <= largest.memory_bytes,
             ),
-            ~in_lane.exists(),
+            or_(job.c.lane.is_(None), in_lane.scalar_subquery() < width),
         )
         .order_by(job.c.priority.desc(), job.c.number)
     )
+
+
+def _running_in_lanes(connection: Connection) -> Counter[str | None]:
+    query = select(job.c.lane, func.count()).where(job.c.state == "running").group_by(job.c.lane)
+    return Counter({row[0]: row[1] for row in connection.execute(query)})
 
 
 def _is_registered(connection: Connection, worker_id: str) -> bool:

@@ -109,8 +109,9 @@ class Behaviour:
     """Whether what its steps gave is remembered. A job whose work remembers itself needs none, and
     begins sooner."""
     lane: str | None = None
-    """Filled in with the arguments, as by `str.format`. Of the jobs in one lane only one runs at a
-    time, over all workers."""
+    """Filled in with the arguments, as by `str.format`. Of the jobs in one lane only `width` run at
+    a time, over all workers."""
+    width: int = 1
     join: bool = False
     """Starting it returns a job with the same arguments that waits already, if there is one: for
     work that takes up all there is to do."""
@@ -214,6 +215,15 @@ class Registry:
         return frozenset(
             each.name for each in self._definitions.values() if each.behaviour.detached
         )
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many jobs of one lane run at a time, for those whose lanes are wider than one."""
+        return {
+            each.name: each.behaviour.width
+            for each in self._definitions.values()
+            if each.behaviour.width > 1
+        }
 
     @property
     def names(self) -> list[str]:

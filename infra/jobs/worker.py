@@ -81,6 +81,7 @@ class Worker:
             limits=limits or TenantLimits(),
             forgetful=jobs.registry.forgetful,
             detached=jobs.registry.detached,
+            widths=jobs.registry.widths,
         )
         self._lazy = lazy
         self._workflows = Workflows(self._database, worker_id=self.id, body=self._run)

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from monitoring.receivers._posting import checked, post
-from monitoring.watch import Event, Tell
+from monitoring.triggers import Event
+from monitoring.watch import Tell
 
 STANDS = timedelta(days=7)
 """An alert that is not resolved ends by itself then."""

@@ -8,7 +8,8 @@ from email.message import EmailMessage
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from monitoring.watch import Event, Tell
+from monitoring.triggers import Event
+from monitoring.watch import Tell
 
 TIMEOUT_SECONDS = 10.0
 
@@ -49,10 +50,14 @@ def _text(event: Event) -> str:
     for each in event.evidence["features"]:
         if each["verdict"] == "drift":
             lines.append(f"- {each['feature']}: {each['explanation']}")
+    for each in event.evidence["streams"]:
+        if each["verdict"] == "drift":
+            lines.append(f"- {each['feature']} ({each['detector']}): {each['explanation']}")
     for each in event.evidence["performance"]:
         if each["estimate"] is not None:
+            floor = "none" if each["floor"] is None else f"{each['floor']:.4g}"
             lines.append(
                 f"- {each['metric']} is {each['estimate']:.4g} ({each['low']:.4g} to "
-                f"{each['high']:.4g}); its floor is {each['floor']:.4g}"
+                f"{each['high']:.4g}), by {each['method']}; its floor is {floor}"
             )
     return "\n".join(lines) + "\n"

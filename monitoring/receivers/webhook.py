@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pydantic import BaseModel, ConfigDict
 
 from monitoring.receivers._posting import checked, post
-from monitoring.watch import Event, Tell
+from monitoring.triggers import Event
+from monitoring.watch import Tell
 
 
 class Options(BaseModel):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from infra.errors import InvalidConfiguration
+from infra.model_hub import located
 from infra.plugins import require
 
 EXTRA = "embed"
@@ -115,11 +116,4 @@ def locate(model: str | None) -> ModelFolder:
 def _locate(model: str | None) -> Path:
     if model is None:
         return Path(require(PACKAGED, extra=EXTRA).get_model_path())
-    if Path(model).is_dir():
-        return Path(model).absolute()
-    hub = require("huggingface_hub", extra=EXTRA)
-    name, _, revision = model.partition("@")
-    try:
-        return Path(hub.snapshot_download(name, revision=revision or None))
-    except (OSError, ValueError) as error:  # the hub's own errors derive from these
-        raise InvalidConfiguration(f"Cannot fetch model {model!r}: {error}") from error
+    return located(model, extra=EXTRA)

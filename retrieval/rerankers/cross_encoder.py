@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import InvalidConfiguration
+from infra.model_hub import located
 from infra.plugins import require
 
 EXTRA = "torch"
@@ -89,18 +90,7 @@ def build(
         InvalidConfiguration: there is no such model.
         MissingDependency: the packages for it are not installed.
     """
-    folder = _located(model)
+    folder = located(model, extra=EXTRA)
     if not (folder / "config.json").is_file():
         raise InvalidConfiguration(f"{str(folder)!r} holds no config.json; name another model")
     return CrossEncoderReranker(folder, device=device, batch_size=batch_size, max_tokens=max_tokens)
-
-
-def _located(model: str) -> Path:
-    if Path(model).is_dir():
-        return Path(model).absolute()
-    hub = require("huggingface_hub", extra=EXTRA)
-    name, _, revision = model.partition("@")
-    try:
-        return Path(hub.snapshot_download(name, revision=revision or None))
-    except (OSError, ValueError) as error:  # the hub's own errors derive from these
-        raise InvalidConfiguration(f"Cannot fetch model {model!r}: {error}") from error

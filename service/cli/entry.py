@@ -29,6 +29,7 @@ from service.cli import (
     jobs,
     keys,
     launch,
+    models,
     pipeline,
     prompts,
     runs,
@@ -117,6 +118,7 @@ app.command("worker")(worker.worker)
 app.add_typer(engine.app, name="engine")
 app.add_typer(train.app, name="train")
 app.command("launch")(launch.launch)
+app.add_typer(models.app, name="models")
 app.add_typer(collections.app, name="collections")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(adapters.app, name="adapters")
@@ -124,7 +126,6 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(runs.app, name="runs")
 app.add_typer(pipeline.app, name="pipeline")
-app.add_typer(train.app, name="train")
 app.add_typer(expectations.app, name="expectations")
 app.add_typer(evals.app, name="eval")
 app.add_typer(interactions.app, name="interactions")

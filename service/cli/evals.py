@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from infra.errors import NotFound, RagstoneError
+from infra.errors import InvalidRequest, NotFound
 from service.cli import eval_sets, judges
+from service.cli.deciding import Deciding
 from service.cli.eval_diagnose import diagnose
 from service.cli.eval_labels import labels
 from service.cli.eval_reports import Html, Junit, Markdown, write_reports
@@ -20,50 +20,13 @@ from service.cli.session import opened
 if TYPE_CHECKING:
     from evals.evaluation import Evaluation
     from evals.run import Plan
-    from evals.suite import Suite
+    from evals.suite import CheckUse, Suite
     from service.evaluating import Stored
     from service.wiring import Components
 
 CASES = 25
 """Worst cases on a page if nobody says otherwise; 50 keep it below two megabytes."""
-UNDERPOWERED, NO_VERDICT = 2, 3
-INTERRUPTED = 130
-"""128 + SIGINT, what shells expect."""
-_USAGE = cast("type[Exception]", typer.BadParameter.__mro__[1])
-"""What any wrong command line raises; typer has no name of its own for it."""
-_MEANT = (typer.Exit, typer.Abort, _USAGE)
-"""What ends a command on purpose."""
-
-
-class _Deciding(TyperCommand):
-    """Has 1 and 2 mean gates alone: whatever keeps a verdict from being found exits with 3.
-
-    A pipeline that lets 2 pass, for inconclusive, would let a misspelt option pass otherwise.
-    """
-
-    def make_context(self, *given: Any, **options: Any) -> Any:
-        try:
-            return super().make_context(*given, **options)
-        except _USAGE as error:
-            vars(error)["exit_code"] = NO_VERDICT
-            raise
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (RagstoneError, OSError) as error:
-            note(f"ragstone: {getattr(error, 'message', error)}")
-            raise typer.Exit(NO_VERDICT) from None
-        except KeyboardInterrupt:
-            note("\nragstone: stopped; what was finished is kept, and --resume goes on from there")
-            raise typer.Exit(INTERRUPTED) from None
-        except _MEANT:
-            raise
-        except Exception as error:  # noqa: BLE001  Python would exit with 1, which is a failed gate
-            note(traceback.format_exc())
-            note(f"ragstone: an error that nobody foresaw: {type(error).__name__}: {error}")
-            raise typer.Exit(NO_VERDICT) from None
-
+UNDERPOWERED = 2
 
 app = typer.Typer(
     help="Evaluate a target with a suite, and hold its gates against the scores.",
@@ -74,7 +37,7 @@ app = typer.Typer(
 app.command("build")(eval_sets.build)
 app.command("prepare")(eval_sets.prepare)
 app.command("review")(eval_sets.review)
-app.command("leakage", cls=_Deciding)(eval_sets.leakage)
+app.command("leakage", cls=Deciding)(eval_sets.leakage)
 app.command("diagnose")(diagnose)
 app.command("labels")(labels)
 app.add_typer(judges.app, name="judge")
@@ -88,12 +51,16 @@ Unreviewed = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="Ask no judge; only what one answered before counts.")
 ]
+Since = Annotated[
+    datetime | None,
+    typer.Option(help="Compare a shadow's calls from this time on, in UTC; else the suite's."),
+]
 Ref = Annotated[
     str, typer.Argument(metavar="EVALUATION", help="Such as faq@v3 or evaluation/faq@baseline.")
 ]
 
 
-@app.command("run", cls=_Deciding)
+@app.command("run", cls=Deciding)
 def run(
     suite: SuitePath,
     baseline: Annotated[
@@ -105,6 +72,7 @@ def run(
     ] = False,
     unreviewed: Unreviewed = False,
     offline: Offline = False,
+    since: Since = None,
     underpowered: Annotated[
         bool, typer.Option("--underpowered", help="Run although a gate has too few cases to pass.")
     ] = False,
@@ -126,7 +94,7 @@ def run(
     from service import evaluating
     from service.cli.eval_output import bar, print_evaluation
 
-    chosen, folder = _wanted(read(suite), unreviewed=unreviewed), _folder(suite)
+    chosen, folder = _wanted(read(suite), unreviewed=unreviewed, since=since), _folder(suite)
     with opened() as parts:
         before = _baseline(parts, chosen, baseline)
         plan = evaluating.plan(parts, chosen, folder, before)
@@ -197,7 +165,7 @@ def schema() -> None:
     print_json(describe())
 
 
-@app.command("compare", cls=_Deciding)
+@app.command("compare", cls=Deciding)
 def compare(
     before: Ref,
     after: Ref,
@@ -333,11 +301,24 @@ def _show_case(found: Stored, case: str, *, json: bool) -> None:
             say(f"  {name}: {value}{f' ({score.reason})' if score.reason else ''}")
 
 
-def _wanted(suite: Suite, *, unreviewed: bool) -> Suite:
-    if not unreviewed:
-        return suite
-    dataset = suite.dataset.model_copy(update={"unreviewed": True})
-    return suite.model_copy(update={"dataset": dataset})
+def _wanted(suite: Suite, *, unreviewed: bool, since: datetime | None = None) -> Suite:
+    changes: dict[str, Any] = {}
+    if unreviewed:
+        changes["dataset"] = suite.dataset.model_copy(update={"unreviewed": True})
+    if since is not None:
+        changes["checks"] = tuple(_from(use, since) for use in suite.checks)
+        if changes["checks"] == suite.checks:
+            raise InvalidRequest(
+                "--since is for a `shadow` check of a `model`, and the suite has none"
+            )
+    return suite.model_copy(update=changes)
+
+
+def _from(use: CheckUse, since: datetime) -> CheckUse:
+    """Return a check that compares recorded calls from a moment on; others are as they were."""
+    if use.check != "shadow" or not use.parameters.get("model"):
+        return use
+    return use.model_copy(update={"parameters": {**use.parameters, "since": since}})
 
 
 def _say_what_is_left(evaluation: Evaluation) -> None:

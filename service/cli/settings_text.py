@@ -6,16 +6,23 @@ import ast
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra import engine_settings, gateway_settings, settings
+from infra import (
+    engine_settings,
+    fine_tuning_settings,
+    gateway_settings,
+    monitoring_settings,
+    settings,
+)
 from infra.settings import ENVIRONMENT_PREFIX, Settings
 
-MODULES = (settings, gateway_settings, engine_settings)
+MODULES = (settings, gateway_settings, engine_settings, fine_tuning_settings, monitoring_settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +60,7 @@ def every_setting() -> list[Setting]:
 
 def named_settings() -> list[Setting]:
     """Return the settings of what an operator names, such as `[engines.NAME]`."""
-    explanations = _explanations()
-    return [
-        setting
-        for group, model, _ in _groups(Settings, "", explanations)
-        for name, info in model.model_fields.items()
-        if (named := _named_section(info)) is not None
-        for setting in _fields(named, _below(group, f"{name}.NAME"), explanations)
-    ]
+    return list(_named(Settings, "", _explanations()))
 
 
 def write_toml(chosen: Mapping[str, Any]) -> str:
@@ -129,6 +129,22 @@ def _fields(
                 yield Setting(group, name, _kind(info), default, text, about)
 
 
+def _named(
+    model: Any, section: str, explanations: Mapping[tuple[str, str], str]
+) -> Iterator[Setting]:
+    """Yield the keys of what has a name in a section, of what may be absent, and of all below."""
+    for group, inner, _ in _groups(model, section, explanations):
+        for name, info in inner.model_fields.items():
+            if (named := _named_section(info)) is not None:
+                below = _below(group, f"{name}.NAME")
+            elif (named := _optional_section(info)) is not None:
+                below = _below(group, name)
+            else:
+                continue
+            yield from _fields(named, below, explanations)
+            yield from _named(named, below, explanations)
+
+
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
         return "required"
@@ -157,6 +173,25 @@ def _named_section(info: FieldInfo) -> Any:
     return inner[0] if is_section else None
 
 
+def _optional_section(info: FieldInfo) -> Any:
+    """Return the section that a key holds or does not, or None if it holds something else."""
+    parts = get_args(info.annotation) if _is_union(info.annotation) else ()
+    sections = [each for each in parts if isinstance(each, type) and issubclass(each, BaseModel)]
+    return sections[0] if sections else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in {Union, UnionType}
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """Return the values that a key may have, where they are few."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    parts = get_args(annotation) if _is_union(annotation) else ()
+    return next((get_args(each) for each in parts if get_origin(each) is Literal), ())
+
+
 def _is_section(info: FieldInfo) -> bool:
     return isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
 
@@ -173,9 +208,10 @@ def _kind(info: FieldInfo) -> str:
         "dict": "table",
         "tuple": "list of texts",
     }
-    if "Literal" in str(info.annotation):
-        options = getattr(info.annotation, "__args__", ())
+    if options := _options(info.annotation):
         return " or ".join(f"`{to_toml(option)}`" for option in options)
+    if _optional_section(info) is not None:
+        return "table"
     word = names.get(source.removesuffix(" | None"), "text")
     bounds = [_bound(rule) for rule in info.metadata]
     return ", ".join([word, *(bound for bound in bounds if bound)])

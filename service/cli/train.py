@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import train_plan
+from service.cli import train_plan, train_sweep
 from service.cli.output import Json, console, note, print_json, printable, say
 from service.cli.session import opened
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from training.finetune import Outcome
     from training.spec import FineTuning
 
+COMPARED = ("accuracies", "accuracy", "margins", "margin")
+"""Names of what methods that compare answers measure."""
 ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
 
 app = typer.Typer(
@@ -29,7 +31,12 @@ app = typer.Typer(
 )
 app.command("plan")(train_plan.plan)
 app.command("schema")(train_plan.schema)
+app.command("sweep")(train_sweep.sweep)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
+ProgressTo = Annotated[
+    Path | None,
+    typer.Option("--progress", help="Append what happens to this file, as JSON."),
+]
 Folder = Annotated[
     Path | None, typer.Option(help="Of this run; else below the data folder, by what is asked.")
 ]
@@ -40,12 +47,13 @@ def run(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The specification, in YAML.")],
     folder: Folder = None,
     smoke: Smoke = True,
+    progress: ProgressTo = None,
     json: Json = False,
 ) -> None:
     """Fine-tune as specified; a run that broke off goes on from its last whole checkpoint."""
     from training.spec import read
 
-    _run(read(spec), spec.absolute().parent, folder, _Wishes(json, smoke))
+    _run(read(spec), spec.absolute().parent, folder, _Wishes(json, smoke, progress=progress))
 
 
 @app.command("rerun")
@@ -71,6 +79,8 @@ class _Wishes:
     smoke: bool
     expected: Mapping[str, str] | None = None
     """Digests of an earlier run."""
+    progress: Path | None = None
+    """A file for what happens."""
 
 
 def _run(
@@ -81,12 +91,18 @@ def _run(
 ) -> None:
     from service import tuning
     from training.finetune import AskedToGo, finetune
+    from training.progress_file import telling
     from training.ranks import this_rank
 
     is_first = this_rank().is_first
-    with opened() as parts, _bar() as tell:
-        around = tuning.around(parts, beside, note=note if is_first else lambda _: None)
-        around = replace(around, tell=tell, expected=wishes.expected, smokes=wishes.smoke)
+    with (
+        telling(wishes.progress if is_first else None) as told,
+        opened() as parts,
+        _bar() as draw,
+    ):
+        around = tuning.around(parts, beside, note=_all(note, told.note) if is_first else _nobody)
+        around = replace(around, tell=_all(draw, told.step), planned=told.planned)
+        around = replace(around, expected=wishes.expected, smokes=wishes.smoke)
         try:
             outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
         except AskedToGo as error:
@@ -94,6 +110,18 @@ def _run(
             raise typer.Exit(ASKED_TO_GO) from None
     if is_first:
         _print(outcome, json=wishes.json)
+
+
+def _all(*listeners: Callable[[Any], object]) -> Callable[[Any], None]:
+    def tell(said: Any) -> None:
+        for listener in listeners:
+            listener(said)
+
+    return tell
+
+
+def _nobody(_: object) -> None:
+    """Listen to nothing."""
 
 
 @contextmanager
@@ -136,14 +164,13 @@ def _clock(seconds: float) -> str:
 
 def _print(outcome: Outcome, *, json: bool) -> None:
     if json:
-        print_json(_values(outcome))
+        print_json(asdict(outcome))
         return
     say(printable(outcome.adapter))
     words = f"loss {outcome.first_loss:.4g} -> {outcome.last_loss:.4g} in {outcome.steps} steps"
     if outcome.eval_loss_before is not None and outcome.eval_loss_after is not None:
         words += f", held-out {outcome.eval_loss_before:.4g} -> {outcome.eval_loss_after:.4g}"
+    for name, value in outcome.metrics.items():
+        if name.rpartition("/")[2].removeprefix("eval_") in COMPARED:
+            words += f", {name} {value:.3g}"
     note(f"{words}, {outcome.tokens_per_second:,.0f} tokens/s")
-
-
-def _values(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)

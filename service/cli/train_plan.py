@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.errors import NotFound
 from service.cli.output import Json, note, print_json, print_table, say, waiting
 from service.cli.session import opened
 
 if TYPE_CHECKING:
-    from service.wiring import Components
     from training.planning import Plan
-    from training.preflight import Served
-    from training.spec import FineTuning
 
 FAILED = 1
 GIB = 2**30
@@ -42,7 +38,7 @@ def plan(
             asked,
             tuning.places(parts, spec.absolute().parent),
             path=str(spec),
-            served=_served(parts, asked),
+            served=tuning.served(parts, asked),
         )
     if json:
         problems = [
@@ -98,15 +94,3 @@ def _write(found: Plan, path: Path) -> None:
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
     path.write_bytes(orjson.dumps(found.lock.as_json(), option=options) + b"\n")
-
-
-def _served(parts: Components, spec: FineTuning) -> Served | None:
-    from training.preflight import Served
-
-    if spec.serve is None or spec.serve.upstream is None:
-        return None
-    engines = parts.settings.engines
-    engine = engines.get(spec.serve.upstream)
-    if engine is None:
-        raise NotFound("engine", spec.serve.upstream, among=engines, are_few=True)
-    return Served(engine.max_lora_rank if engine.lora else None, engine.model_digest)

@@ -6,15 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 
-import aiohttp
-
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
 from service.engines import ServerContext
-
-HEADER_BYTES = 16 * 1024
-"""Of one line of an answer's head."""
-BUFFER_BYTES = 64 * 1024
-"""Of an answer that is read ahead; beyond twice this the server is made to wait."""
+from service.engines._connections import Connection, Connections, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +25,21 @@ class OpenAIServer:
     """One replica behind a URL."""
 
     def __init__(self, context: ServerContext, options: Options) -> None:
-        self._context = context
-        self._options = options
-        self._url = context.url.rstrip("/")
-        self._headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if context.api_key:
-            self._headers["Authorization"] = f"Bearer {context.api_key}"
-        self._session: aiohttp.ClientSession | None = None
+            headers["Authorization"] = f"Bearer {context.api_key}"
+        self._place = Place.of(context.url.rstrip("/"), headers)
+        self._silence_seconds = context.silence_seconds
+        self._options = options
+        self.connections = Connections(
+            self._place,
+            connect_seconds=context.connect_seconds,
+            keep_alive_seconds=options.keep_alive_seconds,
+        )
 
     @property
     def address(self) -> str:
-        return self._url
+        return self._place.address
 
     async def send(
         self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_seconds: float
@@ -52,83 +50,40 @@ class OpenAIServer:
             EngineTimedOut: it was not there in time.
             EngineFailed: the server cannot be reached, or does not speak HTTP.
         """
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                response = await self._opened().post(
-                    self._url + path,
-                    data=body,
-                    headers={**self._headers, **headers},
-                    allow_redirects=False,
-                )
-        except TimeoutError as error:
-            raise EngineTimedOut(
-                f"{self._url} did not begin to answer within {timeout_seconds:g} s"
-            ) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EngineFailed(f"{self._url} cannot be asked: {_words(error)}") from error
-        return HttpReply(response, self._url, silence_seconds=self._context.silence_seconds)
+        head = self._place.request("POST", path, headers, len(body))
+        connection = self.connections.kept() or await self.connections.made()
+        connection.ask(head, body)
+        await connection.wait(timeout_seconds)
+        return HttpReply(connection, self.address, silence_seconds=self._silence_seconds)
 
     async def probe(self) -> bool:
         """Whether the server answers its health check."""
+        head = self._place.request("GET", self._options.health_path, {}, 0)
         try:
-            async with (
-                asyncio.timeout(self._options.probe_seconds),
-                self._opened().get(
-                    self._url + self._options.health_path, headers=self._headers
-                ) as response,
-            ):
-                return response.status < 500
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            async with asyncio.timeout(self._options.probe_seconds):
+                connection = self.connections.kept() or await self.connections.made()
+                connection.ask(head, b"")
+                await connection.wait(self._options.probe_seconds)
+        except (TimeoutError, EngineFailed):
             return False
+        connection.release()
+        return connection.status < 500
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-            # Connections close in the loop's next turn, which may be its last.
-            await asyncio.sleep(0)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        """Open at the first use: a session belongs to the event loop that makes it."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # How much runs at once is the gateway's to say.
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=self._options.keep_alive_seconds
-                ),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._context.connect_seconds
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-                read_bufsize=BUFFER_BYTES,
-                max_line_size=HEADER_BYTES,
-                max_field_size=HEADER_BYTES,
-            )
-        return self._session
+        await self.connections.close()
 
 
 class HttpReply:
     """An answer that has begun."""
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, url: str, *, silence_seconds: float
-    ) -> None:
-        self._response = response
-        self._url = url
+    def __init__(self, connection: Connection, address: str, *, silence_seconds: float) -> None:
+        self._connection: Connection | None = connection
+        """None once it is given up: it may serve another request."""
+        self._address = address
         self._silence_seconds = silence_seconds
-        self._loop = asyncio.get_running_loop()
-        self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._is_silent = False
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {name.lower(): value for name, value in self._response.headers.items()}
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
@@ -137,17 +92,15 @@ class HttpReply:
             EngineTimedOut: nothing came for too long.
             EngineFailed: the connection broke before the end.
         """
-        content = self._response.content
-        self._listen()
+        connection = self._connection
+        if connection is None:
+            return
+        if not connection.has_ended:
+            connection.heard_at = connection.loop.time()
+            self._listen(connection, self._silence_seconds)
         try:
-            while piece := await content.readany():
-                self._heard_at = self._loop.time()
+            while piece := await connection.read():
                 yield piece
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if self._is_silent:
-                seconds = f"{self._silence_seconds:g} s"
-                raise EngineTimedOut(f"{self._url} fell silent for {seconds}") from error
-            raise EngineFailed(f"{self._url} broke off: {_words(error)}") from error
         finally:
             await self.close()
 
@@ -156,28 +109,25 @@ class HttpReply:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._response.close()
+        if self._connection is not None:
+            self._connection.release()
+            self._connection = None
 
-    def _listen(self) -> None:
+    def _listen(self, connection: Connection, seconds: float) -> None:
         """Watch for silence with one timer that is set anew when it fires, not for each piece."""
-        self._heard_at = self._loop.time()
-        self._timer = self._loop.call_later(self._silence_seconds, self._check_silence)
+        self._timer = connection.loop.call_later(seconds, self._check_silence, connection)
 
-    def _check_silence(self) -> None:
-        left = self._heard_at + self._silence_seconds - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._check_silence)
-            return
-        self._is_silent = True
+    def _check_silence(self, connection: Connection) -> None:
         self._timer = None
-        self._response.close()
+        left = connection.heard_at + self._silence_seconds - connection.loop.time()
+        if left > 0:
+            self._listen(connection, left)
+            return
+        words = f"{self._address} fell silent for {self._silence_seconds:g} s"
+        connection.fail(EngineTimedOut(words))
 
 
 def build_server(context: ServerContext) -> OpenAIServer:
-    if not context.url.startswith(("http://", "https://")):
-        raise InvalidConfiguration(
-            f"{context.url!r} is no address of a model server; write http://HOST:PORT"
-        )
     known = [field.name for field in fields(Options)]
     for name in context.options:
         if name not in known:
@@ -185,7 +135,3 @@ def build_server(context: ServerContext) -> OpenAIServer:
                 f"Unknown option {name!r} of openai_http; there are {', '.join(known)}"
             )
     return OpenAIServer(context, Options(**context.options))
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -134,6 +134,10 @@ class Adapters:
         self._forget(address)
         self._due.set()
 
+    def hurry(self) -> None:
+        """Look at once, as where a route leads to an adapter that none led to before."""
+        self._due.set()
+
     def start(self) -> None:
         """Look again and again, from now on."""
         self._task = asyncio.get_running_loop().create_task(self._watch())

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -30,6 +31,9 @@ OTHER_MODELS = ("rag/", "local/")
 """What begins so is no route of the gateway but a collection, or a model of this process."""
 SLOW_READER_SECONDS = 5.0
 """Past the deadline, for the caller to take what is already there."""
+WATCH_LEAVING = "watch_leaving"
+"""In the state of a request, from our own server: takes what is called when the caller leaves, or
+None. A task that listens for that costs more; other servers offer no more."""
 _STREAM = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 
 
@@ -99,15 +103,13 @@ class Door:
         work = asyncio.current_task()
         has_left = False
 
-        def leave(listener: asyncio.Task[None]) -> None:
+        def leave() -> None:
             nonlocal has_left
-            if work is not None and not listener.cancelled() and not is_over:
+            if work is not None:
                 has_left = True
                 work.cancel()
 
-        is_over = False
-        listener = asyncio.create_task(_until_left(receive))
-        listener.add_done_callback(leave)
+        stop = _watch(scope, receive, leave)
         try:
             await self._relay(call, scope, receive, send)
         except asyncio.CancelledError:
@@ -115,8 +117,7 @@ class Door:
                 raise
             scope["state"]["has_left"] = True
         finally:
-            is_over = True
-            listener.cancel()
+            stop()
 
     async def _relay(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         left = call.deadline - time.monotonic() + SLOW_READER_SECONDS
@@ -126,28 +127,35 @@ class Door:
             await respond(call.path, describe(error))(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(left):
-                await _send(reply, send)
+            if reply.is_whole:  # which is taken at once
+                await _send_whole(reply, send)
+            else:
+                async with asyncio.timeout(left):
+                    await _send_stream(reply, send)
         except TimeoutError:  # an answer without its end: the server closes the connection
             logger.warning("the caller did not take the answer in time")
         finally:
             await reply.pieces.aclose()
 
 
-async def _send(reply: GatewayReply, send: Send) -> None:
-    headers = [
-        (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
-    ]
-    if reply.is_whole:
-        body = b"".join([piece async for piece in reply.pieces])
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return
-    headers += _STREAM
+async def _send_whole(reply: GatewayReply, send: Send) -> None:
+    body = b"".join([piece async for piece in reply.pieces])
+    headers = _encoded(reply)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_stream(reply: GatewayReply, send: Send) -> None:
+    headers = [*_encoded(reply), *_STREAM]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     async for piece in reply.pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+def _encoded(reply: GatewayReply) -> list[tuple[bytes, bytes]]:
+    named = reply.headers.items()
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named]
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -199,6 +207,29 @@ def _replay(raw: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": raw, "more_body": False}
 
     return replay
+
+
+def _watch(scope: Scope, receive: Receive, leave: Callable[[], None]) -> Callable[[], object]:
+    """Have `leave` called when the caller does; returns what ends that."""
+    watch = scope["state"].get(WATCH_LEAVING)
+    if watch is not None:
+        watch(leave)
+        return partial(watch, None)
+
+    is_over = False
+
+    def tell(listener: asyncio.Task[None]) -> None:
+        if not listener.cancelled() and not is_over:
+            leave()
+
+    def stop() -> None:
+        nonlocal is_over
+        is_over = True
+        listener.cancel()
+
+    listener = asyncio.create_task(_until_left(receive))
+    listener.add_done_callback(tell)
+    return stop
 
 
 async def _until_left(receive: Receive) -> None:

@@ -54,7 +54,7 @@ def open_call(
     headers = {name: value for name, value in origin.headers.items() if name in PASSED_ON}
     if origin.parent is not None:
         headers["traceparent"] = origin.parent
-    seconds = _seconds(origin.headers.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
+    seconds = answer_seconds(origin.headers.get(TIMEOUT_HEADER), route.settings.deadline_seconds)
     return Call(
         request_id=origin.request_id,
         caller=caller,
@@ -71,15 +71,12 @@ def open_call(
 
 
 def _find(table: Table, model: str, caller: Caller) -> Route:
-    route = table.routes.get(model)
-    if route is None:
-        own = [name for name in table.routes if caller.may_use(name)]
-        raise NotFound("model", model[:200], among=own)
-    caller.require_model(model)
-    return route
+    if not table.is_open(model, caller):
+        raise NotFound("model", model[:200], among=table.names(caller))
+    return table.routes[model]
 
 
-def _seconds(given: str | None, limit: float) -> float:
+def answer_seconds(given: str | None, limit: float) -> float:
     """Return how long the answer may take: what was asked for, at most what the route gives."""
     if given is None:
         return limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from infra.errors import RateLimited, TooLarge
@@ -141,17 +141,21 @@ class Rates:
             if gate.requests is not None:
                 gate.requests.give_back(1, taken_at=taken.at, now=self._now())
 
-    def headers(self, gates: Iterable[Gate]) -> dict[str, str]:
+    def headers(self, gates: Collection[Gate]) -> dict[str, str]:
         """Return `x-ratelimit-*` as OpenAI writes them, of the gates that have least left."""
-        now, found = self._now(), list(gates)
-        requests = [gate.requests for gate in found if gate.requests is not None]
-        tokens = [gate.tokens for gate in found if gate.tokens is not None]
+        now = self._now()
         headers: dict[str, str] = {}
-        for name, buckets in (("requests", requests), ("tokens", tokens)):
-            if buckets:
-                tightest = min(buckets, key=lambda bucket: bucket.remaining(now))
+        for name in ("requests", "tokens"):
+            tightest, least = None, 0
+            for gate in gates:
+                bucket = gate.requests if name == "requests" else gate.tokens
+                if bucket is not None:
+                    left = bucket.remaining(now)
+                    if tightest is None or left < least:
+                        tightest, least = bucket, left
+            if tightest is not None:
                 headers[f"x-ratelimit-limit-{name}"] = str(tightest.limit)
-                headers[f"x-ratelimit-remaining-{name}"] = str(tightest.remaining(now))
+                headers[f"x-ratelimit-remaining-{name}"] = str(least)
                 headers[f"x-ratelimit-reset-{name}"] = format_duration(tightest.reset(now))
         return headers
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from infra.contracts import Interaction
-from infra.security import new_id
+from infra.security import Ids
 from monitoring.gateway_metrics import GatewayMetrics
 from service.gateway.calls import LEFT, Outcome, Recorder
 from service.gateway.transcripts import MAX_CHARACTERS
@@ -83,6 +83,7 @@ class InteractionRecorder:
         self._add = add
         self._has_content = has_content
         self._clock = clock
+        self._ids = Ids("call-")
 
     def record(self, outcome: Outcome) -> None:
         """Make an interaction of a call that ended."""
@@ -91,7 +92,7 @@ class InteractionRecorder:
         content = {"request": _cut(call.body), "answer": outcome.text} if has_content else None
         self._add(
             Interaction(
-                id=new_id("call-"),
+                id=self._ids(),
                 request_id=call.request_id,
                 kind="completion",
                 at=datetime.fromtimestamp(self._clock(), UTC),

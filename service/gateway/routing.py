@@ -13,6 +13,7 @@ from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, Ragston
 from infra.gateway_settings import Gateway
 from infra.gateway_settings import Route as RouteSettings
 from infra.gateway_settings import Target as TargetSettings
+from service.callers import Caller
 from service.engines import ModelServer
 from service.gateway.adapters import Lease
 from service.gateway.upstreams import Replica, ReplicaState, Upstream, states
@@ -182,6 +183,17 @@ class Table:
         if route is None:
             raise NotFound("model", model[:200])
         return route
+
+    def names(self, caller: Caller) -> list[str]:
+        """Return the names of the routes that a caller may use."""
+        return [name for name in self.routes if self.is_open(name, caller)]
+
+    def is_open(self, model: str, caller: Caller) -> bool:
+        """Whether there is a route of this name that the caller may use."""
+        route = self.routes.get(model)
+        if route is None or not caller.may_use(model):
+            return False
+        return caller.tenant is None or route.settings.tenant in {None, caller.tenant}
 
     def servers(self, upstream: str) -> list[ModelServer]:
         """Return the servers of an upstream."""

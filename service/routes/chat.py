@@ -48,9 +48,7 @@ class ModelList(BaseModel):
 def list_models(components: Parts, seen: Own) -> ModelList:
     """List the models of the gateway that the caller may use, and the collections as models."""
     table = components.routes.current
-    models = [
-        Model(id=name, created=table.made_at) for name in table.routes if seen.caller.may_use(name)
-    ]
+    models = [Model(id=name, created=table.made_at) for name in table.names(seen.caller)]
     after = None
     while True:
         page = seen.collections.list(limit=PAGE, after=after, descending=False)
@@ -64,8 +62,7 @@ def list_models(components: Parts, seen: Own) -> ModelList:
 def get_model(model: str, components: Parts, seen: Own) -> Model:
     """Return one model; a collection's id holds a slash."""
     table = components.routes.current
-    if model in table.routes:
-        seen.caller.require_model(model)
+    if table.is_open(model, seen.caller):
         return Model(id=model, created=table.made_at)
     if not model.startswith(MODEL_PREFIX):
         raise NotFound("model", model)

@@ -12,6 +12,7 @@ from infra.contracts import Embedder, Vectors
 from infra.errors import InvalidRequest, NotFound
 from infra.security import new_id
 from service.bodies import StrictRoute
+from service.callers import Caller
 from service.dependencies import Asked, Asking, Parts
 from service.schemas.embeddings import (
     LOCAL_EMBEDDER,
@@ -39,7 +40,7 @@ async def embed(
     A text that is longer than the model reads is refused, not cut.
     """
     caller.require_model(body.model)
-    _require_model(body.model, LOCAL_EMBEDDER, components)
+    _require_model(body.model, LOCAL_EMBEDDER, components, caller)
     made = await asked.work(
         lambda: _embed(body, components.embedder),
         model=LOCAL_EMBEDDER,
@@ -56,7 +57,7 @@ async def rerank(
 ) -> Ranking:
     """Score documents against a query, best first: by `local/reranker`, or by a route."""
     caller.require_model(body.model)
-    _require_model(body.model, LOCAL_RERANKER, components)
+    _require_model(body.model, LOCAL_RERANKER, components, caller)
     ranking = await asked.work(
         lambda: _rerank(body, components),
         model=LOCAL_RERANKER,
@@ -118,7 +119,7 @@ def _rerank(body: RerankBody, components: Components) -> Ranking:
     )
 
 
-def _require_model(name: str, known: str, components: Components) -> None:
+def _require_model(name: str, known: str, components: Components, caller: Caller) -> None:
     """Tell of the models there are; routes of the gateway have been looked for before."""
     if name != known:
-        raise NotFound("model", name, among=[known, *components.routes.current.routes])
+        raise NotFound("model", name, among=[known, *components.routes.current.names(caller)])

@@ -18,6 +18,7 @@ from benchmarks import (
     gateway,
     gateway_servers,
     index_scale,
+    inference,
     ingest,
     search,
     start,
@@ -226,3 +227,18 @@ def test_evals_measures_the_runner_and_the_reports_and_says_which_peers_are_miss
     missing = {row.peer_name for row in rows if row.note == environments.NOT_INSTALLED}
     assert missing == set(evals.PEERS)
     assert all(row.peer is None for row in rows)
+
+
+def test_inference_is_measured_by_clients_and_beside_the_graph_alone(options: Options) -> None:
+    rows = by_metric(inference.run(options))
+    for clients in inference.CLIENTS:
+        for what in ("requests", "p50", "p99"):
+            found = rows[f"{what}, {clients} clients"]
+            assert found.ours is not None
+            assert found.ours.median > 0
+            assert found.note == environments.NOT_INSTALLED
+    for name in ("p50", "p99"):
+        assert rows[f"added to the graph's own time, {name}"].ours is not None
+    memory = rows["memory after it all"].ours
+    assert memory is not None
+    assert 50 < memory.median < 2_000

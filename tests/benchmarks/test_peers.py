@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import drift_peers, environments, eval_runs, evals, index_scale, ingest, processes
+from benchmarks import (
+    drift_peers,
+    environments,
+    eval_runs,
+    evals,
+    index_scale,
+    inference,
+    ingest,
+    processes,
+)
 from benchmarks.options import ENVIRONMENTS, Options
 from benchmarks.peers.job import Job, Result, Stopwatch, run
 from benchmarks.processes import PeerFailed
@@ -47,7 +56,7 @@ def model_path() -> str:
 def test_every_pipeline_has_a_script_and_pinned_requirements() -> None:
     indexes = {system.module for system in index_scale.SYSTEMS} - {index_scale.OURS}
     assert len(indexes) == 3
-    others = {"bm25s", "dvc", "litellm", *drift_peers.PEERS, *evals.PEERS}
+    others = {"bm25s", "dvc", "litellm", *drift_peers.PEERS, *evals.PEERS, *inference.PEERS}
     assert {*ingest.PIPELINES, *indexes, *others} == set(environments.names())
     for name in environments.names():
         # LiteLLM is a server of its own; the others run a script of ours.

@@ -19,7 +19,10 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
+import classical_models
 import model_server
+from infra.artifacts.store import open_store
+from migrated import open_migrated
 from model_server import Misbehaving
 from running_server import start
 
@@ -54,12 +57,23 @@ class Served:
 def served(folder: Path) -> Iterator[Served]:
     with model_server.serving() as backend:
         (folder / "ragstone.toml").write_text(SERVER.format(url=backend.url), encoding="utf-8")
+        _put_model(folder)
         running = start(folder)
         try:
             running.wait_until_ready()
             yield Served(running.url, _filled(running.url), backend)
         finally:
             running.stop()
+
+
+def _put_model(folder: Path) -> None:
+    """Store a classical model, before anybody serves it."""
+    database = open_migrated(folder / "data" / "ragstone.db")
+    try:
+        store = open_store(folder / "data" / "artifacts", database)
+        classical_models.put(store, classical_models.classifier(), folder / "model")
+    finally:
+        database.close()
 
 
 def _filled(url: str) -> dict[str, Sequence[str]]:
@@ -81,7 +95,9 @@ def _filled(url: str) -> dict[str, Sequence[str]]:
         "vector_store_id": [store],
         "file_id": [file_id],
         "batch_id": [batch["id"]],
-        "model": [f"rag/{store}", "small"],
+        "model": [f"rag/{store}", "small", "churn"],
+        "model_name": ["churn"],
+        "model_version": ["1"],
         "collection": [store],
     }
 

@@ -5,6 +5,7 @@ The rules are those that are shipped, with their windows scaled down: an hour is
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -70,6 +71,23 @@ class Watched:
     def ask(self) -> int:
         return self.service.post("/chat/completions", json=QUESTION).status_code
 
+    def ask_documents(self, number: int) -> str:
+        """Ask over documents what was not asked before; returns what was found of the answer."""
+        question = f"How many days of leave do full-time employees have, case {number}?"
+        body = {"question": question, "collection": "handbook"}
+        response = self.service.post("/answers", json=body)
+        assert response.status_code == 200, response.text
+        return str(response.json()["groundedness"]["verdict"])
+
+    def add_document(self, text: str) -> None:
+        self.service.post("/vector_stores", json={"name": "handbook"}).raise_for_status()
+        files = {"file": ("leave.txt", text.encode())}
+        upload = self.service.post("/files", files=files, data={"purpose": "assistants"})
+        held = "/vector_stores/handbook/files"
+        self.service.post(held, json={"file_id": upload.json()["id"]}).raise_for_status()
+        where = f"{held}/{upload.json()['id']}"
+        until(lambda: self.service.get(where).json()["status"] == "completed")
+
     def firing(self) -> set[str]:
         return prometheus_server.firing(self.prometheus)
 
@@ -96,6 +114,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
                 '{"m": {"targets": [{"upstream": "vllm", "model": "tiny"}]}}'
             ),
         }
+        gateway["RAGSTONE_GENERATION__MODEL"] = "m"
         monitors = '{"answers": {"reference": "answers", "every_minutes": 0.05}}'
         gateway["RAGSTONE_WATCH__MONITORS"] = monitors
         service = running_server.start(tmp_path, **gateway)
@@ -187,6 +206,36 @@ def test_drift_that_lasts_is_a_ticket_and_ends_when_traffic_is_as_before(
     until(lambda: look(200) and "RagstoneDrift" in watched.told("resolved"), seconds=120)
     assert watched.firing() == set()
     parts.close()
+
+
+def test_answers_that_invent_figures_page_and_it_ends_when_they_are_right_again(
+    watched: Watched,
+) -> None:
+    watched.add_document("Full-time employees have 27 days of paid leave a year.")
+    numbers = itertools.count()
+    watched.model.reply = "Full-time employees have 27 days of paid leave a year [1]."
+    for _ in range(60):
+        assert watched.ask_documents(next(numbers)) == "grounded"
+    assert watched.firing() == set()
+    watched.model.reply = "Full-time employees have 35 days of paid leave a year [1]."
+
+    def is_told() -> bool:
+        assert watched.ask_documents(next(numbers)) == "unsupported"
+        return "RagstoneHallucinatedFacts" in watched.told("firing")
+
+    until(is_told, seconds=90)
+    cause = {"RagstoneHallucinatedFacts"}
+    burns = {"RagstoneGroundednessFastBurn", "RagstoneGroundednessSlowBurn"}
+    assert cause <= watched.firing() <= cause | burns
+    pages = [post["alerts"] for post in watched.hooks.posted["/pages"]]
+    assert {alert["labels"]["alertname"] for alerts in pages for alert in alerts} >= cause
+    watched.model.reply = "Full-time employees have 27 days of paid leave a year [1]."
+
+    def is_over() -> bool:
+        watched.ask_documents(next(numbers))
+        return not watched.firing() and cause <= watched.told("resolved")
+
+    until(is_over, seconds=150)
 
 
 def _put(parts: Components, end: datetime, *, tokens: float) -> None:

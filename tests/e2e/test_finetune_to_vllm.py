@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -26,11 +27,19 @@ pytestmark = [*only_third_parties_warn, pytest.mark.timeout(900)]
 ADAPTER = "adapter/support"
 QUESTION = "Question 3?"
 SECONDS = 60.0
+TUNED: dict[str, Any] = {
+    "base": {"dtype": "float32"},
+    "method": {"adapter": {"type": "lora", "r": 8, "alpha": 16}},
+    "schedule": {"rows_per_step": 8, "steps": 40, "learning_rate": 0.02},
+}
 
 
 @pytest.fixture
 def service(vllm_beside: VllmServer, tmp_path: Path) -> Iterator[RunningServer]:
     """This service with two routes to vLLM: the plain base, and an alias of an adapter on it."""
+    (tmp_path / "marked.jinja").write_text(MARKED, encoding="utf-8")
+    tunable = {"model": vllm_beside.folder, "template": str(tmp_path / "marked.jinja")}
+    tunable |= {"device": "cpu", "options": TUNED}
     upstream = {"urls": [vllm_beside.url], "api_key": vllm_beside.key}
     targets = {
         "plain": {"upstream": "cpu", "model": MODEL},
@@ -38,6 +47,8 @@ def service(vllm_beside: VllmServer, tmp_path: Path) -> Iterator[RunningServer]:
     }
     running = start(
         tmp_path / "service",
+        RAGSTONE_FINE_TUNING__MODELS=json.dumps({"plain": tunable}),
+        RAGSTONE_FINE_TUNING__SMOKE="false",  # the random model is sure of what it says
         RAGSTONE_GATEWAY__UPSTREAMS=json.dumps({"cpu": upstream}),
         RAGSTONE_GATEWAY__ROUTES=json.dumps(
             {name: {"targets": [target]} for name, target in targets.items()}
@@ -61,9 +72,8 @@ def train(parts: Components, folder: Path, base: str, answer: str) -> Outcome:
     write_rows(folder / "train.jsonl", [chat(f"Question {n}?", answer) for n in range(64)])
     changes = {
         "name": "support",
-        "base": {"model": base, "dtype": "float32", "template": "marked.jinja"},
-        "method.adapter": {"type": "lora", "r": 8, "alpha": 16},
-        "schedule": {"rows_per_step": 8, "steps": 40, "learning_rate": 0.02},
+        **TUNED,
+        "base": {"model": base, "template": "marked.jinja", **TUNED["base"]},
         "register": {"name": "support"},
         "serve": {"max_rank": 16},
     }
@@ -115,3 +125,22 @@ def test_what_was_trained_is_answered_by_vllm_until_it_is_rolled_back(
         parts.artifacts.roll_back(ADAPTER, "production")
         eventually(lambda: ask(client, "support"), "XYZ")
         assert ask(client, "plain") != "XYZ"
+
+
+def test_a_job_of_the_sdk_is_answered_by_vllm_under_the_name_it_gave(
+    service: RunningServer, vllm_beside: VllmServer
+) -> None:
+    rows = "".join(f"{json.dumps(chat(f'Question {n}?', 'XYZ'))}\n" for n in range(64))
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=4) as client:
+        uploaded = client.files.create(file=("rows.jsonl", rows.encode()), purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(model="plain", training_file=uploaded.id)
+        deadline = time.monotonic() + 600
+        while (job := client.fine_tuning.jobs.retrieve(job.id)).finished_at is None:
+            assert time.monotonic() < deadline, job
+            time.sleep(0.5)
+        assert job.status == "succeeded", job.error
+        assert job.fine_tuned_model is not None
+        assert ask(client, job.fine_tuned_model) == "XYZ"
+        assert ask(client, "plain") != "XYZ"
+        client.models.delete(job.fine_tuned_model)
+        eventually(lambda: str("ft-" in vllm_beside.call("/v1/models").decode()), "False")

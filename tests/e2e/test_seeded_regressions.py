@@ -50,11 +50,12 @@ labels = rows.pop("label").to_numpy()
 if SHUFFLED:
     labels = np.random.default_rng(0).permutation(labels)
 columns = list(rows)
-mean, sd = rows.mean(), rows.std().replace(0, 1)
-model = LogisticRegression(max_iter=500).fit((rows - mean) / sd, labels)
+table = rows.to_numpy()
+mean, sd = table.mean(0), table.std(0)
+model = LogisticRegression(max_iter=500).fit((table - mean) / sd, labels)
 
 def predict(features):
-    row = (pd.DataFrame([features])[columns] - mean) / sd
+    row = (np.array([[features[name] for name in columns]]) - mean) / sd
     return {str(name): float(p) for name, p in zip(model.classes_, model.predict_proba(row)[0])}
 """
 
@@ -87,8 +88,13 @@ def evaluate(code: int) -> Any:
     return json.loads(run("eval", "run", "suite.yaml", "--json", code=code).stdout)
 
 
-def require_caught(worsen: Callable[[], object]) -> Any:
-    """Run the suite as it is, again, and worsened; return what the last run found."""
+def require_caught(worsen: Callable[[], object], by: str = "contains") -> Any:
+    """Run the suite as it is, again, and worsened; return what the last run found.
+
+    Args:
+        worsen: makes what is evaluated worse.
+        by: the metric whose gate sees it.
+    """
     first = evaluate(code=2)["evaluation"]  # there is nothing to compare with yet
     run("artifacts", "tag", first, "baseline")
     assert evaluate(code=0)["verdict"] == "pass"
@@ -96,9 +102,13 @@ def require_caught(worsen: Callable[[], object]) -> Any:
     found = evaluate(code=1)
     assert found["verdict"] == "fail"
     assert found["baseline"] == first
-    [decision] = found["decisions"]
-    assert decision["verdict"] == "fail"
+    assert verdicts(found)[by] == "fail"
     return found
+
+
+def verdicts(found: Any) -> dict[str, str]:
+    """Return what each gate said, by its metric."""
+    return {each["gate"]["metric"]: each["verdict"] for each in found["decisions"]}
 
 
 @pytest.mark.usefixtures("documents")
@@ -157,24 +167,39 @@ def test_adapter_whose_weights_are_in_disorder_is_caught(tmp_path: Path) -> None
     def worsen() -> None:
         put_adapter(in_disorder(write_adapter(tmp_path / "broken", base, "A")))
 
-    require_caught(worsen)
+    require_caught(worsen, by="exact_match")
 
 
-def test_classifier_that_learned_labels_in_disorder_is_caught() -> None:
-    """The same code, data and seed, but the labels of the training set were shuffled."""
-    seeded.write_breast_cancer(Path())
-    columns = json.loads(Path("columns.json").read_text("utf-8"))
-    name = "tumours"
+@pytest.fixture(params=["tumours", "incomes"])
+def table(request: pytest.FixtureRequest) -> str:
+    """Rows of a classical model, `train.jsonl` and `cases.jsonl`, and a model for each half."""
+    if request.param == "tumours":
+        seeded.write_breast_cancer(Path())
+    else:
+        seeded.write_adult(request.getfixturevalue("shared_data"), Path())
+    name = str(request.param)
     Path(f"{name}_good.py").write_text(CLASSIFIER, encoding="utf-8")
     Path(f"{name}_bad.py").write_text(CLASSIFIER.replace("SHUFFLED = False", "SHUFFLED = True"))
     Path("suite.yaml").write_text(
-        "name: income\ndataset:\n  file: cases.jsonl\n"
-        f"  fields: {{input: {json.dumps(columns)}, expected: label}}\n"
+        f"name: {name}\ndataset:\n  file: cases.jsonl\n"
+        f"  fields: {{input: {Path('columns.json').read_text('utf-8')}, expected: label}}\n"
         f"target: {{kind: function, call: {name}_good.predict}}\n"
         "metrics: [accuracy, macro_f1, brier]\n"
-        "gates: [{metric: accuracy, margin: 0.05}]\nbaseline: evaluation/income@baseline\n"
+        "gates: [{metric: accuracy, margin: 0.1}, {metric: macro_f1, margin: 0.1}]\n"
+        f"baseline: evaluation/{name}@baseline\n"
     )
-    require_caught(lambda: replace("suite.yaml", f"{name}_good", f"{name}_bad"))
+    return name
+
+
+def test_classifier_that_learned_labels_in_disorder_is_caught(table: str) -> None:
+    """The same code, data and seed, but the labels of the training set were shuffled.
+
+    Three of four incomes are below 50,000: who always says so loses little accuracy.
+    """
+    found = require_caught(
+        lambda: replace("suite.yaml", f"{table}_good", f"{table}_bad"), by="macro_f1"
+    )
+    assert verdicts(found)["accuracy"] == {"tumours": "fail", "incomes": "pass"}[table]
 
 
 def put_adapter(folder: Path) -> None:

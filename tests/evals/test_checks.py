@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,12 +13,12 @@ import pytest
 from lxml import etree
 
 from evals import check, records, verdicts
-from evals.check import Finding, Subject
+from evals.check import Checked, Finding, Subject
 from evals.checks._pairs import Pair, Side, agree
 from evals.evaluation import Evaluation
 from evals.gates import Verdict
 from evals.reports import junit, markdown, page
-from evals.suite import CheckUse
+from evals.suite import CheckUse, Dataset
 from evals.trial import Case, Output
 from evals.verdicts import Judgement
 from infra.contracts import Interaction, Usage
@@ -56,10 +57,10 @@ def none(_: str) -> Any:
 
 
 def subject(evaluation: Evaluation, folder: Path, **found: Any) -> Subject:
-    given: dict[str, Callable[[str], Any]] = {
+    given: dict[str, Callable[..., Any]] = {
         "find_evaluation": none,
-        "find_checked": lambda _: [],
-        "find_interactions": lambda _: [],
+        "find_checked": lambda name: Checked(name, "sha256:1", []),
+        "find_interactions": lambda *_: [],
     }
     return Subject(evaluation, folder, NOW, **{**given, **found})
 
@@ -134,11 +135,34 @@ def recorded(*reports: Report) -> Sequence[DatasetCheck]:
 def test_data_must_have_been_checked_and_have_passed(
     tmp_path: Path, results: Any, suites: Sequence[str], verdict: str
 ) -> None:
-    wanted = use("data", dataset="dataset/train@v1", suites=list(suites))
-    finding = found(tmp_path, Scripted(right), wanted, find_checked=lambda _: results)
+    wanted = use("data", dataset="dataset/train", suites=list(suites))
+    held = Checked("dataset/train@v3", "sha256:1", results)
+    finding = found(tmp_path, Scripted(right), wanted, find_checked=lambda _: held)
     assert finding.verdict.value == verdict
+    assert finding.evidence[:2] == (("data", "dataset/train@v3"), ("digest", "sha256:1"))
+    assert verdict != "unscored" or "dataset/train@v3 was never checked" in finding.reason
     if verdict == "fail":
         assert any("no-nulls: 3 of 9 rows are null" in each for each in finding.failing)
+
+
+def test_own_dataset_is_asked_for_as_the_version_that_was_run(tmp_path: Path) -> None:
+    evaluation = evaluate(tmp_path, Scripted(right), use("data", dataset="dataset/other"))
+    of_suite = evaluation.described.suite.model_copy(
+        update={
+            "dataset": Dataset.model_validate({"artifact": "dataset/faq"}),
+            "checks": (CheckUse.model_validate("data"),),
+        }
+    )
+    described = replace(evaluation.described, suite=of_suite, dataset="dataset/faq@v1")
+    asked = []
+
+    def checked(name: str) -> Checked:
+        asked.append(name)
+        return Checked(name, "sha256:1", recorded(report(True)))
+
+    evaluation = replace(evaluation, described=described)
+    finding = check.carry_out(subject(evaluation, tmp_path, find_checked=checked))[0]
+    assert (finding.verdict, asked) == (Verdict.PASS, ["dataset/faq@v1"])
 
 
 def test_file_of_the_suite_is_checked_here_and_now(tmp_path: Path) -> None:
@@ -226,6 +250,33 @@ def test_check_that_returns_no_finding_costs_its_own_place(tmp_path: Path) -> No
     assert golden.verdict is Verdict.PASS
 
 
+def test_check_that_ends_the_program_costs_its_own_place(tmp_path: Path) -> None:
+    evaluation = evaluate(tmp_path, Scripted(right), use("scripted_evals.leaving"), MUST)
+    left, golden = check.carry_out(subject(evaluation, tmp_path))
+    assert (left.verdict, left.reason) == (Verdict.INFRASTRUCTURE, "SystemExit: no GPU")
+    assert golden.verdict is Verdict.PASS
+
+
+def test_checks_that_are_not_done_at_the_deadline_lose_nothing_of_the_others(
+    tmp_path: Path,
+) -> None:
+    slow = use("scripted_evals.slow", seconds=2.0)
+    again = {**MUST, "name": "again"}
+    evaluation = evaluate(tmp_path, Scripted(right), MUST, slow, again)
+    described = evaluation.described
+    soon = described.suite.model_copy(update={"deadline_seconds": 0.5})
+    evaluation = replace(evaluation, described=replace(described, suite=soon))
+    started = time.monotonic()
+    findings = check.carry_out(subject(evaluation, tmp_path))
+    assert time.monotonic() - started < 1.5
+    assert [(each.name, each.verdict.value, each.reason) for each in findings[1:]] == [
+        ("slow", "infrastructure", "not finished: the deadline of 0.5 s had passed"),
+        ("again", "infrastructure", "not run: the deadline of 0.5 s had passed"),
+    ]
+    assert (findings[0].name, findings[0].verdict) == ("golden", Verdict.PASS)
+    assert verdicts.judge(evaluation, findings=findings).verdict == "infrastructure"
+
+
 @pytest.mark.parametrize("test", ["overfit_one_batch", "one_epoch"])
 def test_amounts_are_judged_by_r2(tmp_path: Path, test: str) -> None:
     table(tmp_path, lambda n: 2.5 * (n % 17) - (n % 23))
@@ -308,8 +359,8 @@ def test_copies_that_the_gateway_recorded_are_compared_with_the_live_answers(
     wanted["with"]["coverage"] = 0.5
     items = calls(200, **changes)
 
-    def of_model(name: str) -> Iterable[Interaction]:
-        return items if name == "support" else []
+    def of_model(name: str, since: datetime | None) -> Iterable[Interaction]:
+        return items if name == "support" and since is None else []
 
     finding = found(tmp_path, Scripted(right), wanted, find_interactions=of_model)
     assert finding.verdict.value == verdict, finding
@@ -409,6 +460,8 @@ def test_more_failing_cases_than_anyone_reads_are_counted(tmp_path: Path) -> Non
         (use("training"), "needs either `estimator` or `train`"),
         (use("shadow", column="said"), "promises nothing"),
         (use("shadow", agreement=0.9), "needs one of `live`"),
+        (use("shadow", column="said", agreement=0.9, since="2026-01-01"), "`since` is for a"),
+        (use("shadow", model="m", agreement=0.9, since="soon"), "Check 'shadow': since"),
         (use("shadow", live="x", margins={"f1": 0.1}), "`margins` names 'f1'"),
         (use("shadow", column="said", margins={"exact_match": 0.1}), "has no metrics"),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,15 @@ from scipy.stats import binom
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
+from evals import verdicts
 from evals.declared import FALSE_DISCOVERIES, Gate
+from evals.evaluation import Evaluation
 from evals.gates import Claim, Verdict, check
 from evals.planning import needed_cases
 from evals.score_tables import ScoreTable
+from evals.trial import Output
 from score_rows import graded, passes, table
+from scripted_evals import Scripted, carry_out, make_plan, write_rows
 
 RUNS = 200
 FIRST_SEED = 1_000
@@ -160,6 +166,37 @@ def test_label_shuffled_classifier_is_caught() -> None:
     same = check([Claim(gate, right[0], right[0])])[0]
     worse = check([Claim(gate, right[1], right[0])])[0]
     assert (same.verdict, worse.verdict) == (Verdict.PASS, Verdict.FAIL)
+
+
+def test_label_shuffled_classifier_of_uneven_labels_is_caught_by_macro_f1_alone(
+    tmp_path: Path,
+) -> None:
+    """It says the commonest label of everything, and is right in six of seven cases."""
+    x, y = make_classification(
+        2_100, 10, n_informative=6, weights=[0.85], class_sep=1.0, random_state=0
+    )
+    train, count = slice(600, None), 600
+    write_rows(
+        tmp_path, [{"id": str(n), "question": "?", "answer": str(y[n])} for n in range(count)]
+    )
+
+    def evaluated(labels: Any) -> Evaluation:
+        said = LogisticRegression().fit(x[train], labels).predict(x[:count])
+        plan = make_plan(
+            tmp_path,
+            Scripted(lambda case, _: Output(prediction=str(said[int(case.id)]))),
+            metrics=["accuracy", "macro_f1"],
+            gates=[{"metric": name, "margin": 0.1} for name in ("accuracy", "macro_f1")],
+        )
+        return carry_out(plan, tmp_path)
+
+    good = evaluated(y[train])
+    bad = evaluated(np.random.default_rng(0).permutation(y[train]))
+    judged = verdicts.judge(bad, good)
+    found = {each.gate.metric: each.verdict for each in judged.decisions}
+    assert found == {"accuracy": Verdict.PASS, "macro_f1": Verdict.FAIL}
+    assert judged.verdict == "fail"
+    assert verdicts.judge(good, good).verdict == "pass"
 
 
 def test_planned_cases_are_those_of_the_table() -> None:

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
@@ -20,6 +22,7 @@ from evals.metric import SetMetric, open_metric
 from evals.pseudo_values import GROUPS, Row, pseudo_values
 from evals.score_tables import ScoreTable, single
 from evals.scores import Score
+from evals.statistics.unchanged import Unchanged
 from evals.trial import Case, Output, Trial
 from scripted_evals import Scripted, carry_out, make_plan, write_rows
 
@@ -64,6 +67,34 @@ def test_metric_of_the_set_is_that_of_scikit_learn_on_all_and_on_each_slice(fold
     assert "macro_f1" not in done.trials[0].scores
     rows = {(row["metric"], row["slice"]): row for row in done.summary(measured=False)}
     assert rows["macro_f1", "all"]["scored"] == NUMBER
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(59, "pass"), (58, "inconclusive")])
+def test_set_that_did_not_change_passes_a_margin_with_cases_enough(
+    tmp_path: Path, count: int, verdict: str
+) -> None:
+    write_rows(
+        tmp_path, [{"id": f"q{n}", "question": "?", "answer": LABELS[n % 2]} for n in range(count)]
+    )
+    gates = [{"metric": "macro_f1", "margin": 0.05}]
+    done = evaluate(tmp_path, 0.3, gates=gates)
+    [decision] = verdicts.judge(done, done).decisions
+    assert (decision.method, decision.verdict.value) == ("no change", verdict), decision
+    assert decision.interval is not None
+    low, high = decision.interval.low, decision.interval.high
+    assert -0.06 < low < -0.04 < 0.04 < high < 0.06
+
+
+@given(clusters=st.integers(1, 500), share=st.floats(0.001, 0.999))
+def test_as_often_as_the_level_says_a_change_is_seen_in_no_cluster(
+    clusters: int, share: float
+) -> None:
+    found = Unchanged(clusters, 2.0)
+    assert found.p_above(-2 * share) == pytest.approx(binom.pmf(0, clusters, share))
+    assert found.p_below(2 * share) == found.p_above(-2 * share)
+    assert found.p_above(0.0) == found.p_below(0.0) == 1.0
+    interval = found.interval(0.9)
+    assert found.p_above(interval.low) == pytest.approx(0.05)
 
 
 def test_pseudo_values_of_a_mean_are_the_means_of_groups(folder: Path) -> None:

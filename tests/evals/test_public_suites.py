@@ -14,6 +14,8 @@ from evals.suite import SHIPPED, Suite, read
 from evals.testsets import public
 from infra.errors import InvalidRequest, NotFound
 
+NAMES = ("adult", "groundedness", "scifact", "squad")
+
 
 def evaluate(suite: Path, folder: Path) -> Evaluation:
     chosen = read(suite)
@@ -26,13 +28,15 @@ def _none() -> cases.Rows:
     raise AssertionError("no dataset of the store is needed")
 
 
-def test_every_suite_of_public_data_is_shipped_and_can_be_read() -> None:
-    assert set(public.names()) == {"scifact", "squad", "adult", "groundedness"}
-    for name in public.names():
+def test_every_suite_of_public_data_is_shipped_and_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(NotFound) as refused:
+        public.prepare("x", tmp_path, tmp_path)
+    assert all(repr(name) in refused.value.message for name in NAMES)
+    for name in NAMES:
         assert read(SHIPPED / f"{name}.yaml").name == name
 
 
-@pytest.mark.parametrize("name", public.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_suite_without_its_data_says_how_to_prepare_it(name: str) -> None:
     chosen = read(SHIPPED / f"{name}.yaml")
     with pytest.raises(InvalidRequest, match=f"ragstone eval prepare {name} --from DATA"):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evals import records, robustness, verdicts
+from evals import check, records, robustness, verdicts
+from evals.check import Subject
 from evals.declared import Gate
-from evals.reports import junit, markdown, page, wording
+from evals.reports import contents, junit, markdown, page, wording
+from evals.run import Plan
+from evals.suite import CheckUse
 from evals.trial import Case, Output
-from infra.errors import IncomparableBaseline, InvalidRequest
+from infra.errors import IncomparableBaseline, InvalidRequest, NotFound
 from scripted_evals import Scripted, carry_out, make_plan, right, suite, write_rows
 
 NUMBER = 300
@@ -23,6 +28,10 @@ ROWS = [
 ODD = {"name": "odd", "where": {"odd": 1}}
 TYPOS = {"perturbation": "typos", "with": {"share": 0.5}}
 DROP = {"metric": "exact_match", "slice": "typos", "drop": 0.05}
+
+
+def none(*_: object) -> Any:
+    raise NotFound("nothing", "x")
 
 
 @pytest.fixture
@@ -160,6 +169,54 @@ def test_same_suite_makes_the_same_copies_whatever_the_order_of_cases(folder: Pa
     assert {case.id: case for case in one.cases} == {case.id: case for case in other.cases}
     elsewhere = robustness.expand(asked.model_copy(update={"seed": 1}), list(wanted.values()))
     assert elsewhere.cases != one.cases
+
+
+def test_another_version_of_a_perturbation_is_another_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned() -> Plan:
+        return make_plan(folder, Scripted(right), robustness=["scripted_evals.shouting"])
+
+    one, same = carry_out(planned(), folder), planned()
+    assert same.described.digest == one.described.digest
+    monkeypatch.setattr("scripted_evals.Shouting.version", 2)
+    other = planned()
+    assert [case.input for case in other.cases.copies] == [case.input for case in same.cases.copies]
+    assert other.described.suite_digest == one.described.suite_digest
+    assert other.described.digest != one.described.digest
+    wanted = {"check": "reproducibility", "with": {"again": "evaluation/numbers@v1"}}
+    built = check.open_check(CheckUse.model_validate(wanted))
+    after = carry_out(other, folder)
+    about = Subject(after, folder, datetime.now(UTC), lambda _: one, none, none)
+    assert "copies differ" in built.check(about).reason
+
+
+def test_copies_are_in_no_curve_and_lose_nothing_against_the_baseline(folder: Path) -> None:
+    def fails_on_copies(case: Case, seed: int) -> Output:
+        return Output("No." if case.original else str(case.expected), confidence=0.9)
+
+    def confident(case: Case, seed: int) -> Output:
+        return replace(right(case, seed), confidence=0.9)
+
+    aurc = {"metric": "aurc", "with": {"of": "exact_match"}}
+    unscored = {"metric": "macro_f1", "name": "f1"}
+    before, after = (
+        carry_out(
+            make_plan(
+                folder,
+                Scripted(reply),
+                metrics=["exact_match", aurc, unscored],
+                robustness=[TYPOS],
+            ),
+            folder,
+        )
+        for reply in (confident, fails_on_copies)
+    )
+    [curve] = contents.curves(after)
+    assert curve.risks == (0.0,) * NUMBER
+    assert contents.regressions(before, after, 5) == []
+    assert contents.worst(after, 1)[0].case.endswith("~typos")
+    assert [row[2] for row in contents.reasons(after, 5) if row[0] == "f1: unscored"] == [NUMBER]
 
 
 def test_injected_canaries_are_found_by_the_metric(folder: Path) -> None:

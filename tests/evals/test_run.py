@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from evals import execution, records, run
 from evals.context import Context
 from evals.evaluation import Evaluation
 from evals.memory import Memory
+from evals.run import Plan
 from evals.trial import Case, Output, Trial
 from infra.database.engine import Database
 from infra.errors import (
@@ -122,9 +124,13 @@ async def no_pause(seconds: float) -> None:
 
 
 def try_once(tmp_path: Path, target: Scripted, **changes: Any) -> Trial:
-    plan = make_plan(tmp_path, target, **changes)
-    work = execution.Work(plan.suite, target, plan.metrics, sleep=no_pause)
-    return asyncio.run(execution.run_trial(work, plan.cases.cases[0], 0))
+    return try_all(make_plan(tmp_path, target, **changes), no_pause)[0]
+
+
+def try_all(plan: Plan, sleep: Callable[[float], Awaitable[None]]) -> list[Trial]:
+    work = execution.Work(plan.suite, plan.target, plan.metrics, sleep=sleep)
+    planned = [(plan.cases.cases[0], 0)]
+    return asyncio.run(execution.run_trials(work, planned, on_trial=lambda _: None))
 
 
 @pytest.mark.parametrize("error", [EngineFailed("down"), Overloaded("busy"), OSError("gone")])
@@ -162,10 +168,7 @@ def test_pause_grows_and_is_at_least_what_the_server_asks_for(tmp_path: Path) ->
     def busy(case: Case, seed: int) -> Output:
         raise Overloaded("busy", retry_after_seconds=1.5)
 
-    target = Scripted(busy)
-    plan = make_plan(tmp_path, target, retries=7)
-    work = execution.Work(plan.suite, target, plan.metrics, sleep=note)
-    asyncio.run(execution.run_trial(work, plan.cases.cases[0], 0))
+    try_all(make_plan(tmp_path, Scripted(busy), retries=7), note)
     assert pauses == [1.5, 1.5, 2.0, 4.0, 8.0, 16.0, 20.0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,17 @@ def paired(items: list[Interaction], *, most: int = 9) -> list[Pair]:
     return _pairs.of_interactions(items, live="live", candidate="shadow", most=most)
 
 
-def shadow(folder: Path, items: list[Interaction]) -> Finding:
-    with_ = {"model": "support", "agreement": 0.5}
+def shadow(folder: Path, items: list[Interaction], **more: Any) -> Finding:
+    with_ = {"model": "support", "agreement": 0.5, **more}
     plan = make_plan(folder, Scripted(right), checks=[{"check": "shadow", "with": with_}])
 
     def none(name: str) -> Any:
         raise NotFound("evaluation", name)
 
-    about = Subject(
-        carry_out(plan, folder), folder, NOW, none, lambda _: [], find_interactions=lambda _: items
-    )
+    def of_model(model: str, since: datetime | None) -> list[Interaction]:
+        return [each for each in items if since is None or each.at >= since]
+
+    about = Subject(carry_out(plan, folder), folder, NOW, none, none, find_interactions=of_model)
     return check.carry_out(about)[0]
 
 
@@ -98,3 +99,23 @@ def test_what_cannot_be_compared_is_no_agreement(tmp_path: Path, changes: Any) -
     found = shadow(tmp_path, [*good, *bad])
     assert (found.verdict, "66.7% of 60 cases" in found.reason) == (Verdict.INFRASTRUCTURE, True)
     assert ("agree", "40 of 40, 100.0%") in found.evidence
+
+
+@pytest.mark.parametrize("since", ["2026-01-02", "2026-01-02T00:00:00", NOW])
+def test_calls_from_a_moment_on_are_compared_and_the_moment_is_told(
+    tmp_path: Path, since: Any
+) -> None:
+    earlier = NOW - timedelta(seconds=1)
+    unlike = [
+        replace(each, at=earlier, content={"answer": each.tag})
+        for number in range(60)
+        for each in both(f"old {number}")
+    ]
+    items = [*(each for number in range(40) for each in both(str(number))), *unlike]
+    assert shadow(tmp_path, items).verdict is not Verdict.PASS
+    found = shadow(tmp_path, items, since=since)
+    assert found.verdict is Verdict.PASS
+    assert found.evidence[:2] == (
+        ("since", "2026-01-02T00:00:00+00:00"),
+        ("answered by both", "40"),
+    )

@@ -312,6 +312,41 @@ def test_what_only_shares_words_or_the_answer_is_no_leak(row: Any) -> None:
     assert leakage.find([Case("days", QUESTION, "28")], rows) == []
 
 
+UNSPACED = {
+    "Chinese": "北部办公室的员工每年有多少天带薪休假？",
+    "Japanese": "北部事務所の従業員は年に何日の有給休暇がありますか。",
+    "Thai": "พนักงานสำนักงานภาคเหนือมีวันลากี่วันต่อปี",
+    "mixed": "RAG系统的向量索引在2024年换了几次？",
+}
+
+
+@pytest.mark.parametrize("question", UNSPACED.values(), ids=UNSPACED)
+@pytest.mark.parametrize("around", ["{}", "前言：{} 答案", "{}, so we asked."])
+def test_questions_in_scripts_without_spaces_are_found_within_longer_texts(
+    question: str, around: str
+) -> None:
+    cases = [Case("asked", question), Case("other", "谁批准去罗马的航班，什么时候，为什么？")]
+    rows = [("row 1", {"text": "你好。" * 20}), ("row 2", {"text": around.format(question)})]
+    kind = "exact" if around == "{}" else "contained"
+    found = leakage.find(cases, rows)
+    assert [(leak.case, leak.kind, leak.row) for leak in found] == [("asked", kind, "row 2")]
+
+
+def test_few_characters_of_a_script_without_spaces_are_no_leak() -> None:
+    question = "员工每年有多少天带薪休假呢"
+    assert len(question) < 2 * leakage.WINDOW
+    row = {"text": f"有人问：{question}，没有人知道答案是什么，也没有人去查。" * 3}
+    assert leakage.find([Case("short", question)], [("row 1", row)]) == []
+    assert leakage.find([Case("long", f"{question}，在北部呢")], [("row 1", row)]) == []
+
+
+def test_near_question_in_a_script_without_spaces_is_found_though_commas_part_it() -> None:
+    question = "北部办公室的员工，从明年一月起，每年，有多少天带薪休假，还有多少天病假？"
+    row = {"text": question.replace("一月", "二月")}
+    [leak] = leakage.find([Case("days", question)], [("row 1", row)], similarity=0.6)
+    assert (leak.kind, 0.6 < leak.similarity < 0.9) == ("near", True)
+
+
 FEATURES = Case("r1", {"age": 30, "job": "cook"})
 
 

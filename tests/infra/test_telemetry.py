@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from infra.settings import Logging
-from infra.telemetry import JsonLines, configure_logging, request_id
+from infra.telemetry import JsonLines, Lines, configure_logging, request_id
+from waiting import until
 
 
 @pytest.fixture
@@ -64,3 +65,26 @@ def test_no_text_breaks_a_line(text: str) -> None:
     line = JsonLines().format(logging.makeLogRecord({"msg": text}))
     assert "\n" not in line
     assert json.loads(line)["message"] == text
+
+
+def test_lines_are_gathered_and_a_warning_brings_them_out_in_order(log: io.StringIO) -> None:
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, Lines)
+    logger = logging.getLogger("a")
+    with handler.gathering(seconds=3600):
+        logger.info("one")
+        assert lines(log) == []
+        logger.warning("two")
+        assert [line["message"] for line in lines(log)] == ["one", "two"]
+        logger.info("three")
+    assert [line["message"] for line in lines(log)] == ["one", "two", "three"]
+    logger.info("four")
+    assert lines(log)[-1]["message"] == "four"
+
+
+def test_what_is_gathered_is_written_soon(log: io.StringIO) -> None:
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, Lines)
+    with handler.gathering(seconds=0.01):
+        logging.getLogger("a").info("one")
+        until(lambda: bool(lines(log)))

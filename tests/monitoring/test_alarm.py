@@ -1,87 +1,55 @@
-"""Alarms: several windows raise one, several end it, and what they lead to happens once."""
+"""Alarms: several windows raise one, several end it; a sure one needs no other."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from monitoring.alarm import Judged, Patience, action, is_alarm
+from monitoring.alarm import Judged, Patience, is_alarm, is_confirmed
 from monitoring.findings import Verdict
 
 START = datetime(2026, 11, 29, tzinfo=UTC)
-VERDICTS = st.sampled_from(["drift", "stable", "not_enough_data", "incomparable"])
 
 
-def run(
-    verdicts: list[Verdict], harms: list[bool] | None = None, **patience: object
-) -> list[Judged]:
-    chosen = Patience(**patience)  # type: ignore[arg-type]
+def run(verdicts: list[Verdict], *, sure: int | None = None) -> list[bool]:
+    """Return whether there is an alarm after each window, one of which may be sure."""
     judged: list[Judged] = []
     for number, verdict in enumerate(verdicts):
-        now = START + timedelta(hours=number)
-        alarm = is_alarm(judged, verdict, chosen)
-        harm = bool(harms and harms[number])
-        led_to = action(judged, alarm, has_harm=harm, now=now, patience=chosen)
-        judged.append(Judged(now, verdict, alarm, led_to))
-    return judged
-
-
-def acts(judged: list[Judged]) -> list[str]:
-    return [each.action for each in judged if each.action is not None]
+        alarm = is_alarm(judged, verdict, Patience(), is_sure=number == sure)
+        judged.append(Judged(START + timedelta(hours=number), verdict, alarm))
+    return [each.is_alarm for each in judged]
 
 
 def test_one_window_with_drift_is_no_alarm_and_two_of_three_are() -> None:
-    assert acts(run(["drift", "stable", "stable", "drift", "stable"])) == []
-    assert acts(run(["drift", "stable", "drift"])) == ["ticket"]
+    assert not any(run(["drift", "stable", "stable", "drift", "stable"]))
+    assert run(["drift", "stable", "drift"]) == [False, False, True]
 
 
-def test_an_alarm_ends_after_three_stable_windows_and_is_told_once() -> None:
-    judged = run(["drift", "drift", "stable", "drift", "stable", "stable", "stable", "stable"])
-    assert acts(judged) == ["ticket", "resolved"]
-    assert [each.is_alarm for each in judged] == [False, *[True] * 5, False, False]
+def test_a_stable_window_raises_no_alarm_whatever_came_before() -> None:
+    assert run(["drift", "stable"], sure=1) == [False, False]
+
+
+def test_an_alarm_ends_after_three_stable_windows() -> None:
+    alarms = run(["drift", "drift", "stable", "drift", "stable", "stable", "stable", "stable"])
+    assert alarms == [False, *[True] * 5, False, False]
 
 
 def test_windows_that_say_nothing_neither_raise_nor_end_an_alarm() -> None:
-    assert acts(run(["drift", "not_enough_data", "incomparable"])) == []
+    assert not any(run(["drift", "not_enough_data", "incomparable"]))
     quiet: list[Verdict] = ["not_enough_data"] * 20
-    assert acts(run(["drift", "drift", *quiet])) == ["ticket"]
+    assert all(run(["drift", "drift", *quiet])[1:])
 
 
-def test_drift_alone_never_starts_a_pipeline_and_harm_alone_neither() -> None:
-    assert "pipeline" not in acts(run(["drift"] * 50))
-    assert acts(run(["stable"] * 10, [True] * 10)) == []
+def test_a_sure_window_needs_no_other_to_confirm_it() -> None:
+    assert run(["stable", "drift", "stable"], sure=1) == [False, True, True]
 
 
-def test_harm_that_shows_later_starts_the_pipeline_once() -> None:
-    assert acts(run(["drift"] * 6, [False, False, False, True, True, True])) == [
-        "ticket",
-        "pipeline",
-    ]
-
-
-def test_within_the_cool_down_another_start_is_suppressed_and_said_once() -> None:
-    verdicts: list[Verdict] = ["drift", "drift", "stable", "stable", "stable", *["drift"] * 4]  # type: ignore[list-item]
-    harms = [True] * 9
-    assert acts(run(verdicts, harms)) == ["pipeline", "resolved", "suppressed"]
-    short = run(verdicts, harms, cool_down=timedelta(hours=5))
-    assert acts(short) == ["pipeline", "resolved", "pipeline"]
-
-
-@given(st.lists(st.tuples(VERDICTS, st.booleans()), max_size=60))
-def test_pipelines_are_a_cool_down_apart_and_tickets_an_alarm(
-    steps: list[tuple[Verdict, bool]],
-) -> None:
-    judged = run([verdict for verdict, _ in steps], [harm for _, harm in steps])
-    started = [each.at for each in judged if each.action == "pipeline"]
-    gaps = [later - earlier for earlier, later in zip(started, started[1:], strict=False)]
-    assert all(gap >= timedelta(hours=24) for gap in gaps)
-    edges = [False, *[each.is_alarm for each in judged]]
-    raised = sum(now and not was for was, now in zip(edges, edges[1:], strict=False))
-    assert acts(judged).count("ticket") <= raised
-    assert acts(judged).count("resolved") in {raised, raised - 1}
+def test_harm_is_confirmed_by_as_many_windows_as_drift_is() -> None:
+    assert not is_confirmed([], Patience())
+    assert not is_confirmed([False, False, True], Patience())
+    assert is_confirmed([True, False, True], Patience())
+    assert not is_confirmed([True, True, False, False, True], Patience())
 
 
 def test_patience_is_a_frozen_value() -> None:

@@ -30,6 +30,17 @@ def test_meaning_that_turns_at_once_is_instantaneous_and_dated(metric: Any) -> N
     assert found.values.size == WINDOWS
 
 
+def test_what_is_called_positive_is_for_the_caller_to_say() -> None:
+    rng = np.random.default_rng(5)
+    scores = rng.uniform(0, 0.4, size=ROWS * WINDOWS)
+    labels = rng.random(scores.size) < scores
+    found = follow("recall", labels, scores, rows=ROWS, threshold=0.2)
+    assert found.values.mean() == pytest.approx(
+        (labels & (scores >= 0.2)).sum() / labels.sum(), abs=0.02
+    )
+    assert follow("recall", labels, scores, rows=ROWS).values.max() == 0
+
+
 def test_meaning_that_stays_has_no_shape() -> None:
     assert history(np.zeros(WINDOWS)).change.shape == "none"
 

@@ -81,6 +81,9 @@ def test_realised_metrics_are_those_of_scikit_learn(world: World) -> None:
     assert realised("f1", labels, scores) == pytest.approx(f1_score(labels, scores >= 0.5))
     assert realised("auroc", labels, scores) == pytest.approx(roc_auc_score(labels, scores))
     assert realised("precision", labels, scores * 0.4) is None
+    assert realised("f1", labels, scores, threshold=0.8) == pytest.approx(
+        f1_score(labels, scores >= 0.8)
+    )
 
 
 def test_weights_correct_what_plain_confidence_gets_wrong_when_features_move(world: World) -> None:
@@ -123,15 +126,6 @@ def test_labels_that_turn_around_are_not_seen_and_this_is_what_the_text_says(wor
     assert found.low is not None
     assert real is not None
     assert found.low > real + 0.2
-
-
-def test_of_several_classes_the_accuracy_follows_from_the_confidence() -> None:
-    rng = np.random.default_rng(4)
-    confidence = rng.uniform(0.3, 1.0, size=6_000)
-    right = rng.random(6_000) < confidence**2  # overconfident
-    reference = Reference(Predictions(confidence[:3_000]), right[:3_000])
-    found = estimate("accuracy", reference, Predictions(confidence[3_000:]), threshold=0.0)
-    assert found.estimate == pytest.approx(right[3_000:].mean(), abs=0.03)
 
 
 def test_too_few_rows_or_one_class_give_no_estimate(world: World) -> None:

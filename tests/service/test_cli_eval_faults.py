@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from infra.contracts import Interaction
 from judge_server import JudgeServer, judging
 from service.cli.entry import app
+from service.cli.session import opened
 
 pytestmark = pytest.mark.usefixtures("migrated_here")
 WORDS = ("one", "two", "three", "four")
@@ -221,3 +225,33 @@ def kept(version: str) -> dict[str, bytes]:
     folder = version.replace("/", "-")
     run("artifacts", "checkout", version, folder)
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_recorded_calls_are_compared_from_the_time_that_is_given() -> None:
+    with opened() as parts:
+        for day, said in ((1, "It was three."), (2, "It is two.")):
+            for number in range(30):
+                for tag, text in (("live", "It is two."), ("shadow", said)):
+                    at = datetime(2026, 1, day, 12, number, tzinfo=UTC)
+                    id_ = f"{tag}-{day}-{number}"
+                    answered = Interaction(id_, "completion", at, "support", "answered", 200)
+                    parts.interactions.add(
+                        replace(
+                            answered,
+                            tag=tag,
+                            request_id=f"{day}-{number}",
+                            content={"answer": text},
+                        )
+                    )
+        parts.interactions.flush()
+    checks = "checks: [{check: shadow, with: {model: support, agreement: 0.7}}]\n"
+    write_suite(*PLAIN, more=checks)
+    [finding] = evaluate(code=1)["findings"]
+    assert finding["evidence"][0] == ["answered by both", "60"]
+    [finding] = evaluate("--since", "2026-01-02", code=0)["findings"]
+    assert finding["evidence"][:2] == [
+        ["since", "2026-01-02T00:00:00+00:00"],
+        ["answered by both", "30"],
+    ]
+    write_suite(*PLAIN)
+    assert "the suite has none" in refusal("--since", "2026-01-02")

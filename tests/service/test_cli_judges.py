@@ -207,6 +207,16 @@ def test_another_model_or_rubric_has_no_card_yet(server: JudgeServer) -> None:
     assert "--rubric mine.yaml --model rules" in said
 
 
+def test_golden_cases_may_be_judged_by_a_rubric_of_ones_own(server: JudgeServer) -> None:
+    text = run("judge", "show", "correctness").stdout
+    Path("mine.yaml").write_text(text.replace("name: correctness", "name: mine"), "utf-8")
+    golden = "checks: [{check: golden, with: {metric: right, at_least: 0.7}, action: warn}]\n"
+    suite = SUITE.replace("rules}", "rules, rubric: mine.yaml}").partition("gates:")[0] + golden
+    Path("suite.yaml").write_text(suite, "utf-8")
+    [finding] = run_json("run", "suite.yaml")["findings"]
+    assert (finding["verdict"], finding["reason"]) == ("pass", "all 40 golden trials are right")
+
+
 def test_stored_rubric_is_a_version(server: JudgeServer) -> None:
     text = run("judge", "show", "helpfulness").stdout.replace("name: helpfulness", "name: kind")
     Path("kind.yaml").write_text(text, "utf-8")

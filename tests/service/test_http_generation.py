@@ -260,6 +260,26 @@ def test_personal_data_is_masked_in_answers(start: Any, model: ChatServer) -> No
     assert "".join(told) == masked
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_personal_data_is_masked_in_what_models_of_the_gateway_answer(
+    start: Any, model: ChatServer, path: str
+) -> None:
+    client = start(guards={"personal_data": "on"})
+    model.reply = "Write to ada@example.org or call +49 30 1234567 now."
+    is_chat = path == "/v1/chat/completions"
+    asked = {"messages": [{"role": "user", "content": "Who?"}]} if is_chat else {"input": "Who?"}
+    told = client.post(path, json={"model": "writer", "stream": True, **asked}).text
+    events = [json.loads(line[6:]) for line in told.splitlines() if line.startswith("data: {")]
+    if is_chat:
+        choices = [choice for each in events for choice in each["choices"]]
+        pieces = [choice["delta"].get("content") or "" for choice in choices]
+    else:
+        pieces = [each["delta"] for each in events if each["type"] == "response.output_text.delta"]
+    assert "".join(pieces) == "Write to <email> or call <phone> now."
+    assert "example.org" not in told
+    assert "1234567" not in told
+
+
 def test_sentences_without_support_are_marked_or_removed(start: Any, model: ChatServer) -> None:
     client = start()
     model.reply = f"{ANSWER} Elephants may take whole summers off as they please."

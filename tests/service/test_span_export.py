@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind
 
-from service.span_export import Exporter, encoded
-from service.spans import Spans
+from kept_spans import KeptSpans
+from service.span_export import Exporter, encoded, readable
+from service.spans import MOST_WAITING, Event, Span, Spans
 
+RESOURCE = Resource.create({"service.name": "ragstone"})
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SINGLE = st.one_of(
     st.text(max_size=20),
@@ -28,7 +31,7 @@ ATTRIBUTES = st.dictionaries(
 )
 SPAN = st.tuples(
     st.text(min_size=1, max_size=20),
-    st.sampled_from(SpanKind),
+    st.sampled_from(("internal", "server", "client")),
     ATTRIBUTES,
     st.sampled_from([None, PARENT]),
     st.booleans(),
@@ -39,34 +42,59 @@ SPAN = st.tuples(
 @given(st.lists(SPAN, min_size=1, max_size=5))
 def test_spans_are_written_as_the_library_writes_them(wanted: list[Any]) -> None:
     spans = _made(wanted)
-    assert encoded(spans) == encode_spans(spans)
+    theirs = encode_spans([readable(span, RESOURCE) for span in spans])
+    assert _read(spans) == theirs
 
 
 def test_an_attribute_that_cannot_be_written_costs_itself_alone() -> None:
     bad = {"huge": 2**70, "half": "\ud800", "good": 1}
-    first, second = _made(
-        [
-            ("one", SpanKind.CLIENT, {}, None, False, False),
-            ("two", SpanKind.CLIENT, bad, None, False, False),
-        ]
+    (written,) = (
+        _read(_made([("one", "client", bad, None, False, False)]))
+        .resource_spans[0]
+        .scope_spans[0]
+        .spans
     )
-    (written,) = encoded([first, second]).resource_spans[0].scope_spans[0].spans[1:]
     assert [attribute.key for attribute in written.attributes] == ["good"]
 
 
 def test_the_library_still_sends_the_way_that_is_used() -> None:
     exporter = Exporter("http://127.0.0.1:9/v1/traces")
     try:
-        assert callable(exporter._client.export)
+        assert callable(exporter._library._client.export)
     finally:
-        exporter.shutdown()
+        exporter.close()
 
 
-def _made(wanted: list[Any]) -> list[ReadableSpan]:
-    kept = InMemorySpanExporter()
-    spans = Spans(kept, resource=Resource({"service.name": "ragstone"}), sample_ratio=1.0)
+def test_what_comes_while_too_many_wait_is_lost_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    going = threading.Event()
+
+    class Slow(KeptSpans):
+        def send(self, spans: Sequence[Span]) -> None:
+            going.wait(30)
+            super().send(spans)
+
+    kept = Slow()
+    spans = Spans(kept, sample_ratio=1.0)
+    for _ in range(2 * MOST_WAITING):
+        spans.end(spans.begin(None), "one", "server", {})
+    going.set()
+    spans.close()
+    assert MOST_WAITING <= len(kept.sent) < 2 * MOST_WAITING
+    assert [record.message for record in caplog.records] == [
+        "spans are lost: the collector does not take them"
+    ]
+
+
+def _made(wanted: list[Any]) -> list[Span]:
+    kept = KeptSpans()
+    spans = Spans(kept, sample_ratio=1.0)
     for name, kind, attributes, parent, remote, has_event in wanted:
         events = [Event("noted", {"a": 1}, time.time_ns())] if has_event else []
         spans.end(spans.begin(parent, remote=remote), name, kind, attributes, events=events)
     spans.close()
-    return list(kept.get_finished_spans())
+    return kept.sent
+
+
+def _read(spans: Sequence[Span]) -> ExportTraceServiceRequest:
+    read: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(encoded(spans, RESOURCE))
+    return read

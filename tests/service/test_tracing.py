@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.applications import Starlette
@@ -27,6 +26,7 @@ from starlette.testclient import TestClient
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Answer, Citation, Usage
 from infra.settings import load_settings
+from kept_spans import KeptSpans
 from model_server import serving
 from relayed import call, gateway, outcome_of
 from service.app import create_app
@@ -43,16 +43,40 @@ KNOWN = {
     if name.startswith("GEN_AI_") and isinstance(value, str)
 }
 
+KNOWN_METRICS = {
+    value
+    for name, value in vars(gen_ai_metrics).items()
+    if name.startswith("GEN_AI_") and isinstance(value, str)
+}
+
+
+class KeptMetrics(MetricExporter):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[MetricsData] = []
+
+    def export(self, metrics_data: MetricsData, *_: Any, **__: Any) -> MetricExportResult:
+        self.sent.append(metrics_data)
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, *_: Any) -> bool:
+        return True
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        pass
+
 
 class Kept:
     def __init__(self, **options: Any) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.reader = InMemoryMetricReader()
-        self.tracing = Tracing(spans=self.exporter, metrics=self.reader, **options)
+        self.exporter = KeptSpans()
+        self.metrics = KeptMetrics()
+        self.tracing = Tracing(spans=self.exporter, metrics=self.metrics, **options)
 
     def spans(self) -> dict[str, Any]:
         self.tracing.spans.flush()
-        return {span.name: span for span in self.exporter.get_finished_spans()}
+        return {span.name: span for span in self.exporter.readable()}
 
 
 @pytest.fixture
@@ -187,22 +211,27 @@ def test_an_answer_has_its_retrieval_and_the_support_of_its_citations(kept: Kept
     assert "canary" not in whole.to_json() + retrieval.to_json()
 
 
-def test_durations_and_tokens_are_measured_under_genai_names(kept: Kept) -> None:
+def test_durations_and_tokens_are_measured_under_genai_names() -> None:
+    kept = Kept()
     kept.tracing.record(made_outcome())
-    data = kept.reader.get_metrics_data()
-    assert data is not None
-    found = {
+    kept.tracing.record(made_outcome(status=502, error="engine_failed", ended=3.0))
+    kept.tracing.close()
+    (data,) = kept.metrics.sent
+    found: dict[str, Any] = {
         metric.name: metric
         for scope in data.resource_metrics[0].scope_metrics
         for metric in scope.metrics
     }
-    (duration,) = found["gen_ai.client.operation.duration"].data.data_points
-    assert duration.sum == 1.25
+    assert found.keys() <= KNOWN_METRICS
+    good, failed = found["gen_ai.client.operation.duration"].data.data_points
+    assert good.sum == 1.25
+    assert good.attributes.keys() <= KNOWN
+    assert failed.attributes["error.type"] == "engine_failed"
     tokens = {
         point.attributes["gen_ai.token.type"]: point.sum
         for point in found["gen_ai.client.token.usage"].data.data_points
     }
-    assert tokens == {"input": 20, "output": 10}
+    assert tokens == {"input": 40, "output": 20}
 
 
 def test_only_the_asked_share_is_traced() -> None:
@@ -210,7 +239,7 @@ def test_only_the_asked_share_is_traced() -> None:
     for _ in range(1000):
         kept.tracing.record(made_outcome())
     kept.tracing.spans.flush()
-    assert 180 < len(kept.exporter.get_finished_spans()) < 320
+    assert 180 < len(kept.exporter.readable()) < 320
     kept.tracing.close()
 
 
@@ -262,7 +291,7 @@ def test_spans_reach_a_collector_over_http() -> None:
 
 
 def span_ids(kept: Kept) -> set[str]:
-    return {f"{span.context.span_id:016x}" for span in kept.exporter.get_finished_spans()}
+    return {f"{span.context.span_id:016x}" for span in kept.exporter.readable()}
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/answers"])
@@ -297,7 +326,7 @@ def test_model_servers_are_sent_a_span_of_ours_within_the_caller_s_trace(
 
 def _agrees(header: str) -> None:
     """Hold what is read of a header against OpenTelemetry's own reading of it."""
-    spans = Spans(InMemorySpanExporter(), resource=Resource({}), sample_ratio=1.0)
+    spans = Spans(KeptSpans(), sample_ratio=1.0)
     try:
         ours = spans.begin(header)
     finally:

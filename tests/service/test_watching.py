@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 import hook_server
 import mail_server
 from infra.contracts import Interaction, Usage
-from infra.errors import InvalidConfiguration, NotFound
+from infra.errors import InvalidConfiguration, NotFound, StorageFailed
 from infra.plugins import available, load
 from monitoring import interaction_exports
+from monitoring.feedback import Statement
 from monitoring.interactions import Query
-from service import standing, watching
+from service import monitors, standing, watching
 from service.cli.entry import app
 from service.wiring import Components
 
@@ -115,7 +116,8 @@ def test_quiet_hours_tell_nobody_and_drift_is_told_once_and_resolved_once(
 def test_drift_with_harm_starts_the_pipeline_with_the_evidence(
     fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
 ) -> None:
-    asked = {"floors": {"support": 0.7}, "pipeline": "/srv/again.yml", "evidence_parameter": "why"}
+    trigger = {"pipeline": "/srv/again.yml", "evidence_parameter": "why", "arguments": {"rows": 9}}
+    asked = {"floors": {"support": 0.7}, "trigger": trigger}
     settings = fast_settings(**watched(fast_settings, hooks, **asked), jobs={"in_process": False})
     parts = open_client(settings).app.state.components
     now = hours(parts, pinned(parts), number=1)
@@ -124,13 +126,187 @@ def test_drift_with_harm_starts_the_pipeline_with_the_evidence(
     hours(parts, now, number=3, tokens=320, support=0.5)
     (job,) = parts.jobs.list(name="pipeline.run")
     assert job.arguments["file"] == "/srv/again.yml"
+    assert job.arguments["params"]["rows"] == 9
     evidence = job.arguments["params"]["why"]
     assert evidence == "evidence/answers@v1"
     folder = parts.artifacts.checkout(evidence, Path("checked-out"))
     said = json.loads((folder / "evidence.json").read_text())
     (performance,) = said["evidence"]["performance"]
     assert performance["high"] < performance["floor"] == 0.7
-    assert [each["action"] for each in hooks.posted["/drift"]] == ["ticket", "pipeline"]
+    assert [each["action"] for each in hooks.posted["/drift"]] == ["ticket", "started"]
+    assert hooks.posted["/drift"][1]["summary"].endswith("its floor is 0.7")
+    (started,) = [each for each in results(parts) if each.judged.action == "started"]
+    assert started.report["started"] == job.id
+
+
+def results(parts: Components) -> list[Any]:
+    return watching.stored(parts).latest("answers")
+
+
+def test_harm_without_drift_starts_a_job_and_only_with_what_is_stored(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    trigger = {"when": "harm", "job": "watch", "cool_down_hours": 1}
+    asked = {"floors": {"support": 0.7}, "features": ["outcome"], "trigger": trigger}
+    settings = fast_settings(**watched(fast_settings, hooks, **asked), jobs={"in_process": False})
+    parts = open_client(settings).app.state.components
+    now = hours(parts, pinned(parts), number=1)
+    now = hours(parts, now, number=1, support=0.5)
+    assert parts.jobs.list(name="watch") == [], "one window is no proof"
+    traffic(parts, now, support=0.5)
+    with parts.database.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE watch_result RENAME TO elsewhere")
+    with pytest.raises(StorageFailed):
+        watching.look(parts, now=now + HOUR)
+    with parts.database.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO watch_result")
+    assert parts.jobs.list(name="watch") == []
+    (found,) = watching.look(parts, now=now + HOUR)
+    assert (found.judged.action, found.judged.verdict) == ("started", "stable")
+    (job,) = parts.jobs.list(name="watch")
+    assert results(parts)[-1].report["started"] == job.id
+    assert [each["action"] for each in hooks.posted["/drift"]] == ["started"]
+
+
+def voted(parts: Components, start: datetime, *, up: float) -> None:
+    """Have people vote on a third of an hour's answers."""
+    chance = random.Random(7)
+    for number in range(0, ROWS, 3):
+        vote = "up" if chance.random() < up else "down"
+        said = Statement(f"answer-{start:%d%H}-{number}", "thumbs", vote)
+        parts.feedback.add(said)
+
+
+def test_few_votes_say_how_many_answers_are_right(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    right = {"label": "thumbs", "right": ["up"], "judged": "support", "days": 0.05, "floor": 0.7}
+    settings = fast_settings(**watched(fast_settings, hooks, labelled={"right": right}))
+    client = open_client(settings)
+    parts = client.app.state.components
+    now = pinned(parts)
+    traffic(parts, now)
+    voted(parts, now, up=0.4)
+    (found,) = watching.look(parts, now=now + HOUR)
+    (told,) = found.report["performance"]
+    assert told["low"] < 0.4 < told["high"] < 0.7
+    assert (told["method"], told["rows"]) == ("labels", 100)
+    series = client.get("/metrics").text
+    assert 'ragstone_performance_floor{metric="right",monitor="answers"} 0.7' in series
+    assert 'ragstone_performance_refused{metric="right",monitor="answers"} 0.0' in series
+    assert 'bound="high",metric="right"' in series
+    (later,) = watching.look(parts, now=now + 3 * HOUR)
+    (told,) = later.report["performance"]
+    assert "0 labels of the 50" in told["refused"]
+
+
+def predicted(parts: Components, start: datetime, *, rows: int = ROWS, shift: float = 0.0) -> None:
+    """An hour of predictions, as the runtime of classical models records them."""
+    chance = random.Random(start.isoformat())
+    for number in range(rows):
+        leaves = chance.random()
+        features = {"age": chance.gauss(40 + shift, 10), "plan": chance.choice(["a", "b"])}
+        content = {
+            "features": features,
+            "prediction": "leaves" if leaves >= 0.5 else "stays",
+            "probabilities": {"stays": 1 - leaves, "leaves": leaves},
+        }
+        parts.interactions.add(
+            Interaction(
+                id=f"prediction-{start:%d%H}-{number}",
+                kind="prediction",
+                at=start + HOUR * (number / rows),
+                model="model/churn",
+                outcome="answered",
+                status=200,
+                content=content,
+            )
+        )
+    parts.interactions.flush()
+
+
+def test_predictions_are_watched_by_their_features_and_estimated_without_labels(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    f1 = {"metric": "f1", "probabilities": {"leaves": "probability.leaves"}, "floor": 0.2}
+    watch = watched(
+        fast_settings,
+        hooks,
+        kind="prediction",
+        features=["feature.age", "feature.plan", "prediction"],
+        estimates={"f1": f1, "weighted": {**f1, "features": ["feature.age"]}},
+        streams={"feature.age": {"parameters": {"horizon": 1000}}},
+    )
+    client = open_client(fast_settings(**watch))
+    parts = client.app.state.components
+    for number in range(2):
+        predicted(parts, START + number * HOUR)
+    for number in range(0, ROWS, 2):
+        for hour in range(2):
+            leaves = random.Random(number).random() < 0.5
+            said = Statement(
+                f"prediction-{START + hour * HOUR:%d%H}-{number}",
+                "label",
+                "leaves" if leaves else "stays",
+            )
+            parts.feedback.add(said)
+    query = Query(START, START + 2 * HOUR)
+    interaction_exports.export(parts.database, parts.artifacts, query, "answers")
+    now = START + 2 * HOUR
+    predicted(parts, now)
+    (found,) = watching.look(parts, now=now + HOUR)
+    assert {each["feature"] for each in found.report["features"]} == {
+        *("feature.age", "feature.plan", "prediction")
+    }
+    assert found.judged.verdict == "stable"
+    plain, weighted = found.report["performance"]
+    assert 0.3 < plain["low"] < plain["high"] < 0.7, "labels are a coin's"
+    assert weighted["method"] == "confidence, weighted by density"
+    predicted(parts, now + HOUR, shift=80)
+    (found,) = watching.look(parts, now=now + 2 * HOUR)
+    assert found.judged.verdict == "drift"
+    assert found.judged.is_alarm, "a stream that is sure needs no second window"
+    (stream,) = found.report["streams"]
+    assert stream["verdict"] == "drift"
+    assert "outside the support" in found.report["performance"][1]["refused"]
+    series = client.get("/metrics").text
+    assert 'ragstone_drift_stream_alarm{detector="e_detector",feature="feature.age"' in series
+    (hour_without,) = watching.look(parts, now=now + 4 * HOUR)
+    assert hour_without.report["streams"][0]["verdict"] == "not_enough_data"
+
+
+def test_hours_are_compared_with_the_same_hours_of_the_week(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    sections = watched(fast_settings, hooks, seasonal=True, features=["prompt_tokens"])
+    parts = open_client(fast_settings(**sections)).app.state.components
+    week = timedelta(days=7)
+    for number in range(2):
+        traffic(parts, START + number * HOUR, tokens=200 + 100 * number)
+    query = Query(START, START + 2 * HOUR)
+    interaction_exports.export(parts.database, parts.artifacts, query, "answers")
+    traffic(parts, START + week + HOUR, tokens=300)
+    (found,) = watching.look(parts, now=START + week + 2 * HOUR)
+    assert found.judged.verdict == "stable"
+    assert found.report["rows"]["reference"] == ROWS, "of two hours the one"
+    sections["watch"]["monitors"]["answers"] |= {"time_zone": "Mars/Olympus"}
+    with pytest.raises(InvalidConfiguration, match="Mars"):
+        monitors.opened(Components(fast_settings(**sections)), "answers")
+
+
+def test_the_shape_of_a_metric_is_named_over_the_windows_so_far(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"floors": {"support": 0.1}, "features": ["outcome"]}
+    parts = open_client(
+        fast_settings(**watched(fast_settings, hooks, **asked))
+    ).app.state.components
+    now = hours(parts, pinned(parts), number=6)
+    assert results(parts)[-1].report["performance"][0]["shape"] is None, "of six windows nothing"
+    hours(parts, now, number=5, support=0.6)
+    (told,) = results(parts)[-1].report["performance"]
+    assert told["shape"]["shape"] == "instantaneous"
+    assert "in window 6" in told["shape"]["explanation"]
 
 
 def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
@@ -189,7 +365,7 @@ def test_what_is_not_there_is_said_by_name(fast_settings: Any, hooks: hook_serve
     with pytest.raises(NotFound, match="answers"):
         watching.look(parts, now=START)
     with pytest.raises(NotFound, match="there are 'answers'"):
-        watching.opened(parts, "question")
+        monitors.opened(parts, "question")
     parts.close()
     assert available("monitoring.receivers") == ["alertmanager", "email", "webhook"]
     with pytest.raises(InvalidConfiguration, match="no address of the web"):

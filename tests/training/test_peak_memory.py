@@ -11,7 +11,7 @@ import pytest
 from benched import bench_of
 from trained import only_third_parties_warn
 from training import peak_memory, smoke
-from tuning import chat, write_base, write_rows, write_spec
+from tuning import chat, pair, write_base, write_rows, write_spec
 
 pytest.importorskip("trl")
 pytestmark = only_third_parties_warn
@@ -32,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.manual_seed(1)
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "base")
     write_rows(folder / "train.jsonl", [chat(f"Question {n}?", "Yes.") for n in range(16)])
+    write_rows(folder / "pairs.jsonl", [pair(f"Is it {n}?", "Yes.", "No.") for n in range(16)])
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield folder
@@ -45,8 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         {"schedule.gradient_checkpointing": True},
         {"base.dtype": "bfloat16"},
         {"method.adapter": {"type": "lora", "r": 8, "dora": True}},
+        {"method.type": "dpo", "data.train": {"rows": "pairs.jsonl"}},
     ],
-    ids=["float32", "made twice", "bfloat16", "dora"],
+    ids=["float32", "made twice", "bfloat16", "dora", "pairs"],
 )
 def test_a_step_takes_what_was_planned_within_15_percent(
     folder: Path, changes: dict[str, Any]

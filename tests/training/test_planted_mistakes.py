@@ -15,7 +15,7 @@ from training import spec
 from training.accelerators import GIB, Machine
 from training.planning import Places, Plan, plan
 from training.problems import Refused
-from tuning import MARKED, chat, sums, write_base, write_rows, write_spec
+from tuning import MARKED, chat, pair, sums, write_base, write_rows, write_spec
 
 ROWS = 40
 GPU = Machine(1, 80 * GIB, 989.0, is_cpu=False, has_flash_attention=True)
@@ -86,6 +86,28 @@ def near(folder: Path) -> dict[str, Any]:
     return {**changes, "data.max_length": 2048}
 
 
+def mark(number: int, *, label: bool | None = None) -> dict[str, Any]:
+    asked, answer = sums(1, start=number)[0]["messages"]
+    good = number % 2 == 0 if label is None else label
+    return {"prompt": [asked], "completion": [answer], "label": good}
+
+
+def compared(
+    method: str, *extra: dict[str, Any], label: bool | None = None, **changes: Any
+) -> Plant:
+    """Plant rows among those that a method compares."""
+
+    def plant(folder: Path) -> dict[str, Any]:
+        if method == "kto":
+            good = [mark(n, label=label) for n in range(ROWS)]
+        else:
+            good = [pair(f"What is {n} plus {n}?", f"It is {2 * n}.", "No.") for n in range(ROWS)]
+        write_rows(folder / "train.jsonl", [*good[:6], *extra, *good[6:]])
+        return {"method.type": method, **changes}
+
+    return plant
+
+
 SWALLOWED = MARKED.replace("<|end|>{% endgeneration %}", "{% endgeneration %}<|end|>")
 TWICE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{% if message['role'] == 'user' %}"
@@ -108,7 +130,6 @@ MISTAKES = [
         "out of turn",
     ),
     Mistake("wrong columns", rows({"question": "a", "answer": "b"}), "row 7", "no 'messages'"),
-    Mistake("method nothing trains", keys(method__type="kto"), "method.type", "not trained yet"),
     Mistake(
         "suite nothing runs",
         keys(evaluate={"suites": [{"suite": "s.yaml", "metric": "m"}]}),
@@ -120,7 +141,77 @@ MISTAKES = [
         "sweep",
         keys(sweep={"parameters": {"seed": {"low": 1, "high": 2}}}),
         "sweep",
-        "one specification",
+        "ragstone train sweep",
+    ),
+    Mistake(
+        "a pair whose answers are one",
+        compared("dpo", pair("One?", "Yes.", "Yes.")),
+        "data.train row 7",
+        "are the same",
+    ),
+    Mistake(
+        "a pair whose answers differ beyond what is kept",
+        compared(
+            "dpo",
+            pair("One?", f"{'so ' * 90}yes", f"{'so ' * 90}no"),
+            **{"data.overflow": "truncate", "data.limits": {"max_truncated": 1.0}},
+        ),
+        "data.train row 7",
+        "once cut to max_length",
+    ),
+    Mistake(
+        "a pair preferred both ways",
+        compared("reward", pair("What is 2 plus 2?", "No.", "It is 4.")),
+        "data.train row 7",
+        "an earlier row rejects",
+    ),
+    Mistake(
+        "an answer marked as good and bad",
+        compared("kto", {**mark(2), "label": False}),
+        "data.train row 7",
+        "as good",
+    ),
+    Mistake(
+        "only good answers",
+        compared("kto", label=True),
+        "data.train",
+        "marked as good; kto needs both",
+    ),
+    Mistake(
+        "kto one row at once",
+        compared("kto", **{"schedule.rows_per_device": 1}),
+        "schedule.rows_per_device",
+        "two rows at once",
+    ),
+    Mistake(
+        "answers compared with dropout",
+        compared("dpo", **{"method.adapter": {"type": "lora", "dropout": 0.1}}),
+        "method.adapter.dropout",
+        "set it to 0",
+    ),
+    Mistake(
+        "questions judged too",
+        compared("dpo", **{"data.supervise": "all"}),
+        "data.supervise",
+        "judges answers",
+    ),
+    Mistake(
+        "a head that a model of rewards has not",
+        compared("reward", **{"method.adapter": {"type": "lora", "targets": ["lm_head"]}}),
+        "method.adapter.targets",
+        "has no 'lm_head'",
+    ),
+    Mistake(
+        "a model of rewards to be served",
+        compared("reward", **SERVED, serve={}),
+        "serve",
+        "answers nobody",
+    ),
+    Mistake(
+        "pairs packed",
+        compared("dpo", **{"schedule.packing": True}),
+        "schedule.packing",
+        "only sft packs",
     ),
     Mistake("rows of another method", keys(method__type="dpo"), "data.train rows 1", "dpo needs"),
     Mistake("empty split", lambda folder: _emptied(folder), "data.train", "no rows"),
@@ -212,6 +303,13 @@ MISTAKES = [
         ),
         "method.adapter.dora",
         "this one is sharded",
+        on_gpu=True,
+    ),
+    Mistake(
+        "preferences on a sharded base",
+        compared("dpo", parallelism={"devices_per_node": 2, "strategy": "fsdp2"}),
+        "method.type",
+        "not tried on a sharded base",
         on_gpu=True,
     ),
     Mistake(
@@ -412,6 +510,12 @@ def test_a_planted_mistake_is_refused_where_it_is(mistake: Mistake, folder: Path
     assert not any("\n" in line for line in lines)
     with pytest.raises(Refused):
         found.require_sound()
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
+def test_sound_preferences_have_no_problem(method: str, folder: Path) -> None:
+    assert planned(folder, compared(method)(folder)).problems == ()
+    assert planned(folder, on_gpu(compared(method)(folder)), GPU).problems == ()
 
 
 def test_at_least_twenty_mistakes_were_planted() -> None:

@@ -42,9 +42,15 @@ def read_source(
     for read, faults in _ahead(_prepared(rows, spec, encoder)):
         measured.faulty += len(faults)
         for row in read if encoder is not None else ():
-            length = max(len(each.ids) for each in row.encoded)
-            learned = min(_learned(each, data.max_length) for each in row.encoded)
-            measured.add(row.number, length, learned)
+            lengths = [len(each.ids) for each in row.encoded]
+            learned = [_learned(each, data.max_length) for each in row.encoded]
+            measured.add(
+                row.number,
+                max(lengths),
+                min(learned),
+                beside=sum(min(each, data.max_length) for each in sorted(lengths)[:-1]),
+                learned_beside=sum(sorted(learned)[1:]),
+            )
         shown = Batch(key, read, faults)
         for taker in takers:
             taker.take(shown)

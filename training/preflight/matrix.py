@@ -152,7 +152,7 @@ def _method(facts: Facts) -> Iterable[Said]:
     spec: FineTuning = facts.spec
     adapter = spec.method.adapter
     targets = getattr(adapter, "targets", ())
-    if isinstance(targets, tuple) and "lm_head" in targets and spec.method.type == "sft":
+    if isinstance(targets, tuple) and "lm_head" in targets and spec.method.type != "reward":
         yield (
             "method.adapter.targets",
             "an adapter on 'lm_head' cannot be trained with the loss in chunks; leave it out",

@@ -1,4 +1,4 @@
-"""What a specification can say and no run carries out yet: methods, meshes, suites, sweeps."""
+"""What a specification can say and no run carries out yet: meshes, suites; sweeps are of many."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ CHECK = "runnable"
 
 def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
     """Return each key that asks for what is not done yet, with what to do instead."""
-    if spec.method.type != "sft":
-        yield "method.type", f"{spec.method.type!r} is not trained yet; use 'sft'"
     for name in ("suites", "regressions"):
         if getattr(spec.evaluate, name):
             what = "suites are run by hand yet, with 'ragstone eval run'; take them out"
@@ -25,7 +23,7 @@ def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
         what = "the run moves no traffic yet; take it out, and move routes by hand afterwards"
         yield "serve.canary", what
     if spec.sweep is not None:
-        yield "sweep", "a run is of one specification; take the section out"
+        yield "sweep", "a run is of one specification; start it with 'ragstone train sweep'"
 
 
 def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str]]:
@@ -39,6 +37,9 @@ def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str
         method = spec.base.quantization.method
         what = f"fsdp2 shards no {method} weights here; use ddp, or drop base.quantization"
         yield "parallelism.strategy", what
+    if spec.method.type != "sft":
+        what = f"{spec.method.type} was not tried on a sharded base; use ddp, or a smaller base"
+        yield "method.type", what
     adapter = spec.method.adapter
     if not isinstance(adapter, Lora):
         yield "method.adapter.type", f"on a sharded base only LoRA is trained, not {adapter.type!r}"

@@ -34,7 +34,7 @@ def _kind(value: Any) -> str:
 
 
 Choice = Annotated[
-    Annotated[tuple[Any, ...], Tag("values")] | Annotated[Range, Tag("range")],
+    Annotated[tuple[Any, ...], Field(min_length=1), Tag("values")] | Annotated[Range, Tag("range")],
     Discriminator(_kind),
 ]
 """Values to choose from, or a range of numbers."""
@@ -44,10 +44,17 @@ class Sweep(Part):
     """Trials of one specification."""
 
     sampler: Literal["grid", "random", "tpe"] = "tpe"
+    """Every combination, any, or those that promise most by what came out so far."""
     pruner: Literal["none", "hyperband", "median"] = "hyperband"
+    """`hyperband`: trials that do worse than others so far are ended, in brackets of more and less
+    patience, https://arxiv.org/abs/1603.06560."""
     trials: int = Field(default=20, ge=1, le=10_000)
+    """In all; a grid has no more than its points."""
     parallel: int = Field(default=1, ge=1)
+    """Trials at once."""
     metric: str = "eval_loss"
+    """What the run measures of itself last: `eval_loss`, `eval_rewards/margins`, ..., or without
+    `data.eval` `loss` and the like, of the last step."""
     direction: Literal["minimize", "maximize"] = "minimize"
     parameters: dict[str, Choice] = Field(min_length=1)
     """By the dotted key of the specification, such as `schedule.learning_rate`."""

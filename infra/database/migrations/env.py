@@ -4,6 +4,7 @@ from alembic import context
 
 import infra.artifacts.tables  # noqa: F401 - registers its tables
 import infra.database.conversation_tables  # noqa: F401 - registers its tables
+import infra.database.fine_tuning_tables  # noqa: F401 - registers its tables
 import infra.database.interaction_tables  # noqa: F401 - registers its tables
 import infra.database.money  # noqa: F401 - registers its tables
 import infra.database.monitoring_tables  # noqa: F401 - registers its tables

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evals.judges.prompt import MAX_CHARACTERS, Exhibit, messages
-from evals.judges.rubric import read_shipped
+from evals.judges.prompt import MAX_CHARACTERS, VERSION, Exhibit, messages
+from evals.judges.rubric import Rubric, read_shipped
 from infra.errors import TooLarge
 
 RUBRIC = read_shipped("correctness")
@@ -74,3 +76,15 @@ def test_nothing_that_is_judged_leaves_its_fence(answer: str, question: str) -> 
 def test_what_is_too_long_is_not_cut_off_silently() -> None:
     with pytest.raises(TooLarge, match="200,000 at most"):
         read("a" * MAX_CHARACTERS)
+
+
+def test_prompt_is_that_of_its_version() -> None:
+    """Cards of judges hold of one prompt: who changes it raises `VERSION`, and this with it."""
+    told = hashlib.sha256()
+    for kind, scale in (("score", {1: "Wrong.", 2: "Right."}), ("preference", {})):
+        rubric = Rubric.model_validate(
+            {"name": "fixed", "version": 1, "kind": kind, "instructions": "Look.", "scale": scale}
+        )
+        shown = messages(rubric, [Exhibit("question", "Why?\nHow?"), Exhibit("answer", "So.")])
+        told.update(orjson.dumps([*shown, rubric.output_schema]))
+    assert (VERSION, told.hexdigest()[:16]) == (1, "9f272dfec567c7ee")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,3 +147,10 @@ def test_checks_that_read_no_judge_need_no_card() -> None:
     found = suite(metrics=[JUDGE, "exact_match"], checks=[on_words, recorded])
     metrics = {use.name: open_metric(use.metric, use.parameters) for use in found.metrics}
     assert require_standing(found, metrics, lambda _: None) == []
+
+
+def test_judge_that_is_told_in_other_words_is_another_instrument() -> None:
+    other = replace(INSTRUMENT, prompt=INSTRUMENT.prompt + 1)
+    assert (other.digest, other.card) != (INSTRUMENT.digest, INSTRUMENT.card)
+    kept = replace(card(10), instrument=other)
+    assert Card.from_dict(kept.as_dict()).instrument == other

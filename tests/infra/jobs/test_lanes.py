@@ -38,7 +38,12 @@ def on_a_shelf(attempt: Attempt, shelf: str) -> None:
 def take(database: Database, jobs: Jobs, worker_id: str = "w1") -> list[str]:
     capacity = Capacity(Resources(cpu=100), 100)
     who = Claimant(
-        worker_id, tuple(jobs.registry.names), capacity, TenantLimits(), jobs.registry.forgetful
+        worker_id,
+        tuple(jobs.registry.names),
+        capacity,
+        TenantLimits(),
+        forgetful=jobs.registry.forgetful,
+        widths=jobs.registry.widths,
     )
     with database.write() as connection:
         if worker_id not in {each.worker_id for each in leases.read_beats(connection)}:
@@ -58,6 +63,22 @@ def test_jobs_of_one_lane_run_one_at_a_time_over_all_workers(
         leases.leave(connection, "w1", now=jobs.now())
     assert take(database, jobs, "w2") == [first, other]
     assert jobs.get(second).state == "queued"
+
+
+def test_of_a_wider_lane_as_many_run_at_a_time(
+    jobs: Jobs, registry: Registry, database: Database
+) -> None:
+    wide = Behaviour(steps=False, lane="shelf/{shelf}", width=2)
+    registry.job("sort", behaviour=wide)(on_a_shelf)
+    registry.job("clean", behaviour=LANE)(on_a_shelf)
+    first, second, third = (jobs.start("sort", {"shelf": "a"}).id for _ in range(3))
+    alone = jobs.start("clean", {"shelf": "b"}).id
+    assert take(database, jobs) == [first, second, alone]
+    assert take(database, jobs, "w2") == []
+    with database.write() as connection:
+        leases.leave(connection, "w1", now=jobs.now())
+    assert take(database, jobs, "w2") == [first, second, alone]
+    assert jobs.get(third).state == "queued"
 
 
 def test_a_full_lane_does_not_hide_what_waits_behind_it(

@@ -245,7 +245,7 @@ def test_servers_of_a_past_table_stay_open_for_who_may_yet_ask_them(serve: Serve
             await asyncio.sleep(0.2)
             meter.opens.set()
             assert b"old" in await task
-            await until(lambda: server._session is None)  # closed after it, not opened anew
+            await until(lambda: not server.connections)  # closed after it, not opened anew
 
     run(ask())
 

@@ -1,0 +1,222 @@
+"""Predictions for whole tables: part by part, taken up where it stopped, as a job or a command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infra import classical
+from infra.artifacts.publishing import Made
+from infra.classical_rows import Values
+from infra.errors import InvalidRequest, NotFound
+from infra.jobs.attempt import Attempt
+from infra.jobs.definitions import Behaviour, Registry, Resources
+from infra.plugins import require
+from service.prediction.batching import checked
+from service.prediction.columns import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from service.prediction.loading import Loaded
+    from service.wiring import Components
+
+PREDICT = "predict"
+KIND = "predictions"
+EXTRA = "classical"
+PART_ROWS = 16_384
+ADDED = ("prediction", "probability", "probabilities", "warnings")
+
+
+def define(registered: Registry, parts: Components) -> None:
+    """Register the job of this file; what it has written is not predicted again."""
+
+    @registered.job(PREDICT, resources=Resources(cpu=1), behaviour=Behaviour(remote=True))
+    def predict(attempt: Attempt, *, model: str, data: str, name: str) -> dict[str, Any]:
+        """Predict for the rows of a dataset; they become the artifact `predictions/NAME`."""
+        pinned: dict[str, str] = attempt.step("pin", lambda: _pin(parts, model, data))
+        folder = parts.settings.data_folder / "predicting" / attempt.job_id
+        loaded = opened(parts, pinned["model"])
+        batches = _datasets(parts).iterate(pinned["data"], rows=PART_ROWS)
+        total = _datasets(parts).profile(pinned["data"]).rows
+
+        def tell(rows: int) -> None:
+            attempt.progress(min(1.0, rows / max(1, total)), f"{rows:,} of {total:,} rows")
+
+        rows = write_parts(loaded, batches, folder, tell=tell)
+        reference = _publish(parts, folder, name, pinned=pinned, job=attempt.job_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        return {"artifact": reference, "model": pinned["model"], "rows": rows}
+
+
+def opened(parts: Components, model: str) -> Loaded:
+    """Load a version: `NAME` by the alias of the settings, `NAME@v3` or `NAME@ALIAS`."""
+    from service.prediction import loading
+
+    return loading.read(parts.artifacts, full_reference(parts, model), parts.settings.models)
+
+
+def full_reference(parts: Components, model: str) -> str:
+    """Return a model's name as the artifact store has it."""
+    name = model if "/" in model.partition("@")[0] else f"{classical.KIND}/{model}"
+    return name if "@" in name else f"{name}@{parts.settings.models.alias}"
+
+
+def predict_file(
+    loaded: Loaded, source: Path, output: Path, *, tell: Callable[[int], object] = lambda _: None
+) -> int:
+    """Predict for the rows of a table, and write them with the predictions as Parquet.
+
+    Parts that an earlier run wrote of the same file with the same model are taken as they are.
+    Returns how many rows there are.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidRequest: it is no table, or its rows are not the model's.
+    """
+    if not source.is_file():
+        raise NotFound("file of rows", str(source))
+    status = source.stat()
+    stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{loaded.reference.digest[-12:]}"
+    folder = output.with_name(f".{output.name}.{stamp}.parts")
+    rows = write_parts(loaded, _batches(source), folder, tell=tell)
+    _join(folder, output)
+    shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def write_parts(
+    loaded: Loaded,
+    batches: Iterable[pa.RecordBatch],
+    folder: Path,
+    *,
+    tell: Callable[[int], object],
+) -> int:
+    """Write a file of each batch with its predictions, but for those that are there."""
+    parquet = require("pyarrow.parquet", extra=EXTRA)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+    for number, batch in enumerate(batches):
+        path = folder / f"part-{number:06}.parquet"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            parquet.write_table(scored(loaded, batch, first=done), partial, compression="zstd")
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.rename(path)
+        done += batch.num_rows
+        tell(done)
+    if not done:
+        raise InvalidRequest("There is no row to predict for")
+    return done
+
+
+def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table:
+    """Return a batch with its predictions beside it.
+
+    Raises:
+        InvalidRequest: a column is missing, or holds what the model's cannot; rows are counted
+            from `first` in the message.
+    """
+    pa = require("pyarrow", extra=EXTRA)
+    taken = [name for name in ADDED if name in batch.schema.names]
+    if taken:
+        raise InvalidRequest(f"The rows have a column {taken[0]!r} already; rename it")
+    model, reader = loaded.model, _sized(loaded.reader, batch.num_rows)
+    given = {
+        each.name: _values(batch.column(each.name))
+        for each in model.inputs
+        if each.name in batch.schema.names
+    }
+    try:
+        table = reader.of_values(batch.num_rows, given)
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"In the {batch.num_rows:,} rows from {first:,} on: {error}"
+        ) from error
+    values = checked(loaded.runtime.run, table.columns, table.rows)
+    found = pa.Table.from_batches([batch])
+    if model.classes is None or loaded.labels is None:
+        found = found.append_column("prediction", pa.array(values.astype(np.float64)))
+    else:
+        chosen = classical.decide(values, model)
+        best = values[np.arange(len(values)), chosen].astype(np.float64)
+        rows = pa.array(values.astype(np.float64).tolist(), pa.list_(pa.float64()))
+        found = found.append_column("prediction", pa.array(loaded.labels[chosen].tolist()))
+        found = found.append_column("probability", pa.array(best))
+        found = found.append_column("probabilities", rows)
+    warnings = np.zeros(table.rows, np.int32)
+    for each in table.warnings:
+        warnings[each.row] += 1
+    return found.append_column("warnings", pa.array(warnings))
+
+
+def _sized(reader: Reader, rows: int) -> Reader:
+    """Return a reader that takes so many rows."""
+    return Reader(reader.model, max(1, rows), reader.refuses_unknown)
+
+
+def _values(column: pa.Array) -> Values:
+    pa = require("pyarrow", extra=EXTRA)
+    kind = column.type
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    if is_number and (pa.types.is_floating(kind) or not column.null_count):
+        array: Values = column.to_numpy(zero_copy_only=False)
+        return array
+    values: Values = column.to_pylist()
+    return values
+
+
+def _batches(source: Path) -> Iterator[pa.RecordBatch]:
+    from infra.datasets import files
+    from infra.datasets.csv_files import Dialect
+
+    form = files.format_of(source.name)
+    if form is None:
+        raise InvalidRequest(f"{str(source)!r} is neither CSV, JSON Lines nor Parquet by its name")
+    file = files.DataFile.at(source, source.name)
+    schema = files.infer(form, [file], Dialect())
+    return files.batches(form, file, schema, dialect=Dialect(), rows=PART_ROWS)
+
+
+def _join(folder: Path, output: Path) -> None:
+    parquet = require("pyarrow.parquet", extra=EXTRA)
+    paths = sorted(folder.glob("part-*.parquet"))
+    partial = output.with_name(f".{output.name}.partial")
+    with parquet.ParquetWriter(partial, parquet.read_schema(paths[0]), compression="zstd") as out:
+        for path in paths:
+            out.write_table(parquet.read_table(path))
+    partial.replace(output)
+
+
+def _pin(parts: Components, model: str, data: str) -> dict[str, str]:
+    found = parts.artifacts.find(full_reference(parts, model))
+    rows = _datasets(parts).find(data)
+    return {
+        "model": f"{found.kind}/{found.name}@{found.digest}",
+        "data": f"{rows.kind}/{rows.name}@{rows.digest}",
+    }
+
+
+def _publish(
+    parts: Components, folder: Path, name: str, *, pinned: dict[str, str], job: str
+) -> str:
+    from infra.datasets.datasets import Options
+
+    made = Made(
+        metadata={"model": pinned["model"]},
+        parents=(("model", pinned["model"]), ("rows", pinned["data"])),
+        job=job,
+    )
+    return str(_datasets(parts).put(folder, f"{KIND}/{name}", Options(made=made)))
+
+
+def _datasets(parts: Components) -> Any:
+    from infra.datasets.datasets import Datasets
+
+    return Datasets(parts.artifacts)

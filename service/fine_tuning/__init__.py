@@ -1,0 +1,1 @@
+"""Fine-tuning over HTTP, as OpenAI has it: asked for, run as a job, told of, and served."""

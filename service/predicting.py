@@ -1,0 +1,198 @@
+"""The prediction path: find the version, read the rows, wait for a batch, decide, record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from infra import classical
+from infra.contracts import Interaction
+from infra.errors import (
+    EngineFailed,
+    EngineTimedOut,
+    InvalidRequest,
+    Overloaded,
+    RagstoneError,
+)
+from infra.model_settings import Models as Options
+from infra.security import new_id
+from monitoring.prediction_metrics import PredictionMetrics, PredictionOutcome
+from service.billing import open_bill
+from service.callers import Caller
+from service.gateway.meters import Meter
+from service.limits import in_thread
+from service.prediction.columns import Table
+from service.prediction.explaining import Explainer
+from service.prediction.loading import Loaded
+from service.prediction.models import Hosted, Models
+from service.prediction.recording import LIVE, Predicted, record
+
+Read = Callable[[Loaded], Table]
+"""Reads what was asked as the columns of a model."""
+MANY_ROWS = 32
+"""From here on rows are written down in a thread, not on the loop that others wait for."""
+_ENDS: Mapping[type[RagstoneError], PredictionOutcome] = {
+    EngineTimedOut: "late",
+    EngineFailed: "failed",
+    Overloaded: "overloaded",
+    InvalidRequest: "refused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks which model."""
+
+    caller: Caller
+    name: str
+    """Without `model/`."""
+    selector: str | None = None
+    """A version or an alias; by default the alias of the settings."""
+    seconds: float | None = None
+    """That the answer may take, where it is less than the settings say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is told."""
+
+    predicted: Predicted
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """`x-ratelimit-*`."""
+
+
+class Predictor:
+    """Answers for every face; knows no HTTP."""
+
+    def __init__(
+        self,
+        models: Models,
+        options: Options,
+        *,
+        meter: Callable[[], Meter],
+        metrics: PredictionMetrics,
+        explainer: Explainer,
+        add: Callable[[Interaction], None] | None = None,
+    ) -> None:
+        """Take the models, the settings, who charges, counts, explains, and keeps interactions."""
+        self.models = models
+        self._options = options
+        self._meter = meter
+        self._metrics = metrics
+        self._explainer = explainer
+        self._add = add
+
+    async def find(self, asked: Asked) -> Hosted:
+        """Return the version that would answer.
+
+        Raises:
+            NotFound: there is none, or it is not the caller's.
+            NotReady: it cannot be loaded.
+        """
+        asked.caller.require_model(f"{classical.KIND}/{asked.name}")
+        found = self.models.at_hand(asked.name, asked.selector)
+        return found or await self.models.find(asked.name, asked.selector)
+
+    async def predict(self, asked: Asked, read: Read) -> Answer:
+        """Answer the rows that `read` returns.
+
+        Raises:
+            NotFound, NotReady: as `find`.
+            InvalidRequest: the rows are not the model's.
+            RateLimited: the caller asks too much.
+            Overloaded: too many requests wait for the model.
+            EngineTimedOut: it was not answered in time.
+            EngineFailed: the model cannot be run on these rows.
+        """
+        start = time.perf_counter()
+        loaded = await self.find(asked)
+        with self._counted(asked.name):
+            table = read(loaded)
+            bill = await open_bill(
+                self._meter(),
+                caller=asked.caller,
+                engine=f"{classical.KIND}/{asked.name}",
+                prompt_tokens=0,
+            )
+            try:
+                values = await self._run(loaded, table, asked.seconds)
+                bill.settle(0)
+            finally:
+                bill.close()
+        seconds = time.perf_counter() - start
+        predicted = self._predicted(asked, loaded, table, values)
+        await self._note(predicted, asked.caller, seconds)
+        return Answer(predicted, bill.headers)
+
+    async def explain(self, predicted: Predicted) -> list[dict[str, Any]]:
+        """Return what each feature contributes to the score of each row.
+
+        Raises:
+            InvalidRequest: the model is not linear.
+        """
+        from training.tabular.columns import as_frame
+
+        frame = as_frame(predicted.table.columns)
+        return await in_thread(lambda: self._explainer.explain(predicted, frame))
+
+    async def _run(self, loaded: Hosted, table: Table, seconds: float | None) -> NDArray[Any]:
+        most = self._options.deadline_seconds
+        limit = most if seconds is None else min(seconds, most)
+        try:
+            async with asyncio.timeout(limit):
+                return await loaded.batcher.run(table)
+        except TimeoutError:
+            raise EngineTimedOut(f"The model did not answer within {limit:g} s") from None
+
+    def _predicted(
+        self, asked: Asked, loaded: Loaded, table: Table, values: NDArray[Any]
+    ) -> Predicted:
+        has_classes = loaded.model.classes is not None
+        return Predicted(
+            id=new_id("pred-"),
+            loaded=loaded,
+            table=table,
+            values=values,
+            chosen=classical.decide(values, loaded.model) if has_classes else None,
+            tag=LIVE if asked.selector is None else asked.selector,
+        )
+
+    async def _note(self, predicted: Predicted, caller: Caller, seconds: float) -> None:
+        loaded, table = predicted.loaded, predicted.table
+        self._metrics.observe(loaded.name, loaded.version, rows=table.rows, seconds=seconds)
+        if table.warnings:
+            for kind, number in Counter(each.kind for each in table.warnings).items():
+                self._metrics.count_warnings(loaded.name, kind, number)
+        if self._add is None:
+            return
+        write = partial(
+            record,
+            predicted,
+            self._add,
+            caller=caller,
+            at=datetime.now(UTC),
+            seconds=seconds,
+            kept=self._options.keep,
+        )
+        if table.rows < MANY_ROWS:
+            write()
+        else:
+            await in_thread(write)
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except RagstoneError as error:
+            ended = [_ENDS[kind] for kind in _ENDS if isinstance(error, kind)]
+            self._metrics.count(name, ended[0] if ended else "refused")
+            raise

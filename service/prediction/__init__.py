@@ -1,0 +1,1 @@
+"""Predictions of classical models: reading rows and tensors, loading, batching, recording."""

@@ -1,0 +1,195 @@
+"""Rows as the columns of a model: what training never saw is told, what cannot be is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.classical import Column, ModelFile, text_of
+from infra.classical_rows import MISSING_TEXT, Values, encode, encode_rows, is_text
+from infra.errors import InvalidRequest, TooLarge
+
+MOST_SHOWN = 5
+WarningKind = Literal["unknown_category", "out_of_range"]
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A value that training never saw."""
+
+    row: int
+    column: str
+    kind: WarningKind
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a model is asked about."""
+
+    rows: int
+    columns: Mapping[str, NDArray[Any]]
+    """As a runtime takes them, in the model's order."""
+    warnings: Sequence[Warned] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """Reads what one model is asked, and refuses what is not its columns."""
+
+    model: ModelFile
+    max_rows: int
+    refuses_unknown: bool = False
+    _columns: Mapping[str, Column] = field(init=False)
+    _seen: Mapping[str, frozenset[str]] = field(init=False)
+    _ranges: Mapping[str, tuple[float, float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        inputs = self.model.inputs
+        seen = {
+            each.name: frozenset([*map(text_of, each.categories), *_if_missing(each)])
+            for each in inputs
+            if each.categories is not None
+        }
+        ranges = {
+            each.name: (
+                -np.inf if each.low is None else each.low,
+                np.inf if each.high is None else each.high,
+            )
+            for each in inputs
+            if not is_text(each) and (each.low is not None or each.high is not None)
+        }
+        object.__setattr__(self, "_columns", {each.name: each for each in inputs})
+        object.__setattr__(self, "_seen", seen)
+        object.__setattr__(self, "_ranges", ranges)
+
+    def of_rows(self, rows: Sequence[Any]) -> Table:
+        """Read objects of JSON, one a row; what may be missing may be left out.
+
+        Raises:
+            InvalidRequest: names the row and the column that are wrong.
+            TooLarge: more rows than are allowed.
+        """
+        self._check_count(len(rows))
+        for place, row in enumerate(rows):
+            if type(row) is not dict:
+                raise InvalidRequest(f"Row {place} is no object of columns", parameter="rows")
+        return self._table(len(rows), encode_rows(rows, self.model.inputs))
+
+    def of_values(self, rows: int, given: Mapping[str, Values]) -> Table:
+        """Read columns: lists as JSON has them, or arrays.
+
+        Raises:
+            InvalidRequest: a column is missing, strange, or holds what it cannot.
+            TooLarge: more rows than are allowed.
+        """
+        self._check_count(rows)
+        if given.keys() != self._columns.keys():
+            self._refuse_columns(given)
+        return self._table(
+            rows, {name: encode(given[name], column) for name, column in self._columns.items()}
+        )
+
+    def _check_count(self, rows: int) -> None:
+        if rows < 1:
+            raise InvalidRequest("There is no row to predict for")
+        if rows > self.max_rows:
+            raise TooLarge(
+                f"{rows:,} rows in one request, {self.max_rows:,} are allowed; send several, or "
+                "predict in a job: ragstone models predict"
+            )
+
+    def _table(self, rows: int, columns: Mapping[str, NDArray[Any]]) -> Table:
+        warnings: list[Warned] = []
+        for name, seen in self._seen.items():
+            texts = columns[name].tolist()
+            if not seen.issuperset(texts):
+                strange = [place for place, text in enumerate(texts) if text not in seen]
+                if self.refuses_unknown:
+                    raise InvalidRequest(
+                        f"Row {strange[0]}: {name!r} is {_shown(texts[strange[0]])}, which is none "
+                        "of the categories that the model knows",
+                        parameter=name,
+                    )
+                warnings += [Warned(place, name, "unknown_category") for place in strange]
+        for name, (low, high) in self._ranges.items():
+            is_out = (columns[name] < low) | (columns[name] > high)
+            if is_out.any():
+                places = np.flatnonzero(is_out).tolist()
+                warnings += [Warned(place, name, "out_of_range") for place in places]
+        return Table(rows, columns, warnings)
+
+    def _refuse_columns(self, given: Mapping[str, Any]) -> None:
+        missing = [name for name in self._columns if name not in given]
+        strange = sorted(given.keys() - self._columns.keys())
+        said = [f"is not given {_listed(missing)}"] if missing else []
+        said += [f"has no {_listed(strange)}"] if strange else []
+        raise InvalidRequest(
+            f"The model {' and '.join(said)}; its inputs are {_listed(list(self._columns))}",
+            parameter="inputs",
+        )
+
+
+def _if_missing(column: Column) -> list[str]:
+    return [MISSING_TEXT] if column.nullable else []
+
+
+def joined(tables: Sequence[Mapping[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
+    """Return the columns of several tables below one another."""
+    if len(tables) == 1:
+        return tables[0]
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def row_values(table: Table, at: int, columns: Sequence[Column]) -> dict[str, Any]:
+    """Return one row as it came: whole numbers whole, what is missing None, categories as text."""
+    return {each.name: _raw(table.columns[each.name][at], each) for each in columns}
+
+
+def _raw(value: Any, column: Column) -> Any:
+    if is_text(column):
+        return None if value == MISSING_TEXT else value
+    if np.isnan(value):
+        return None
+    kinds = {"int64": int, "bool": bool}
+    return kinds.get(column.type, float)(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:80]) for name in names[:MOST_SHOWN])
+    return f"{shown} and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else shown
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def flat(values: Sequence[Any], shape: Sequence[int]) -> Sequence[Any]:
+    """Return the elements of nested lists, which are nested as the shape says, or not at all.
+
+    Raises:
+        InvalidRequest: the lists are of another shape.
+    """
+    total = 1
+    for size in shape:
+        total *= size
+    level, depth = values, 0
+    while level and type(level[0]) is list:
+        depth += 1
+        if (
+            depth >= len(shape)
+            or {len(each) for each in level if type(each) is list} != {shape[depth]}
+            or not all(type(each) is list for each in level)
+        ):
+            raise InvalidRequest(f"The data is not nested as its shape {list(shape)!r} says")
+        level = list(chain.from_iterable(level))
+    if len(level) != total:
+        raise InvalidRequest(
+            f"The data has {len(level):,} elements, and its shape {list(shape)!r} says {total:,}"
+        )
+    return level

@@ -1,0 +1,319 @@
+"""Which models are served: by name, version and alias, loaded when needed, swapped when moved."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Literal
+
+from infra.artifacts.store import ArtifactStore
+from infra.classical import KIND
+from infra.errors import (
+    InvalidRequest,
+    MissingDependency,
+    NotFound,
+    NotReady,
+    RagstoneError,
+)
+from infra.model_settings import Models as Options
+from service.limits import in_thread
+from service.prediction import loading
+from service.prediction.batching import Batcher, Bounds
+from service.prediction.loading import Key, Loaded
+from service.prediction.shelf import Shelf
+from service.rounds import Rounds
+from service.runtimes import Runtime
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 30.0
+"""Until a version that could not be loaded is tried again."""
+_VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
+State = Literal["READY", "LOADING", "UNAVAILABLE"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hosted(Loaded):
+    """A version that answers requests of a loop."""
+
+    batcher: Batcher
+
+    @classmethod
+    def of(cls, loaded: Loaded, batcher: Batcher) -> Hosted:
+        values = {each.name: getattr(loaded, each.name) for each in fields(Loaded)}
+        return cls(**values, batcher=batcher)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a name stands in the repository."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: str
+    is_other: bool
+    """It is no classical model, such as a language model under the same kind."""
+    at: float
+
+    def error(self, name: str) -> RagstoneError:
+        return NotFound("model", name) if self.is_other else NotReady(self.reason)
+
+
+class Models:
+    """Used from one event loop; what is loaded answers from memory, without the database."""
+
+    def __init__(
+        self,
+        store: Callable[[], ArtifactStore],
+        options: Options,
+        *,
+        observe: Callable[[str, int], None] = lambda _name, _rows: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the store, the settings, and who is told the name and rows of each batch."""
+        self._store = store
+        self._options = options
+        self._observe = observe
+        self._clock = clock
+        self._shelf: Shelf[Hosted] = Shelf(options.cache_bytes)
+        self._threads = ThreadPoolExecutor(options.threads, "predict")
+        self._targets: Mapping[tuple[str, str], str] = {}
+        """By name and alias, the digest that is meant."""
+        self._in_force: dict[tuple[str, str], str] = {}
+        """By name and alias, the digest that answers: one that was loaded and tried."""
+        self._versions: dict[tuple[str, int], str] = {}
+        self._loading: dict[Key, asyncio.Task[Hosted]] = {}
+        self._failures: dict[Key, _Failure] = {}
+        """Versions that cannot be loaded: they are not tried again with every request."""
+        self._unloaded: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+        self.has_looked = False
+        """Whether what aliases mean was looked up, and loaded or refused."""
+
+    @property
+    def loaded(self) -> int:
+        return len(self._shelf)
+
+    @property
+    def loaded_bytes(self) -> int:
+        return self._shelf.bytes
+
+    def start(self) -> None:
+        """Follow the aliases, from now on."""
+        if self._options.names:
+            self._task = asyncio.get_running_loop().create_task(self._watch())
+        else:
+            self.has_looked = True
+
+    async def close(self) -> None:
+        """Stop following; batches under way end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def at_hand(self, name: str, selector: str | None) -> Hosted | None:
+        """Return what answers, if it is loaded."""
+        if name in self._unloaded:
+            return None
+        if selector is None:
+            digest = self._in_force.get((name, self._options.alias))
+        elif number := _VERSION.fullmatch(selector):
+            digest = self._versions.get((name, int(number[1])))
+        else:
+            digest = self._in_force.get((name, selector))
+        return None if digest is None else self._shelf.get((name, digest))
+
+    async def find(self, name: str, selector: str | None = None) -> Hosted:
+        """Return what answers, loading it if need be.
+
+        Args:
+            name: without `model/`.
+            selector: a version such as `3` or `v3`, or an alias; the settings' alias by default.
+
+        Raises:
+            NotFound: there is none, or it is not served.
+            InvalidRequest: it is there, and cannot be loaded.
+        """
+        found = self.at_hand(name, selector)
+        if found is not None:
+            return found
+        self._require_served(name)
+        number = _VERSION.fullmatch(selector) if selector is not None else None
+        if number is not None:
+            return await self._find_version(name, int(number[1]))
+        alias = self._options.alias if selector is None else selector
+        if (name, alias) not in self._targets:
+            await self._look_up()
+        digest = self._in_force.get((name, alias)) or self._targets.get((name, alias))
+        if digest is None:
+            raise self._no_model(name, alias)
+        loaded = await self._load(name, digest)
+        self._in_force.setdefault((name, alias), digest)
+        return loaded
+
+    async def versions(self, name: str) -> list[str]:
+        """Return the numbers of the versions that may be asked for, oldest first."""
+        self._require_served(name)
+        found = await in_thread(lambda: self._store().versions(f"{KIND}/{name}"))
+        return [str(each.reference.version) for each in reversed(found)]
+
+    def standings(self) -> list[Standing]:
+        """Return every name that the settings' alias has a version of, in their order."""
+        found = []
+        for (name, alias), digest in sorted(self._targets.items()):
+            if alias != self._options.alias or not self._is_served(name):
+                continue
+            failure = self._failures.get((name, digest))
+            reason = failure.reason if failure else ""
+            held = self.at_hand(name, None)
+            if name in self._unloaded:
+                found.append(Standing(name, "", "UNAVAILABLE", "unloaded"))
+            elif held is not None:
+                found.append(Standing(name, held.version, "READY", reason))
+            elif (name, digest) in self._loading:
+                found.append(Standing(name, "", "LOADING"))
+            else:
+                found.append(
+                    Standing(name, "", "UNAVAILABLE", reason or "it is loaded when it is asked for")
+                )
+        return found
+
+    async def load(self, name: str) -> Hosted:
+        """Load a name, also one that was unloaded, or whose version failed; raises as `find`."""
+        self._require_served(name, also_unloaded=True)
+        await self._look_up()
+        key = (name, self._options.alias)
+        if (digest := self._targets.get(key)) is None:
+            raise self._no_model(*key)
+        self._failures.pop((name, digest), None)
+        loaded = await self._load(name, digest)
+        self._unloaded.discard(name)
+        self._in_force[key] = digest
+        return loaded
+
+    async def unload(self, name: str) -> None:
+        """Answer for a name no more, until it is loaded again or the process starts anew."""
+        self._require_served(name, also_unloaded=True)
+        await self._look_up()
+        if (name, self._options.alias) not in self._targets:
+            raise self._no_model(name, self._options.alias)
+        self._unloaded.add(name)
+        for held in self._shelf:
+            if held.name == name:
+                self._shelf.remove(held.key)
+
+    async def refresh(self) -> None:
+        """Look at the aliases, and put in force what they mean now once it is loaded."""
+        await self._look_up()
+        for key in [key for key in self._in_force if key not in self._targets]:
+            del self._in_force[key]
+        wanted = {*self._in_force, *(key for key in self._targets if key[1] == self._options.alias)}
+        for name, alias in sorted(wanted):
+            if self._is_served(name) and name not in self._unloaded:
+                await self._follow(name, alias)
+        self.has_looked = True
+
+    async def _watch(self) -> None:
+        rounds = Rounds("the models")
+        while True:
+            await rounds.attempt(self.refresh)
+            await asyncio.sleep(self._options.watch_seconds)
+
+    async def _look_up(self) -> None:
+        self._targets = await in_thread(lambda: self._store().targets(KIND))
+
+    async def _follow(self, name: str, alias: str) -> None:
+        """Have an alias answered by what it means now; until that is loaded, by what it meant."""
+        digest, before = self._targets.get((name, alias)), self._in_force.get((name, alias))
+        if digest is None or digest == before:
+            return
+        if before is None and self._shelf.is_full:
+            return  # it is loaded when it is asked for
+        try:
+            loaded = await self._load(name, digest)
+        except RagstoneError:  # noted, and told of in the repository's index
+            return
+        self._in_force[name, alias] = digest
+        logger.info("%s@%s is answered by version %s", name, alias, loaded.version)
+
+    async def _find_version(self, name: str, number: int) -> Hosted:
+        reference = f"{KIND}/{name}@v{number}"
+        found = await in_thread(lambda: self._store().find(reference))
+        self._versions[name, number] = found.digest
+        return await self._load(name, found.digest)
+
+    async def _load(self, name: str, digest: str) -> Hosted:
+        """Load once, however many ask for it meanwhile; one that leaves breaks nothing off."""
+        key = (name, digest)
+        if (held := self._shelf.get(key)) is not None:
+            return held
+        failure = self._failures.get(key)
+        if failure is not None and self._clock() - failure.at < RETRY_SECONDS:
+            raise failure.error(name)
+        task = self._loading.get(key)
+        if task is None:
+            task = asyncio.create_task(self._read(name, digest))
+            self._loading[key] = task
+            task.add_done_callback(partial(self._forget, key))
+        return await asyncio.shield(task)
+
+    def _forget(self, key: Key, done: asyncio.Task[Hosted]) -> None:
+        del self._loading[key]
+        with suppress(asyncio.CancelledError):
+            done.exception()  # or it is told of as never looked at, where everybody has left
+
+    async def _read(self, name: str, digest: str) -> Hosted:
+        reference = f"{KIND}/{name}@{digest}"
+        try:
+            read = await in_thread(lambda: loading.read(self._store(), reference, self._options))
+        except (InvalidRequest, MissingDependency, NotFound) as error:
+            failure = self._failed(name, error)
+            self._failures[name, digest] = failure
+            raise failure.error(name) from error
+        self._failures.pop((name, digest), None)
+        loaded = Hosted.of(read, self._batcher(name, read.runtime))
+        self._shelf.put(loaded)
+        return loaded
+
+    def _batcher(self, name: str, runtime: Runtime) -> Batcher:
+        bounds = Bounds(
+            self._options.max_batch_rows, self._options.concurrency, self._options.max_waiting
+        )
+        return Batcher(runtime.run, self._threads, bounds, observe=partial(self._observe, name))
+
+    def _failed(self, name: str, error: RagstoneError) -> _Failure:
+        is_other = isinstance(error, NotFound) and error.kind == "classical model"
+        reason = f"Model {name!r} cannot be loaded: {error.message}"
+        if is_other:
+            reason = f"{KIND}/{name} is no classical model"
+        else:
+            logger.error("%s", reason)
+        return _Failure(reason, is_other, self._clock())
+
+    def _is_served(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._options.names)
+
+    def _require_served(self, name: str, *, also_unloaded: bool = False) -> None:
+        if not self._is_served(name) or (name in self._unloaded and not also_unloaded):
+            raise NotFound("model", name)
+
+    def _no_model(self, name: str, alias: str) -> NotFound:
+        known = [each for each, other in self._targets if other == alias and self._is_served(each)]
+        if name in {known for known, _ in self._targets}:
+            return NotFound("model", f"{name}@{alias}")
+        return NotFound("model", name, among=known)

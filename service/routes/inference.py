@@ -1,0 +1,316 @@
+"""Open Inference Protocol v2: health, metadata, inference, and the repository of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from infra.errors import InvalidRequest, NotFound, NotReady
+from service.bodies import BytesRoute, StrictRoute
+from service.callers import Caller
+from service.dependencies import Asking, Parts
+from service.gateway.opening import answer_seconds
+from service.gateway.outgoing import TIMEOUT_HEADER
+from service.predicting import Asked
+from service.prediction import tensors
+from service.prediction.columns import Table
+from service.prediction.loading import Loaded
+from service.prediction.recording import Predicted
+from service.prediction.tensors import Output
+from service.schemas.inference import (
+    INDEX,
+    INDEX_ANSWER,
+    INFER,
+    INFER_ANSWER,
+    READY_ANSWER,
+    REPOSITORY,
+    UNLOADED_ANSWER,
+    V2_ERRORS,
+    IndexBody,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    RepositoryBody,
+    ServerMetadata,
+    TensorMetadata,
+)
+from service.wiring import Components
+
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
+JSON = "application/json"
+BINARY = "application/octet-stream"
+MOST_DIGITS = 12
+Body = TypeVar("Body", IndexBody, RepositoryBody)
+PLATFORMS = {"onnx": "onnxruntime_onnx", "skops": "sklearn_skops"}
+
+router = APIRouter(prefix="/v2", tags=["inference"], route_class=StrictRoute, responses=V2_ERRORS)
+fast = APIRouter(prefix="/v2", tags=["inference"], route_class=BytesRoute, responses=V2_ERRORS)
+"""What is asked often."""
+
+
+@router.get("")
+async def server(request: Request) -> ServerMetadata:
+    """Tell what this server is, and which extensions it speaks."""
+    return ServerMetadata(name="ragstone", version=request.app.version, extensions=EXTENSIONS)
+
+
+@router.get("/health/live")
+async def live() -> Live:
+    """Tell that the process answers."""
+    return Live()
+
+
+@router.get("/health/ready")
+async def ready(components: Parts) -> Ready:
+    """Tell whether the models that aliases mean were loaded, or found to be of no use."""
+    if not components.models.has_looked:
+        raise NotReady("The models are being loaded; try again in a moment")
+    return Ready()
+
+
+@router.get("/models/{model_name}")
+async def model(model_name: str, caller: Asking, components: Parts) -> ModelMetadata:
+    """Describe the inputs and outputs of the version that answers."""
+    return await _metadata(components, Asked(caller, model_name))
+
+
+@router.get("/models/{model_name}/versions/{model_version}")
+async def model_version(
+    model_name: str, model_version: str, caller: Asking, components: Parts
+) -> ModelMetadata:
+    """Describe the inputs and outputs of a version."""
+    return await _metadata(components, Asked(caller, model_name, model_version))
+
+
+@router.get("/models/{model_name}/ready")
+async def model_ready(model_name: str, caller: Asking, components: Parts) -> ModelReady:
+    """Tell that the model can answer; it is loaded if it is not."""
+    await components.predictor.find(Asked(caller, model_name))
+    return ModelReady(name=model_name)
+
+
+@router.get("/models/{model_name}/versions/{model_version}/ready")
+async def version_ready(
+    model_name: str, model_version: str, caller: Asking, components: Parts
+) -> ModelReady:
+    """Tell that a version can answer; it is loaded if it is not."""
+    await components.predictor.find(Asked(caller, model_name, model_version))
+    return ModelReady(name=model_name)
+
+
+@fast.post(
+    "/models/{model_name}/infer",
+    openapi_extra=INFER,
+    responses=INFER_ANSWER,
+    response_class=Response,
+)
+async def infer(request: Request, model_name: str) -> Response:
+    """Predict with the version that the alias of the settings means."""
+    return await _infer(request, model_name, None)
+
+
+@fast.post(
+    "/models/{model_name}/versions/{model_version}/infer",
+    openapi_extra=INFER,
+    responses=INFER_ANSWER,
+    response_class=Response,
+)
+async def infer_version(request: Request, model_name: str, model_version: str) -> Response:
+    """Predict with a version."""
+    return await _infer(request, model_name, model_version)
+
+
+@fast.post(
+    "/repository/index", openapi_extra=INDEX, responses=INDEX_ANSWER, response_class=Response
+)
+async def index(request: Request) -> Response:
+    """List the models that this process serves, and how they stand."""
+    body = _given(await request.body(), IndexBody) or IndexBody(ready=False)
+    components, caller = _parts(request)
+    found = [
+        asdict(each)
+        for each in components.models.standings()
+        if caller.may_use(f"model/{each.name}") and (not body.ready or each.state == "READY")
+    ]
+    return Response(orjson.dumps(found), media_type=JSON)
+
+
+@fast.post(
+    "/repository/models/{model_name}/load",
+    openapi_extra=REPOSITORY,
+    responses=READY_ANSWER,
+    response_class=Response,
+)
+async def load(request: Request, model_name: str) -> Response:
+    """Load a model in this process, also one that was unloaded or could not be loaded before."""
+    components = await _managed(request, model_name)
+    await components.models.load(model_name)
+    return Response(orjson.dumps({"name": model_name, "ready": True}), media_type=JSON)
+
+
+@fast.post(
+    "/repository/models/{model_name}/unload",
+    openapi_extra=REPOSITORY,
+    responses=UNLOADED_ANSWER,
+    response_class=Response,
+)
+async def unload(request: Request, model_name: str) -> Response:
+    """Have this process answer for a model no more, until it is loaded or the process restarts."""
+    components = await _managed(request, model_name)
+    await components.models.unload(model_name)
+    return Response(orjson.dumps({"name": model_name, "ready": False}), media_type=JSON)
+
+
+def _parts(request: Request) -> tuple[Components, Caller]:
+    components: Components = request.app.state.components
+    caller: Caller = request.state.caller
+    return components, caller
+
+
+async def _managed(request: Request, name: str) -> Components:
+    """Return the parts for who may load and unload a model.
+
+    Raises:
+        Forbidden: the key is a tenant's, or has no scope for it.
+        InvalidRequest: the body asks for what is not done here.
+    """
+    components, caller = _parts(request)
+    caller.require_operator()
+    caller.require("admin")
+    caller.require_model(f"model/{name}")
+    body = _given(await request.body(), RepositoryBody)
+    given = sorted(set((body and body.parameters) or ()) - {"unload_dependents"})
+    if given:
+        raise InvalidRequest(
+            f"The parameter {given[0][:60]!r} is not taken: models come from the artifact store",
+            parameter="parameters",
+        )
+    return components
+
+
+def _given(raw: bytes, kind: type[Body]) -> Body | None:
+    """Return what a body holds; the protocol's clients send it without a media type, or not."""
+    if not raw:
+        return None
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "The body"
+        raise InvalidRequest(f"{place}: {first['msg']}") from None
+
+
+async def _metadata(components: Components, asked: Asked) -> ModelMetadata:
+    loaded = await components.predictor.find(asked)
+    versions = await components.models.versions(asked.name)
+    return ModelMetadata(
+        name=asked.name,
+        versions=versions,
+        platform=PLATFORMS.get(loaded.model.format, loaded.model.format),
+        inputs=[
+            TensorMetadata(name=name, datatype=datatype, shape=[-1, 1])
+            for name, datatype in loaded.inputs()
+        ],
+        outputs=_output_metadata(loaded),
+    )
+
+
+def _output_metadata(loaded: Loaded) -> list[TensorMetadata]:
+    if loaded.labels is None:
+        return [TensorMetadata(name="prediction", datatype=loaded.number_type, shape=[-1, 1])]
+    return [
+        TensorMetadata(name="label", datatype=loaded.label_type, shape=[-1]),
+        TensorMetadata(
+            name="probabilities", datatype=loaded.number_type, shape=[-1, len(loaded.labels)]
+        ),
+    ]
+
+
+async def _infer(request: Request, model_name: str, version: str | None) -> Response:
+    components, caller = _parts(request)
+    json_bytes = _json_bytes(request)
+    body = await request.body()
+    given: tensors.Request | None = None
+
+    def read(loaded: Loaded) -> Table:
+        nonlocal given
+        given = tensors.parse(body, json_bytes, loaded.kinds)
+        _check_outputs(given, loaded)
+        return loaded.reader.of_values(given.rows, given.values)
+
+    seconds = _seconds(request)
+    asked = Asked(caller, model_name, version, seconds)
+    answer = await components.predictor.predict(asked, read)
+    assert given is not None
+    return _told(answer.predicted, given, dict(answer.headers))
+
+
+def _json_bytes(request: Request) -> int | None:
+    """Return how many bytes of the body are JSON; None are all of them."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "The body is compressed; send it as it is")
+    given = request.headers.get(tensors.HEADER)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given is None:
+        if media_type not in {"", JSON}:  # the protocol's clients do not name it
+            raise HTTPException(415, f"Content-Type is {media_type[:100]!r}; send {JSON}")
+        return None
+    if media_type not in {"", JSON, BINARY}:
+        raise HTTPException(415, f"Content-Type is {media_type[:100]!r}; send {BINARY}")
+    if not given.isascii() or not given.isdecimal() or len(given) > MOST_DIGITS:
+        raise InvalidRequest(f"{tensors.HEADER} is {given[:40]!r}; it is a number of bytes")
+    return int(given)
+
+
+def _seconds(request: Request) -> float | None:
+    given = request.headers.get(TIMEOUT_HEADER)
+    return None if given is None else answer_seconds(given, float("inf"))
+
+
+def _check_outputs(given: tensors.Request, loaded: Loaded) -> None:
+    if given.outputs is None:
+        return
+    known = ["prediction"] if loaded.labels is None else ["label", "probabilities"]
+    names = [each.name for each in given.outputs]
+    for at, name in enumerate(names):
+        if name not in known:
+            raise NotFound("output", name[:100], among=known, are_few=True)
+        if name in names[:at]:
+            raise InvalidRequest(f"Output {name!r} is asked for twice", parameter="outputs")
+
+
+def _told(predicted: Predicted, given: tensors.Request, headers: dict[str, str]) -> Response:
+    loaded = predicted.loaded
+    head: dict[str, Any] = {"model_name": loaded.name, "model_version": loaded.version}
+    if given.id is not None:
+        head["id"] = given.id
+    head["parameters"] = {"prediction_id": predicted.id}
+    if predicted.table.warnings:
+        head["parameters"]["warnings"] = len(predicted.table.warnings)
+    made = {each.name: each for each in _outputs(predicted)}
+    if given.outputs is None:
+        wanted = [(each, given.is_binary) for each in made.values()]
+    else:
+        wanted = [(made[each.name], each.is_binary) for each in given.outputs]
+    body, json_bytes = tensors.write(head, wanted)
+    if json_bytes is None:
+        return Response(body, headers=headers, media_type=JSON)
+    headers[tensors.HEADER] = str(json_bytes)
+    return Response(body, headers=headers, media_type=BINARY)
+
+
+def _outputs(predicted: Predicted) -> Sequence[Output]:
+    loaded, values = predicted.loaded, predicted.values
+    if loaded.labels is None:
+        return [Output("prediction", loaded.number_type, values.reshape(-1, 1))]
+    return [
+        Output("label", loaded.label_type, predicted.labels),
+        Output("probabilities", loaded.number_type, values),
+    ]

@@ -1,0 +1,61 @@
+"""What is kept of predictions has columns of its own, of one type each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from infra.contracts import Interaction
+from infra.database.engine import Database
+from monitoring import interaction_exports
+from monitoring.interactions import Interactions, Query
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def add(database: Database, *contents: dict[str, Any] | None, kind: Any = "prediction") -> None:
+    log = Interactions(database)
+    for number, content in enumerate(contents):
+        at = NOON + timedelta(seconds=number)
+        log.add(Interaction(f"{kind}-{number}", kind, at, "m", "answered", 200, content=content))
+    log.flush()
+
+
+def test_features_predictions_and_probabilities_are_columns(database: Database) -> None:
+    add(
+        database,
+        {"features": {"age": 40, "plan": "a", "new": True}, "prediction": "x"},
+        {"features": {"age": None, "plan": 7}, "prediction": "y", "probabilities": [0.2, 0.8]},
+        {"prediction": "z", "probabilities": {"x": 0.5}},
+        None,
+    )
+    table = interaction_exports.table_of(database, Query())
+    found = {name: table.column(name).to_pylist() for name in table.column_names if "." in name}
+    assert found == {
+        "feature.age": [40.0, None, None, None],
+        "feature.plan": ["a", "7", None, None],
+        "feature.new": ["True", None, None, None],
+        "probability.0": [None, 0.2, None, None],
+        "probability.1": [None, 0.8, None, None],
+        "probability.x": [None, None, 0.5, None],
+    }
+    assert table.column("prediction").to_pylist() == ["x", "y", "z", None]
+
+
+def test_content_of_answers_is_no_feature_and_columns_can_be_chosen(database: Database) -> None:
+    content = {"question": "Why?", "features": {"age": 1}, "prediction": "x"}
+    add(database, content, kind="answer")
+    assert "feature.age" not in interaction_exports.table_of(database, Query()).column_names
+    some = interaction_exports.table_of(database, Query(), ["question", "model", "absent"])
+    assert sorted(some.column_names) == ["model", "question"]
+    assert some.column("question").to_pylist() == ["Why?"]
+
+
+def test_a_text_among_numbers_of_a_later_batch_is_missing(database: Database) -> None:
+    many = [{"features": {"age": float(number)}, "prediction": 1.5} for number in range(1_000)]
+    late = {"features": {"age": "old", "else": 1}, "prediction": "two"}
+    add(database, *many, late)
+    table = interaction_exports.table_of(database, Query())
+    assert "feature.else" not in table.column_names
+    assert table.column("feature.age").to_pylist()[-2:] == [999.0, None]
+    assert table.column("prediction").to_pylist()[-2:] == [1.5, None]

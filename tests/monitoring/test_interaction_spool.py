@@ -1,0 +1,254 @@
+"""Interactions wait on disk for a database that is down, and none that is there is lost."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.contracts import Interaction, Usage
+from infra.database.engine import Database
+from migrated import open_migrated
+from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue
+from monitoring.interaction_spool import InteractionSpool
+from monitoring.interactions import Interactions, Query
+from standing_documents import remove, stand
+from waiting import until
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def made(number: int, **more: Any) -> Interaction:
+    return Interaction(
+        id=f"answer-{number:05}",
+        kind="answer",
+        at=NOON + timedelta(seconds=number),
+        model="rag/handbook",
+        outcome="answered",
+        status=200,
+        usage=Usage(12, 3),
+        **more,
+    )
+
+
+def written(database: Database) -> list[str]:
+    """Ids in the order of writing."""
+    found = Interactions(database).find(Query(), limit=100_000)
+    return [each.id for each in reversed(found)]
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"answer-{number:05}" for number in numbers]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of every writer."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def gone(path: Path) -> Iterator[None]:
+    """Have the table away."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("ALTER TABLE interaction RENAME TO elsewhere")
+        yield
+        other.execute("ALTER TABLE elsewhere RENAME TO interaction")
+
+
+class Kept:
+    """A log with a spool, as the service has it."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.path = folder / "test.db"
+        self.database = Database(f"sqlite:///{self.path}")
+        self.spool = InteractionSpool(folder / "spool", **options)
+        self.dropped: Counter[str] = Counter()
+        self.log = Interactions(
+            self.database,
+            flush_seconds=0.02,
+            queue=InteractionQueue(spool=self.spool, capacity_bytes=100 * PLAIN_BYTES),
+            count_dropped=lambda why: self.dropped.update([why]),
+        )
+
+    def add(self, *numbers: int) -> None:
+        for number in numbers:
+            self.log.add(made(number))
+
+    def die(self) -> None:
+        """Leave everything as a process that is killed does; its locks go with it."""
+        self.spool.close()
+        self.database.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    open_migrated(tmp_path / "test.db").close()
+    found = Kept(tmp_path)
+    yield found
+    found.database.close()
+
+
+@pytest.mark.parametrize("down", [locked, gone])
+def test_what_comes_while_the_database_is_down_is_on_disk_and_written_in_order_later(
+    kept: Kept, down: Any
+) -> None:
+    kept.log.start()
+    with down(kept.path):
+        kept.add(*range(5))
+        until(lambda: kept.log.spooled_bytes() > 0, seconds=20)
+        kept.add(*range(5, 9))
+        until(lambda: len(spooled(kept.spool)) == 9, seconds=20)
+    kept.add(9)
+    until(lambda: kept.log.spooled_bytes() == 0, seconds=20)
+    kept.log.stop()
+    assert written(kept.database) == ids(*range(10))
+    assert kept.dropped == {}
+
+
+def spooled(spool: InteractionSpool) -> list[bytes]:
+    """What is on disk, read beside whoever writes it."""
+    return b"".join(path.read_bytes() for path in spool._paths()).splitlines()
+
+
+def test_stopping_while_the_database_is_down_puts_what_is_left_on_disk(
+    kept: Kept, tmp_path: Path
+) -> None:
+    kept.add(1, 2, 3)
+    with locked(kept.path):
+        kept.log.stop()
+    assert written(kept.database) == []
+    again = Kept(tmp_path)
+    again.add(4)
+    again.log.flush()
+    assert written(kept.database) == ids(1, 2, 3, 4)
+    assert list((tmp_path / "spool").iterdir()) == []
+    again.die()
+
+
+def test_what_was_replayed_before_the_process_was_killed_is_written_once(
+    kept: Kept, tmp_path: Path
+) -> None:
+    kept.add(*range(3))
+    with locked(kept.path):
+        kept.log.stop()
+    (segment,) = (tmp_path / "spool").iterdir()
+    data = segment.read_bytes()
+    kept.log.flush()
+    segment.write_bytes(data)  # as if it was killed between the commit and the removal
+    again = Kept(tmp_path)
+    again.log.flush()
+    assert written(kept.database) == ids(0, 1, 2)
+    again.die()
+
+
+def test_a_torn_line_is_no_record_and_a_damaged_one_is_counted(kept: Kept, tmp_path: Path) -> None:
+    kept.add(*range(3))
+    with locked(kept.path):
+        kept.log.stop()
+    (segment,) = (tmp_path / "spool").iterdir()
+    lines = segment.read_bytes().splitlines(keepends=True)
+    middle = lines[1].replace(b"answer-00001", b"answer-00007")
+    segment.write_bytes(lines[0] + middle + lines[2] + lines[0][:-20])
+    again = Kept(tmp_path)
+    again.log.flush()
+    assert written(kept.database) == ids(0, 2)
+    assert again.dropped == {"refused": 1}
+    again.die()
+
+
+def test_disk_and_memory_are_bounded_and_what_has_no_room_is_counted(tmp_path: Path) -> None:
+    open_migrated(tmp_path / "test.db").close()
+    kept = Kept(tmp_path, most_bytes=20_000)
+    with locked(kept.path):
+        kept.log.start()
+        until(lambda: kept.add(0) or kept.log.spooled_bytes() > 0, seconds=20)
+        for number in range(1, 2_000):
+            kept.add(number)
+        until(lambda: kept.log.spooled_bytes() > 10_000, seconds=20)
+        assert kept.log.spooled_bytes() <= 20_000
+        assert kept.dropped["full"] > 1_500
+    kept.log.stop()
+    assert len(set(written(kept.database))) + kept.dropped["full"] >= 2_000
+    assert kept.log.spooled_bytes() == 0
+    kept.die()
+
+
+def test_files_of_a_living_process_are_left_to_it(kept: Kept, tmp_path: Path) -> None:
+    assert kept.spool.append([b"mine"])
+    other = InteractionSpool(tmp_path / "spool")
+    assert list(other.segments()) == []
+    assert other.held_bytes == kept.spool.held_bytes > 0
+    kept.spool.close()
+    (found,) = [list(each.records(10)) for each in other.segments()]
+    assert found == [([b"mine"], 0)]
+
+
+def test_records_come_back_in_order_over_many_files_and_batches(tmp_path: Path) -> None:
+    spool = InteractionSpool(tmp_path, segment_bytes=1_000)
+    wrote = [b"%d" % number * 20 for number in range(300)]
+    for first in range(0, 300, 7):
+        assert spool.append(wrote[first : first + 7]) == len(wrote[first : first + 7])
+    assert len(list(tmp_path.iterdir())) > 5
+    found = []
+    for segment in spool.segments():
+        for records, damaged in segment.records(4):
+            assert damaged == 0
+            assert len(records) <= 4
+            found += records
+        segment.remove()
+    assert found == wrote
+    assert spool.held_bytes == 0
+
+
+def test_a_disk_that_is_full_keeps_interactions_in_memory(
+    kept: Kept, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    kept.add(1)
+    with locked(kept.path), pytest.raises(Exception, match="locked"):
+        kept.log.stop()
+    assert "takes no interactions" in caplog.text
+    kept.log.flush()
+    assert written(kept.database) == ids(1)
+
+
+def test_words_of_a_document_that_was_removed_meanwhile_are_not_brought_back(
+    kept: Kept, tmp_path: Path
+) -> None:
+    stand(kept.database, "file-a")
+    kept.log.add(made(1, documents=("file-a",), content={"answer": "the secret"}))
+    kept.log.add(made(2, content={"answer": float("nan")}))
+    with locked(kept.path):
+        kept.log.stop()
+    remove(kept.database, "file-a")
+    kept.log.flush()
+    assert kept.log.get("answer-00001").content is None
+    assert kept.log.get("answer-00002").usage == Usage(12, 3)
+
+
+def test_what_no_column_takes_is_refused_on_its_way_to_disk(kept: Kept) -> None:
+    for number in range(9):
+        kept.log.add(made(number, content={"answer": object()} if number % 2 else None))
+    with locked(kept.path):
+        kept.log.stop()
+    kept.log.flush()
+    assert kept.dropped == {"refused": 4}
+    assert written(kept.database) == ids(0, 2, 4, 6, 8)
+
+
+def test_only_its_owner_can_read_what_is_on_disk(kept: Kept, tmp_path: Path) -> None:
+    assert kept.spool.append([b"mine"])
+    (path,) = (tmp_path / "spool").iterdir()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert os.stat(tmp_path / "spool").st_mode & 0o777 == 0o700

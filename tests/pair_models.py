@@ -1,0 +1,38 @@
+"""Random transformers of a few kilobytes that read pairs, in folders as the hub has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tiny_model import WORDS, write_tokenizer
+
+POSITIONS = 48
+
+
+def write_pair_model(folder: Path, head: str, labels: Sequence[str]) -> str:
+    """Write a random BERT with a head of transformers; returns its folder."""
+    import torch
+    import transformers
+
+    torch.manual_seed(7)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+        id2label=dict(enumerate(labels)),
+        label2id={name: number for number, name in enumerate(labels)},
+        initializer_range=0.5,
+    )
+    model: Any = getattr(transformers, head)(config)
+    model.save_pretrained(folder)
+    write_tokenizer(folder / "tokenizer.json")
+    about = {"tokenizer_class": "BertTokenizer", "model_max_length": POSITIONS}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    return str(folder)

@@ -1,0 +1,263 @@
+"""HTTP as model servers really speak it: kept connections, odd endings, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
+from relayed import run, until
+from service.engines import ServerContext
+from service.engines._connections import Place
+from service.engines.openai_http import HttpReply, OpenAIServer, build_server
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+PATH = "/v1/chat/completions"
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+
+
+class Backend:
+    """Answers each request with the next of what it was told to say; the last again and again."""
+
+    def __init__(self, answers: Sequence[bytes | Answer]) -> None:
+        self.answers = list(answers)
+        self.connections = 0
+        self.heads: list[bytes] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.heads.append(head)
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+                await reader.readexactly(length)
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                if isinstance(answer, bytes):
+                    writer.write(answer)
+                else:
+                    await answer(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def opened(
+    *answers: bytes | Answer, **options: Any
+) -> AsyncIterator[tuple[OpenAIServer, Backend]]:
+    backend = Backend(answers)
+    listening = await asyncio.start_server(backend.serve, "127.0.0.1", 0)
+    backend.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    server = build_server(ServerContext(backend.url, options=options))
+    try:
+        yield server, backend
+    finally:
+        await server.close()
+        listening.close()
+
+
+async def send(server: OpenAIServer, *, seconds: float = 10.0, **headers: str) -> HttpReply:
+    return await server.send(PATH, b"{}", headers=headers, timeout_seconds=seconds)
+
+
+async def ask(server: OpenAIServer, **more: Any) -> bytes:
+    reply = await send(server, **more)
+    return b"".join([piece async for piece in reply.pieces()])
+
+
+async def end(writer: asyncio.StreamWriter) -> None:
+    """Answer without a length: the end of the connection is the end of the answer."""
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello ")
+    await writer.drain()
+    await asyncio.sleep(0.02)
+    writer.write(b"you")
+    writer.close()
+
+
+def test_a_connection_serves_one_request_after_the_other() -> None:
+    async def work() -> None:
+        async with opened(WHOLE) as (server, backend):
+            for _ in range(3):
+                assert await ask(server) == b"hi"
+            assert (backend.connections, len(server.connections)) == (1, 1)
+            assert await asyncio.gather(*(ask(server) for _ in range(3))) == [b"hi"] * 3
+            assert backend.connections == 3
+
+    run(work())
+
+
+def test_closing_an_answer_twice_takes_no_connection_from_the_next() -> None:
+    async def work() -> None:
+        async with opened(WHOLE) as (server, backend):
+            first = await send(server)
+            assert [piece async for piece in first.pieces()] == [b"hi"]
+            second = await send(server)
+            await first.close()
+            assert [piece async for piece in first.pieces()] == []
+            assert [piece async for piece in second.pieces()] == [b"hi"]
+            assert backend.connections == 1
+
+    run(work())
+
+
+def test_idle_connections_are_closed_in_time() -> None:
+    async def work() -> None:
+        async with opened(WHOLE, keep_alive_seconds=0.05) as (server, backend):
+            await ask(server)
+            await until(lambda: not server.connections)
+            assert await ask(server) == b"hi"
+            assert backend.connections == 2
+
+    run(work())
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+    async def close(writer: asyncio.StreamWriter) -> None:
+        writer.write(WHOLE)
+        writer.close()
+
+    async def work() -> None:
+        async with opened(close) as (server, backend):
+            for number in range(1, 4):
+                assert await ask(server) == b"hi"
+                await until(lambda: not server.connections)
+                assert backend.connections == number
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (end, b"hello you"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + WHOLE, b"hi"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx: y\r\n\r\n",
+            b"hi",
+        ),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi", b"hi"),
+    ],
+)
+def test_every_end_of_an_answer_is_known(answer: bytes | Answer, body: bytes) -> None:
+    async def work() -> None:
+        async with opened(answer) as (server, _):
+            assert await ask(server) == body
+            assert await ask(server) == body
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"a" * 999) for n in range(99)),
+        b"HTTP/1.1 200 OK\r\nx: " + b"a" * 99_999 + b"\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+def test_what_is_no_answer_is_a_failure(answer: bytes) -> None:
+    async def work() -> None:
+        async with opened(answer) as (server, backend):
+            with pytest.raises(EngineFailed, match=backend.url):
+                await ask(server)
+            await until(lambda: not server.connections)
+
+    run(work())
+
+
+def test_more_than_one_answer_to_a_request_spoils_the_connection() -> None:
+    async def work() -> None:
+        async with opened(WHOLE + WHOLE) as (server, backend):
+            for number in range(1, 3):
+                assert await ask(server) == b"hi"
+                await until(lambda: not server.connections)
+                assert backend.connections == number
+
+    run(work())
+
+
+def test_a_header_cannot_become_two() -> None:
+    async def work() -> None:
+        async with opened(WHOLE) as (server, backend):
+            for value in ("a\r\nx: y", "a\nb", "a\rb", "\0", "塔"):
+                with pytest.raises(EngineFailed, match="cannot be asked"):
+                    await ask(server, traceparent=value)
+            assert backend.connections == 0
+            await ask(server, tracestate="a=é")
+            assert "tracestate: a=é\r\n".encode("latin-1") in backend.heads[0]
+
+    run(work())
+
+
+def test_a_slow_reader_makes_the_server_wait() -> None:
+    sent = 0
+    size = 64 * 1024
+
+    async def pour(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1000 * size))
+        for _ in range(1000):
+            writer.write(b"a" * size)
+            await writer.drain()
+            sent += 1
+
+    async def work() -> None:
+        async with opened(pour) as (server, _):
+            reply = await send(server)
+            await asyncio.sleep(0.3)
+            stopped_at = sent
+            await asyncio.sleep(0.2)
+            assert sent == stopped_at < 500
+            got = 0
+            async for piece in reply.pieces():
+                got += len(piece)
+            assert got == 1000 * size
+
+    run(work())
+
+
+def test_a_server_that_cannot_be_reached_is_a_failure_and_not_the_deadline() -> None:
+    async def work() -> None:
+        server = build_server(ServerContext("http://127.0.0.1:1"))
+        with pytest.raises(EngineFailed, match="cannot be asked") as failure:
+            await ask(server)
+        assert not isinstance(failure.value, EngineTimedOut)
+
+    run(work())
+
+
+def test_an_address_says_where_to_and_who() -> None:
+    place = Place.of("http://ada:pass%20word@[::1]/base", {})
+    assert (place.host, place.port, place.prefix, place.security) == ("::1", 80, "/base", None)
+    pair = base64.b64encode(b"ada:pass word").decode()
+    assert (
+        place.request("GET", "/x", {"a": "b"}, 0)
+        == (
+            f"GET /base/x HTTP/1.1\r\nHost: [::1]\r\nAuthorization: Basic {pair}\r\n"
+            "a: b\r\ncontent-length: 0\r\n\r\n"
+        ).encode()
+    )
+    secure = Place.of("https://models.example:8443", {"Authorization": "Bearer k"})
+    assert secure.port == 8443
+    assert secure.security is not None
+    assert secure.security.verify_mode == ssl.CERT_REQUIRED
+    assert b"Host: models.example:8443\r\n" in secure.request("GET", "/", {}, 0)
+    assert "Bearer" not in repr(secure)
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://x:99999", "http://[::1"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="http://HOST:PORT"):
+        Place.of(url, {})

@@ -1,0 +1,196 @@
+"""Tuned models are asked by name where their base is served, by their tenant, at its price."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+from starlette.testclient import TestClient
+
+from infra.database.fine_tuning_tables import tuned_model
+from infra.fine_tuning_settings import FineTuning
+from infra.gateway_settings import Gateway
+from service.app import create_app
+from service.fine_tuning.records import Asked, FineTuningJob, FineTuningJobs
+from service.fine_tuning.tuned_models import Tuned, extended
+from service.gateway.routing import Table
+from service.keys import Opens
+from service.wiring import Components
+from tiny_llm import write_adapter, write_llm
+
+SECONDS = 60.0
+GATEWAY = Gateway.model_validate(
+    {
+        "upstreams": {"one": {"urls": ["http://127.0.0.1:1"]}},
+        "routes": {
+            "base": {
+                "targets": [
+                    {"upstream": "one", "model": "m", "weight": 3},
+                    {"upstream": "one", "adapter": "adapter/x@live"},
+                ],
+                "shadow": [{"upstream": "one"}],
+                "fallback": ["other"],
+                "context_tokens": 99,
+            },
+            "other": {"targets": [{"upstream": "one"}]},
+            "vectors": {"targets": [{"upstream": "one"}], "kind": "embeddings"},
+        },
+        "prices": {"base": {"input_per_million": 2.0}},
+        "model_limits": {"base": {"requests_per_minute": 5}},
+    }
+)
+SETTINGS = FineTuning.model_validate(
+    {
+        "models": {
+            "base": {"model": "m"},
+            "small": {"model": "m", "route": "base"},
+            "lost": {"model": "m"},
+            "vectors": {"model": "m"},
+        }
+    }
+)
+
+
+def test_a_tuned_model_goes_where_its_base_goes_and_costs_the_same() -> None:
+    tuned = Tuned("ft:base::1", "base", "acme", "adapter/ft-1@v1")
+    made = extended(GATEWAY, (tuned,), SETTINGS)
+    route = made.routes["ft:base::1"]
+    [target] = route.targets
+    assert (target.upstream, target.model, target.adapter, target.weight) == (
+        "one", None, "adapter/ft-1@v1", 3,
+    )  # fmt: skip
+    assert (route.shadow, route.fallback, route.tenant) == ((), (), "acme")
+    assert route.context_tokens == 99
+    assert made.prices["ft:base::1"] == GATEWAY.prices["base"]
+    assert made.model_limits["ft:base::1"] == GATEWAY.model_limits["base"]
+    assert {name: made.routes[name] for name in GATEWAY.routes} == GATEWAY.routes
+
+
+def test_what_has_no_route_is_not_served_and_names_of_the_settings_stay_theirs() -> None:
+    models = tuple(
+        Tuned(name, base, None, "adapter/ft-1@v1")
+        for name, base in (("ft:lost::1", "lost"), ("ft:vectors::1", "vectors"), ("other", "base"))
+    )
+    assert extended(GATEWAY, models, SETTINGS) is GATEWAY
+    by_another = Tuned("ft:small::1", "small", None, "adapter/ft-1@v1")
+    assert "ft:small::1" in extended(GATEWAY, (by_another,), SETTINGS).routes
+
+
+@pytest.fixture
+def tuned(fast_settings: Callable[..., Any], tmp_path: Path) -> Iterator[Tuning]:
+    pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+    model = write_llm(tmp_path / "model")
+    upstream = {"plugin": "transformers_local", "options": {"model": str(model)}}
+    route = {"targets": [{"upstream": "local", "model": str(model)}], "retries": 0}
+    settings = fast_settings(
+        server={"authentication": "on"},
+        gateway={"upstreams": {"local": upstream}, "routes": {"tiny": route}},
+        fine_tuning={"models": {"tiny": {"model": str(model)}}, "max_served": 2},
+    )
+    parts = Components(settings, reread=lambda: settings)
+    with TestClient(create_app(parts), base_url="http://127.0.0.1") as client:
+        yield Tuning(client, parts, tmp_path)
+
+
+class Tuning:
+    """A server with a tiny model in its process, and adapters as if they came of fine-tunings."""
+
+    def __init__(
+        self,
+        client: TestClient,
+        parts: Components,
+        folder: Path,
+    ) -> None:
+        self._folder = folder
+        self.client, self.parts = client, parts
+        callers = {"operator": None, "ada": "acme", "cyd": "bolt"}
+        self._keys = {
+            name: self.parts.keys.create(name, opens=Opens(tenant=tenant))[1]
+            for name, tenant in callers.items()
+        }
+        self.parts.keyring.refresh()
+
+    def publish(self, number: int, sign: str, tenant: str | None = None) -> str:
+        """Store an adapter that says a sign, and write it down as a tuned model."""
+        base = self._folder / "model"
+        folder = write_adapter(self._folder / f"says-{sign}", base, sign)
+        adapter = str(self.parts.artifacts.put(folder, f"adapter/ft-{number}"))
+        asked = Asked("tiny", "file-1", None, {"type": "supervised"}, None, 1, None)
+        now = datetime.now(UTC)
+        job = FineTuningJob(
+            f"ftjob-{number:012}", tenant, f"job_{number}", asked, {}, "succeeded", now
+        )
+        row = {"name": job.model_name, "base": "tiny", "tenant": tenant, "adapter": adapter}
+        with self.parts.database.write() as connection:
+            FineTuningJobs(self.parts.database).add(connection, job)
+            row |= {"fine_tuning_job_id": job.id, "created_at": now}
+            connection.execute(insert(tuned_model).values(row))
+        return job.model_name
+
+    def call(self, method: str, path: str, *, who: str, **more: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self._keys[who]}"}
+        return self.client.request(method, path, headers=headers, **more)
+
+    def ask(self, model: str, *, who: str) -> Any:
+        body = {"model": model, "messages": [{"role": "user", "content": "?"}]}
+        body |= {"max_tokens": 3, "temperature": 0}
+        return self.call("POST", "/v1/chat/completions", who=who, json=body)
+
+    def ask_until_served(self, model: str, *, who: str) -> str:
+        """Ask as a client does that tries again after 503."""
+        deadline = time.monotonic() + SECONDS
+        while (answered := self.ask(model, who=who)).status_code != 200:
+            assert answered.status_code in {404, 503}, answered.text
+            assert time.monotonic() < deadline, answered.text
+            time.sleep(0.05)
+        return str(answered.json()["choices"][0]["message"]["content"])
+
+    def models(self, who: str) -> set[str]:
+        listed = self.call("GET", "/v1/models", who=who).json()["data"]
+        return {each["id"] for each in listed}
+
+
+def test_models_are_served_to_their_tenant_until_deleted(tuned: Tuning) -> None:
+    own, ours = tuned.publish(1, "A", "acme"), tuned.publish(2, "B")
+    assert tuned.ask_until_served(own, who="ada") == "AAA"
+    assert tuned.ask_until_served(ours, who="operator") == "BBB"
+    assert tuned.ask_until_served(own, who="operator") == "AAA"
+    assert tuned.ask_until_served("tiny", who="ada") not in {"AAA", "BBB"}
+
+    assert tuned.models("ada") == {"tiny", own, ours}
+    assert tuned.models("cyd") == {"tiny", ours}
+    assert tuned.call("GET", f"/v1/models/{own}", who="ada").json()["id"] == own
+    assert tuned.call("GET", f"/v1/models/{own}", who="cyd").status_code == 404
+    refused = tuned.ask(own, who="cyd")
+    assert refused.status_code == 404
+    near = f"{own[:-1]}x"
+    assert own not in tuned.ask(near, who="cyd").text, "nor is it suggested"
+    embedded = tuned.call("POST", "/v1/embeddings", who="cyd", json={"model": near, "input": "a"})
+    assert (embedded.status_code, own in embedded.text) == (404, False)
+
+    for who, name, status in (("cyd", own, 404), ("ada", ours, 404), ("ada", own, 200)):
+        assert tuned.call("DELETE", f"/v1/models/{name}", who=who).status_code == status
+    assert tuned.models("ada") == {"tiny", ours}
+    assert tuned.ask(own, who="ada").status_code == 404
+    assert tuned.call("DELETE", "/v1/models/tiny", who="operator").status_code == 404
+
+
+def test_the_newest_are_served(tuned: Tuning) -> None:
+    names = [tuned.publish(number, sign) for number, sign in enumerate("ABC")]
+    assert tuned.ask_until_served(names[2], who="operator") == "CCC"
+    assert tuned.models("operator") == {"tiny", *names[1:]}
+    tuned.call("DELETE", f"/v1/models/{names[2]}", who="operator")
+    assert tuned.ask_until_served(names[0], who="operator") == "AAA"
+
+
+def test_a_reload_of_the_routes_keeps_tuned_models(tuned: Tuning) -> None:
+    name = tuned.publish(1, "A")
+    tuned.ask_until_served(name, who="operator")
+    assert tuned.call("POST", "/v1/gateway/reload", who="operator").status_code == 200
+    table: Table = tuned.parts.routes.current
+    assert name in table.routes

@@ -1,0 +1,189 @@
+"""Answers of models are told without the personal data in them, wherever their pieces end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import model_server
+from infra.contracts import Usage
+from infra.expectations.recognizers import mask
+from relayed import call, gateway, opened
+from scripted_chat import cut
+from service.gateway.masking import EventMasker, MaskedCalls
+from service.gateway.replies import GatewayReply, whole
+from service.streaming import frame
+
+PARTS = ["ada@example.org", "+49 30 1234567", "411", "WEST", "GB82", "call", " ", "\n", ". "]
+TEXTS = st.lists(st.sampled_from(PARTS), max_size=10).map("".join)
+SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
+SECRET = "Write to ada@example.org or call +49 30 1234567 now"
+DONE = b"data: [DONE]\n\n"
+
+
+def event(index: int = 0, *, reason: str | None = None, **delta: Any) -> bytes:
+    return chunk({"index": index, "delta": delta, "finish_reason": reason})
+
+
+def chunk(*choices: dict[str, Any], **more: Any) -> bytes:
+    return frame({"id": "c", "model": "m", "choices": list(choices), **more})
+
+
+def contents(events: bytes) -> list[dict[str, Any]]:
+    lines = [line for line in events.splitlines() if line.startswith(b"data: {")]
+    return [orjson.loads(line[6:]) for line in lines]
+
+
+def told(events: bytes, name: str = "content", index: int = 0) -> str:
+    choices = [each for content in contents(events) for each in content["choices"]]
+    deltas = [each["delta"] for each in choices if each["index"] == index]
+    return "".join(delta.get(name) or "" for delta in deltas)
+
+
+@settings(max_examples=200, deadline=None)
+@given(said=TEXTS, thought=TEXTS, sizes=SIZES, ends=st.booleans(), at_once=st.integers(1, 5))
+def test_any_cut_is_masked_as_the_whole(
+    said: str, thought: str, sizes: Sequence[int], ends: bool, at_once: int
+) -> None:
+    events = [event(role="assistant", content="")]
+    events += [event(reasoning_content=piece) for piece in cut(thought, sizes)]
+    events += [event(content=piece) for piece in cut(said, sizes)]
+    events += [event(1, content=piece) for piece in cut(said, sizes[::-1])]
+    events += [event(0, reason="stop"), event(1, reason="stop")] if ends else []
+    events += [chunk(usage={"prompt_tokens": 1, "completion_tokens": 2}), DONE]
+    masker = EventMasker()
+    batches = [events[at : at + at_once] for at in range(0, len(events), at_once)]
+    passed = b"".join(masker.feed(b"".join(batch)) for batch in batches)
+    assert told(passed) == told(passed, index=1) == mask(said)
+    assert told(passed, "reasoning_content") == mask(thought)
+    assert passed.endswith(DONE)
+    assert any(content.get("usage") for content in contents(passed))
+    assert all(content["id"] == "c" for content in contents(passed))
+
+
+def test_a_text_completion_is_masked_as_it_streams() -> None:
+    masker = EventMasker()
+    pieces = [
+        chunk({"index": 0, "text": piece, "finish_reason": None}) for piece in cut(SECRET, [3])
+    ]
+    passed = b"".join(map(masker.feed, pieces))
+    passed += masker.feed(chunk({"index": 0, "text": "", "finish_reason": "length"}) + DONE)
+    texts = [choice["text"] for content in contents(passed) for choice in content["choices"]]
+    assert "".join(texts) == "Write to <email> or call <phone> now"
+    assert "" not in texts
+
+
+def test_the_end_is_told_in_the_last_event_even_where_it_has_no_delta() -> None:
+    masker = EventMasker()
+    assert masker.feed(event(content="ada@example.org")) == b""
+    passed = masker.feed(chunk({"index": 0, "delta": None, "finish_reason": "stop"}))
+    (content,) = contents(passed)
+    assert content["choices"] == [
+        {"index": 0, "delta": {"content": "<email>"}, "finish_reason": "stop"}
+    ]
+
+
+def test_calls_of_functions_pass_and_what_spells_a_text_out_does_not() -> None:
+    calls = [{"index": 0, "function": {"arguments": '{"to": "ada@example.org"}'}}]
+    choice = {"index": 0, "delta": {"tool_calls": calls}, "logprobs": {"content": ["ada"]}}
+    (content,) = contents(EventMasker().feed(chunk({**choice, "finish_reason": None})))
+    assert content["choices"][0]["delta"]["tool_calls"] == calls
+    assert content["choices"][0]["logprobs"] is None
+
+
+def test_comments_and_errors_pass_and_nothing_held_is_told_behind_an_error() -> None:
+    masker = EventMasker()
+    assert masker.feed(b": ping\n\n") == b": ping\n\n"
+    assert masker.feed(event(content="+49 30 12345")) == b""
+    error = frame({"error": {"message": "gone"}})
+    assert masker.feed(error) == error
+
+
+async def asked(body: bytes, *, path: str = "/v1/chat/completions") -> GatewayReply:
+    async def run(_: Any) -> GatewayReply:
+        return GatewayReply(200, {"content-length": str(len(body))}, whole(body))
+
+    return await MaskedCalls(run).run(call(path=path))
+
+
+async def read(reply: GatewayReply) -> bytes:
+    return b"".join([piece async for piece in reply.pieces])
+
+
+@pytest.mark.parametrize("length", [1, 1_000])
+def test_a_whole_answer_is_masked_in_all_its_texts(length: int) -> None:
+    message = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": SECRET}, {"type": "text", "text": " word" * length}],
+        "reasoning": "She is ada@example.org",
+    }
+    choices = [
+        {"index": 0, "message": message, "logprobs": {"content": ["ada"]}},
+        {"index": 1, "text": SECRET},
+    ]
+
+    async def ask() -> tuple[GatewayReply, bytes]:
+        reply = await asked(orjson.dumps({"choices": choices, "prompt_token_ids": [1]}))
+        return reply, await read(reply)
+
+    reply, body = asyncio.run(ask())
+    assert reply.headers["content-length"] == str(len(body))
+    content = json.loads(body)
+    first, second = content["choices"]
+    masked = "Write to <email> or call <phone> now"
+    assert first["message"]["content"] == masked + " word" * length
+    assert first["message"]["reasoning"] == "She is <email>"
+    assert first["logprobs"] is content["prompt_token_ids"] is None
+    assert second["text"] == masked
+
+
+def test_vectors_pass_untouched() -> None:
+    async def ask() -> bytes:
+        return await read(await asked(b'{"data": [1]}', path="/v1/embeddings"))
+
+    assert asyncio.run(ask()) == b'{"data": [1]}'
+
+
+class Endless(AsyncIterator[bytes]):
+    """A stream that says what nobody can read, until it is closed."""
+
+    is_closed = False
+
+    async def __anext__(self) -> bytes:
+        return b"data: {nonsense\n\n"
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_a_stream_that_cannot_be_read_ends_with_an_error() -> None:
+    pieces = Endless()
+
+    async def run(_: Any) -> GatewayReply:
+        return GatewayReply(200, {}, pieces)
+
+    async def ask() -> bytes:
+        return await read(await MaskedCalls(run).run(call(stream=True)))
+
+    assert b"engine_failed" in asyncio.run(ask())
+    assert pieces.is_closed
+
+
+def test_usage_and_places_are_as_without_masking() -> None:
+    async def ask() -> None:
+        with model_server.serving() as server:
+            async with opened(gateway(server)) as gate:
+                run = MaskedCalls(gate.relay.run).run
+                assert b"I am tiny." in await read(await run(call()))
+                assert told(await read(await run(call(stream=True)))).startswith("tiny0 tiny1")
+                assert [each.usage for each in gate.outcomes] == [Usage(7, 5)] * 2
+                assert gate.is_idle
+
+    asyncio.run(ask())

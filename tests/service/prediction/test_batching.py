@@ -1,0 +1,173 @@
+"""Requests that wait for one model share batches, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.errors import EngineFailed, Overloaded
+from service.prediction.batching import Batcher, Bounds
+from service.prediction.columns import Table
+
+
+def table(*values: float) -> Table:
+    return Table(len(values), {"x": np.array(values)})
+
+
+class Doubling:
+    """Doubles, but not a 13; notes the rows of each batch, and waits for its gate."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.gate = threading.Event()
+        self.running = 0
+        self.most_running = 0
+        self._lock = threading.Lock()
+
+    def run(self, columns: Mapping[str, Any]) -> Any:
+        with self._lock:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+            self.batches.append(columns["x"].tolist())
+        assert self.gate.wait(10)
+        with self._lock:
+            self.running -= 1
+        if 13 in columns["x"]:
+            raise EngineFailed("no thirteens")
+        return columns["x"] * 2
+
+
+@pytest.fixture
+def model() -> Doubling:
+    return Doubling()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+async def started(batcher: Batcher, *tables: Table) -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.create_task(batcher.run(each)) for each in tables]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_what_comes_while_a_batch_runs_is_the_next_batch(
+    model: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    seen: list[int] = []
+
+    async def scenario() -> list[Any]:
+        batcher = Batcher(model.run, threads, Bounds(), observe=seen.append)
+        tasks = await started(batcher, table(1), table(2, 3), table(4))
+        model.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert batcher.is_idle
+        return answers
+
+    answers = asyncio.run(scenario())
+    assert [each.tolist() for each in answers] == [[2], [4, 6], [8]]
+    assert model.batches == [[1], [2, 3, 4]]
+    assert seen == [1, 3]
+
+
+def test_batch_has_no_more_rows_than_allowed_but_for_one_large_request(
+    model: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(model.run, threads, Bounds(batch_rows=3))
+        tables = [table(0), table(1, 1), table(2), table(3), table(4, 4, 4, 4), table(5)]
+        tasks = await started(batcher, *tables)
+        model.gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+    assert model.batches == [[0], [1, 1, 2], [3], [4, 4, 4, 4], [5]]
+
+
+def test_as_many_batches_run_at_once_as_allowed(
+    model: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(model.run, threads, Bounds(batches=2, batch_rows=1))
+        tasks = await started(batcher, *[table(n) for n in range(6)])
+        await asyncio.sleep(0.05)
+        model.gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+    assert model.most_running == 2
+    assert len(model.batches) == 6
+
+
+def test_failing_request_takes_no_other_of_its_batch_with_it(
+    model: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> list[Any]:
+        batcher = Batcher(model.run, threads, Bounds())
+        tasks = await started(batcher, table(1), table(2), table(13), table(4))
+        model.gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    one, two, thirteen, four = asyncio.run(scenario())
+    assert [one.tolist(), two.tolist(), four.tolist()] == [[2], [4], [8]]
+    assert isinstance(thirteen, EngineFailed)
+    assert model.batches == [[1], [2, 13, 4], [2], [13], [4]]
+
+
+def test_who_leaves_is_not_computed_for(model: Doubling, threads: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(model.run, threads, Bounds())
+        first, left, last = await started(batcher, table(1), table(2), table(3))
+        left.cancel()
+        await asyncio.sleep(0)
+        model.gate.set()
+        assert (await first).tolist() == [2]
+        assert (await last).tolist() == [6]
+
+    asyncio.run(scenario())
+    assert model.batches == [[1], [3]]
+
+
+def test_no_more_wait_than_may(model: Doubling, threads: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(model.run, threads, Bounds(waiting=2))
+        tasks = await started(batcher, table(1), table(2), table(3))
+        with pytest.raises(Overloaded):
+            await batcher.run(table(4))
+        model.gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("answer", [np.array([np.nan]), np.array([np.inf]), np.array([1.0, 2.0])])
+def test_what_is_no_answer_is_a_failure(answer: Any, threads: ThreadPoolExecutor) -> None:
+    batcher = Batcher(lambda _: answer, threads, Bounds())
+    with pytest.raises(EngineFailed):
+        asyncio.run(batcher.run(table(1)))
+
+
+def test_loop_is_free_while_a_model_runs(threads: ThreadPoolExecutor) -> None:
+    def slow(columns: Mapping[str, Any]) -> Any:
+        time.sleep(0.2)
+        return columns["x"]
+
+    async def scenario() -> int:
+        task = asyncio.create_task(Batcher(slow, threads, Bounds()).run(table(1)))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0.005)
+            turns += 1
+        return turns
+
+    assert asyncio.run(scenario()) >= 10

@@ -1,0 +1,83 @@
+"""`ragstone train sweep`: real runs, pruned and compared, and the best of them trained again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service import sweeping
+from service.cli.entry import app
+from trained import only_third_parties_warn, write_task
+
+pytest.importorskip("trl")
+pytest.importorskip("optuna")
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("migrated_here")]
+ROOT = Path(__file__).parent.parent.parent
+PROGRAM = ROOT / "tests" / "sweep_program.py"
+
+
+def ragstone(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["train", *words])
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    return result
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = tmp_path / "tuning"
+    folder.mkdir()
+    return folder
+
+
+def write_sweep(place: Path, rates: list[float]) -> Path:
+    sweep = {
+        "sampler": "grid",
+        "pruner": "none",
+        "parallel": 2,
+        "parameters": {"schedule.learning_rate": rates},
+    }
+    changes = {
+        "data.eval": {"rows": "eval.jsonl"}, "register": {"name": "zs"},
+        "schedule.steps": 12, "schedule.eval_every_steps": 4, "sweep": sweep,
+    }  # fmt: skip
+    return write_task(place, changes)
+
+
+def test_a_sweep_tells_of_its_trials_and_prints_the_best_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a program whose runs take no time."""
+    monkeypatch.setattr(sweeping, "RAGSTONE", (sys.executable, str(PROGRAM)))
+    spec = write_sweep(place, [1e-4, 0.001, 0.95])
+    assert "ragstone train sweep" in ragstone("plan", str(spec), code=1).stderr
+    said = ragstone("sweep", str(spec), "--report", str(place / "sweep.html"), "--json")
+    found = json.loads(said.stdout)
+    assert found["best"]["values"] == {"schedule.learning_rate": 0.001}
+    assert found["best"]["value"] == pytest.approx(0.017)
+    assert found["report"] == str(place / "sweep.html")
+    assert "(best), schedule.learning_rate 0.001" in said.stderr
+    assert "failed: the loss is nan (schedule.learning_rate 0.95)" in said.stderr
+    page = (place / "sweep.html").read_text()
+    assert "eval_loss by schedule.learning_rate" in page
+    assert f"ragstone train rerun {found['path']}" in page
+    lines = ragstone("sweep", str(spec)).stdout.splitlines()
+    assert f"lock {found['digest']}" in lines
+    assert lines[-1] == f"ragstone train rerun {found['path']}"
+
+
+@pytest.mark.slow
+def test_the_rate_that_learns_is_found_and_registered(place: Path) -> None:
+    found = json.loads(ragstone("sweep", str(write_sweep(place, [1e-7, 0.02])), "--json").stdout)
+    assert found["best"]["values"] == {"schedule.learning_rate": 0.02}
+    (worse,) = (each for each in found["trials"] if each["number"] != found["best"]["number"])
+    assert found["best"]["value"] < 0.5 * worse["value"]
+    assert sorted(worse["seen"]) == ["100", "33", "67"]
+    made = json.loads(ragstone("rerun", found["path"], "--no-smoke", "--json").stdout)
+    assert made["adapter"] == "adapter/zs@v1"
+    assert made["eval_loss_after"] == pytest.approx(found["best"]["value"], abs=1e-5)

@@ -1,0 +1,122 @@
+"""What a run tells other programs: a line of JSON for its plan, each step, and how it failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from infra.errors import RagstoneError, StorageFailed
+from training.problems import Refused
+
+if TYPE_CHECKING:
+    from training.callbacks import Progress
+    from training.lock import Lock
+
+MAX_BYTES = 1 << 20
+"""Of what is read at once."""
+
+
+class ProgressFile:
+    """Appends objects with an `event`: `planned`, `note`, `step`, `refused`, `failed`.
+
+    A run that goes on appends to the lines of the one that broke off.
+    """
+
+    def __init__(self, file: IO[str] | None) -> None:
+        """Take what is written to; None keeps nothing."""
+        self._file = file
+
+    def planned(self, lock: Lock) -> None:
+        """Tell that the plan is sound, and what it comes to."""
+        self._write("planned", steps=(lock.batches or {}).get("steps"), lengths=dict(lock.lengths))
+
+    def note(self, text: str) -> None:
+        """Tell what is done, in words."""
+        self._write("note", message=text)
+
+    def step(self, progress: Progress) -> None:
+        """Tell of a step, or of the loss on held-out rows after it."""
+        self._write(
+            "step",
+            step=progress.step,
+            steps=progress.steps,
+            loss=progress.loss,
+            held_out_loss=progress.held_out_loss,
+            tokens=progress.metrics.get("num_tokens"),
+            accuracy=progress.metrics.get("mean_token_accuracy"),
+            seconds_left=progress.seconds_left,
+        )
+
+    def failed(self, error: RagstoneError) -> None:
+        """Tell why nothing comes out."""
+        if isinstance(error, Refused):
+            problems = [{"where": each.where, "what": each.what} for each in error.problems]
+            self._write("refused", problems=problems)
+        else:
+            self._write("failed", kind=type(error).__name__, message=error.message)
+
+    def _write(self, event: str, **values: Any) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, **values}) + "\n")
+            self._file.flush()
+
+
+@contextmanager
+def telling(path: Path | None) -> Iterator[ProgressFile]:
+    """Write to a file what a run tells within the block, and how it fails.
+
+    Raises:
+        StorageFailed: the file cannot be opened.
+    """
+    if path is None:
+        yield ProgressFile(None)
+        return
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StorageFailed(f"{str(path)!r} cannot be written: {error.strerror}") from error
+    with file:
+        if _is_cut_off(path):
+            file.write("\n")
+        told = ProgressFile(file)
+        try:
+            yield told
+        except RagstoneError as error:
+            told.failed(error)
+            raise
+
+
+def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the events after an offset in bytes, and where those after them begin.
+
+    A line that is not written to its end is for the next time; one that never was is passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(MAX_BYTES)
+    except FileNotFoundError:
+        return [], offset
+    whole = data[: data.rfind(b"\n") + 1]
+    if not whole and len(data) == MAX_BYTES:
+        return [], offset + MAX_BYTES  # no event is as long
+    return [event for line in whole.splitlines() if (event := _event(line))], offset + len(whole)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
+
+
+def _is_cut_off(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return False
+        file.seek(-1, 2)
+        return file.read(1) != b"\n"

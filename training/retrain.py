@@ -1,0 +1,339 @@
+"""Model kept fresh: form a dataset, train a challenger, hold it against the champion, decide."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra import classical
+from infra.artifacts.aliases import Guard
+from infra.artifacts.publishing import Made
+from infra.artifacts.store import ArtifactStore
+from infra.datasets.datasets import Datasets
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
+from infra.tracking.handle import Run
+from training import classical as models
+from training import spec as specifications
+from training.classical import Around, Outcome
+from training.sentinel import Aborted
+from training.specification.delivery import Register
+from training.tabular import artifact, forming, reading
+from training.tabular.forming import Formed
+from training.tabular.opened import Opened, open_model
+from training.tabular.retraining import Retraining
+from training.tabular.specification import Classical, TableSource
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RUN_KIND = "retraining"
+EVIDENCE_KIND = "retraining"
+"""Of the artifact that holds the evidence."""
+EVIDENCE = "evidence.json"
+CANDIDATE = "candidate"
+Decision = Literal["promoted", "withheld", "refused"]
+Kind = Literal["superior", "non_inferior"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What a challenger must show on some rows, in the loss of each of them."""
+
+    name: str
+    kind: Kind
+    limit: float
+    """By how much its mean loss must be lower, or may be higher."""
+    champion: NDArray[np.float64]
+    challenger: NDArray[np.float64]
+    is_wrong_or_right: bool
+    """Whether each loss is 1 or 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a challenger showed it."""
+
+    name: str
+    passed: bool
+    reason: str
+    numbers: Mapping[str, Any]
+
+
+Judge = Callable[[Sequence[Question]], Sequence[Answer]]
+"""The same gates that every other change has to pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a retraining."""
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    champion: str | None
+    challenger: str | None
+    answers: tuple[Answer, ...]
+    rows: Mapping[str, Any]
+    evidence: str
+    """The artifact that holds all of this."""
+    run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a challenger has to stand against."""
+
+    champion: Opened | None
+    earlier: tuple[Opened, ...]
+    """Champions, this one first, on whose held-out rows it is asked."""
+
+
+def read(path: Path) -> Retraining:
+    """Return what a YAML file asks for. Raises as `training.classical.read` does."""
+    return parse(specifications.load(path), source=repr(str(path)))
+
+
+def parse(values: Any, *, source: str = "the specification") -> Retraining:
+    """Check values that came from outside. Raises `InvalidSpecification`, with every problem."""
+    return specifications.check(Retraining, values, source=source)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a specification, for editors."""
+    return specifications.schema_of(Retraining)
+
+
+def retrain(
+    asked: Retraining,
+    around: Around,
+    judge: Judge,
+    *,
+    cause: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train a challenger on what came in, and let it take over if it is surely better.
+
+    The champion is what the alias points at. A challenger is compared with it on the latest rows,
+    which neither was trained on, and on what earlier versions were measured on, so that it does not
+    forget. Where labels are missing nothing is promoted without a person.
+
+    Args:
+        asked: the specification.
+        around: stores, tracking, who is told.
+        judge: gates.
+        cause: what started it, such as an alarm of drift; kept with the evidence.
+
+    Raises:
+        InvalidConfiguration: there is no artifact store.
+        InvalidRequest, NotFound: rows or specification are not what they should be.
+        Conflict: the alias moved meanwhile; nothing was promoted.
+    """
+    store = around.store
+    if store is None:
+        raise InvalidConfiguration("A retraining needs an artifact store, and there is none here")
+    spec = models.read(around.folder / Path(asked.spec).expanduser())
+    rows = reading.read(asked.log.source, folder=around.folder, datasets=Datasets(store))
+    formed = forming.form(
+        rows.frame, asked, target=spec.data.target, now=around.clock(), seed=spec.seed
+    )
+    around.note(f"formed {formed.counts.trained_on:,} rows to train on of {formed.counts.rows:,}")
+    with _tracked(asked, around, cause) as run, tempfile.TemporaryDirectory() as scratch:
+        inside = replace(around, parent=None if run is None else run.id)
+        standing = _standing(store, asked, Path(scratch))
+        formed = _apart(formed, standing)
+        trained = _challenge(asked, spec, formed, inside, folder=Path(scratch))
+        challenger = (
+            trained
+            if isinstance(trained, str)
+            else open_model(store, trained.model, Path(scratch) / "challenger")
+        )
+        result = _decide(asked, formed, standing, challenger, judge)
+        result = replace(result, run=None if run is None else run.id)
+        if result.decision == "promoted":
+            _promote(store, asked, standing.champion, result)
+        around.note(f"{result.decision}: {'; '.join(result.reasons)}")
+        return _keep(store, asked, result, run, cause=cause)
+
+
+def _challenge(
+    asked: Retraining, spec: Classical, formed: Formed, around: Around, *, folder: Path
+) -> Outcome | str:
+    """Return the challenger, or why there is none."""
+    assert around.store is not None
+    name = f"dataset/{asked.name}-retraining"
+    reference = Datasets(around.store).put({"train": formed.train, "test": formed.compare}, name)
+    pinned = f"dataset/{reference.name}@{reference.digest}"
+    log = asked.log
+    apart = [each for each in (log.key, log.labelled_at) if each and each != spec.data.group]
+    data = spec.data.model_copy(
+        update={
+            "train": TableSource(rows=pinned, split="train"),
+            "test": TableSource(rows=pinned, split="test"),
+            "time": spec.data.time or log.time,
+            "leave_out": tuple(dict.fromkeys([*spec.data.leave_out, *apart])),
+        }
+    )
+    given = spec.model_copy(
+        update={"data": data, "register_as": Register(name=asked.name, alias=CANDIDATE)}
+    )
+    try:
+        return models.train(given, folder / "run", around)
+    except Aborted as error:
+        return error.message
+
+
+def _decide(
+    asked: Retraining,
+    formed: Formed,
+    standing: _Standing,
+    challenger: Opened | str,
+    judge: Judge,
+) -> Result:
+    champion = standing.champion
+    before = None if champion is None else str(champion.reference)
+    result = Result("refused", (), before, None, (), formed.as_values(), "", None)
+    if isinstance(challenger, str):
+        return replace(result, reasons=(challenger,))
+    result = replace(result, challenger=str(challenger.reference))
+    if champion is not None:
+        asking = list(_questions(asked, formed, standing, champion, challenger))
+        result = replace(result, answers=tuple(judge(asking)))
+    failed = [f"{each.name}: {each.reason}" for each in result.answers if not each.passed]
+    if failed:
+        return replace(result, reasons=tuple(failed))
+    waiting = _why_wait(asked, formed)
+    if waiting:
+        return replace(result, decision="withheld", reasons=tuple(waiting))
+    said = "it is surely better, and forgets nothing" if champion else "there was no champion"
+    return replace(result, decision="promoted", reasons=(said,))
+
+
+def _why_wait(asked: Retraining, formed: Formed) -> list[str]:
+    found = []
+    if formed.counts.share < asked.labels.min_share:
+        found.append(
+            f"{formed.counts.share:.0%} of the rows old enough have a label, and labels.min_share "
+            f"is {asked.labels.min_share:.0%}; those that are missing may be of another kind, so a "
+            "person has to promote it"
+        )
+    if formed.counts.compared < asked.labels.min_rows:
+        found.append(
+            f"{formed.counts.compared} rows are there to compare on, and labels.min_rows is "
+            f"{asked.labels.min_rows}"
+        )
+    if not asked.promotion.automatic:
+        found.append("promotion.automatic is off; a person has to promote it")
+    return found
+
+
+def _questions(
+    asked: Retraining,
+    formed: Formed,
+    standing: _Standing,
+    champion: Opened,
+    challenger: Opened,
+) -> Iterator[Question]:
+    """Yield what is asked: on the latest rows, then on what earlier versions were measured on."""
+    limits, task = asked.promotion, champion.file.task
+    if challenger.file.task != task:
+        raise InvalidRequest(
+            f"{str(champion.reference)!r} is of {task}, the challenger of {challenger.file.task}"
+        )
+
+    def question(name: str, kind: Kind, limit: float, rows: pl.DataFrame) -> Question:
+        both = champion.losses(rows), challenger.losses(rows)
+        return Question(name, kind, limit, *both, is_wrong_or_right=task == "classification")
+
+    yield question("latest rows", "superior", limits.min_gain, formed.compare)
+    for each in standing.earlier:
+        name = f"held out by v{each.reference.version}"
+        yield question(name, "non_inferior", limits.max_loss, each.held_out)
+
+
+def _standing(store: ArtifactStore, asked: Retraining, scratch: Path) -> _Standing:
+    """Open the champion, and the champions before it, the latest first."""
+    name = f"{classical.KIND}/{asked.name}"
+    try:
+        found = store.find(f"{name}@{asked.alias}")
+    except NotFound:
+        return _Standing(None, ())
+    champion = open_model(store, str(found), scratch / "champion")
+    versions = [each.reference for each in store.versions(name)]
+    numbers = {each.digest: each.version for each in versions}
+    digests = dict.fromkeys(
+        [found.digest, *(each.after for each in store.history(name, asked.alias))]
+    )
+    living = [each for each in digests if each in numbers][: asked.promotion.earlier]
+    opened = [
+        champion
+        if digest == found.digest
+        else open_model(store, f"{name}@v{numbers[digest]}", scratch / f"v{numbers[digest]}")
+        for digest in living
+    ]
+    return _Standing(champion, tuple(opened))
+
+
+def _apart(formed: Formed, standing: _Standing) -> Formed:
+    """Leave out of the training what earlier versions were measured on, and will be again."""
+    train = formed.train
+    for each in standing.earlier:
+        names = [name for name in each.names if name in train.columns]
+        held = each.held_out.select(names).cast(
+            {name: train.schema[name] for name in names}, strict=False
+        )
+        train = train.join(held, on=names, how="anti", nulls_equal=True, maintain_order="left")
+    counts = replace(formed.counts, trained_on=len(train), set_aside=len(formed.train) - len(train))
+    return replace(formed, train=train, counts=counts)
+
+
+def _promote(
+    store: ArtifactStore, asked: Retraining, champion: Opened | None, result: Result
+) -> None:
+    """Move the alias, if it still points at what was compared with."""
+    expected = None if champion is None else champion.reference.digest
+    store.tag(str(result.challenger), asked.alias, guard=Guard(expect=expected), actor=result.run)
+
+
+def _keep(
+    store: ArtifactStore,
+    asked: Retraining,
+    result: Result,
+    run: Run | None,
+    *,
+    cause: Mapping[str, Any] | None,
+) -> Result:
+    """Store the evidence, and say on the run what was decided and why."""
+    values = {**asdict(result), "spec": asked.model_dump(mode="json"), "cause": dict(cause or {})}
+    values.pop("evidence")
+    named = {"champion": result.champion, "challenger": result.challenger}
+    parents = tuple((role, name) for role, name in named.items() if name is not None)
+    made = Made(metadata={"decision": result.decision}, parents=parents, job=result.run)
+    with store.writer(f"{EVIDENCE_KIND}/{asked.name}", made) as draft:
+        text = json.dumps(artifact.finite(values), indent=1, ensure_ascii=False, default=str)
+        (draft.folder / EVIDENCE).write_text(text + "\n", encoding="utf-8")
+    reference = draft.reference
+    assert reference is not None
+    if run is not None:
+        run.tag({"decision": result.decision})
+        run.add_parameters({"outcome": {"decision": result.decision, "reasons": result.reasons}})
+        run.log({f"rows/{key}": each for key, each in result.rows.items() if key != "newest"})
+        run.made(str(reference), role="evidence", digest=reference.digest)
+    return replace(result, evidence=str(reference))
+
+
+@contextmanager
+def _tracked(
+    asked: Retraining, around: Around, cause: Mapping[str, Any] | None
+) -> Iterator[Run | None]:
+    if around.tracker is None:
+        yield None
+        return
+    parameters = {**asked.model_dump(mode="json"), "cause": dict(cause or {})}
+    with around.tracker.run(RUN_KIND, name=asked.name, parameters=parameters) as run:
+        yield run

@@ -1,0 +1,1 @@
+"""Parts of training a classical model: rows, columns, splits, pipelines, search, export."""

@@ -1,0 +1,82 @@
+"""A stored version of a classical model that can be asked of raw rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra import classical
+from infra.artifacts.refs import Reference
+from infra.artifacts.store import ArtifactStore
+from infra.classical import ModelFile
+from infra.plugins import require
+from training.tabular import artifact, columns, exporting, fitting, scoring
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A version."""
+
+    reference: Reference
+    file: ModelFile
+    pipeline: Any
+    held_out: pl.DataFrame
+    """Raw rows that it was measured on, with their labels."""
+
+    @property
+    def names(self) -> list[str]:
+        """Its raw columns and its target."""
+        return [*(each.name for each in self.file.inputs), self.file.target]
+
+    def losses(self, rows: pl.DataFrame) -> NDArray[np.float64]:
+        """Return the loss of each row; a class that it does not know is one it gets wrong.
+
+        A column that there was not yet is missing.
+
+        Raises:
+            InvalidRequest: a value is none that the column can hold.
+        """
+        # What was never missing in training may be now, and is asked all the same.
+        given = [each.model_copy(update={"nullable": True}) for each in self.file.inputs]
+        rows = _with_all(rows, [each.name for each in given])
+        said = fitting.ask(self.pipeline, columns.encoded(rows, given), self.file.classes)
+        truth = rows[self.file.target]
+        if self.file.classes is None:
+            amounts = np.asarray(truth.to_numpy(), dtype=np.float64)
+            return scoring.losses("regression", amounts, said)
+        codes = {label: code for code, label in enumerate(self.file.classes)}
+        known = np.array([codes.get(each, -1) for each in columns.labels(truth)])
+        return scoring.losses("classification", known, classical.decide(said, self.file))
+
+
+def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
+    """Lay a version out in a folder that does not exist, and read it.
+
+    Raises:
+        NotFound: there is no such version, or it is no classical model.
+        InvalidRequest: it is of a later release, or holds types that are not reviewed.
+    """
+    polars = require("polars", extra="classical")
+    found = store.find(reference)
+    folder = store.checkout(f"{found.kind}/{found.name}@{found.digest}", place)
+    file = classical.read(folder)
+    return Opened(
+        found,
+        file,
+        exporting.from_skops(folder / exporting.SKOPS, file.trusted),
+        polars.read_parquet(folder / artifact.REFERENCE),
+    )
+
+
+def _with_all(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    polars = require("polars", extra="classical")
+    absent = [name for name in names if name not in rows.columns]
+    return rows.with_columns(polars.lit(None).alias(name) for name in absent)
