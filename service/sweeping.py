@@ -43,7 +43,7 @@ def around(
             asked,
             tuning.places(parts, beside),
             served=tuning.served(parts, asked),
-            known=known,
+            reading=planning.Reading(known=known),
         )
 
     machinery = Machinery(

@@ -21,8 +21,11 @@ DIGITS = 12
 
 
 def folder_of(parts: Components, spec: FineTuning) -> Path:
-    """Return where the run of a specification is by default: the same for the same words."""
-    digest = spec.digest.rpartition(":")[2][:DIGITS]
+    """Return where the run of a specification is by default: the same where the same is learned.
+
+    So a run that broke off on eight devices is gone on with on four.
+    """
+    digest = spec.learning_digest.rpartition(":")[2][:DIGITS]
     return parts.settings.data_folder / "tuning" / f"{spec.name}-{digest}"
 
 

@@ -38,7 +38,9 @@ def spec_of(base: Path, folder: Path, changes: Mapping[str, Any] | None = None) 
 
 def around(folder: Path, *, tell: Callable[[Told], None] = lambda _: None) -> Around:
     def plan(asked: FineTuning, known: Mapping[str, Lengths] | None) -> Plan:
-        return planning.plan(asked, Places(folder, None, None, Path), known=known)
+        return planning.plan(
+            asked, Places(folder, None, None, Path), reading=planning.Reading(known=known)
+        )
 
     machinery = Machinery(
         open_launcher("local", folder=folder / "launched"),

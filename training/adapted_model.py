@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,17 @@ from training.specification.base import FLASH, Base
 from training.specification.method import Lora, Method, Osf
 
 
-def load_base(base: Base, folder: Path, *, device: str, scores: bool = False) -> Any:
+def load_base(
+    base: Base, folder: Path, *, device: str, shards: int = 1, scores: bool = False
+) -> Any:
     """Return the model of a folder, in the precision that the specification asks for.
 
-    With `scores` it has the head of a model of rewards, which gives every text 0.
+    Args:
+        base: what is asked for.
+        folder: with its weights.
+        device: of this process.
+        shards: processes that each hold a part of every weight, by FSDP2; all of them must call it.
+        scores: whether it has the head of a model of rewards, which gives every text 0.
 
     Raises:
         InvalidRequest: its weights cannot be read.
@@ -26,12 +34,15 @@ def load_base(base: Base, folder: Path, *, device: str, scores: bool = False) ->
     torch = require("torch", extra="finetune")
     quantization = _quantization(base, torch, transformers)
     transformers.utils.logging.disable_progress_bar()  # it would be drawn into logs
-    options = {
+    options: dict[str, Any] = {
         "dtype": getattr(torch, base.dtype),
         "attn_implementation": attention_of(base, device=device),
         "quantization_config": quantization,
         "local_files_only": True,
     }
+    if shards > 1:
+        distributed = require("transformers.distributed", extra="finetune")
+        options["distributed_config"] = distributed.DistributedConfig(fsdp_size=shards)
     try:
         if scores:
             with scoring_head.without_its_warning():
@@ -44,6 +55,11 @@ def load_base(base: Base, folder: Path, *, device: str, scores: bool = False) ->
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequest(f"The weights of {base.model!r} cannot be loaded: {first}") from error
+    if shards > 1:
+        # peft takes any number here, 1 as well, for matrices that are shared, and would then gather
+        # the whole base in the one process that saves the adapter.
+        model._tp_size = None
+        return model
     return model if quantization is not None else model.to(device)
 
 
@@ -105,6 +121,26 @@ def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
             ]
     finally:
         model.train(was_training)
+
+
+def reshard(model: Any) -> None:
+    """Let every process of a sharded base keep its own part alone; all of them must call it.
+
+    Before one process saves: reading the weights makes it let go of those that it still has whole,
+    and it would then wait for the others, which have them, to hand them out again.
+    """
+    fsdp = require("torch.distributed.fsdp", extra="finetune")
+    for module in model.modules():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
+
+
+def let_go() -> None:
+    """Give back the memory of models that nobody holds any more, before another one is loaded."""
+    torch = require("torch", extra="finetune")
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def device_of(wanted: str, *, local_rank: int = 0) -> str:

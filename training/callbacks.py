@@ -15,7 +15,7 @@ from training import checkpoints, ranks
 from training.sentinel import Sentinel
 
 SAME_EVERY_STEPS = 200
-"""How often all processes are asked whether they hold the same adapter."""
+"""How often all processes are asked whether they hold the same adapter, after the first step."""
 
 UNTOLD = ("runtime", "_per_second", "num_tokens")
 """Ends of names of what says nothing of the model."""
@@ -109,7 +109,8 @@ class Watch:
         if ranks.any_of(self._asked.is_set()):
             self.was_asked_to_go = state.global_step < state.max_steps
             control.should_save = control.should_training_stop = True
-        if state.global_step % SAME_EVERY_STEPS == 0:
+        is_first_here = state.global_step == self._first_step + 1
+        if is_first_here or state.global_step % SAME_EVERY_STEPS == 0:
             ranks.check_same_adapter(given["model"], step=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

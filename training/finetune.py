@@ -29,6 +29,7 @@ from training.resolving import Resolved, resolve
 from training.run_folder import RunFolder
 from training.sentinel import Aborted, Sentinel
 from training.spec import FineTuning, as_json
+from training.tokenized import Kept
 
 if TYPE_CHECKING:
     from training.callbacks import Progress, Watch
@@ -117,20 +118,21 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         StorageFailed: the disk is full; what was whole stays so.
     """
     rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
-    lock = ranks.told_by_first(lambda: _plan(spec, files, around))
+    kept = Kept(spec.data)
+    lock = ranks.told_by_first(lambda: _plan(spec, files, around, kept))
     around.planned(lock)
     done = files.outcome()
     if done is not None:
         around.note("it ended well before; nothing is trained again")
         return Outcome(**done)
-    resolved = resolve(spec, around.places, lock)
+    resolved = resolve(spec, around.places, lock, kept.rows)
     if around.smokes and rank.world == 1:
         _smoke(spec, resolved, lock, around)
     with _tracked(spec, lock, around, rank) as run:
         trained = _train(spec, resolved, files, _telling(around, run, spec, files), lock)
-        verified = _verify(spec, resolved, files, trained)
+        difference = _verify(spec, resolved, files, trained, shards=_shards(lock))
         _gate(spec, trained)
-        outcome = _outcome(files, trained, verified, run)
+        outcome = _outcome(files, trained, difference, run)
         if rank.is_first:
             outcome = _register(spec, resolved, files, around, _Made(outcome, lock))
             if run is not None and outcome.digest is not None:
@@ -139,9 +141,9 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     return outcome
 
 
-def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
+def _plan(spec: FineTuning, files: RunFolder, around: Around, keep: Kept) -> Lock:
     """Check everything that can be checked without weights, and claim the folder."""
-    planned = planning.plan(spec, around.places)
+    planned = planning.plan(spec, around.places, reading=planning.Reading(keep=keep))
     planned.require_sound()
     lock = planned.lock
     _refuse_other_launches(spec, lock)
@@ -153,15 +155,18 @@ def _plan(spec: FineTuning, files: RunFolder, around: Around) -> Lock:
 
 def _refuse_other_launches(spec: FineTuning, lock: Lock) -> None:
     """Refuse to train otherwise than planned."""
-    strategy = (lock.topology or {}).get("strategy", "ddp")
-    if spec.parallelism.world > 1 and strategy != "ddp":
-        raise InvalidRequest(f"parallelism.strategy: {strategy!r} is not trained yet; use 'ddp'")
     world = ranks.this_rank().world
     if world != spec.parallelism.world:
         raise InvalidRequest(
             f"parallelism: planned for {spec.parallelism.world} processes, and this is one of "
             f"{world}; start it by: {planning.command_line(lock.launch)}"
         )
+
+
+def _shards(lock: Lock) -> int:
+    """Return how many processes share the weights of the base."""
+    topology = lock.topology or {}
+    return int(topology["shard"]) if topology.get("strategy") == "fsdp2" else 1
 
 
 def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> None:
@@ -181,7 +186,7 @@ def _train(
 
     rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = _base(spec, resolved, device)
+    model = _base(spec, resolved, device, shards=_shards(lock))
     model = adapted_model.attach(model, spec.method, seed=spec.seed)
     abort, saving = spec.schedule.abort, spec.schedule.saving
     watch = Watch(
@@ -197,7 +202,6 @@ def _train(
     built = trainer.build(
         material, files.checkpoints, callbacks=[watch.as_callback()], device=device
     )
-    before = _evaluate(built, resolved)
     trainer.run(built, files.checkpoints, watch=watch, note=around.note)
     if watch.was_asked_to_go:
         raise AskedToGo(
@@ -205,25 +209,32 @@ def _train(
             "run it again to go on from there"
         )
     ranks.check_same_adapter(model, step=built.state.global_step)
-    if rank.is_first:
-        _write(model, files.draft)
+    adapted_model.reshard(model)
+    ranks.told_by_first(lambda: _write(model, files.draft))
     rows = resolved.train.ids[:PROBES]
     asked = verification.probe(model, rows, dtype=spec.base.dtype)
-    return _Trained(watch, asked, before, _evaluate(built, resolved))
+    before, after = trainer.evaluated_before(built), _evaluate(built, resolved)
+    return _Trained(watch, asked, before, after)
 
 
 def _verify(
-    spec: FineTuning, resolved: Resolved, files: RunFolder, trained: _Trained
-) -> verification.Verified:
+    spec: FineTuning, resolved: Resolved, files: RunFolder, trained: _Trained, *, shards: int
+) -> float:
+    """Return by how much the adapter that was written differs from the one that was trained.
+
+    A base that is sharded takes all processes to ask; of a whole one, the first asks its own.
+    """
     rank = ranks.this_rank()
-    if not rank.is_first:
-        return verification.Verified(0, 0.0, 0.0)
+    if shards == 1 and not rank.is_first:
+        return 0.0
+    adapted_model.let_go()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = _base(spec, resolved, device)
-    found = verification.verify(model, files.draft, trained.asked)
-    shutil.rmtree(files.adapter, ignore_errors=True)
-    files.draft.rename(files.adapter)
-    return found
+    model = _base(spec, resolved, device, shards=shards)
+    difference = verification.verify(model, files.draft, trained.asked)
+    if rank.is_first:
+        shutil.rmtree(files.adapter, ignore_errors=True)
+        files.draft.rename(files.adapter)
+    return difference
 
 
 def _gate(spec: FineTuning, trained: _Trained) -> None:
@@ -258,7 +269,7 @@ def _register(
 
 
 def _outcome(
-    files: RunFolder, trained: _Trained, verified: verification.Verified, run: Run | None
+    files: RunFolder, trained: _Trained, logit_difference: float, run: Run | None
 ) -> Outcome:
     losses = trained.watch.losses
     return Outcome(
@@ -270,15 +281,15 @@ def _outcome(
         eval_loss_before=trained.eval_before.get("eval_loss"),
         eval_loss_after=trained.eval_after.get("eval_loss"),
         tokens_per_second=round(trained.watch.tokens / max(trained.watch.seconds, 1e-9), 1),
-        logit_difference=verified.logit_difference,
+        logit_difference=logit_difference,
         run=None if run is None else run.id,
         metrics=dict(trained.eval_after or trained.watch.metrics),
     )
 
 
-def _base(spec: FineTuning, resolved: Resolved, device: str) -> Any:
-    scores = spec.method.type == "reward"
-    return adapted_model.load_base(spec.base, resolved.base.folder, device=device, scores=scores)
+def _base(spec: FineTuning, resolved: Resolved, device: str, *, shards: int) -> Any:
+    scores, folder = spec.method.type == "reward", resolved.base.folder
+    return adapted_model.load_base(spec.base, folder, device=device, shards=shards, scores=scores)
 
 
 def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:

@@ -80,7 +80,7 @@ def lock(
         packages=_packages(),
         launch=launch,
         lengths={key: asdict(found) for key, found in derived.lengths.items()},
-        topology=asdict(sizes.topology) if sizes.topology else None,
+        topology=asdict(derived.topology) if derived.topology else None,
         batches=asdict(derived.batches) if derived.batches else None,
         memory=memory,
         gradient_checkpointing=sizes.checkpointing,

@@ -1,21 +1,25 @@
 r"""Memory of one process in training, from the shapes of the model alone.
 
-Symbols: P parameters of the base, E those of embeddings and head, N trained parameters of rank r;
-L layers, h hidden and f intermediate size, k the size of keys and values, V the vocabulary; t
-tokens on a device at once; w bytes of a number; T and S devices that share a matrix and a copy of
-the weights.
+Symbols: P parameters of the base, E those of embeddings and head, N trained parameters of rank r,
+M those of modules that are trained whole; L layers, h hidden and f intermediate size, k the size of
+keys and values, V the vocabulary; t tokens on a device at once; w bytes of a number; T and S
+devices that share a matrix and a copy of the weights.
 
 - weights: P w / (T S); with NF4 0.516 bytes a weight (0.5625 if its scales are whole), and E in w.
-  Sharded, two layers are whole at a time.
-- adapter: N (4 + 4 + 8) / S: float32 weights, gradients and the two moments of Adam (a byte each
-  with the 8-bit optimiser); and their copies in the arithmetic's precision.
+  Sharded, two layers and the head (V h w) are whole at a time.
+- adapter: N (4 + 4 + 8), whole in every process: float32 weights, gradients and the two moments of
+  Adam (a byte each with the 8-bit optimiser); and their copies in the arithmetic's precision.
+  M (w + w + 2 w); what adapters hold and do not train; and V h w where trained tokens are put into
+  a copy of the embedding.
 - activations, kept of every layer: t (12 h + 4 f + 2 k + 7 r) w / T, or 6 h in float32, where norms
-  make no copies; and t (2 h + 3 f) w / T on the way back through one. With gradient checkpointing
-  only the inputs of the layers, t h w L, and one layer whole. Eager attention keeps its matrix,
-  t x length x heads x (w + 4), too.
-- logits: in chunks of 256 tokens 256 V 12 bytes, or all at once t V (w + 8). Where answers are
-  compared, in tiles of 4096 tokens by 32768 of V, 12 bytes each, and t h 4 for their gradient; the
-  pass of the base keeps nothing. A model of rewards has none.
+  make no copies; and t (2 h + 3 f) w / T on the way back through one. DoRA keeps what base and
+  adapter put out of each of its modules, 2 t w for each output. With gradient checkpointing
+  only the inputs of the layers, t h w L, and on the way back one layer whole. Eager attention keeps
+  its matrix, t x length x heads x (w + 4), too.
+- logits: trl takes 4,096 tokens by 32,768 words at a time, in a buffer that is as large for a small
+  vocabulary; on processors with four float32 copies of what is in it. Or all at once, t V (w + 8).
+  They are gone when the way back through the layers begins, so that the larger of both counts.
+  Where answers are compared, the pass of the base keeps nothing. A model of rewards has none.
 - 1.25 GiB for the context of CUDA and its libraries, and 8 % lost between allocations.
 
 The numbers of values a layer keeps were counted with PyTorch's hooks for saved tensors on Llama
@@ -28,15 +32,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from training.adapter_size import AdapterSize
 from training.model_shape import ModelShape
 
 CONTEXT_BYTES = 1.25 * 2**30
 FRAGMENTATION = 1.08
-CHUNK_TOKENS = 256
-TILE_TOKENS, TILE_VOCABULARY = 4096, 32_768
-Loss = Literal["chunked", "tiled", "scored", "whole"]
-"""How logits become a loss: some tokens at once; tiles of tokens and vocabulary, as trl compares
-answers; not at all, where one number is a text's reward; or all at once."""
+TILE_TOKENS, TILE_WORDS = 4096, 32_768
+Loss = Literal["tiled", "scored", "whole"]
+"""How logits become a loss: in tiles of tokens and words; not at all, where one number is a text's
+reward; or all at once."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED = {
     ("nf4", True): 0.516,
@@ -50,10 +54,7 @@ QUANTIZED = {
 class Load:
     """What one process holds and does."""
 
-    trained: int
-    """Parameters."""
-    rank: int
-    """Of the adapter; 0 if it has none."""
+    adapter: AdapterSize
     rows: int
     length: int
     """Tokens of a row, at most."""
@@ -64,7 +65,7 @@ class Load:
     tensor: int = 1
     context: int = 1
     checkpointing: bool = False
-    loss: Loss = "chunked"
+    loss: Loss = "tiled"
     eager: bool = False
     optimizer_bytes: int = 8
     """Of both moments of a parameter."""
@@ -89,10 +90,11 @@ class Memory:
 def estimate(shape: ModelShape, load: Load) -> Memory:
     """Return what a step takes at its peak; the formulas are in this module's docstring."""
     weights = _weights(shape, load)
-    copies = 0 if load.dtype == "float32" else BYTES[load.dtype]
-    adapter = load.trained * ((8 + load.optimizer_bytes) / load.shard + copies)
-    activations = _activations(shape, load)
+    adapter = _adapter(load)
+    kept, passing = _activations(shape, load)
     logits = _logits(shape, load)
+    # Logits are gone when the way back through the layers begins.
+    activations = kept + max(0.0, passing - logits)
     if load.is_cpu:
         overhead = 0.0
     else:
@@ -109,32 +111,40 @@ def _weights(shape: ModelShape, load: Load) -> float:
     if load.shard == 1:
         return whole
     layer = inner / max(1, shape.layers) * a_weight / load.tensor
-    return whole / load.shard + 2 * layer
+    return whole / load.shard + 2 * layer + shape.vocabulary * shape.hidden * width
 
 
-def _activations(shape: ModelShape, load: Load) -> float:
+def _adapter(load: Load) -> float:
+    size, width = load.adapter, BYTES[load.dtype]
+    copies = 0 if load.dtype == "float32" else width
+    trained = size.trained * (8 + load.optimizer_bytes + copies)
+    as_base = size.trained_as_base * (2 * width + min(2 * width, load.optimizer_bytes))
+    return trained + as_base + size.held_bytes + size.copied * width
+
+
+def _activations(shape: ModelShape, load: Load) -> tuple[float, float]:
+    """Return what is kept of all layers, and what one takes on the way back."""
     width = BYTES[load.dtype]
     tokens = load.rows * load.length / load.context
     values = shape.kv_heads * shape.head_size
     norms = 6 if load.dtype == "float32" else 12
-    kept = norms * shape.hidden + 4 * shape.intermediate + 2 * values + 7 * load.rank
-    layer = tokens * kept * width
+    kept = norms * shape.hidden + 4 * shape.intermediate + 2 * values + 7 * load.adapter.rank
+    layer = tokens * (kept + load.adapter.kept_outputs / max(1, shape.layers)) * width
     if load.eager:
         layer += tokens * load.length * shape.heads * (width + 4)
     back = tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
-    layers = shape.layers * layer
     if load.checkpointing:
-        layers = layer + load.tensor * shape.layers * tokens * shape.hidden * width
-    return (layers + back) / load.tensor
+        inputs = shape.layers * tokens * shape.hidden * width
+        return inputs, (layer + back) / load.tensor
+    return shape.layers * layer / load.tensor, back / load.tensor
 
 
 def _logits(shape: ModelShape, load: Load) -> float:
     tokens = load.rows * load.length / load.context
-    if load.loss == "chunked":
-        return min(tokens, CHUNK_TOKENS) * shape.vocabulary * 12
     if load.loss == "tiled":
-        tile = min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY)
-        return tile * 12 + tokens * shape.hidden * 4
+        tile = min(tokens, TILE_TOKENS)
+        copies = 16 * min(shape.vocabulary, TILE_WORDS) if load.is_cpu else 0
+        return tile * (TILE_WORDS * BYTES[load.dtype] + copies)
     if load.loss == "scored":
         return 0.0
     return tokens * shape.vocabulary * (BYTES[load.dtype] + 8)

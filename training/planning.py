@@ -9,21 +9,23 @@ from functools import partial
 from typing import TypeVar
 
 from infra.errors import RagstoneError
-from training import chat_templates, preflight
+from training import adapter_size, chat_templates, preflight
 from training.accelerators import Machine, machine_for
+from training.adapter_size import AdapterSize
 from training.base_model import BaseModel, find_base
 from training.chat_templates import ChatTemplate
 from training.encoding import Encoder
 from training.lengths import Lengths
 from training.lock import Lock, lock
 from training.places import Places
-from training.preflight import Facts, Served
+from training.preflight import Facts, Served, Taker
 from training.preflight._reading import first_shape, read_source
 from training.problems import Problem, Refused
 from training.row_source import Rows, open_rows
 from training.sizing import size
 from training.spec import FineTuning
 from training.specification.data import Source
+from training.tokenized import Kept
 
 Found = TypeVar("Found")
 MARKED = ("assistant", "last_assistant")
@@ -44,6 +46,16 @@ class Plan:
         """Raise `Refused`, which names every problem, if there is any."""
         if self.problems:
             raise Refused(self.lock.name, self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a plan reads rows, where it is not the only one that needs them."""
+
+    known: Mapping[str, Lengths] | None = None
+    """Lengths by an earlier plan of the same rows, tokenizer and template: not read again then."""
+    keep: Kept | None = None
+    """Is shown every row that is read, for a run that goes on from here."""
 
 
 @dataclass(slots=True)
@@ -67,7 +79,7 @@ def plan(
     path: str = "SPEC",
     machine: Machine | None = None,
     served: Served | None = None,
-    known: Mapping[str, Lengths] | None = None,
+    reading: Reading = Reading(),
 ) -> Plan:
     """Find and check all that a specification names; nothing is trained and no weight is loaded.
 
@@ -78,8 +90,7 @@ def plan(
         machine: what it will run on; by default this machine, or what the specification says of
             another.
         served: what is known of the server that is to host the adapter.
-        known: lengths by an earlier plan of the same rows, tokenizer and template; the rows are
-            not read again then.
+        reading: which rows are read, and who else is shown them.
 
     Returns:
         the plan, with every problem there is; `Plan.require_sound` raises them.
@@ -90,15 +101,17 @@ def plan(
     if machine is None:
         machine = finding.find("runtime.accelerator", lambda: machine_for(spec.runtime))
     training, serving = _templates(spec, places, base, finding)
-    facts = Facts(spec, base, training, serving, machine, served)
+    adapter = finding.find("method.adapter", lambda: _adapter(spec, base))
+    facts = Facts(spec, base, training, serving, machine, served, adapter)
     checks = preflight.checks(facts)
     encoder = _encoder(facts, sources, finding)
-    lengths = dict(known or {})
-    if known is not None:
+    lengths = dict(reading.known or {})
+    if reading.known is not None:
         del checks["rows"]  # it would miss those that it does not see
     # What is held out comes first: rows of training are looked for in it.
+    takers: list[Taker] = [*checks.values(), *([reading.keep] if reading.keep is not None else [])]
     for key in sorted(set(sources) - set(lengths), key=lambda key: (key != "data.eval", key)):
-        read = partial(read_source, key, sources[key], spec, encoder, list(checks.values()))
+        read = partial(read_source, key, sources[key], spec, encoder, takers)
         measured = finding.find(key, read)
         if measured is not None:
             lengths[key] = measured
@@ -111,6 +124,12 @@ def plan(
 
 def _base(spec: FineTuning, places: Places) -> BaseModel:
     return find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
+
+
+def _adapter(spec: FineTuning, base: BaseModel | None) -> AdapterSize | None:
+    if base is None:
+        return None
+    return adapter_size.measure(spec.method, base, dtype=spec.base.dtype)
 
 
 def sources_of(spec: FineTuning) -> Iterator[tuple[str, Source]]:
@@ -211,23 +230,46 @@ def command_line(launch: tuple[str, ...]) -> str:
 
 
 def _notes(facts: Facts) -> Iterator[str]:
-    spec, base, machine = facts.spec, facts.base, facts.machine
+    spec, base = facts.spec, facts.base
     if base is not None and spec.base.described_by is not None:
         yield f"{spec.base.model!r} is not here: neither its digest nor its weights were looked at"
     elif base is not None and not base.has_weights:
         yield f"{spec.base.model!r} has no weights here (safetensors)"
-    if machine is not None and machine.devices is None:
-        yield f"the devices of {spec.runtime.launcher!r} were not looked at"
-    if machine is not None and machine.device_memory is None:
-        yield "memory was not held against a device's: give runtime.accelerator or memory_gib"
-    if machine is not None and machine.tflops is None:
-        yield "time and cost were not estimated: give runtime.accelerator"
-    known = facts.served.digest if facts.served else None
-    if spec.serve is not None and spec.serve.base_digest is None and known is None:
-        yield "the base was not held against the server's: give serve.base_digest or upstream"
+    yield from _of_machine(facts)
+    if base is not None and facts.adapter is None:
+        yield "memory of the adapter was not estimated: its sizes depend on the weights of the base"
+    elif facts.adapter is not None and not facts.adapter.is_whole:
+        kind = spec.method.adapter.type
+        yield f"memory that {kind!r} keeps of each token was taken to be that of LoRA of rank 16"
+    yield from _of_server(facts)
     suites = [gate.suite for gate in spec.evaluate.suites]
     for suite in [*suites, *(gate.suite for gate in spec.evaluate.regressions)]:
         yield f"the suite {suite!r} was not looked at"
 
 
-__all__ = ["Places", "Plan", "command_line", "plan", "sources_of"]
+def _of_machine(facts: Facts) -> Iterator[str]:
+    machine = facts.machine
+    if machine is None:
+        return
+    if machine.devices is None:
+        yield f"the devices of {facts.spec.runtime.launcher!r} were not looked at"
+    if machine.device_memory is None:
+        yield "memory was not held against a device's: give runtime.accelerator or memory_gib"
+    if machine.tflops is None:
+        yield "time and cost were not estimated: give runtime.accelerator"
+
+
+def _of_server(facts: Facts) -> Iterator[str]:
+    serve, quantization = facts.spec.serve, facts.spec.base.quantization
+    if serve is None:
+        return
+    known = facts.served.digest if facts.served else None
+    if serve.base_digest is None and known is None:
+        yield "the base was not held against the server's: give serve.base_digest or upstream"
+    trained = quantization.method if quantization else None
+    if serve.quantization not in {None, trained}:
+        kinds = f"{trained or 'plain'} weights and served on {serve.quantization} ones"
+        yield f"the adapter is trained on {kinds}: evaluate it as it is served"
+
+
+__all__ = ["Places", "Plan", "Reading", "command_line", "plan", "sources_of"]

@@ -54,15 +54,18 @@ def told_by_first(work: Callable[[], Result]) -> Result:
     if not _is_many(torch):
         return work()
     told: list[Any] = [None]
+    failure: RagstoneError | None = None
     if torch.distributed.get_rank() == 0:
         try:
             told = [(work(), None)]
         except RagstoneError as error:
-            told = [(None, error.message)]
+            failure, told = error, [(None, error.message)]
     torch.distributed.broadcast_object_list(told)
-    result, failure = told[0]
+    result, words = told[0]
     if failure is not None:
-        raise InvalidRequest(failure)
+        raise failure
+    if words is not None:
+        raise InvalidRequest(words)
     return cast("Result", result)
 
 
@@ -74,6 +77,31 @@ def any_of(flag: bool) -> bool:
     told: list[bool] = [False] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(told, flag)
     return any(told)
+
+
+def share_gradients(model: Any, *, is_last: Callable[[], bool]) -> None:
+    """Have weights that each process holds a copy of begin alike, and move by the mean gradient.
+
+    These are adapters on a base that is sharded: nothing else adds up what the processes find. Sums
+    are divided here, because gloo knows no mean.
+
+    Args:
+        model: of which whatever is trained is whole in every process.
+        is_last: whether the backward pass at hand is the last one before the optimiser's step.
+    """
+    torch = require("torch", extra="finetune")
+    if not _is_many(torch):
+        return
+
+    def average(weight: Any) -> None:
+        if is_last():
+            torch.distributed.all_reduce(weight.grad)
+            weight.grad.div_(torch.distributed.get_world_size())
+
+    for weight in model.parameters():
+        if weight.requires_grad:
+            torch.distributed.broadcast(weight.data, src=0)
+            weight.register_post_accumulate_grad_hook(average)
 
 
 def check_same_adapter(model: Any, *, step: int) -> str:

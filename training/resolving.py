@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,16 @@ class Resolved:
     """`(role, reference)` of those that are artifacts."""
 
 
-def resolve(spec: FineTuning, places: Places, lock: Lock) -> Resolved:
+def resolve(
+    spec: FineTuning, places: Places, lock: Lock, read: Mapping[str, Tokenized] | None = None
+) -> Resolved:
     """Read everything but the weights, as it was planned.
+
+    Args:
+        spec: what is asked for.
+        places: where named things are.
+        lock: what was planned.
+        read: rows that this process has read already, while it planned.
 
     Raises:
         NotFound: something is not here any more.
@@ -53,19 +61,22 @@ def resolve(spec: FineTuning, places: Places, lock: Lock) -> Resolved:
     if base.digest is not None:
         found["base.model"] = base.digest
     locking.check_same({key: lock.digests.get(key, "") for key in found}, found)
-    read = {
-        key: tokenize(rows, encoder, spec.data, method=spec.method.type)
+    known = read or {}
+    tokenized = {
+        key: known[key]
+        if key in known
+        else tokenize(rows, encoder, spec.data, method=spec.method.type)
         for key, rows in sources.items()
     }
     replays = [
-        (read[f"data.replay.{number}"], replay.ratio)
+        (tokenized[f"data.replay.{number}"], replay.ratio)
         for number, replay in enumerate(spec.data.replay)
     ]
     return Resolved(
         base,
         tokenizer,
-        mixed(read["data.train"], replays, seed=spec.seed),
-        read.get("data.eval"),
+        mixed(tokenized["data.train"], replays, seed=spec.seed),
+        tokenized.get("data.eval"),
         tuple(_parents(base, sources)),
     )
 

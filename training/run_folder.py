@@ -11,10 +11,9 @@ from typing import Any
 
 from infra.errors import Conflict, StorageFailed
 from training.measurements import Measurements
+from training.spec import learning
 
 LOCK = "lock.json"
-DECISIVE = ("spec", "digests")
-"""Of a lock: what must be the same for a run to be gone on with."""
 OUTCOME = "outcome.json"
 
 
@@ -52,7 +51,9 @@ class RunFolder:
         known, new = read_json(self.path / LOCK), json.loads(json.dumps(lock))
         if known is None:
             write_json(self.path / LOCK, new)
-        changed = [] if known is None else [key for key in DECISIVE if known.get(key) != new[key]]
+            return
+        was, wanted = _decisive(known), _decisive(new)
+        changed = [key for key in wanted if was[key] != wanted[key]]
         if changed:
             raise Conflict(
                 f"{str(self.path)!r} is of a run with another {', '.join(changed)}; "
@@ -66,6 +67,17 @@ class RunFolder:
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Write how it ended, so that running it again says the same."""
         write_json(self.path / OUTCOME, outcome)
+
+
+def _decisive(lock: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a lock must be the same for a run to be gone on with."""
+    batches = lock.get("batches") or {}
+    return {
+        "spec": learning(lock.get("spec") or {}),
+        "digests": lock.get("digests"),
+        "rows_per_step": batches.get("rows_per_step"),
+        "steps": batches.get("steps"),
+    }
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from training.adapter_size import DEFAULT_RANK, AdapterSize
 from training.base_model import BaseModel
 from training.batching import MOST_ROWS, Batches, Indivisible, derive
 from training.lengths import Lengths
@@ -13,16 +14,14 @@ from training.preflight import Derived, Facts
 from training.preflight.devices import FULL
 from training.problems import Problem
 from training.spec import FineTuning
-from training.specification.method import Lora
 from training.topology import Topology, choose
 
 UTILISATION = 0.4
 """Of a device's arithmetic, that training with adapters reaches; benchmarks are to better it."""
 GOOD_ROWS = 4
 """At once on a device, from which recomputing activations to hold more of them gains nothing."""
-DEFAULT_RANK = 16
 LOSSES: dict[str, Loss] = {
-    "sft": "chunked", "dpo": "tiled", "kto": "tiled", "reward": "scored",
+    "sft": "tiled", "dpo": "tiled", "kto": "tiled", "reward": "scored",
 }  # fmt: skip
 PASSES = {"sft": 0, "dpo": 1, "kto": 3, "reward": 0}
 """Forward passes of a step through which nothing is learned: of the base, to hold the answers
@@ -34,8 +33,7 @@ class Sizes:
     """What a run comes to."""
 
     derived: Derived
-    topology: Topology | None
-    checkpointing: bool
+    checkpointing: bool = False
     problems: tuple[Problem, ...] = ()
 
 
@@ -44,10 +42,10 @@ def size(facts: Facts, lengths: Mapping[str, Lengths]) -> Sizes:
     spec = facts.spec
     train = lengths.get("data.train")
     if train is None or not train.kept:
-        return Sizes(Derived(lengths), None, False)
+        return Sizes(Derived(lengths))
     sequences, mean = _sequences(spec, lengths)
     if facts.base is None:
-        return Sizes(Derived(lengths), None, False)
+        return Sizes(Derived(lengths))
     try:
         whole = _fit(facts, facts.base, _copies(facts), sequences=sequences, mean=mean)
         topology = choose(spec.parallelism, fits=_fits(facts, whole[1]))
@@ -60,11 +58,11 @@ def size(facts: Facts, lengths: Mapping[str, Lengths]) -> Sizes:
         key = (
             "schedule.rows_per_step" if spec.schedule.rows_per_step else "schedule.tokens_per_step"
         )
-        return Sizes(Derived(lengths), None, False, (Problem("batches", key, str(error)),))
+        return Sizes(Derived(lengths), problems=(Problem("batches", key, str(error)),))
     hours = _hours(facts, facts.base, batches, checkpointing=checkpointing)
     price = spec.runtime.budget.price_per_device_hour
     cost = None if hours is None or price is None else hours * price * spec.parallelism.world
-    return Sizes(Derived(lengths, batches, memory, hours, cost), topology, checkpointing)
+    return Sizes(Derived(lengths, topology, batches, memory, hours, cost), checkpointing)
 
 
 def _sequences(spec: FineTuning, lengths: Mapping[str, Lengths]) -> tuple[int, float]:
@@ -106,13 +104,7 @@ def _fit(
                 mean_tokens=mean,
                 most_rows=most,
             )
-            load = _load(
-                facts,
-                base,
-                topology,
-                rows=batches.rows_per_device,
-                checkpointing=checkpointing,
-            )
+            load = _load(facts, topology, rows=batches.rows_per_device, checkpointing=checkpointing)
             memory = estimate(base.shape, load)
             if _fits(facts, memory) or most == 1:
                 break
@@ -124,18 +116,12 @@ def _fit(
     return found[-1]
 
 
-def _load(
-    facts: Facts, base: BaseModel, topology: Topology, *, rows: int, checkpointing: bool
-) -> Load:
+def _load(facts: Facts, topology: Topology, *, rows: int, checkpointing: bool) -> Load:
     spec = facts.spec
-    adapter = spec.method.adapter
-    rank = adapter.r if isinstance(adapter, Lora) else DEFAULT_RANK
-    trained = base.shape.lora_parameters(getattr(adapter, "targets", "all-linear"), rank)
     quantization = spec.base.quantization
     pairs = 2 if spec.method.type in {"dpo", "reward"} else 1
     return Load(
-        trained=trained,
-        rank=rank,
+        adapter=facts.adapter or AdapterSize(DEFAULT_RANK, 0),
         rows=rows * pairs,
         length=spec.data.max_length,
         dtype=spec.base.dtype,

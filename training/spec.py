@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +23,8 @@ from training.specification.sweep import Sweep
 
 VERSION = 1
 """Of the format; a file from a later release is refused by name."""
+DIVIDING = ("parallelism", "runtime")
+"""Sections that say who trains and where; what is learned is the same."""
 MAX_BYTES = 1 << 20
 MAX_SHOWN = 100
 """Characters of a wrong value that a message repeats."""
@@ -56,8 +59,12 @@ class FineTuning(Part):
     @property
     def digest(self) -> str:
         """Equal for specifications that say the same, whatever the order of their keys."""
-        text = json.dumps(as_json(self), sort_keys=True)
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        return _digest(as_json(self))
+
+    @property
+    def learning_digest(self) -> str:
+        """Equal for specifications by which the same is learned, on whatever devices."""
+        return _digest(learning(as_json(self)))
 
 
 class InvalidSpecification(InvalidRequest):
@@ -129,6 +136,11 @@ def as_json(spec: FineTuning) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True)
 
 
+def learning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of a specification, as JSON, that decide what is learned."""
+    return {key: value for key, value in values.items() if key not in DIVIDING}
+
+
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a specification, for editors."""
     return schema_of(FineTuning)
@@ -138,6 +150,11 @@ def schema_of(kind: type[Part]) -> dict[str, Any]:
     """Return the JSON Schema of some kind of specification."""
     found = kind.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _words(problem: Any, values: Any) -> str:

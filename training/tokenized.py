@@ -11,6 +11,7 @@ from infra.errors import InvalidRequest
 from infra.plugins import require
 from training.encoding import Encoded, Encoder
 from training.examples import Sequence, Shape, Wrong, sequences, shape_of
+from training.preflight import Batch
 from training.preflight._reading import shape_in
 from training.row_source import Row, Rows, Unreadable
 from training.specification.data import Data
@@ -22,8 +23,6 @@ class Tokenized:
 
     ids: list[list[int]]
     labels: list[list[int]]
-    dropped: int = 0
-    """Rows that were left out: unreadable, too long, or with nothing to learn."""
     each: int = 1
     """Sequences of a row: two of a pair, the better one first."""
     marks: list[bool] = field(default_factory=list)
@@ -35,11 +34,7 @@ class Tokenized:
 
     def __add__(self, other: Tokenized) -> Tokenized:
         return Tokenized(
-            self.ids + other.ids,
-            self.labels + other.labels,
-            self.dropped + other.dropped,
-            self.each,
-            self.marks + other.marks,
+            self.ids + other.ids, self.labels + other.labels, self.each, self.marks + other.marks
         )
 
     def sample(self, count: int, *, seed: int) -> Tokenized:
@@ -69,15 +64,59 @@ class Tokenized:
         return datasets.Dataset.from_dict({"input_ids": self.ids, "labels": self.labels})
 
 
+@dataclass(slots=True)
+class _Rows:
+    """Rows that are gathered, each with all of its sequences or not at all."""
+
+    rows: list[list[Encoded]] = field(default_factory=list)
+    marks: list[bool] = field(default_factory=list)
+
+    def add(self, row: list[Encoded | None], mark: bool | None) -> None:
+        """Add a row if something is learned from each of its sequences."""
+        whole = [each for each in row if each is not None and each.supervised]
+        if len(whole) == len(row) and not _are_same(whole):
+            self.rows.append(whole)
+            self.marks += [] if mark is None else [mark]
+
+    def tokenized(self) -> Tokenized:
+        flat = [each for row in self.rows for each in row]
+        return Tokenized(
+            [each.ids for each in flat],
+            [each.labels for each in flat],
+            len(self.rows[0]) if self.rows else 1,
+            self.marks,
+        )
+
+
+class Kept:
+    """Keeps what is trained on while a plan reads it, so that no row is read twice."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._read: dict[str, _Rows] = {}
+
+    @property
+    def rows(self) -> dict[str, Tokenized]:
+        """By the key of the source."""
+        return {key: found.tokenized() for key, found in self._read.items() if found.rows}
+
+    def take(self, batch: Batch) -> None:
+        """Take what a plan has read; what it refuses is not asked for afterwards."""
+        found = self._read.setdefault(batch.key, _Rows())
+        for row in batch.rows:
+            if not row.encoded:  # there was no tokenizer
+                continue
+            fitting = [_within(each, self._data) for each in row.encoded]
+            found.add(fitting, row.sequences[0].mark)
+
+
 def tokenize(rows: Rows, encoder: Encoder, data: Data, *, method: str = "sft") -> Tokenized:
     """Return the tokens of a source; how many rows may be left out is the preflight's to judge.
 
     Raises:
         InvalidRequest: a row is longer than it may be and `overflow` is `error`, or none is left.
     """
-    kept: list[list[Encoded]] = []
-    marks: list[bool] = []
-    seen = number = 0
+    kept, number = _Rows(), 0
     shape: Shape | None = None
     for batch in rows.batches():
         shape = shape or shape_in(batch, method)
@@ -86,21 +125,10 @@ def tokenize(rows: Rows, encoder: Encoder, data: Data, *, method: str = "sft") -
         for row in found:
             number += 1
             fitting = [_fitting(next(encoded), data, number) for _ in row]
-            whole = [each for each in fitting if each is not None and each.supervised]
-            if len(whole) == len(row) and not _are_same(whole):
-                kept.append(whole)
-                marks += [] if row[0].mark is None else [row[0].mark]
-        seen += len(batch)
-    if not kept:
+            kept.add(fitting, row[0].mark)
+    if not kept.rows:
         raise InvalidRequest(f"{rows.source!r} holds no row that can be learned from")
-    flat = [each for row in kept for each in row]
-    return Tokenized(
-        [each.ids for each in flat],
-        [each.labels for each in flat],
-        seen - len(kept),
-        len(kept[0]),
-        marks,
-    )
+    return kept.tokenized()
 
 
 def mixed(train: Tokenized, replays: Iterable[tuple[Tokenized, float]], *, seed: int) -> Tokenized:
@@ -124,13 +152,17 @@ def _readable(batch: list[Row], shape: Shape | None, method: str) -> Iterator[li
 def _fitting(found: Encoded | Wrong, data: Data, number: int) -> Encoded | None:
     if isinstance(found, Wrong):
         return None
-    if len(found.ids) <= data.max_length:
-        return found
-    if data.overflow == "error":
+    if len(found.ids) > data.max_length and data.overflow == "error":
         raise InvalidRequest(
             f"Readable row {number} has {len(found.ids)} tokens, and data.max_length is "
             f"{data.max_length}; raise it, or set data.overflow to 'drop' or 'truncate'"
         )
+    return _within(found, data)
+
+
+def _within(found: Encoded, data: Data) -> Encoded | None:
+    if len(found.ids) <= data.max_length:
+        return found
     return found.cut(data.max_length) if data.overflow == "truncate" else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +29,7 @@ class Topology:
 def choose(asked: Parallelism, *, fits: bool) -> Topology:
     """Return what is asked for, with what was left open filled in.
 
-    A base that fits on a device is copied to each, any other is sharded: within nodes, which are
-    copies of each other, if several devices of a node are asked for, else over all.
+    A base that fits on a device is copied to each, any other is sharded over all.
 
     Args:
         asked: of which the product divides the number of devices.
@@ -37,7 +37,7 @@ def choose(asked: Parallelism, *, fits: bool) -> Topology:
 
     >>> choose(Parallelism(nodes=2, devices_per_node=8), fits=False)
     ... # doctest: +NORMALIZE_WHITESPACE
-    Topology(strategy='fsdp2', replicate=2, shard=8, tensor=1, context=1, sequence=1)
+    Topology(strategy='fsdp2', replicate=1, shard=16, tensor=1, context=1, sequence=1)
     """
     parts = (asked.tensor, asked.context, asked.sequence)
     data = asked.data_ranks
@@ -54,8 +54,20 @@ def choose(asked: Parallelism, *, fits: bool) -> Topology:
         return Topology(strategy, data, 1, *parts)
     if asked.shard is not None:
         return Topology(strategy, max(1, data // asked.shard), asked.shard, *parts)
-    replicate = asked.replicate
-    if replicate is None:
-        within = asked.nodes > 1 and asked.devices_per_node > 1 and data % asked.nodes == 0
-        replicate = asked.nodes if within and strategy == "fsdp2" else 1
+    replicate = asked.replicate or 1
     return Topology(strategy, replicate, max(1, data // replicate), *parts)
+
+
+def untrained(mesh: Topology) -> Iterator[tuple[str, str]]:
+    """Return each key that asks for what can be planned and is not trained, with what is."""
+    if mesh.strategy == "zero3":
+        yield "parallelism.strategy", "'zero3' is not trained yet; use fsdp2"
+    if mesh.strategy == "fsdp2" and mesh.replicate > 1:
+        yield (
+            "parallelism.replicate",
+            f"{mesh.replicate} copies of a sharded base are not trained yet; shard it over all "
+            "devices, or copy it whole: ddp",
+        )
+    for name in ("tensor", "context", "sequence"):
+        if getattr(mesh, name) > 1:
+            yield f"parallelism.{name}", "is not trained yet; let fsdp2 shard over all devices"

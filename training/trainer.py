@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints, methods
+from training import adapted_model, checkpoints, exhaustion, methods, ranks
 from training.batching import Batches
+from training.callbacks import Watch, measured
 from training.lock import Lock
 from training.spec import FineTuning
 from training.tokenized import Tokenized
-
-if TYPE_CHECKING:
-    from training.callbacks import Watch
 
 CHECKPOINTS = 10
 """A run has, where the specification does not say how often."""
@@ -57,18 +55,27 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
             """Tell nobody outside."""
 
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+            adapted_model.reshard(self.model)
             with storing(folder):
                 super()._save_checkpoint(*given, **named)
 
+        def _sync_replicated_trainable_parameters(self, model: Any) -> None:
+            ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)
+
+    # It refuses checkpoints of the optimiser of any sharded model; of an adapter, which is whole in
+    # every process, that of one process is all there is.
+    is_sharded = getattr(material.model, "is_distributed_loading_by_transformers", False)
+    given = {**arguments(material, folder, device=device), "save_only_model": is_sharded}
     built = Trainer(
         model=material.model,
-        args=learning.configuration()(**arguments(material, folder, device=device)),
+        args=learning.configuration()(**given),
         train_dataset=learning.dataset(material.train, seed=spec.seed),
         eval_dataset=None if held_out is None else learning.dataset(held_out, seed=spec.seed),
         data_collator=learning.collator(material.tokenizer, max_length=spec.data.max_length),
         processing_class=material.tokenizer,
         callbacks=callbacks,
     )
+    built.args.save_only_model = False
     learning.built(built)
     built.remove_callback(transformers.PrinterCallback)
     return built
@@ -106,11 +113,20 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "save_steps": every,
         "save_total_limit": schedule.saving.keep,
         "eval_strategy": "no" if material.held_out is None else "steps",
+        # Not by `evaluate` before training: the model would count as prepared, and each process
+        # would then train an adapter of its own.
+        "eval_on_start": material.held_out is not None,
         "eval_steps": schedule.eval_every_steps or every,
         "report_to": "none",
         "disable_tqdm": True,
         **methods.learning(spec.method).arguments(spec),
     }
+
+
+def evaluated_before(trainer: Any) -> dict[str, float]:
+    """Return what was measured on the rows held out before the first step, also if gone on with."""
+    found = (each for each in trainer.state.log_history if each.get("step") == 0)
+    return next((measured(each) for each in found if "eval_loss" in each), {})
 
 
 def batches_of(lock: Lock) -> Batches:
@@ -130,21 +146,15 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
     Raises:
         Aborted: a rule of the specification ended it.
         StorageFailed: a checkpoint could not be written; those before it can be gone on from.
-        InvalidRequest: the device has not enough memory.
+        OutOfMemory: the device has not enough memory.
     """
     checkpoint = checkpoints.latest(folder)
     if checkpoint is not None:
         note(f"going on after step {checkpoints.step_of(checkpoint)}")
-    torch = require("torch", extra="finetune")
     try:
-        with warnings.catch_warnings():
+        with exhaustion.told(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torch.utils.data")
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except torch.OutOfMemoryError as error:
-        raise InvalidRequest(
-            "The device has not enough memory; lower schedule.rows_per_device or data.max_length, "
-            f"or set schedule.gradient_checkpointing: {error}"
-        ) from error
     finally:
         watch.release()
 

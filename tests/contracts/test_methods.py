@@ -47,6 +47,7 @@ def material(
         spec.base, found.base.folder, device="cpu", scores=spec.method.type == "reward"
     )
     model = adapted_model.attach(base, spec.method, seed=spec.seed)
+    learning(spec.method).ready(model)
     rows = found.train.sample(ROWS, seed=1)
     yield Material(spec, model, found.tokenizer, rows, rows, planned.lock)
     parts.close()

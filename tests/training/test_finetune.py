@@ -62,13 +62,17 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     outcome = run(parts, spec, tmp_path / "run", **wishes)
     assert outcome.adapter == "adapter/zs@v1"
     tried = [note.split()[1] for note in notes if note.startswith("smoke")]
-    assert tried == ["initial_loss:", "only_adapter:", "accumulation:", "overfit:", "resume:"]
+    assert tried == [
+        *("initial_loss:", "only_adapter:", "memory:", "accumulation:", "overfit:", "resume:")
+    ]
     assert outcome.last_loss < 0.2 * outcome.first_loss
     assert outcome.eval_loss_before is not None
     assert outcome.eval_loss_after is not None
     assert outcome.eval_loss_after < 0.2 * outcome.eval_loss_before
     assert outcome.logit_difference < 1e-4
-    assert [each.step for each in told] == list(range(1, outcome.steps + 1))
+    trained = [each.step for each in told if each.held_out_loss is None]
+    assert trained == list(range(1, outcome.steps + 1))
+    assert told[-1].held_out_loss == outcome.eval_loss_after
     assert told[-1].seconds_left == 0
     assert told[-1].tokens_per_second > 0
 
@@ -85,8 +89,9 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     metadata = parts.artifacts.resolve("adapter/zs").metadata
     assert metadata["base.model"] == lock.digests["base.model"]
 
+    before = len(told)
     assert run(parts, spec, tmp_path / "run", tell=told.append) == outcome
-    assert len(told) == outcome.steps, "a run that ended well is not trained again"
+    assert len(told) == before, "a run that ended well is not trained again"
 
 
 def test_adapters_of_stored_models_know_their_base(parts: Components, tmp_path: Path) -> None:
@@ -137,6 +142,41 @@ def test_gone_on_with_it_ends_where_it_would_have_without_a_break(
     again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
     assert steps == [5, 6, 7, 8], "the damaged checkpoint after step 6 is passed over"
     assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
+
+
+def test_without_a_whole_checkpoint_it_begins_anew_and_ends_the_same(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_task(tmp_path, {"schedule.steps": 4, "schedule.saving": {"every_steps": 1}})
+    whole = run(parts, spec, tmp_path / "whole")
+    with planted(monkeypatch, step=4, value=float("nan")), pytest.raises(Aborted):
+        run(parts, spec, tmp_path / "broken")
+    states = list((tmp_path / "broken" / "checkpoints").glob("*/optimizer.pt"))
+    assert len(states) == 3
+    for state in states:
+        state.write_bytes(state.read_bytes()[:-1])
+    steps: list[int] = []
+    again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
+    assert steps == [1, 2, 3, 4]
+    assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
+
+
+def test_rows_are_read_once(parts: Components, tmp_path: Path) -> None:
+    from training import row_source
+    from training.row_source import Rows
+
+    spec = write_task(tmp_path, {"schedule.steps": 1, "data.eval": {"rows": "eval.jsonl"}})
+    read_of: list[str] = []
+    batches = Rows.batches
+
+    def counted(rows: Rows) -> Any:
+        read_of.append(rows.source)
+        return batches(rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_source.Rows, "batches", counted)
+        run(parts, spec, tmp_path / "run")
+    assert sorted(read_of) == ["eval.jsonl", "train.jsonl"]
 
 
 def test_an_adapter_that_loses_weights_on_its_way_to_the_disk_is_not_registered(

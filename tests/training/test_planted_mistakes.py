@@ -287,6 +287,82 @@ MISTAKES = [
     ),
     Mistake("quantised on a processor", keys(base__quantization=NF4), "base.quantization", "GPUs"),
     Mistake(
+        "int8 weights in shards that nobody asked for",
+        keys(
+            base__quantization={"method": "int8"}, parallelism={"devices_per_node": 2, "shard": 2}
+        ),
+        "parallelism.strategy",
+        "fsdp2 shards no int8 weights",
+        on_gpu=True,
+    ),
+    Mistake(
+        "DoRA on a sharded base",
+        keys(
+            method__adapter={"type": "lora", "dora": True},
+            parallelism={"devices_per_node": 2, "strategy": "fsdp2"},
+        ),
+        "method.adapter.dora",
+        "this one is sharded",
+        on_gpu=True,
+    ),
+    Mistake(
+        "preferences on a sharded base",
+        compared("dpo", parallelism={"devices_per_node": 2, "strategy": "fsdp2"}),
+        "method.type",
+        "not tried on a sharded base",
+        on_gpu=True,
+    ),
+    Mistake(
+        "copies that are divided",
+        keys(parallelism={"devices_per_node": 2, "strategy": "ddp", "shard": 2}),
+        "parallelism.shard",
+        "does not divide it by 2",
+    ),
+    Mistake(
+        "fewer copies than devices",
+        keys(parallelism={"devices_per_node": 2, "strategy": "ddp", "replicate": 1}),
+        "parallelism.replicate",
+        "for each of 2 devices",
+    ),
+    Mistake(
+        "copies of a sharded base",
+        keys(parallelism={"devices_per_node": 4, "strategy": "fsdp2", "replicate": 2}),
+        "parallelism.replicate",
+        "2 copies of a sharded base are not trained yet",
+        on_gpu=True,
+    ),
+    Mistake(
+        "ZeRO-3",
+        keys(parallelism={"devices_per_node": 2, "strategy": "zero3"}),
+        "parallelism.strategy",
+        "'zero3' is not trained yet",
+        on_gpu=True,
+    ),
+    Mistake(
+        "matrices that are shared",
+        keys(parallelism={"devices_per_node": 2, "tensor": 2}),
+        "parallelism.tensor",
+        "is not trained yet",
+        on_gpu=True,
+    ),
+    Mistake(
+        "adapter that peft does not know",
+        keys(method__adapter={"type": "peft", "config": {"peft_type": "NOPE"}}),
+        "method.adapter",
+        "nothing that peft takes",
+    ),
+    Mistake(
+        "adapter that peft does not put on this base",
+        keys(
+            method__adapter={
+                "type": "peft",
+                "config": {"peft_type": "VERA", "target_modules": ["q_prj"]},
+            }
+        ),
+        "method.adapter",
+        "does not put it on this base",
+    ),
+    Mistake(
         "mesh that does not multiply out",
         keys(parallelism={"devices_per_node": 8, "replicate": 3, "shard": 2}),
         "parallelism:",
@@ -340,6 +416,16 @@ MISTAKES = [
         keys(**SERVED, serve={"max_rank": 2}),
         "method.adapter.r",
         "over the 2 that the server takes",
+    ),
+    Mistake(
+        "DoRA to be served in this process",
+        keys(
+            **SERVED,
+            serve={"engine": "transformers_local"},
+            method__adapter={"type": "lora", "dora": True},
+        ),
+        "method.adapter.dora",
+        "cannot host",
     ),
     Mistake(
         "DoRA to be served",
@@ -461,3 +547,17 @@ def test_a_base_that_is_missing_hides_no_mistake_in_the_rows(folder: Path) -> No
     found = planned(folder, {"base.model": "basis", **held_out(sums(1)[0])(folder)})
     wheres = [problem.where for problem in found.problems]
     assert wheres == ["base.model", "data.train row 1", "data.train row 7"]
+
+
+def test_a_rank_over_that_of_vllm_is_served_in_this_process(folder: Path) -> None:
+    changes = {**SERVED, "method.adapter": {"type": "lora", "r": 64}}
+    assert planned(folder, {**changes, "serve": {}}).problems
+    assert planned(folder, {**changes, "serve": {"engine": "transformers_local"}}).problems == ()
+
+
+def test_what_is_known_and_no_mistake_is_noted(folder: Path) -> None:
+    osf = {"type": "osf", "effective_rank": 8}
+    changes = {"method.adapter": osf, **SERVED, "serve": {"quantization": "fp8"}}
+    notes = " ".join(planned(folder, changes).notes)
+    assert "trained on plain weights and served on fp8 ones" in notes
+    assert "'osf' keeps of each token was taken to be that of LoRA" in notes

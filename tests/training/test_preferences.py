@@ -20,6 +20,7 @@ from training.lock import Lock
 from training.measurements import Measurements
 from training.resolving import Resolved
 from training.spec import FineTuning, read
+from training.tokenized import Kept
 
 pytest.importorskip("trl")
 pytestmark = only_third_parties_warn
@@ -57,7 +58,7 @@ def test_preferences_are_learned_verified_registered_and_tracked(
     notes: list[str] = []
     outcome = run(parts, spec, tmp_path / "run", smokes=True, note=notes.append)
     smokes = [note for note in notes if note.startswith("smoke")]
-    assert len(smokes) == 5
+    assert len(smokes) == 6
     assert all(": ok" in note for note in smokes), smokes
     start = 0.5 if method == "kto" else 0.6931
     assert outcome.eval_loss_before == pytest.approx(start, abs=1e-3)
@@ -111,6 +112,36 @@ def test_rows_that_are_drawn_stay_whole(parts: Components, tmp_path: Path) -> No
     assert sorted(map(tuple, drawn.ids)) == sorted(marks)
     assert drawn.ids != found.train.ids
     assert all(marks[tuple(ids)] == mark for ids, mark in zip(drawn.ids, drawn.marks, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_that_a_plan_kept_are_those_that_are_read_again(
+    method: str, parts: Components, tmp_path: Path
+) -> None:
+    spec, found, _ = prepared(parts, write_preferences(tmp_path, method))
+    kept = Kept(spec.data)
+    planning.plan(spec, tuning.places(parts, tmp_path), reading=planning.Reading(keep=kept))
+    assert kept.rows == {"data.train": found.train}
+
+
+def test_rows_made_longer_stay_pairs_and_keep_their_marks(
+    parts: Components, tmp_path: Path
+) -> None:
+    for method in ("dpo", "kto"):
+        (tmp_path / method).mkdir()
+        _, found, _ = prepared(parts, write_preferences(tmp_path / method, method))
+        long = smoke._stretched(found.train, 200)
+        assert {len(ids) for ids in long.ids} == {200}
+        assert (long.rows, long.each, long.marks) == (
+            found.train.rows, found.train.each, found.train.marks,
+        )  # fmt: skip
+
+
+def test_kto_is_tried_with_two_rows_at_once(parts: Components, tmp_path: Path) -> None:
+    spec, found, lock = prepared(parts, write_preferences(tmp_path, "kto"))
+    odd = replace(lock, batches={**(lock.batches or {}), "rows_per_device": 3})
+    bench = smoke.Bench(spec, found.train, found.tokenizer, odd, "cpu", lambda: None)
+    assert bench.rows_at_once == 2
 
 
 def test_an_adapter_whose_base_is_another_than_it_began_from_is_found(

@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 
-from infra.settings import load_settings
-from service import tuning
-from service.wiring import Components
+from benched import bench_of
 from trained import only_third_parties_warn, write_task
-from training import adapted_model, planning, resolving, smoke
+from training import endings, smoke
 from training.smoke import Bench
-from training.spec import read
 from training.tokenized import Tokenized
 
 pytest.importorskip("trl")
@@ -25,25 +22,20 @@ pytestmark = only_third_parties_warn
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("smoke")
-    spec = read(write_task(folder))
-    parts = Components(load_settings(data_folder=folder / "data"))
-    places = tuning.places(parts, folder)
-    lock = planning.plan(spec, places).lock
-    found = resolving.resolve(spec, places, lock)
-
-    def fresh() -> Any:
-        base = adapted_model.load_base(spec.base, found.base.folder, device="cpu")
-        return adapted_model.attach(base, spec.method, seed=spec.seed)
-
-    rows = found.train.sample(smoke.ROWS, seed=1)
-    yield Bench(spec, rows, found.tokenizer, lock, "cpu", fresh)
-    parts.close()
+    with bench_of(write_task(tmp_path_factory.mktemp("smoke"))) as bench:
+        yield bench
 
 
 @pytest.mark.parametrize(
     "check",
-    [smoke.initial_loss, smoke.only_adapter, smoke.accumulation, smoke.overfit, smoke.resume],
+    [
+        smoke.initial_loss,
+        smoke.only_adapter,
+        smoke.memory,
+        smoke.accumulation,
+        smoke.overfit,
+        smoke.resume,
+    ],
 )
 def test_a_sound_task_passes(bench: Bench, check: Callable[[Bench], smoke.Result]) -> None:
     result = check(bench)
@@ -99,3 +91,80 @@ def test_an_adapter_that_differs_each_time_fails_accumulation_and_resume(bench: 
 
     assert not smoke.accumulation(changed(bench, shift)).passed
     assert not smoke.resume(changed(bench, shift)).passed
+
+
+def test_answers_without_an_end_that_is_learned_are_found(bench: Bench) -> None:
+    labels = [
+        [-100 if token in bench.ends else label for token, label in zip(ids, row, strict=True)]
+        for ids, row in zip(bench.rows.ids, bench.rows.labels, strict=True)
+    ]
+    unended = replace(bench, rows=Tokenized(bench.rows.ids, labels))
+    assert endings.prompts(unended.rows, bench.ends) == []
+    others = frozenset({next(iter(bench.ends)) + 1})
+    asked = endings.prompts(bench.rows, bench.ends)
+    model = bench.fresh()
+    assert endings.count_ended(model, asked, others) == 0
+    assert model.training, "it is left as it was"
+
+
+def test_a_prompt_is_what_stands_before_the_last_answer_or_most_of_a_long_one() -> None:
+    ids = [1, 2, 3, 9, 4, *range(10, 60), 9]
+    labels = [-100, -100, 3, 9, -100, *range(10, 60), 9]
+    (prompt,) = endings.prompts(Tokenized([ids], [labels]), frozenset({9}))
+    assert prompt.ids == tuple(ids[: -endings.LEFT_TOKENS - 1])
+    (short,) = endings.prompts(Tokenized([ids[:4]], [labels[:4]]), frozenset({9}))
+    assert (short.ids, short.answer_tokens) == ((1, 2), 2)
+
+
+def test_no_more_rows_are_on_the_device_at_once_than_were_planned(bench: Bench) -> None:
+    seen: list[int] = []
+
+    def watch(model: Any) -> None:
+        model.get_input_embeddings().register_forward_hook(
+            lambda _module, given, _output: seen.append(given[0].shape[0])
+        )
+
+    batches = {**(bench.lock.batches or {}), "rows_per_device": 2}
+    narrow = replace(changed(bench, watch), lock=replace(bench.lock, batches=batches))
+    for check in (smoke.initial_loss, smoke.accumulation, smoke.resume, smoke.memory):
+        assert check(narrow).passed
+    assert set(seen) == {1, 2}
+
+
+def test_activations_are_made_twice_where_that_is_planned(bench: Bench) -> None:
+    planned = replace(bench, lock=replace(bench.lock, gradient_checkpointing=True))
+    model = smoke._ready(planned)
+    assert model.get_base_model().model.gradient_checkpointing
+    assert smoke.only_adapter(planned).passed
+    assert smoke.accumulation(planned).passed
+
+
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_a_device_without_room_fails_the_check_and_says_what_to_do(
+    bench: Bench, is_gpu: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    def fill(*_: Any) -> None:
+        if is_gpu:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        torch.empty(1 << 50)
+
+    def burden(model: Any) -> None:
+        model.get_input_embeddings().register_forward_hook(fill)
+
+    for check in (smoke.initial_loss, smoke.resume):
+        result = smoke._found(check, changed(bench, burden))
+        assert not result.passed
+        assert "lower schedule.rows_per_device" in result.said
+
+
+def test_what_is_no_lack_of_room_is_not_told_as_one(bench: Bench) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    def break_it(model: Any) -> None:
+        model.get_input_embeddings().register_forward_hook(fail)
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        smoke._found(smoke.initial_loss, changed(bench, break_it))

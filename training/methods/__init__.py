@@ -46,12 +46,25 @@ class Learning(Protocol):
         """The learning rate by which a batch is learned by heart; `None` for one like the run's."""
         ...
 
+    @property
+    def fewest_rows(self) -> int:
+        """Rows that a device needs at once."""
+        ...
+
     def starts_at(self, vocabulary: int, /) -> Start:
         """Return bounds of the loss of a model with a new adapter."""
         ...
 
+    def ready(self, model: Any, /) -> None:
+        """Have a model with its adapter take no more memory for losses than in the trainer."""
+        ...
+
     def loss(self, model: Any, rows: Tokenized, /) -> Any:
-        """Return the mean loss of some rows, as a tensor to learn from."""
+        """Return the mean loss of some rows, by a model made ready, as a tensor to learn from."""
+        ...
+
+    def weight(self, rows: Tokenized, /) -> int:
+        """Return how many losses the mean of some rows is of."""
         ...
 
     def trainer(self) -> Any:

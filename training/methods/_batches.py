@@ -27,16 +27,20 @@ def batch(ids: Ids, labels: Ids, *, pad: int) -> dict[str, Any]:
     }
 
 
+def tile_losses(model: Any) -> None:
+    """Have a model with its adapter compute log-probabilities in tiles, as trl's trainers do."""
+    require("trl.trainer.utils", extra="finetune").add_fused_lm_head(model.get_base_model())
+
+
 def log_probabilities(model: Any, ids: Ids, labels: Ids) -> Any:
     """Return, for each row, the summed log-probability of its tokens that carry a loss."""
-    torch = require("torch", extra="finetune")
-    wanted = padded(labels, IGNORED)[:, 1:].to(model.device)
-    logits = model(
+    found = model(
         input_ids=padded(ids, 0).to(model.device),
         attention_mask=padded([[1] * len(row) for row in ids], 0).to(model.device),
-    ).logits[:, :-1]
-    found = logits.float().log_softmax(-1).gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return torch.where(wanted == IGNORED, 0.0, found).sum(-1)
+        labels=padded(labels, IGNORED).to(model.device),
+        fused_lm_head=True,
+    )
+    return found.log_probs.sum(-1)
 
 
 def against_base(model: Any, ids: Ids, labels: Ids) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from infra.plugins import require
 from training.methods import Learning, Start, _comparing
-from training.methods._batches import against_base
+from training.methods._batches import against_base, tile_losses
 from training.spec import FineTuning
 from training.specification.method import Method
 from training.tokenized import Tokenized
@@ -22,6 +22,7 @@ from training.tokenized import Tokenized
 class _Dpo:
     left = _comparing.LEFT
     heart_rate = _comparing.HEART_RATE
+    fewest_rows = 1
 
     def __init__(self, beta: float) -> None:
         self._beta = beta
@@ -31,11 +32,17 @@ class _Dpo:
         off = _comparing.START_TOLERANCE
         return Start(math.log(2) - off, math.log(2) + off)
 
+    def ready(self, model: Any) -> None:
+        tile_losses(model)
+
     def loss(self, model: Any, rows: Tokenized) -> Any:
         torch = require("torch", extra="finetune")
         gained = against_base(model, rows.ids, rows.labels)
         margins = self._beta * (gained[0::2] - gained[1::2])
         return -torch.nn.functional.logsigmoid(margins).mean()
+
+    def weight(self, rows: Tokenized) -> int:
+        return rows.rows
 
     def trainer(self) -> Any:
         return _comparing.as_prepared(require("trl", extra="finetune").DPOTrainer)

@@ -14,7 +14,7 @@ from typing import Any
 from infra.plugins import require
 from training.encoding import IGNORED
 from training.methods import Learning, Start, _comparing
-from training.methods._batches import against_base, batch
+from training.methods._batches import against_base, batch, tile_losses
 from training.spec import FineTuning
 from training.specification.method import Method
 from training.tokenized import Tokenized
@@ -25,6 +25,7 @@ START = 0.5
 class _Kto:
     left = _comparing.LEFT
     heart_rate = _comparing.HEART_RATE
+    fewest_rows = 2
 
     def __init__(self, beta: float) -> None:
         self._beta = beta
@@ -33,12 +34,18 @@ class _Kto:
         del vocabulary
         return Start(START - _comparing.START_TOLERANCE, START + _comparing.START_TOLERANCE)
 
+    def ready(self, model: Any) -> None:
+        tile_losses(model)
+
     def loss(self, model: Any, rows: Tokenized) -> Any:
         """Leave z out: it is a figure of a batch, and rows are looked at one by one, too."""
         torch = require("torch", extra="finetune")
         gained = against_base(model, rows.ids, rows.labels)
         signs = torch.tensor([1.0 if mark else -1.0 for mark in rows.marks], device=gained.device)
         return (1 - torch.sigmoid(self._beta * signs * gained)).mean()
+
+    def weight(self, rows: Tokenized) -> int:
+        return rows.rows
 
     def trainer(self) -> Any:
         return _comparing.as_prepared(require("trl", extra="finetune").KTOTrainer)

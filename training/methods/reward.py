@@ -22,11 +22,15 @@ from training.tokenized import Tokenized
 class _Reward:
     left = _comparing.LEFT
     heart_rate = _comparing.HEART_RATE
+    fewest_rows = 1
 
     def starts_at(self, vocabulary: int) -> Start:
         del vocabulary
         off = _comparing.START_TOLERANCE
         return Start(math.log(2) - off, math.log(2) + off)
+
+    def ready(self, model: Any) -> None:
+        """Leave it as it is: it has no logits of words."""
 
     def loss(self, model: Any, rows: Tokenized) -> Any:
         torch = require("torch", extra="finetune")
@@ -36,6 +40,9 @@ class _Reward:
             attention_mask=padded([[1] * len(row) for row in rows.ids], 0).to(model.device),
         ).logits.float()[:, 0]
         return -torch.nn.functional.logsigmoid(rewards[0::2] - rewards[1::2]).mean()
+
+    def weight(self, rows: Tokenized) -> int:
+        return rows.rows
 
     def trainer(self) -> Any:
         return _comparing.as_prepared(require("trl", extra="finetune").RewardTrainer)

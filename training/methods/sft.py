@@ -9,7 +9,7 @@ from typing import Any
 from infra.plugins import require
 from training.encoding import IGNORED
 from training.methods import Learning, Start
-from training.methods._batches import padded
+from training.methods._batches import log_probabilities, tile_losses
 from training.spec import FineTuning
 from training.specification.method import Method
 from training.tokenized import Tokenized
@@ -22,20 +22,19 @@ MOST_INITIAL_LOSS = 1.2
 class _Sft:
     left = 0.2
     heart_rate = None
+    fewest_rows = 1
 
     def starts_at(self, vocabulary: int) -> Start:
         return Start(0.0, MOST_INITIAL_LOSS * math.log(vocabulary))
 
+    def ready(self, model: Any) -> None:
+        tile_losses(model)
+
     def loss(self, model: Any, rows: Tokenized) -> Any:
-        torch = require("torch", extra="finetune")
-        logits = model(
-            input_ids=padded(rows.ids, 0).to(model.device),
-            attention_mask=padded([[1] * len(row) for row in rows.ids], 0).to(model.device),
-        ).logits
-        wanted = padded(rows.labels, IGNORED).to(model.device)
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), wanted[:, 1:].flatten()
-        )
+        return -log_probabilities(model, rows.ids, rows.labels).sum() / self.weight(rows)
+
+    def weight(self, rows: Tokenized) -> int:
+        return sum(label != IGNORED for labels in rows.labels for label in labels[1:])
 
     def trainer(self) -> Any:
         return require("trl", extra="finetune").SFTTrainer

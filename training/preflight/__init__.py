@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 
 from infra.plugins import available, load
 from training.accelerators import Machine
+from training.adapter_size import AdapterSize
 from training.base_model import BaseModel
 from training.batching import Batches
 from training.chat_templates import ChatTemplate
@@ -29,6 +30,7 @@ from training.lengths import Lengths
 from training.memory import Memory
 from training.problems import Problem
 from training.spec import FineTuning
+from training.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Facts:
     serving_template: ChatTemplate | None
     machine: Machine | None
     served: Served | None = None
+    adapter: AdapterSize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,21 @@ class Derived:
     """What follows from the rows."""
 
     lengths: Mapping[str, Lengths]
+    topology: Topology | None = None
     batches: Batches | None = None
     memory: Memory | None = None
     hours: float | None = None
     cost: float | None = None
 
 
-class Check(Protocol):
-    """Looks for one kind of mistake."""
+class Taker(Protocol):
+    """Is shown every row."""
 
     def take(self, batch: Batch, /) -> None: ...
+
+
+class Check(Taker, Protocol):
+    """Looks for one kind of mistake."""
 
     def problems(self, derived: Derived, /) -> Iterable[Problem]:
         """Return all that was found, once every batch was seen."""
@@ -126,5 +134,6 @@ __all__ = [
     "Read",
     "Served",
     "Silent",
+    "Taker",
     "checks",
 ]

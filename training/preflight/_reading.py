@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from training.encoding import Encoded, Encoder
 from training.examples import Sequence, Shape, Wrong, sequences, shape_of
 from training.lengths import Lengths, Measured
-from training.preflight import Batch, Check, Read
+from training.preflight import Batch, Read, Taker
 from training.row_source import Row, Rows, Unreadable
 from training.spec import FineTuning
 
@@ -31,9 +31,9 @@ def first_shape(rows: Rows, method: str) -> Shape | None:
 
 
 def read_source(
-    key: str, rows: Rows, spec: FineTuning, encoder: Encoder | None, checks: Iterable[Check]
+    key: str, rows: Rows, spec: FineTuning, encoder: Encoder | None, takers: Iterable[Taker]
 ) -> Lengths:
-    """Show every row of a source to every check; return how long they are.
+    """Show every row of a source to every check, and to whoever else takes them; return lengths.
 
     Without an encoder, as where there is no tokenizer, rows are read and not tokenised.
     """
@@ -52,8 +52,8 @@ def read_source(
                 learned_beside=sum(sorted(learned)[1:]),
             )
         shown = Batch(key, read, faults)
-        for check in checks:
-            check.take(shown)
+        for taker in takers:
+            taker.take(shown)
     return measured.result()
 
 

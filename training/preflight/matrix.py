@@ -63,11 +63,9 @@ def _quantization(facts: Facts) -> Iterable[Said]:
     if not isinstance(spec.method.adapter, Lora):
         yield "base.quantization", f"quantised weights take LoRA, not {spec.method.adapter.type!r}"
     if spec.parallelism.strategy == "zero3":
-        yield "parallelism.strategy", "zero3 cannot shard quantised weights; use fsdp2 or ddp"
+        yield "parallelism.strategy", "zero3 cannot shard quantised weights; use ddp"
     if spec.parallelism.tensor > 1:
         yield "parallelism.tensor", "quantised weights cannot be shared matrix by matrix"
-    if spec.base.quantization.method == "int8" and spec.parallelism.strategy == "fsdp2":
-        yield "parallelism.strategy", "fsdp2 cannot shard int8 weights; use nf4 or ddp"
 
 
 def _sharding(facts: Facts) -> Iterable[Said]:
@@ -99,6 +97,21 @@ def _sharding(facts: Facts) -> Iterable[Said]:
         )
     if each.context > 1 and spec.data.max_length % (2 * each.context):
         yield "data.max_length", f"{spec.data.max_length} is no multiple of {2 * each.context}"
+
+
+def _copies(facts: Facts) -> Iterable[Said]:
+    each = facts.spec.parallelism
+    if each.strategy != "ddp":
+        return
+    if (each.shard or 1) > 1:
+        what = f"ddp copies the base whole and does not divide it by {each.shard}; use fsdp2"
+        yield "parallelism.shard", what
+    if each.replicate not in {None, each.data_ranks}:
+        yield (
+            "parallelism.replicate",
+            f"ddp makes a copy for each of {each.data_ranks} devices, not {each.replicate}; leave "
+            "it out, or shard: fsdp2",
+        )
 
 
 def _world(facts: Facts) -> Iterable[Said]:
@@ -159,6 +172,7 @@ RULES: tuple[Callable[[Facts], Iterable[Said]], ...] = (
     _attention,
     _quantization,
     _sharding,
+    _copies,
     _world,
     _heads,
     _method,

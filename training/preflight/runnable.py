@@ -1,4 +1,4 @@
-"""What a specification can say and no run carries out yet: suites, canaries; sweeps are of many."""
+"""What a specification can say and no run carries out yet: meshes, suites; sweeps are of many."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from training.preflight import Check, Derived, Facts, Silent
 from training.problems import Problem
 from training.spec import FineTuning
+from training.specification.method import Lora
+from training.topology import Topology, untrained
 
 CHECK = "runnable"
 
@@ -24,12 +26,40 @@ def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
         yield "sweep", "a run is of one specification; start it with 'ragstone train sweep'"
 
 
+def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str]]:
+    """Return what a sharded base cannot have, whether shards were asked for or chosen.
+
+    It is sharded while it is loaded and an adapter is put on it afterwards, whole in each process.
+    """
+    if mesh.strategy != "fsdp2" or mesh.shard == 1:
+        return
+    if spec.base.quantization is not None:
+        method = spec.base.quantization.method
+        what = f"fsdp2 shards no {method} weights here; use ddp, or drop base.quantization"
+        yield "parallelism.strategy", what
+    if spec.method.type != "sft":
+        what = f"{spec.method.type} was not tried on a sharded base; use ddp, or a smaller base"
+        yield "method.type", what
+    adapter = spec.method.adapter
+    if not isinstance(adapter, Lora):
+        yield "method.adapter.type", f"on a sharded base only LoRA is trained, not {adapter.type!r}"
+        return
+    for name in ("dora", "modules_to_save", "trainable_tokens"):
+        if getattr(adapter, name):
+            what = "needs whole weights of the base, and this one is sharded; drop it, or use ddp"
+            yield f"method.adapter.{name}", what
+
+
 class _Runnable(Silent):
     def __init__(self, spec: FineTuning) -> None:
         self._spec = spec
 
-    def problems(self, _: Derived) -> Iterable[Problem]:
-        return [Problem(CHECK, where, what) for where, what in not_run_yet(self._spec)]
+    def problems(self, derived: Derived) -> Iterable[Problem]:
+        said = list(not_run_yet(self._spec))
+        if derived.topology is not None:
+            said += untrained(derived.topology)
+            said += not_sharded_yet(self._spec, derived.topology)
+        return [Problem(CHECK, where, what) for where, what in said]
 
 
 def build(facts: Facts) -> Check:

@@ -39,8 +39,9 @@ class _Servability(Silent):
             yield Problem(
                 CHECK, "serve.upstream", f"{serve.upstream!r} takes no adapters; set its 'lora'"
             )
-        limit = served.max_rank if served and served.max_rank else serve.max_rank
-        if adapter.r > limit:
+        asked = serve.max_rank if serve.engine == "vllm" else None
+        limit = served.max_rank if served and served.max_rank else asked
+        if limit is not None and adapter.r > limit:
             yield Problem(
                 CHECK,
                 "method.adapter.r",

@@ -61,9 +61,9 @@ class Serve(Part):
     """The engine of the settings that hosts it; what they say of its model and ranks is held
     against this."""
     max_rank: int = Field(default=16, ge=1)
-    """vLLM's `--max-lora-rank`; 16 is its default."""
+    """vLLM's `--max-lora-rank`; 16 is its default. The other engine has no such limit."""
     base_digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Of the model that it serves."""
     quantization: str | None = None
-    """In which it serves the base."""
+    """In which it serves the base, such as `fp8`; a plan tells if that is another."""
     canary: Canary | None = None

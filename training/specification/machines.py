@@ -18,7 +18,7 @@ class Parallelism(Part):
     strategy: Literal["auto", "ddp", "fsdp2", "zero3"] = "auto"
     """`auto`: one process alone, copies of a base that fits on a device, otherwise its shards."""
     replicate: int | None = Field(default=None, ge=1)
-    """Copies of the sharded model; by default one a node where the base fits on one."""
+    """Copies of the sharded model; by default one, shared by all devices."""
     shard: int | None = Field(default=None, ge=1)
     """Devices that share one copy of the weights."""
     tensor: int = Field(default=1, ge=1)

@@ -1,0 +1,34 @@
+"""One batch of a specification's rows, as smoke checks take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infra.settings import load_settings
+from service import tuning
+from service.wiring import Components
+from training import adapted_model, planning, resolving, smoke
+from training.smoke import Bench
+from training.spec import read
+
+
+@contextmanager
+def bench_of(path: Path) -> Iterator[Bench]:
+    """Plan a specification and return what its checks look at."""
+    folder, spec = path.parent, read(path)
+    parts = Components(load_settings(data_folder=folder / "data"))
+    places = tuning.places(parts, folder)
+    planned = planning.plan(spec, places)
+    planned.require_sound()
+    found = resolving.resolve(spec, places, planned.lock)
+
+    def fresh() -> Any:
+        base = adapted_model.load_base(spec.base, found.base.folder, device="cpu")
+        return adapted_model.attach(base, spec.method, seed=spec.seed)
+
+    rows = found.train.sample(smoke.ROWS, seed=1)
+    yield Bench(spec, rows, found.tokenizer, planned.lock, "cpu", fresh, found.base.end_ids)
+    parts.close()
