@@ -48,7 +48,7 @@ The help of every command, as the program prints it. Exit codes are in
 """
 
 
-MODULES = """# Reference: modules
+MODULES = """# Modules
 
 What is in which file. Each line is the first line of that module's docstring.
 
@@ -101,7 +101,7 @@ def folders() -> str:
 
 
 def tree() -> str:
-    """Return `docs/reference/modules.md`: a line per module, under its folder's."""
+    """Return `MODULES.md`: a line per module, under its folder's."""
     lines = (
         _folder(path) if path.name == "__init__.py" else _entry(path, path.name)
         for path in modules()
@@ -275,7 +275,7 @@ PAGES = {
     "docs/reference/fine-tuning.md": fine_tuning,
     "docs/reference/fine-tuning.schema.json": fine_tuning_schema,
     "README.md": readme,
-    "docs/reference/modules.md": tree,
+    "MODULES.md": tree,
     "docs/reference/settings.md": settings,
     "docs/reference/cli.md": commands,
     "docs/reference/series.md": series,

@@ -142,5 +142,7 @@ def test_a_job_of_the_sdk_is_answered_by_vllm_under_the_name_it_gave(
         assert job.fine_tuned_model is not None
         assert ask(client, job.fine_tuned_model) == "XYZ"
         assert ask(client, "plain") != "XYZ"
-        client.models.delete(job.fine_tuned_model)
+        # Each checkpoint is a model too; the last one is what came of the job.
+        for each in client.fine_tuning.jobs.checkpoints.list(job.id):
+            client.models.delete(each.fine_tuned_model_checkpoint)
         eventually(lambda: str("ft-" in vllm_beside.call("/v1/models").decode()), "False")
