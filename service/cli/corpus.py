@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 60_000
 """Larger files would keep a person waiting who wants to see a demo."""
+MAX_PAGE_BYTES = 16_000
+"""Of the documentation; what is larger lists settings, routes or figures."""
 
 ABOUT_RAGSTONE = (
     "What happens to the documents when the process is killed during an ingest?",

@@ -17,6 +17,7 @@ from service.cli.corpus import (
     ABOUT_RAGSTONE,
     ABOUT_THE_DOCUMENTS,
     MAX_BYTES,
+    MAX_PAGE_BYTES,
     UNANSWERABLE,
     documentation,
     neighbouring_documents,
@@ -104,7 +105,7 @@ def _show(parts: Components, documents: Path | None, record: _Record) -> None:
     with record.step("load the model"), waiting("loading the model"):
         parts.embedder.embed(["warm up"], kind="query")
     into = find_or_create(parts, COLLECTION)
-    _ingest(parts, into, documentation(), record)
+    _ingest(parts, into, documentation(), record, max_bytes=MAX_PAGE_BYTES)
     _ask(parts, into, ABOUT_RAGSTONE, record)
     if documents is not None:
         _ingest(parts, into, documents, record)
@@ -114,10 +115,17 @@ def _show(parts: Components, documents: Path | None, record: _Record) -> None:
     _ask(parts, into, [UNANSWERABLE], record)
 
 
-def _ingest(parts: Components, into: Collection, folder: Path, record: _Record) -> None:
+def _ingest(
+    parts: Components,
+    into: Collection,
+    folder: Path,
+    record: _Record,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> None:
     from retrieval.sources.folder import walk
 
-    chosen = select(walk([folder]))
+    chosen = select(walk([folder]), max_bytes=max_bytes)
     record.say(f"Reading {len(chosen.sources)} files of {printable(str(folder))}", style="bold")
     with record.step(f"read, split, embed and index {folder.name}/"):
         outcome = run(parts, into, chosen.sources)
@@ -131,7 +139,7 @@ def _ingest(parts: Components, into: Collection, folder: Path, record: _Record) 
     if summary.skipped:
         record.say(f"  {len(summary.skipped)} cannot be read ({reasons})")
     if chosen.too_large:
-        record.say(f"  {chosen.too_large} larger than {MAX_BYTES // 1000} kB left out of the demo")
+        record.say(f"  {chosen.too_large} larger than {max_bytes // 1000} kB left out of the demo")
 
 
 def _ask(
