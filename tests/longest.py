@@ -8,6 +8,11 @@ FILES = (
     "faults/test_kill_points.py",
     "e2e/test_openapi.py",
     "e2e/test_openapi_refusals.py",
+    "faults/test_finetune_processes.py",
+    "e2e/test_fine_tuning_jobs.py",
+    "training/test_finetune.py",
+    "e2e/test_finetune_to_vllm.py",
+    "training/test_preferences.py",
     "faults/test_jobs_kill.py",
     "e2e/test_models_on_vllm.py",
     "faults/test_artifacts_crash.py",
@@ -39,6 +44,11 @@ FILES = (
     "service/gateway/test_metering.py",
     "contracts/test_sources.py",
     "faults/test_swap_load.py",
+    "service/test_watching.py",
+    "training/test_classical.py",
+    "training/test_sweeps.py",
+    "training/test_retrain.py",
+    "e2e/test_alerts.py",
     "faults/test_artifacts_state_machine.py",
 )
 """Below `tests/`. What is not here takes a few seconds of processor time, or less."""
