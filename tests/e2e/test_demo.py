@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from service.cli.corpus import ABOUT_RAGSTONE, UNANSWERABLE, documentation
 pytestmark = pytest.mark.model
 
 PROGRAM = Path(sys.executable).parent / "ragstone"
-FIRST_ANSWER_SECONDS = 30
+MOST_CHUNKS = 700
 DOCUMENTS = ("docx/handbook-1p.docx", "xlsx/stanley-cups.xlsx", "nasty/zero_bytes.pdf")
 EXPECTED = {
     "What happens to the documents when the process is killed during an ingest?": (
@@ -55,11 +54,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder: Path, nothing: Path) -> Any:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    report = run("--folder", str(folder), "--documents", str(nothing))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {**report, "processor_seconds": spent}
+    return run("--folder", str(folder), "--documents", str(nothing))
 
 
 def test_expectations_are_about_the_questions_that_are_asked() -> None:
@@ -92,9 +87,9 @@ def test_every_step_is_timed(report: Any) -> None:
     assert {"embed", "search", "generate", "total"} <= set(report["answers"][0]["timings_ms"])
 
 
-def test_first_answer_comes_within_half_a_minute_of_one_core(report: Any) -> None:
-    # Processor time of the whole run: a machine that is busy with other tests must not decide.
-    assert report["processor_seconds"] < FIRST_ANSWER_SECONDS
+def test_what_is_read_before_the_first_answer_stays_little(report: Any) -> None:
+    # Seconds are the machine's, and benchmarks have them; how much there is to embed is ours.
+    assert 300 < report["ingests"][0]["chunks"] <= MOST_CHUNKS
 
 
 def test_second_run_reads_nothing_again_and_needs_no_network(
