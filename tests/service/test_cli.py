@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from service.cli.entry import app
 from service.cli.output import place, printable
 from service.cli.settings_text import every_setting, to_toml, write_toml
 
-HELP_SECONDS = 0.3
 VERBS = (
     *("demo", "init", "ingest", "search", "ask", "serve", "worker", "collections"),
     *("engine", "artifacts", "jobs", "keys", "doctor"),
@@ -51,23 +49,19 @@ def command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_names_every_verb_and_comes_at_once() -> None:
-    seconds = []
-    for _ in range(7):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = command("--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Processor time: how busy the machine is with other things is not our affair.
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+def test_help_names_every_verb() -> None:
+    done = command("--help")
     assert done.returncode == 0
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
-    assert min(seconds) < HELP_SECONDS
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; import service.cli; print(*sys.modules)"
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
+        "from service.cli import main; sys.argv = ['ragstone', '--help']; main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    loaded = set(done.stderr.split())
     assert "typer" in loaded
     assert not loaded & {"rich", "sqlalchemy", "numpy", "pydantic", "fastapi", "faiss", "torch"}
 

@@ -461,4 +461,4 @@ def test_the_service_s_model_answers_whoever_may_ask(
     client.post("/v1/vector_stores", json={"name": "handbook"})
     add_text(client, "handbook", "leave.txt", "Employees have 27 days of leave each year.")
     assert client.post("/v1/answers", json=LEAVE).json()["engine"] == "writer"
-    assert client.post("/v1/answers", json={**LEAVE, "generator": "other"}).status_code == 403
+    assert client.post("/v1/answers", json={**LEAVE, "generator": "other"}).status_code == 404
