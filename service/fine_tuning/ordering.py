@@ -196,10 +196,17 @@ class Orders:
 
     def _tunable(self, model: str) -> Tunable:
         known = self._parts.settings.fine_tuning.models
-        own = [name for name in known if self._caller.may_use(name)]
+        own = [name for name in known if self._may_tune(name, known[name])]
         if model not in own:
             raise NotFound("model", model, among=own)
         return known[model]
+
+    def _may_tune(self, name: str, tunable: Tunable) -> bool:
+        """Whether the model is the key's, and the route to it no other tenant's."""
+        route = self._parts.routes.current.settings.routes.get(tunable.route or name)
+        tenant = self._caller.tenant
+        is_open = route is None or tenant is None or route.tenant in {None, tenant}
+        return is_open and self._caller.may_use(name)
 
     def _rows(self, parameter: str, given: str) -> str:
         """Return what the specification calls the rows that a client named."""

@@ -138,8 +138,11 @@ def extended(plain: Gateway, tuned: tuple[Tuned, ...], settings: FineTuning) -> 
 def _route(base: Route, model: Tuned) -> Route | None:
     """Return the route of a base, with an adapter in place of the model; None if it has none.
 
-    It falls back to nothing: another model's answer would pass for its own.
+    Nor has it one where the base is another tenant's. It falls back to nothing: another model's
+    answer would pass for its own.
     """
+    if base.tenant is not None and model.tenant not in {None, base.tenant}:
+        return None
     targets = tuple(
         target.model_copy(update={"model": None, "adapter": model.adapter})
         for target in base.targets

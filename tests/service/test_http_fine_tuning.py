@@ -24,6 +24,11 @@ TUNABLE = {
         "options": {"schedule": {"steps": 7, "tokens_per_step": 512, "learning_rate": 0.01}},
     },
 }
+ROUTED = {"model": "somewhere", "route": "bolts-own"}
+GATEWAY = {
+    "upstreams": {"one": {"urls": ["http://127.0.0.1:1"]}},
+    "routes": {"bolts-own": {"targets": [{"upstream": "one"}], "tenant": "bolt"}},
+}
 CALLERS = {
     "operator": Opens(),
     "ada": Opens(tenant="acme"),
@@ -85,7 +90,10 @@ def service(settings: Any, tmp_path: Path) -> Iterator[Service]:
         update={
             "server": settings.server.model_copy(update={"authentication": "on"}),
             "jobs": settings.jobs.model_copy(update={"in_process": False}),
-            "fine_tuning": type(settings.fine_tuning)(models=TUNABLE, max_waiting=4),
+            "fine_tuning": type(settings.fine_tuning)(
+                models={**TUNABLE, "routed": ROUTED}, max_waiting=4
+            ),
+            "gateway": type(settings.gateway).model_validate(GATEWAY),
         }
     )
     parts = Components(changed, reread=lambda: changed)
@@ -298,6 +306,16 @@ def test_keys_need_the_scope_and_the_model(service: Service) -> None:
     assert service.call("DELETE", "/v1/models/ft:tiny::1", who="reader").status_code == 403
     status, error = service.refused(who="limited", model="tiny", training_file="file-1")
     assert (status, error["code"]) == (404, "model_not_found")
+
+
+def test_a_model_whose_route_is_a_tenants_is_tuned_by_that_tenant_alone(service: Service) -> None:
+    for who in ("cyd", "operator"):
+        service.create(who=who, model="routed")
+    for name in ("routed", "routes"):
+        file_id = service.upload(who="ada")
+        status, error = service.refused(who="ada", model=name, training_file=file_id)
+        assert (status, error["code"]) == (404, "model_not_found")
+        assert "'routed'" not in error["message"].replace(f"No model {name!r}", "")
 
 
 def test_a_tenant_cannot_queue_jobs_without_end(service: Service) -> None:

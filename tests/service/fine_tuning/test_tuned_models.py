@@ -77,6 +77,16 @@ def test_what_has_no_route_is_not_served_and_names_of_the_settings_stay_theirs()
         for name, base in (("ft:lost::1", "lost"), ("ft:vectors::1", "vectors"), ("other", "base"))
     )
     assert extended(GATEWAY, models, SETTINGS) is GATEWAY
+    for base_of, own, served in (
+        ("acme", "acme", True),
+        ("acme", None, True),
+        ("acme", "b", False),
+    ):
+        route = GATEWAY.routes["base"].model_copy(update={"tenant": base_of})
+        gateway = GATEWAY.model_copy(update={"routes": {"base": route}})
+        made = extended(gateway, (Tuned("ft:base::1", "base", own, "adapter/ft-1@v1"),), SETTINGS)
+        assert ("ft:base::1" in made.routes) is served
+        assert not served or made.routes["ft:base::1"].tenant == "acme"
     by_another = Tuned("ft:small::1", "small", None, "adapter/ft-1@v1")
     assert "ft:small::1" in extended(GATEWAY, (by_another,), SETTINGS).routes
 
