@@ -41,7 +41,8 @@ class FineTuning(Section):
     max_waiting: int = Field(default=50, ge=1)
     """Jobs of one tenant that are not finished; more are refused."""
     max_served: int = Field(default=32, ge=0)
-    """Tuned models that are kept loaded, the newest; one that is deleted makes room."""
+    """Tuned models of one tenant that are kept loaded, the newest; checkpoints take what room is
+    left, and one that is deleted makes room."""
     smoke: bool = True
     """Try a few steps before each run."""
     grace_seconds: float = Field(default=60.0, ge=0)

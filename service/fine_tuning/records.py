@@ -26,6 +26,8 @@ Level = Literal["info", "warn", "error"]
 MAX_MESSAGE_CHARACTERS = 4_000
 SHORT = 12
 """Characters of a job's id, in the names of what comes out of it."""
+CHECKPOINT = ":ckpt-step-"
+"""Between the name of a model and the step, in the name of a checkpoint."""
 Metadata = Mapping[str, str] | Literal["null"] | None
 """Pairs that jobs must have, or that they must have none; None is all jobs."""
 
@@ -85,7 +87,7 @@ class FineTuningJob:
     def checkpoint_name(self, step: int) -> str:
         """What the model is asked for by that a checkpoint holds; the last one is the model."""
         is_last = self.steps is not None and step >= self.steps
-        return self.model_name if is_last else f"{self.model_name}:ckpt-step-{step}"
+        return self.model_name if is_last else f"{self.model_name}{CHECKPOINT}{step}"
 
 
 @dataclass(frozen=True, slots=True)

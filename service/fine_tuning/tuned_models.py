@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import select
+from pydantic import Field
+from sqlalchemy import func, select
 
 from infra.database.engine import Database
 from infra.database.fine_tuning_tables import tuned_model
 from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway, Route
+from service.fine_tuning.records import CHECKPOINT
 from service.gateway.reloading import Tables
 from service.rounds import Rounds
 
@@ -31,6 +33,13 @@ class Tuned:
     tenant: str | None
     adapter: str
     """A reference to one version."""
+
+
+class Extended(Gateway):
+    """A gateway's settings with the routes of tuned models; knows what it was made of."""
+
+    plain: Gateway = Field(exclude=True, repr=False)
+    tuned: tuple[Tuned, ...] = Field(exclude=True, repr=False)
 
 
 class TunedModels:
@@ -56,25 +65,24 @@ class TunedModels:
         self._database = database
         self._settings = settings
         self._hurry = hurry
-        self._plain = Gateway()
-        self._known: tuple[Tuned, ...] = ()
         self._round = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def extended(self, plain: Gateway) -> Gateway:
         """Return the gateway of the settings with the routes of tuned models."""
-        self._known, self._plain = self._read(), plain
-        return extended(plain, self._known, self._settings)
+        return extended(plain, self._read(), self._settings)
 
     async def refresh(self, tables: Tables) -> None:
         """Have models that are new served, and those that were deleted not."""
         async with self._round:
             found = await asyncio.to_thread(self._read)
-            if found == self._known:
-                return
-            tables.replace(extended(self._plain, found, self._settings))
-            self._known = found
-            self._hurry()
+            current = tables.current.settings
+            plain, known = (
+                (current.plain, current.tuned) if isinstance(current, Extended) else (current, ())
+            )
+            if found != known:
+                tables.replace(extended(plain, found, self._settings))
+                self._hurry()
 
     def start(self, tables: Tables) -> None:
         """Look again and again, from now on, if a model may be tuned."""
@@ -94,18 +102,29 @@ class TunedModels:
             await asyncio.sleep(WATCH_SECONDS)
 
     def _read(self) -> tuple[Tuned, ...]:
-        """Return the newest, the oldest of them first."""
+        """Return the newest of each tenant, the oldest of them first.
+
+        Checkpoints come after models: those of one long run displace no model.
+        """
         if not self._settings.models:
             return ()
         table = tuned_model.c
-        query = (
-            select(table.name, table.base, table.tenant, table.adapter)
+        order = (table.name.contains(CHECKPOINT), table.number.desc())
+        ranked = (
+            select(
+                tuned_model,
+                func.row_number().over(partition_by=table.tenant, order_by=order).label("rank"),
+            )
             .where(table.base.in_(self._settings.models))
-            .order_by(table.number.desc())
-            .limit(self._settings.max_served)
+            .subquery()
+        ).c
+        query = (
+            select(ranked.name, ranked.base, ranked.tenant, ranked.adapter)
+            .where(ranked.rank <= self._settings.max_served)
+            .order_by(ranked.number)
         )
         with self._database().read() as connection:
-            return tuple(Tuned(*row) for row in reversed(connection.execute(query).all()))
+            return tuple(Tuned(*row) for row in connection.execute(query))
 
 
 def extended(plain: Gateway, tuned: tuple[Tuned, ...], settings: FineTuning) -> Gateway:
@@ -113,6 +132,8 @@ def extended(plain: Gateway, tuned: tuple[Tuned, ...], settings: FineTuning) -> 
 
     A name that the settings give to a route stays theirs.
     """
+    if not tuned:
+        return plain
     routes: dict[str, Route] = {}
     prices, limits = dict(plain.prices), dict(plain.model_limits)
     for model in tuned:
@@ -124,15 +145,9 @@ def extended(plain: Gateway, tuned: tuple[Tuned, ...], settings: FineTuning) -> 
         routes[model.name] = found
         _inherit(prices, model.name, base)
         _inherit(limits, model.name, base)
-    if not routes:
-        return plain
-    return plain.model_copy(
-        update={
-            "routes": {**plain.routes, **routes},
-            "prices": prices,
-            "model_limits": limits,
-        }
-    )
+    values = {**dict(plain), "routes": {**plain.routes, **routes}}
+    values |= {"prices": prices, "model_limits": limits}
+    return Extended.model_construct(**values, plain=plain, tuned=tuned)
 
 
 def _route(base: Route, model: Tuned) -> Route | None:

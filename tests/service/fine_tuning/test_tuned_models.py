@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import delete, insert
 from starlette.testclient import TestClient
 
+from infra.database.engine import Database
 from infra.database.fine_tuning_tables import tuned_model
+from infra.errors import InvalidConfiguration
 from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway
 from service.app import create_app
 from service.fine_tuning.records import Asked, FineTuningJob, FineTuningJobs
-from service.fine_tuning.tuned_models import Tuned, extended
-from service.gateway.routing import Table
+from service.fine_tuning.tuned_models import Tuned, TunedModels, extended
+from service.gateway.reloading import Tables
+from service.gateway.routing import Served, Table
 from service.keys import Opens
 from service.wiring import Components
 from tiny_llm import write_adapter, write_llm
@@ -76,7 +80,7 @@ def test_what_has_no_route_is_not_served_and_names_of_the_settings_stay_theirs()
         Tuned(name, base, None, "adapter/ft-1@v1")
         for name, base in (("ft:lost::1", "lost"), ("ft:vectors::1", "vectors"), ("other", "base"))
     )
-    assert extended(GATEWAY, models, SETTINGS) is GATEWAY
+    assert extended(GATEWAY, models, SETTINGS).routes == GATEWAY.routes
     for base_of, own, served in (
         ("acme", "acme", True),
         ("acme", None, True),
@@ -89,6 +93,57 @@ def test_what_has_no_route_is_not_served_and_names_of_the_settings_stay_theirs()
         assert not served or made.routes["ft:base::1"].tenant == "acme"
     by_another = Tuned("ft:small::1", "small", None, "adapter/ft-1@v1")
     assert "ft:small::1" in extended(GATEWAY, (by_another,), SETTINGS).routes
+
+
+def write_down(database: Database, name: str, tenant: str | None, number: int) -> None:
+    """Write a tuned model down as if it came of a job."""
+    asked = Asked("base", "file-1", None, {"type": "supervised"}, None, 1, None)
+    now = datetime.now(UTC)
+    job = FineTuningJob(f"ftjob-{number}", tenant, f"job_{number}", asked, {}, "succeeded", now)
+    row = {"name": name, "base": "base", "tenant": tenant, "adapter": f"adapter/ft-{number}@v1"}
+    row |= {"fine_tuning_job_id": job.id, "created_at": now}
+    with database.write() as connection:
+        FineTuningJobs(database).add(connection, job)
+        connection.execute(insert(tuned_model).values(row))
+
+
+def test_of_each_tenant_the_newest_are_served_and_models_before_checkpoints(
+    database: Database,
+) -> None:
+    models = TunedModels(lambda: database, SETTINGS.model_copy(update={"max_served": 2}))
+    written = [("a1", "acme"), ("o1", None), ("a2", "acme"), ("a2:ckpt-step-1", "acme")]
+    written += [("b1", "bolt"), ("b1:ckpt-step-1", "bolt"), ("b1:ckpt-step-2", "bolt")]
+    for number, (name, tenant) in enumerate(written):
+        write_down(database, name, tenant, number)
+    served = list(models.extended(GATEWAY).routes)[len(GATEWAY.routes) :]
+    assert served == ["a1", "o1", "a2", "b1", "b1:ckpt-step-2"]
+    with database.write() as connection:
+        connection.execute(delete(tuned_model).where(tuned_model.c.name == "a2"))
+    assert "a2:ckpt-step-1" in models.extended(GATEWAY).routes
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_routes_that_could_not_be_put_in_force_are_not_taken_for_those_that_are(
+    database: Database,
+) -> None:
+    models = TunedModels(lambda: database, SETTINGS)
+    route = GATEWAY.routes["base"].model_copy(update={"fallback": ("nowhere",)})
+    wrong = GATEWAY.model_copy(update={"routes": {"base": route}})
+
+    async def reload_and_tune() -> None:
+        tables = Tables(models.extended(GATEWAY), adapters=lambda: cast(Served, None))
+        for name in ("first", "second"):
+            write_down(database, name, None, len(name))
+            with pytest.raises(InvalidConfiguration):
+                tables.replace(models.extended(wrong))
+            await models.refresh(tables)
+            assert {name, *GATEWAY.routes} <= set(tables.current.routes)
+        before = tables.current
+        await models.refresh(tables)
+        assert tables.current is before
+        await tables.close()
+
+    asyncio.run(reload_and_tune())
 
 
 @pytest.fixture
@@ -188,14 +243,6 @@ def test_models_are_served_to_their_tenant_until_deleted(tuned: Tuning) -> None:
     assert tuned.models("ada") == {"tiny", ours}
     assert tuned.ask(own, who="ada").status_code == 404
     assert tuned.call("DELETE", "/v1/models/tiny", who="operator").status_code == 404
-
-
-def test_the_newest_are_served(tuned: Tuning) -> None:
-    names = [tuned.publish(number, sign) for number, sign in enumerate("ABC")]
-    assert tuned.ask_until_served(names[2], who="operator") == "CCC"
-    assert tuned.models("operator") == {"tiny", *names[1:]}
-    tuned.call("DELETE", f"/v1/models/{names[2]}", who="operator")
-    assert tuned.ask_until_served(names[0], who="operator") == "AAA"
 
 
 def test_a_reload_of_the_routes_keeps_tuned_models(tuned: Tuning) -> None:
