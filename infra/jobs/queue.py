@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -99,6 +99,18 @@ class Jobs:
         with self.database.read() as connection:
             return read_job(_find(connection, job_id))
 
+    def find(self, job_ids: Iterable[str]) -> dict[str, Job]:
+        """Return those of the jobs that there are, by id."""
+        query = select(job).where(job.c.id.in_(tuple(job_ids)))
+        with self.database.read() as connection:
+            return {row.id: read_job(row) for row in connection.execute(query)}
+
+    def hold(self, connection: Connection, job_id: str) -> Job | None:
+        """Return a job, which nobody else changes before the write transaction ends; or None."""
+        query = select(job).where(job.c.id == job_id).with_for_update()
+        row = connection.execute(query).one_or_none()
+        return None if row is None else read_job(row)
+
     def list(
         self,
         *,
@@ -120,41 +132,45 @@ class Jobs:
         """Return the jobs that were given up, newest first."""
         return self.list(state="failed", tenant=tenant, limit=limit)
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, connection: Connection | None = None) -> Job:
         """End a job: at once if it waits, at its next step, sleep or report if it runs.
 
         One that has left programs running waits for a worker to end them. A job that is finished
-        stays as it is.
+        stays as it is. A `connection` is what it is to `start`.
         """
         now = self.now()
-        with self.database.write() as connection:
-            waiting = connection.execute(
+        with self._within(connection) as transaction:
+            waiting = transaction.execute(
                 update(job)
                 .where(job.c.id == job_id, job.c.state == "queued", ~job.c.detached)
                 .values(state="cancelled", finished_at=now)
             )
             if not waiting.rowcount:
-                connection.execute(
+                transaction.execute(
                     update(job)
                     .where(job.c.id == job_id, job.c.state.in_(("queued", "running")))
                     .values(cancel_requested=True, available_at=now)
                 )
-            cancelled = read_job(_find(connection, job_id))
-        self.tell()
+            cancelled = read_job(_find(transaction, job_id))
+        if connection is None:
+            self.tell()
         return cancelled
 
-    def requeue(self, job_id: str, *, from_scratch: bool = False) -> Job:
+    def requeue(
+        self, job_id: str, *, from_scratch: bool = False, connection: Connection | None = None
+    ) -> Job:
         """Give a failed or cancelled job another chance, with its counters at zero.
 
-        It goes on after the last step it finished, unless `from_scratch`.
+        It goes on after the last step it finished, unless `from_scratch`. A `connection` is what
+        it is to `start`.
 
         Raises:
             Conflict: it is queued, running or succeeded.
         """
         now = self.now()
-        with self.database.write() as connection:
-            row = _find(connection, job_id)
-            changed = connection.execute(
+        with self._within(connection) as transaction:
+            row = _find(transaction, job_id)
+            changed = transaction.execute(
                 update(job)
                 .where(job.c.id == job_id, job.c.state.in_(("failed", "cancelled")))
                 .values(
@@ -171,9 +187,10 @@ class Jobs:
                 raise Conflict(
                     f"Job {job_id!r} is {row.state}; only a failed or cancelled one is requeued"
                 )
-            note(connection, job_id, message="requeued", now=now)
-            requeued = read_job(_find(connection, job_id))
-        self.tell()
+            note(transaction, job_id, message="requeued", now=now)
+            requeued = read_job(_find(transaction, job_id))
+        if connection is None:
+            self.tell()
         return requeued
 
     def logs(self, job_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[LogLine]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from infra.database.fine_tuning_tables import tuned_model
 from infra.datasets.datasets import KIND as DATASET
 from infra.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from infra.fine_tuning_settings import Tunable
 from infra.jobs.definitions import Options
+from infra.jobs.records import Job as Queued
 from infra.security import new_id
 from retrieval.paging import Page
 from service.callers import Caller
@@ -103,16 +106,10 @@ class Orders:
         )
         with self._parts.database.write() as connection:
             self._refuse_too_many(self.jobs.unfinished(connection, self._caller.tenant))
-            queued = self._parts.jobs.start(
-                running.JOB,
-                {"job": job_id},
-                options=Options(tenant=self._caller.tenant or "default"),
-                connection=connection,
-            )
             made = FineTuningJob(
                 id=job_id,
                 tenant=self._caller.tenant,
-                job_id=queued.id,
+                job_id=self._queue(connection, job_id, self._caller.tenant),
                 asked=asked,
                 specification=as_json(spec),
                 status="queued",
@@ -125,11 +122,12 @@ class Orders:
 
     def get(self, job_id: str) -> FineTuningJob:
         """Return a job as it stands now."""
-        return self._standing(self.jobs.get(job_id))
+        return self._standing(self.jobs.get(job_id))[0]
 
     def list(self, *, limit: int, after: str | None, metadata: Metadata) -> Page[FineTuningJob]:
         """Return jobs as they stand now, the newest first."""
-        return self.jobs.list(limit=limit, after=after, metadata=metadata).map(self._standing)
+        page = self.jobs.list(limit=limit, after=after, metadata=metadata)
+        return Page(self._standing(*page.items), page.has_more)
 
     def cancel(self, job_id: str) -> FineTuningJob:
         """End a job; its process is asked first.
@@ -137,16 +135,16 @@ class Orders:
         Raises:
             Conflict: it is finished.
         """
-        job = self._unfinished(job_id, "cancelled")
-        now = datetime.now(UTC)
-        self._write(
-            job,
-            Said("The job was cancelled"),
-            status="cancelled",
-            paused=False,
-            finished_at=now,
-        )
-        is_over = self._parts.jobs.cancel(job.job_id).is_finished
+        said, now = Said("The job was cancelled"), datetime.now(UTC)
+        with self._unfinished(job_id, "cancelled") as (connection, job, queued):
+            is_over = (
+                queued is None
+                or self._parts.jobs.cancel(queued.id, connection=connection).is_finished
+            )
+            ended = {"status": "cancelled", "paused": False, "finished_at": now}
+            self.jobs.change(connection, job.id, **ended)
+            self.jobs.say(connection, job.id, said)
+        self._parts.jobs.tell()
         cancelled = self.get(job_id)
         if is_over:
             running.abandon(self._parts, cancelled)
@@ -158,10 +156,12 @@ class Orders:
         Raises:
             Conflict: it is finished.
         """
-        job = self._unfinished(job_id, "paused")
-        if not job.paused:
-            self._write(job, Said("The job was paused"), paused=True, estimated_finish=None)
-            self._parts.jobs.cancel(job.job_id)
+        with self._unfinished(job_id, "paused") as (connection, job, _):
+            if not job.paused:
+                self._parts.jobs.cancel(job.job_id, connection=connection)
+                self.jobs.change(connection, job.id, paused=True, estimated_finish=None)
+                self.jobs.say(connection, job.id, Said("The job was paused"))
+        self._parts.jobs.tell()
         return self.get(job_id)
 
     def resume(self, job_id: str) -> FineTuningJob:
@@ -170,13 +170,19 @@ class Orders:
         Raises:
             Conflict: it is not paused, or its process has yet to end.
         """
-        job = self._unfinished(job_id, "resumed")
-        if not job.paused:
-            raise Conflict(f"Job {job_id!r} is {job.status}; only a paused one is resumed")
-        if not self._parts.jobs.get(job.job_id).is_finished:
-            raise Conflict(f"Job {job_id!r} is about to pause; try again in a moment")
-        self._write(job, Said("The job was resumed"), paused=False, status="queued")
-        self._parts.jobs.requeue(job.job_id, from_scratch=True)
+        with self._unfinished(job_id, "resumed") as (connection, job, queued):
+            if not job.paused:
+                raise Conflict(f"Job {job_id!r} is {job.status}; only a paused one is resumed")
+            work = job.job_id
+            if queued is None:  # it was forgotten, as whatever ended long ago is
+                work = self._queue(connection, job.id, job.tenant)
+            elif not queued.is_finished:
+                raise Conflict(f"Job {job_id!r} is about to pause; try again in a moment")
+            else:
+                self._parts.jobs.requeue(work, from_scratch=True, connection=connection)
+            self.jobs.change(connection, job.id, paused=False, status="queued", job_id=work)
+            self.jobs.say(connection, job.id, Said("The job was resumed"))
+        self._parts.jobs.tell()
         return self.get(job_id)
 
     def delete_model(self, name: str) -> None:
@@ -241,44 +247,81 @@ class Orders:
                 retry_after_seconds=60.0,
             )
 
-    def _unfinished(self, job_id: str, what: str) -> FineTuningJob:
+    def _queue(self, connection: Connection, job_id: str, tenant: str | None) -> str:
+        """Queue the work of a job; return what the queue calls it."""
+        options = Options(tenant=tenant or "default")
+        arguments = {"job": job_id}
+        return self._parts.jobs.start(
+            running.JOB, arguments, options=options, connection=connection
+        ).id
+
+    @contextmanager
+    def _unfinished(self, job_id: str, what: str) -> Iterator[_Held]:
         job = self.get(job_id)
         if job.is_finished:
             raise Conflict(f"Job {job_id!r} has {_ended(job.status)}; it cannot be {what}")
-        return job
+        with self._held(job) as held:
+            if held.job.is_finished or _end(held.job, held.queued):
+                raise Conflict(f"Job {job_id!r} has ended meanwhile; it cannot be {what}")
+            yield held
 
-    def _write(self, job: FineTuningJob, *said: Said, **values: Any) -> None:
+    @contextmanager
+    def _held(self, seen: FineTuningJob) -> Iterator[_Held]:
+        """Keep a job and its work as they are, within one transaction.
+
+        Its work holds its own entry in the queue first when it writes how the job stands.
+        """
         with self._parts.database.write() as connection:
-            if not self.jobs.change(connection, job.id, **values):
-                raise Conflict(f"Job {job.id!r} has ended meanwhile")
-            self.jobs.say(connection, job.id, *said)
+            queued = self._parts.jobs.hold(connection, seen.job_id)
+            job = self.jobs.hold(connection, seen.id)
+            if job.job_id != seen.job_id:
+                raise Conflict(f"Job {job.id!r} was resumed meanwhile; try again")
+            yield _Held(connection, job, queued)
 
-    def _standing(self, job: FineTuningJob) -> FineTuningJob:
-        """Return a job as the queue knows it, if its own work could not write its end down."""
-        if job.is_finished:
-            return job
-        if job.paused:
-            return replace(job, status="paused", estimated_finish=None)
-        try:
-            queued = self._parts.jobs.get(job.job_id)
-        except NotFound:
-            return self._settled(job, "failed", LOST)
-        if queued.state in ("failed", "cancelled"):
-            return self._settled(job, queued.state, queued.error or LOST)
-        return job
+    def _standing(self, *jobs: FineTuningJob) -> tuple[FineTuningJob, ...]:
+        """Return jobs as the queue knows them, where their own work could not write its end."""
+        known = self._parts.jobs.find(job.job_id for job in jobs if not job.is_finished)
+        return tuple(
+            _shown(self._settled(job) if _end(job, known.get(job.job_id)) else job) for job in jobs
+        )
 
-    def _settled(
-        self, job: FineTuningJob, status: Literal["failed", "cancelled"], why: str
-    ) -> FineTuningJob:
-        error = job.error or {"code": "server_error", "message": why, "param": None}
-        ended: dict[str, Any] = {
-            "status": status,
-            "error": error if status == "failed" else None,
-            "finished_at": datetime.now(UTC),
-        }
-        with self._parts.database.write() as connection:
+    def _settled(self, seen: FineTuningJob) -> FineTuningJob:
+        """Write down how a job ended, unless that is so no more."""
+        with self._held(seen) as (connection, job, queued):
+            ended = _end(job, queued)
+            if ended is None:
+                return job
             self.jobs.change(connection, job.id, **ended)
-        return replace(job, **ended)
+            return replace(job, **ended)
+
+
+class _Held(NamedTuple):
+    connection: Connection
+    job: FineTuningJob
+    queued: Queued | None
+
+
+def _end(job: FineTuningJob, queued: Queued | None) -> dict[str, Any] | None:
+    """Return how a job ended that could not write it down itself; None if it has not."""
+    if job.is_finished or job.paused:
+        return None
+    if queued is None:
+        status, why = "failed", LOST
+    elif queued.state in ("failed", "cancelled"):
+        status, why = queued.state, queued.error or LOST
+    else:
+        return None
+    error = job.error or {"code": "server_error", "message": why, "param": None}
+    return {
+        "status": status,
+        "error": error if status == "failed" else None,
+        "finished_at": datetime.now(UTC),
+    }
+
+
+def _shown(job: FineTuningJob) -> FineTuningJob:
+    is_paused = job.paused and not job.is_finished
+    return replace(job, status="paused", estimated_finish=None) if is_paused else job
 
 
 def _ended(status: Status) -> str:

@@ -151,6 +151,17 @@ class FineTuningJobs:
             raise NotFound("fine_tuning_job", job_id)
         return _read(row)
 
+    def hold(self, connection: Connection, job_id: str) -> FineTuningJob:
+        """Return a job as `get` does, which nobody else changes before the transaction ends.
+
+        Whoever also holds its job in the queue does that first.
+        """
+        query = select(job).where(job.c.id == job_id, self._visible()).with_for_update()
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFound("fine_tuning_job", job_id)
+        return _read(row)
+
     def list(self, *, limit: int, after: str | None, metadata: Metadata) -> Page[FineTuningJob]:
         """Return jobs, the newest first."""
         statement = select(job).where(self._visible(), *_with(metadata))
@@ -173,7 +184,7 @@ class FineTuningJobs:
         query = select(func.count()).where(job.c.tenant == tenant, job.c.status.not_in(FINISHED))
         return int(connection.scalar(query) or 0)
 
-    def change(self, connection: Connection, job_id: str, **values: Any) -> bool:
+    def change(self, connection: Connection, job_id: str, /, **values: Any) -> bool:
         """Write down how a job stands; one that is cancelled or has succeeded stays so."""
         return bool(
             connection.execute(

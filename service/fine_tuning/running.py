@@ -229,7 +229,8 @@ class _Work:
         error = told or {"code": code, "message": message, "param": parameter}
         said = [] if told else [Said(message, "error")]
         tidy(self._folder, keep_run=error["code"] == SERVER_CODE)
-        self._change(*said, status="failed", error=error, finished_at=datetime.now(UTC))
+        ended = {"status": "failed", "paused": False, "finished_at": datetime.now(UTC)}
+        self._change(*said, error=error, **ended)
 
     def _change(self, *said: Said, **values: Any) -> None:
         with self._parts.database.write() as connection:

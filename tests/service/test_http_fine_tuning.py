@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 
+from infra.errors import StorageFailed
 from infra.jobs.queue import Jobs
+from infra.jobs.records import Job
+from infra.jobs.tables import job as queue_job
 from service.app import create_app
+from service.callers import Caller
+from service.fine_tuning.ordering import Orders
+from service.fine_tuning.records import FineTuningJobs
 from service.keys import Opens
 from service.wiring import Components
 
@@ -161,8 +168,6 @@ def test_the_settings_of_a_model_hold_where_a_client_leaves_it_to_them(service: 
 
 
 def _specification(service: Service, job_id: str) -> dict[str, Any]:
-    from service.fine_tuning.records import FineTuningJobs
-
     return FineTuningJobs(service.components.database).get(job_id).specification
 
 
@@ -270,19 +275,81 @@ def test_events_come_newest_first_in_pages_or_as_a_stream_to_the_end(service: Se
 
 
 def test_what_the_queue_gave_up_or_forgot_has_failed(service: Service) -> None:
-    from sqlalchemy import delete, update
-
-    from infra.jobs.tables import job as queued
-
     first, second = (service.create()["id"] for _ in range(2))
     with service.components.database.write() as connection:
-        given_up = queued.c.arguments["job"].as_string() == first
-        connection.execute(update(queued).where(given_up).values(state="failed", error="it died"))
-        connection.execute(delete(queued).where(~given_up))
+        given_up = queue_job.c.arguments["job"].as_string() == first
+        connection.execute(
+            update(queue_job).where(given_up).values(state="failed", error="it died")
+        )
+        connection.execute(delete(queue_job).where(~given_up))
     for job_id, word in ((first, "it died"), (second, "not in the queue")):
         found = service.call("GET", f"{JOBS}/{job_id}").json()
         assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
         assert word in found["error"]["message"]
+
+
+@pytest.mark.parametrize("verb", ["cancel", "pause"])
+def test_a_look_that_is_out_of_date_writes_no_end_over_what_was_decided_since(
+    service: Service, verb: str
+) -> None:
+    job_id = service.create()["id"]
+    orders = Orders(service.components, Caller())
+    seen = orders.jobs.get(job_id)
+    decided = service.call("POST", f"{JOBS}/{job_id}/{verb}").json()
+    assert service.queue.list(name="fine_tuning")[0].state == "cancelled"
+    assert orders._settled(seen).status != "failed"
+    assert service.call("GET", f"{JOBS}/{job_id}").json() == decided
+    if verb == "pause":
+        assert service.call("POST", f"{JOBS}/{job_id}/resume").json()["status"] == "queued"
+
+
+def test_what_cannot_be_done_in_the_queue_is_not_written_down_nor_the_other_way_round(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageFailed("the disk is full")
+
+    job_id = service.create()["id"]
+    for verb, call in (("cancel", "cancel"), ("pause", "cancel"), ("resume", "requeue")):
+        if verb == "resume":
+            service.call("POST", f"{JOBS}/{job_id}/pause")
+        before = service.call("GET", f"{JOBS}/{job_id}").json()
+        queued = service.queue.list(name="fine_tuning")
+        for where, name in ((Jobs, call), (FineTuningJobs, "say")):
+            with monkeypatch.context() as patch:
+                patch.setattr(where, name, full)
+                assert service.call("POST", f"{JOBS}/{job_id}/{verb}").status_code == 503
+            assert service.call("GET", f"{JOBS}/{job_id}").json() == before
+            assert service.queue.list(name="fine_tuning") == queued
+
+
+def test_a_paused_job_that_the_queue_forgot_is_resumed_or_cancelled(service: Service) -> None:
+    first, second = (service.create(who="ada")["id"] for _ in range(2))
+    for job_id in (first, second):
+        service.call("POST", f"{JOBS}/{job_id}/pause")
+    with service.components.database.write() as connection:
+        connection.execute(delete(queue_job))
+    resumed = service.call("POST", f"{JOBS}/{first}/resume").json()
+    assert resumed["status"] == "queued"
+    [queued] = service.queue.list(name="fine_tuning")
+    assert (queued.arguments, queued.tenant) == ({"job": first}, "acme")
+    assert service.call("POST", f"{JOBS}/{second}/cancel").json()["status"] == "cancelled"
+
+
+def test_a_list_asks_the_queue_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        service.create()
+    asked: list[int] = []
+    find = Jobs.find
+
+    def counting(jobs: Jobs, ids: Iterable[str]) -> dict[str, Job]:
+        asked.append(len(wanted := list(ids)))
+        return find(jobs, wanted)
+
+    monkeypatch.setattr(Jobs, "find", counting)
+    monkeypatch.setattr(Jobs, "get", None)
+    assert len(service.call("GET", JOBS).json()["data"]) == 3
+    assert asked == [3]
 
 
 def test_a_tenant_sees_its_own_jobs_and_files_only(service: Service) -> None:
