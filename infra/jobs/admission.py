@@ -66,8 +66,9 @@ class Claimant:
 def claim(database: Database, claimant: Claimant, *, now: datetime) -> list[Claim]:
     """Take the jobs that this worker should run next; none if nothing fits.
 
-    Jobs go by priority, then by age. One that fits the worker, but not beside what runs there now,
-    keeps its share free: smaller jobs behind it cannot starve it.
+    Jobs go by priority, then by age; before all others go those that were cancelled and have left
+    programs running, past lanes and tenants' limits, to end them. One that fits the worker, but not
+    beside what runs there now, keeps its share free: smaller jobs behind it cannot starve it.
     """
     with database.read() as connection:
         if connection.execute(_waiting(claimant, now=now).limit(1)).first() is None:
@@ -90,12 +91,14 @@ def _take(connection: Connection, claimant: Claimant, *, now: datetime) -> list[
         running[tenant] = count
     lanes = _running_in_lanes(connection)
     taken: list[Claim] = []
-    query = _waiting(claimant, now=now).where(job.c.tenant.not_in(claimant.limits.full(running)))
+    has_room = job.c.tenant.not_in(claimant.limits.full(running))
+    query = _waiting(claimant, now=now).where(or_(job.c.cancel_requested, has_room))
     for row in connection.execute(query.with_for_update(skip_locked=True).limit(BATCH)).all():
         if len(taken) == slots:
             break
         is_full = row.lane is not None and lanes[row.lane] >= claimant.widths.get(row.name, 1)
-        if row.tenant in claimant.limits.full(running) or is_full:
+        is_full = is_full or row.tenant in claimant.limits.full(running)
+        if is_full and not row.cancel_requested:
             continue
         needed = Resources(row.cpu, row.gpu, row.memory_bytes)
         if needed.fits(free):
@@ -122,9 +125,13 @@ def _waiting(claimant: Claimant, *, now: datetime) -> Select[Any]:
                 job.c.gpu <= largest.gpu,
                 job.c.memory_bytes <= largest.memory_bytes,
             ),
-            or_(job.c.lane.is_(None), in_lane.scalar_subquery() < width),
+            or_(
+                job.c.lane.is_(None),
+                job.c.cancel_requested,
+                in_lane.scalar_subquery() < width,
+            ),
         )
-        .order_by(job.c.priority.desc(), job.c.number)
+        .order_by(job.c.cancel_requested.desc(), job.c.priority.desc(), job.c.number)
     )
 
 

@@ -35,14 +35,21 @@ def on_a_shelf(attempt: Attempt, shelf: str) -> None:
     del attempt, shelf
 
 
-def take(database: Database, jobs: Jobs, worker_id: str = "w1") -> list[str]:
+def take(
+    database: Database,
+    jobs: Jobs,
+    worker_id: str = "w1",
+    *,
+    limits: TenantLimits = TenantLimits(),  # noqa: B008
+) -> list[str]:
     capacity = Capacity(Resources(cpu=100), 100)
     who = Claimant(
         worker_id,
         tuple(jobs.registry.names),
         capacity,
-        TenantLimits(),
+        limits,
         forgetful=jobs.registry.forgetful,
+        detached=jobs.registry.detached,
         widths=jobs.registry.widths,
     )
     with database.write() as connection:
@@ -79,6 +86,25 @@ def test_of_a_wider_lane_as_many_run_at_a_time(
         leases.leave(connection, "w1", now=jobs.now())
     assert take(database, jobs, "w2") == [first, second, alone]
     assert jobs.get(third).state == "queued"
+
+
+def test_a_cancelled_job_that_left_programs_running_waits_for_no_lane_limit_or_share(
+    jobs: Jobs, registry: Registry, database: Database
+) -> None:
+    detached = Behaviour(steps=False, lane="shelf/{shelf}", detached=True)
+    registry.job("train", resources=Resources(cpu=1), behaviour=detached)(on_a_shelf)
+    left = jobs.start("train", {"shelf": "a"}).id
+    assert take(database, jobs) == [left]
+    with database.write() as connection:
+        leases.leave(connection, "w1", now=jobs.now())
+    ahead = [jobs.start("train", {"shelf": each}, options=Options(priority=1)) for each in "ab"]
+    assert take(database, jobs, "w2") == [each.id for each in ahead]
+    jobs.start("train", {"shelf": "c"}, options=Options(priority=1, resources=Resources(cpu=99)))
+    limits = TenantLimits(default=2)
+    assert take(database, jobs, "w2", limits=limits) == []
+    assert jobs.cancel(left).state == "queued"
+    assert take(database, jobs, "w2", limits=limits) == [left]
+    assert jobs.get(ahead[0].id).state == "running"
 
 
 def test_a_full_lane_does_not_hide_what_waits_behind_it(
