@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -9,10 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from infra.errors import Conflict, InvalidRequest, NotFound, NotReady
+from infra.errors import Conflict, InvalidRequest, NotFound, NotReady, StorageFailed
 from infra.jobs.attempt import Attempt, Interrupted
 from infra.jobs.definitions import Behaviour, Json, Registry, Resources, Retries
 from training.launchers import Handle, Launcher, Spec, Status, handle_for
+
+logger = logging.getLogger(__name__)
 
 JOB = "launch"
 POLL_SECONDS = 2.0
@@ -92,7 +95,7 @@ def watch(
             try:
                 return launcher.submit(spec, key=key)
             except NotReady as error:
-                attempt.progress(None, error.message[:MAX_MESSAGE_CHARACTERS])
+                _report(attempt, error.message)
                 attempt.wait(poll_seconds)
 
     try:
@@ -156,6 +159,13 @@ def _wait(
         look()
         if status.is_finished:
             return status
-        said = f"{status.state}: {status.message}" if status.message else status.state
-        attempt.progress(None, said[:MAX_MESSAGE_CHARACTERS])
+        _report(attempt, f"{status.state}: {status.message}" if status.message else status.state)
         attempt.wait(poll_seconds)
+
+
+def _report(attempt: Attempt, message: str) -> None:
+    """Say how far a job is; a report that cannot be kept is left out, and the next one comes."""
+    try:
+        attempt.progress(None, message[:MAX_MESSAGE_CHARACTERS])
+    except StorageFailed as error:
+        logger.warning("job %s cannot say how far it is: %s", attempt.job_id, error.message)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from infra.database.engine import Database
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, StorageFailed
 from infra.jobs.admission import Capacity
+from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Options, Registry, Resources
 from infra.jobs.queue import Jobs
 from infra.jobs.worker import Timing, Worker
@@ -83,6 +84,23 @@ def test_result_of_a_run_is_that_of_its_job(
     }
     assert launcher.logs(handle).text == "trained\n"
     assert f"watching {handle}" in [line.message for line in jobs.logs(job.id)]
+
+
+def test_a_report_that_cannot_be_kept_does_not_end_the_attempt(
+    jobs: Jobs,
+    start: Start,
+    start_worker: Callable[[], Worker],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def full(*_: Any) -> None:
+        (tmp_path / "go").touch()
+        raise StorageFailed("the disk is full")
+
+    monkeypatch.setattr(Attempt, "progress", full)
+    start_worker()
+    job = jobs.wait(start("while [ ! -e go ]; do sleep 0.02; done"))
+    assert (job.state, job.failures) == ("succeeded", 0)
 
 
 def test_failed_run_fails_its_job_at_once_and_says_why(
