@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from infra.jobs.definitions import Registry
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from service.wiring import Components
     from training.launchers import Launcher
 
+RAGSTONE = (sys.executable, "-P", "-c", "from service.cli import main; main()")
+"""Starts this program on this machine; what lies in the working folder is not imported."""
 
 def define(registered: Registry, parts: Components) -> None:
     """Register the job that launches a program elsewhere and watches it.

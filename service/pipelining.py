@@ -18,6 +18,7 @@ from infra.pipelines.foreground import step_here
 from infra.pipelines.planning import Planner
 from infra.pipelines.runs import Runs
 from infra.pipelines.workplace import Surroundings
+from service import launching
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from service.wiring import Components
 
 RUN = "pipeline.run"
-RAGSTONE = (sys.executable, "-P", "-c", "from service.cli import main; main()")
 
 
 def define(registered: Registry, parts: Components) -> None:
@@ -110,7 +110,7 @@ def surroundings(parts: Components) -> Surroundings:
         own["RAGSTONE_ARTIFACTS__LOCATION"] = _absolute(settings.artifacts.location)
     return Surroundings(
         folder=settings.data_folder.absolute() / "pipelines",
-        programs={"ragstone": RAGSTONE, "python": (sys.executable,)},
+        programs={"ragstone": launching.RAGSTONE, "python": (sys.executable,)},
         variables=dict(os.environ),
         own_variables=own,
     )

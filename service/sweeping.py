@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from training.spec import FineTuning
     from training.sweeps.sweep import Around, Told
 
-RAGSTONE = (sys.executable, "-P", "-c", "from service.cli import main; main()")
 OWN = ("RAGSTONE_", "HF_")
 """Beginnings of variables that a trial's run needs as this process does."""
 
@@ -48,7 +46,7 @@ def around(
 
     machinery = Machinery(
         launching.open_launcher(parts, spec.runtime.launcher),
-        program=RAGSTONE if spec.runtime.launcher == "local" else ("ragstone",),
+        program=launching.RAGSTONE if spec.runtime.launcher == "local" else ("ragstone",),
         working_folder=Path.cwd(),
         secrets=tuple(sorted(name for name in os.environ if name.startswith(OWN))),
     )

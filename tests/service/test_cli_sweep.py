@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from service import sweeping
+from service import launching
 from service.cli.entry import app
 from trained import only_third_parties_warn, write_task
 
@@ -53,7 +53,7 @@ def test_a_sweep_tells_of_its_trials_and_prints_the_best_lock(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a program whose runs take no time."""
-    monkeypatch.setattr(sweeping, "RAGSTONE", (sys.executable, str(PROGRAM)))
+    monkeypatch.setattr(launching, "RAGSTONE", (sys.executable, str(PROGRAM)))
     spec = write_sweep(place, [1e-4, 0.001, 0.95])
     assert "ragstone train sweep" in ragstone("plan", str(spec), code=1).stderr
     said = ragstone("sweep", str(spec), "--report", str(place / "sweep.html"), "--json")
