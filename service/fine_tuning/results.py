@@ -28,6 +28,8 @@ KIND = "adapter"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 RESULTS = "step_metrics.csv"
 PURPOSE = "fine-tune-results"
+STEP = "-step-"
+"""Between the name of a job's adapter and the step, in the name of a checkpoint's."""
 COLUMNS = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss")
 
 
@@ -102,6 +104,14 @@ def take_back(parts: Components, made: Published) -> None:
     parts.files.sweep()
 
 
+def discard(parts: Components, job: FineTuningJob) -> None:
+    """Remove the adapters that the runs of a job stored, of which no client is to know."""
+    for newest in parts.artifacts.names(KIND):
+        if newest.name == job.artifact or newest.name.startswith(f"{job.artifact}{STEP}"):
+            for each in parts.artifacts.versions(f"{KIND}/{newest.name}"):
+                parts.artifacts.expire(str(each.reference))
+
+
 def _store_checkpoints(
     parts: Components, job: FineTuningJob, folder: Path, adapter: str
 ) -> dict[int, str]:
@@ -124,7 +134,7 @@ def _store_checkpoints(
             name_base(Path(scratch), base)
             made = Made({"step": step, "job": job.id}, parents, job.id)
             reference = parts.artifacts.put(
-                Path(scratch), f"{KIND}/{job.artifact}-step-{step}", made
+                Path(scratch), f"{KIND}/{job.artifact}{STEP}{step}", made
             )
         stored[step] = str(reference)
     return stored

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,10 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JOB = "fine_tuning"
-ENTRY = "from service.cli import main; main()"
 POLL_SECONDS = 0.5
 ROWS = "rows"
 """A folder for copies of uploaded rows, as long as the job runs."""
+TOLD = "progress.jsonl"
+"""What the process tells of itself."""
 ENDED = ("succeeded", "cancelled")
 """For good: nothing is done for such a job any more."""
 MAX_LOG_CHARACTERS = 4_000
@@ -81,7 +81,16 @@ def tidy(folder: Path, *, keep_run: bool) -> None:
 
 
 def abandon(parts: Components, job: FineTuningJob) -> None:
-    """Remove all that is left of a run that nothing may come out of any more."""
+    """Remove all that is left of a run that nothing more may come out of.
+
+    Where the store is out of reach its folder stays as well, for a sweep to find.
+    """
+    try:
+        if job.status != "succeeded":
+            results.discard(parts, job)
+    except StorageFailed as error:
+        logger.warning("what fine-tuning job %s stored stays for now: %s", job.id, error.message)
+        return
     tidy(folder_of(parts, job.id), keep_run=False)
     if job.status == "cancelled":
         FineTuningJobs(parts.database).forget_checkpoints(job.id)
@@ -94,7 +103,7 @@ def sweep(parts: Components, *, now: datetime) -> None:
         with suppress(NotFound):
             job = FineTuningJobs(parts.database).get(folder.name)
             if job.finished_at is not None and job.finished_at < before:
-                tidy(folder, keep_run=False)
+                abandon(parts, job)
 
 
 class _Work:
@@ -119,6 +128,7 @@ class _Work:
                 abandon(self._parts, job)
             else:
                 self._begin(job)
+                self._telling.begin(self._folder / TOLD)
                 self._train(self._prepare(job))
                 self._finish()
             return {"model": job.model_name}
@@ -198,12 +208,12 @@ class _Work:
 
     def _look(self) -> None:
         try:
-            self._telling.take(self._folder / "progress.jsonl", self._folder / "run/checkpoints")
+            self._telling.take(self._folder / TOLD, self._folder / "run/checkpoints")
         except StorageFailed as error:  # what is not taken over now is so at the next look
             logger.warning("fine-tuning job %s is not followed: %s", self._id, error.message)
 
     def _finish(self) -> None:
-        self._telling.take(self._folder / "progress.jsonl", self._folder / "run/checkpoints")
+        self._telling.take(self._folder / TOLD, self._folder / "run/checkpoints")
         job = self._jobs.get(self._id)
         table = self._attempt.step("results", lambda: results.store_metrics(self._parts, job))
         made = results.publish(self._parts, job, self._folder / "run", results=table)
@@ -225,10 +235,13 @@ class _Work:
             abandon(self._parts, job)
 
     def _fail(self, code: str, message: str, parameter: str | None = None) -> None:
-        told = self._jobs.get(self._id).error
-        error = told or {"code": code, "message": message, "param": parameter}
-        said = [] if told else [Said(message, "error")]
-        tidy(self._folder, keep_run=error["code"] == SERVER_CODE)
+        job = self._jobs.get(self._id)
+        error = job.error or {"code": code, "message": message, "param": parameter}
+        said = [] if job.error else [Said(message, "error")]
+        if error["code"] == SERVER_CODE:
+            tidy(self._folder, keep_run=True)
+        else:
+            abandon(self._parts, job)
         ended = {"status": "failed", "paused": False, "finished_at": datetime.now(UTC)}
         self._change(*said, error=error, **ended)
 
@@ -263,12 +276,12 @@ def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
 
     options, runtime = parts.settings.fine_tuning, spec.runtime
     words = ["train", "run", str(folder / "spec.yaml"), "--folder", str(folder / "run")]
-    words += ["--progress", str(folder / "progress.jsonl"), "--json"]
+    words += ["--progress", str(folder / TOLD), "--json"]
     words += [] if options.smoke else ["--no-smoke"]
     data = f"{ENVIRONMENT_PREFIX}DATA_FOLDER"
     own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
     return Spec(
-        command=(sys.executable, "-c", ENTRY, *words),
+        command=(*launching.RAGSTONE, *words),
         folder=str(Path.cwd()),
         name=spec.name,
         environment={

@@ -46,6 +46,13 @@ class Telling:
         self._id = job_id
         self._guard = guard
 
+    def begin(self, path: Path) -> None:
+        """Start from the beginning if the file is gone, before a process writes another."""
+        if self._jobs.get(self._id).told_bytes and not path.exists():
+            with self._jobs.database.write() as connection:
+                self._guard(connection)
+                self._jobs.change(connection, self._id, told_bytes=0)
+
     def take(self, path: Path, checkpoints: Path) -> None:
         """Read on in the process's file, and look at its folder of checkpoints."""
         while self._take_events(path):

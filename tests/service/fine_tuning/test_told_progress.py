@@ -34,6 +34,7 @@ class Followed:
         )
         with self.database.write() as connection:
             self.jobs.add(connection, made)
+        self.telling = Telling(self.jobs, "ftjob-1", guard=self._guard)
         self.guarded = 0
 
     def write(self, *events: dict[str, Any] | str) -> None:
@@ -42,7 +43,7 @@ class Followed:
                 file.write(each if isinstance(each, str) else json.dumps(each) + "\n")
 
     def take(self) -> None:
-        Telling(self.jobs, "ftjob-1", guard=self._guard).take(self.path, self.checkpoints)
+        self.telling.take(self.path, self.checkpoints)
 
     def _guard(self, connection: Connection) -> None:
         del connection
@@ -101,6 +102,21 @@ def test_events_are_taken_over_once_and_half_a_line_when_it_is_whole(followed: F
                 "train_mean_token_accuracy": 0.5,
             }
         ]  # fmt: skip
+
+
+def test_what_is_told_anew_is_read_from_its_beginning(followed: Followed) -> None:
+    followed.write(PLAN, step(1), step(2))
+    for _ in range(2):
+        followed.telling.begin(followed.path)
+        followed.take()
+        assert len(followed.said) == 4
+    followed.path.unlink()
+    followed.telling.begin(followed.path)
+    followed.write(PLAN, step(1), step(2), step(3))
+    followed.take()
+    assert followed.said[4:] == [
+        *followed.said[:4], "Step 3/4: training loss=2",
+    ]  # fmt: skip
 
 
 def test_checkpoints_come_and_go_with_the_figures_of_their_step(followed: Followed) -> None:

@@ -1,0 +1,128 @@
+"""What runs leave in the stores and on the disk, and when it is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.artifacts.store import ArtifactStore
+from infra.errors import InvalidRequest, StorageFailed
+from infra.fine_tuning_settings import Tunable
+from infra.jobs import leases
+from infra.jobs.admission import Capacity, Claimant, TenantLimits, claim
+from infra.jobs.attempt import Attempt, NoSteps
+from infra.jobs.definitions import Registry, Resources
+from infra.jobs.processes import this_process
+from service import launching
+from service.fine_tuning import running
+from service.fine_tuning.records import Asked, FineTuningJob, FineTuningJobs, Status
+from service.fine_tuning.specifying import Wanted, specify
+from service.wiring import Components
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+Store = Callable[..., FineTuningJob]
+
+
+@pytest.fixture
+def parts(fast_settings: Any, open_components: Any) -> Components:
+    opened: Components = open_components(fast_settings())
+    return opened
+
+
+@pytest.fixture
+def store(parts: Components, tmp_path: Path) -> Store:
+    def store(number: int, status: Status, *, days_ago: int = 0, job_id: str = "") -> FineTuningJob:
+        """Write a job down with a folder, and with adapters as if its process had stored them."""
+        asked = Asked("tiny", "file-1", None, {"type": "supervised"}, None, 1, None)
+        rows = {"data": {"train": {"rows": "rows/training.jsonl"}, "eval": None}}
+        made = FineTuningJob(
+            f"ftjob-{number:012}", None, job_id or f"job_{number}", asked, rows, status, NOW,
+            finished_at=NOW - timedelta(days=days_ago),
+        )  # fmt: skip
+        with parts.database.write() as connection:
+            FineTuningJobs(parts.database).add(connection, made)
+        for name in ("", "", "-step-8"):
+            (tmp_path / "adapter").mkdir(exist_ok=True)
+            (tmp_path / "adapter" / "weights").write_text(f"{number}{name}")
+            parts.artifacts.put(tmp_path / "adapter", f"adapter/{made.artifact}{name}")
+        (running.folder_of(parts, made.id) / "run").mkdir(parents=True)
+        return made
+
+    return store
+
+
+def stored(parts: Components, *jobs: FineTuningJob) -> list[int]:
+    """How many adapters, and their folders, of each job there are."""
+    names = [each.name for each in parts.artifacts.names("adapter")]
+    return [
+        sum(name.startswith(job.artifact) for name in names)
+        + running.folder_of(parts, job.id).exists()
+        for job in jobs
+    ]
+
+
+def test_nothing_is_left_of_a_job_that_is_given_up_but_what_it_published(
+    parts: Components, store: Store
+) -> None:
+    cancelled, failed, done = (
+        store(number, status) for number, status in enumerate(("cancelled", "failed", "succeeded"))
+    )
+    assert stored(parts, cancelled, failed, done) == [3, 3, 3]
+    running.abandon(parts, cancelled)
+    running.abandon(parts, done)
+    assert stored(parts, cancelled, failed, done) == [0, 3, 2]
+
+
+def test_what_failed_is_swept_once_the_queue_has_forgotten_it(
+    parts: Components, store: Store
+) -> None:
+    old, new = store(1, "failed", days_ago=40), store(2, "failed", days_ago=20)
+    running.sweep(parts, now=NOW)
+    assert stored(parts, old, new) == [0, 3]
+
+
+def test_where_the_store_is_out_of_reach_a_later_sweep_finds_the_rest(
+    parts: Components, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_reach(*_: Any) -> None:
+        raise StorageFailed("the store does not answer")
+
+    job = store(1, "cancelled", days_ago=40)
+    with monkeypatch.context() as patch:
+        patch.setattr(ArtifactStore, "expire", out_of_reach)
+        running.abandon(parts, job)
+    assert stored(parts, job) == [3]
+    running.sweep(parts, now=NOW)
+    assert stored(parts, job) == [0]
+
+
+def test_a_job_that_cannot_be_carried_out_leaves_nothing(parts: Components, store: Store) -> None:
+    registry = Registry()
+    running.define(registry, parts)
+    job = store(1, "queued", job_id=parts.jobs.start("fine_tuning", {"job": f"ftjob-{1:012}"}).id)
+    capacity = Capacity(Resources(cpu=1), slots=1)
+    who = Claimant("worker", ("fine_tuning",), capacity, TenantLimits())
+    with parts.database.write() as connection:
+        leases.register(connection, who, process=this_process(), now=parts.jobs.now())
+    [taken] = claim(parts.database, who, now=parts.jobs.now())
+    attempt = Attempt(parts.database, taken, steps=NoSteps(), now=parts.jobs.now)
+    with pytest.raises(InvalidRequest, match="it was deleted"):
+        registry.get("fine_tuning").function(attempt, **taken.arguments)
+    ended = FineTuningJobs(parts.database).get(job.id)
+    assert ended.error is not None
+    assert (ended.status, ended.error["param"]) == ("failed", "training_file")
+    assert stored(parts, job) == [0]
+
+
+def test_no_process_imports_what_lies_in_its_working_folder(
+    parts: Components, tmp_path: Path
+) -> None:
+    wanted = Wanted("supervised", 1, "rows/training.jsonl")
+    spec = specify("ftjob-1", "tiny", Tunable(model="m", device="cpu"), wanted)
+    python, *options = running.program(parts, spec, tmp_path).command
+    assert (python, *options[:3]) == launching.RAGSTONE
+    assert options[0] == "-P"
