@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from infra.contracts import Access
 from infra.database.engine import Database
@@ -164,7 +175,7 @@ class FineTuningJobs:
 
     def list(self, *, limit: int, after: str | None, metadata: Metadata) -> Page[FineTuningJob]:
         """Return jobs, the newest first."""
-        statement = select(job).where(self._visible(), *_with(metadata))
+        statement = select(job).where(self._visible(), *_with(metadata, self.database))
         with self.database.read() as connection:
             page = fetch_page(
                 connection,
@@ -214,44 +225,41 @@ class FineTuningJobs:
         self, job_id: str, *, limit: int, after: str | None = None, newest_first: bool = True
     ) -> Page[Event]:
         """Return the events of a job; `after` is the last one of the page before."""
+        page = self._page(event, job_id, limit=limit, after=after, newest_first=newest_first)
+        return page.map(_event)
+
+    def checkpoints(self, job_id: str, *, limit: int, after: str | None = None) -> Page[Checkpoint]:
+        """Return the checkpoints of a job that are there, the newest first."""
+        return self._page(checkpoint, job_id, limit=limit, after=after).map(_checkpoint)
+
+    def forget_checkpoints(self, job_id: str) -> None:
+        """Have a job have no checkpoints any more."""
+        with self.database.write() as connection:
+            connection.execute(delete(checkpoint).where(checkpoint.c.fine_tuning_job_id == job_id))
+
+    def _page(
+        self,
+        table: Table,
+        job_id: str,
+        *,
+        limit: int,
+        after: str | None,
+        newest_first: bool = True,
+    ) -> Page[Row[Any]]:
         self.get(job_id)
-        own = event.c.fine_tuning_job_id == job_id
+        own = table.c.fine_tuning_job_id == job_id
         with self.database.read() as connection:
-            page = fetch_page(
+            return fetch_page(
                 connection,
-                select(event).where(own),
-                key=event.c.number,
-                cursor=event.c.id,
+                select(table).where(own),
+                key=table.c.number,
+                cursor=table.c.id,
                 limit=limit,
                 after=after,
                 before=None,
                 descending=newest_first,
                 within=own,
             )
-        return page.map(_event)
-
-    def checkpoints(self, job_id: str, *, limit: int, after: str | None = None) -> Page[Checkpoint]:
-        """Return the checkpoints of a job that are there, the newest first."""
-        self.get(job_id)
-        own = checkpoint.c.fine_tuning_job_id == job_id
-        with self.database.read() as connection:
-            page = fetch_page(
-                connection,
-                select(checkpoint).where(own),
-                key=checkpoint.c.number,
-                cursor=checkpoint.c.id,
-                limit=limit,
-                after=after,
-                before=None,
-                descending=True,
-                within=own,
-            )
-        return page.map(_checkpoint)
-
-    def forget_checkpoints(self, job_id: str) -> None:
-        """Have a job have no checkpoints any more."""
-        with self.database.write() as connection:
-            connection.execute(delete(checkpoint).where(checkpoint.c.fine_tuning_job_id == job_id))
 
     def _visible(self) -> ColumnElement[bool]:
         return true() if self._access is None else job.c.tenant == self._access.tenant
@@ -266,12 +274,24 @@ def _stored(asked: Asked) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in Asked.__slots__}
 
 
-def _with(metadata: Metadata) -> list[ColumnElement[bool]]:
+def _with(metadata: Metadata, database: Database) -> list[ColumnElement[bool]]:
     if metadata is None:
         return []
     if metadata == "null":
         return [job.c.asked["metadata"].as_string().is_(None)]
-    return [job.c.asked["metadata"][key].as_string() == value for key, value in metadata.items()]
+    has = _has_in_sqlite if database.is_sqlite else _has
+    return [has(key, value) for key, value in metadata.items()]
+
+
+def _has(key: str, value: str) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = job.c.asked["metadata"][key].as_string() == value
+    return found
+
+
+def _has_in_sqlite(key: str, value: str) -> ColumnElement[bool]:
+    """Whose paths can name no key that holds a quote or is written with escapes."""
+    pairs = func.json_each(job.c.asked, "$.metadata").table_valued("key", "value")
+    return select(pairs).where(pairs.c.key == key, pairs.c.value == value).exists()
 
 
 def _read(row: Row[Any]) -> FineTuningJob:

@@ -222,6 +222,15 @@ def test_jobs_are_listed_in_pages_and_by_metadata(service: Service) -> None:
         found = service.call("GET", f"{JOBS}?{query}").json()["data"]
         assert [each["id"] for each in found] == wanted
     assert service.call("GET", f"{JOBS}?metadata[n]=2&metadata[m]=1").json()["data"] == []
+    odd = {'a"b': "quote", "c\\d": "\\", "é": "ö", "$.n": "path", "e.f": "", "[0]": "'"}
+    named = service.create(metadata=odd)["id"]
+    for key, value in odd.items():
+        found = service.call("GET", JOBS, params={f"metadata[{key}]": value}).json()
+        assert [each["id"] for each in found["data"]] == [named], key
+        assert service.call("GET", JOBS, params={f"metadata[{key}]": "x"}).json()["data"] == []
+    quoted = {'metadata["]': '"'}
+    assert service.call("GET", JOBS, params=quoted).json()["data"] == []
+    assert service.call("GET", JOBS, params={"metadata[\0]": "a"}).status_code == 400
     assert service.call("GET", f"{JOBS}?metadata.n=2").status_code == 400
     assert service.call("GET", f"{JOBS}?after=ftjob-none").status_code == 404
     assert service.call("GET", f"{JOBS}?limit=0").status_code == 400
