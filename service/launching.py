@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 RAGSTONE = (sys.executable, "-P", "-c", "from service.cli import main; main()")
 """Starts this program on this machine; what lies in the working folder is not imported."""
 
+
 def define(registered: Registry, parts: Components) -> None:
     """Register the job that launches a program elsewhere and watches it.
 

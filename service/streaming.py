@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from infra.errors import RagstoneError
+from service.errors import as_object, describe
+from service.limits import in_thread
+
 Event = TypeVar("Event")
 NOT_STORED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+POLL_SECONDS = 0.25
+"""Between two looks at what is followed."""
+HEARTBEAT_SECONDS = 15.0
+"""Between comments on a quiet stream, so that what stands in between does not close it."""
 
 
 class ClosingResponse(StreamingResponse):
@@ -48,6 +59,37 @@ async def begun(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, No
     return _with_first(first, events)
 
 
+@dataclass(frozen=True, slots=True)
+class Look(Generic[Event]):
+    """What is new of something that goes on."""
+
+    events: Sequence[Event]
+    has_more: bool = False
+    """Whether there was more than one look takes."""
+    is_over: bool = False
+
+
+class Following(Protocol[Event]):
+    """Looks at something that goes on, and writes what it found to the wire."""
+
+    def look(self) -> Look[Event]:
+        """Return what is new since the last look; runs in a thread."""
+
+    async def write(self, event: Event) -> bytes: ...
+
+
+async def follow(
+    following: Following[Event], *, is_stopping: Callable[[], bool], failure: str | None = None
+) -> EventStream:
+    """Stream what one look after another finds, until it is over or the server stops.
+
+    An error of the first look is raised; that of a later one is the last event, by the name
+    `failure`. Comments keep a quiet stream open.
+    """
+    looks = await begun(_looks(following.look, is_stopping=is_stopping))
+    return EventStream(_framed(looks, following.write, failure=failure))
+
+
 def frame(
     data: BaseModel | dict[str, object], *, event: str | None = None, id: int | None = None
 ) -> bytes:
@@ -70,3 +112,40 @@ async def _with_first(
 async def _each(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
     async for event in events:
         yield event
+
+
+async def _looks(
+    look: Callable[[], Look[Event]], *, is_stopping: Callable[[], bool]
+) -> AsyncGenerator[Sequence[Event] | None, None]:
+    """Yield what looks found; `None` after a time without anything."""
+    spoken_at = time.monotonic()
+    while True:
+        found = await in_thread(look)
+        if found.events:
+            spoken_at = time.monotonic()
+            yield found.events
+        if found.has_more:
+            continue
+        if found.is_over or is_stopping():
+            return
+        if time.monotonic() - spoken_at >= HEARTBEAT_SECONDS:
+            spoken_at = time.monotonic()
+            yield None
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _framed(
+    looks: AsyncGenerator[Sequence[Event] | None, None],
+    write: Callable[[Event], Awaitable[bytes]],
+    *,
+    failure: str | None,
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(looks):
+        try:
+            async for events in looks:
+                for event in events or ():
+                    yield await write(event)
+                if events is None:
+                    yield b": still there\n\n"
+        except RagstoneError as error:
+            yield frame(as_object(describe(error)), event=failure)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
-from functools import partial
-from typing import Annotated, Any
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from infra.errors import InvalidConfiguration, InvalidRequest, RagstoneError
+from infra.errors import InvalidConfiguration, InvalidRequest
 from service.bodies import StrictRoute
 from service.dependencies import Asking, Parts
-from service.errors import as_object, describe
 from service.fine_tuning.ordering import Orders
 from service.fine_tuning.records import Event, FineTuningJob, Metadata
 from service.limits import in_thread
@@ -29,7 +25,7 @@ from service.schemas.fine_tuning import (
     FineTuningJobOut,
 )
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted
-from service.streaming import EventStream, begun, frame
+from service.streaming import Look, follow, frame
 from service.wiring import Components
 
 router = APIRouter(
@@ -37,9 +33,8 @@ router = APIRouter(
 )
 JOBS = "/fine_tuning/jobs"
 MAX_EVENTS = 1000
-POLL_SECONDS = 0.25
-HEARTBEAT_SECONDS = 15.0
-"""Between comments on a quiet stream, so that what stands in between does not close it."""
+RECENTLY = timedelta(minutes=1)
+"""After which the watch over tuned models has long seen a job that succeeded."""
 Id = Annotated[str, Path(max_length=64)]
 Cursor = Annotated[str | None, Query(max_length=64)]
 
@@ -116,9 +111,8 @@ async def list_events(
     happen, until the job has ended; then `[DONE]`.
     """
     if stream:
-        is_stopping = request.app.state.stopping.is_set
-        changes = _changes(orders, job_id, is_stopping=is_stopping)
-        return EventStream(_frames(await begun(changes), components))
+        following = _Following(components, orders, job_id)
+        return await follow(following, is_stopping=request.app.state.stopping.is_set)
     page = await in_thread(lambda: orders.jobs.events(job_id, limit=limit, after=after))
     return EventList(data=[EventOut.of(each) for each in page.items], has_more=page.has_more)
 
@@ -153,8 +147,9 @@ async def delete_model(model: str, orders: Ordered, caller: Asking, components: 
 
 async def _serve(components: Components, *jobs: FineTuningJob) -> None:
     """Have the models of jobs be known here before a client is told their names."""
-    known = components.routes.current.routes
-    if any(job.status == "succeeded" and job.model_name not in known for job in jobs):
+    known, recent = components.routes.current.routes, datetime.now(UTC) - RECENTLY
+    new = (job for job in jobs if job.status == "succeeded" and job.model_name not in known)
+    if any(job.finished_at is not None and job.finished_at > recent for job in new):
         with suppress(InvalidConfiguration):  # the watch over tuned models says why
             await components.tuned_models.refresh(components.routes)
 
@@ -173,43 +168,28 @@ def _metadata(request: Request) -> Metadata:
     return found or None
 
 
-async def _frames(
-    changes: AsyncGenerator[Event | FineTuningJob | None, None], components: Components
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(changes):
-        try:
-            async for change in changes:
-                if change is None:
-                    yield b": still there\n\n"
-                elif isinstance(change, Event):
-                    yield frame(EventOut.of(change))
-                else:
-                    await _serve(components, change)
-                    yield b"data: [DONE]\n\n"
-        except RagstoneError as error:
-            yield frame(as_object(describe(error)))
+class _Following:
+    """Events of a job, then the job once it has ended."""
 
+    def __init__(self, components: Components, orders: Orders, job_id: str) -> None:
+        self._components = components
+        self._orders = orders
+        self._id = job_id
+        self._after: str | None = None
 
-async def _changes(
-    orders: Orders, job_id: str, *, is_stopping: Callable[[], Any]
-) -> AsyncGenerator[Event | FineTuningJob | None, None]:
-    """Yield events, then the job once it has ended; `None` after a time without any."""
-    after: str | None = None
-    spoken_at = time.monotonic()
-    while True:
-        job = await in_thread(lambda: orders.get(job_id))  # before what it said last
-        look = partial(orders.jobs.events, job_id, limit=MAX_EVENTS, newest_first=False)
-        page = await in_thread(partial(look, after=after))
-        for each in page.items:
-            after, spoken_at = each.id, time.monotonic()
-            yield each
-        if page.has_more:
-            continue
-        if job.is_finished:
-            yield job
-        if job.is_finished or is_stopping():
-            return
-        if time.monotonic() - spoken_at >= HEARTBEAT_SECONDS:
-            spoken_at = time.monotonic()
-            yield None
-        await asyncio.sleep(POLL_SECONDS)
+    def look(self) -> Look[Event | FineTuningJob]:
+        job = self._orders.get(self._id)  # before what it said last
+        page = self._orders.jobs.events(
+            self._id, limit=MAX_EVENTS, after=self._after, newest_first=False
+        )
+        if page.items:
+            self._after = page.items[-1].id
+        is_over = job.is_finished and not page.has_more
+        events: list[Event | FineTuningJob] = [*page.items, *([job] if is_over else [])]
+        return Look(events, has_more=page.has_more, is_over=is_over)
+
+    async def write(self, change: Event | FineTuningJob) -> bytes:
+        if isinstance(change, Event):
+            return frame(EventOut.of(change))
+        await _serve(self._components, change)
+        return b"data: [DONE]\n\n"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from infra.errors import RagstoneError
 from infra.jobs.definitions import Options
 from infra.jobs.records import Job, LogLine
-from service import work
+from service import streaming, work
 from service.bodies import StrictRoute
 from service.dependencies import Operator, Parts
-from service.errors import as_object, describe
-from service.limits import in_thread
 from service.schemas.jobs import (
     JobList,
     JobOut,
@@ -31,7 +23,7 @@ from service.schemas.jobs import (
     Word,
 )
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS
-from service.streaming import EventStream, begun, frame
+from service.streaming import EventStream, Look, frame
 from service.wiring import Components
 
 router = APIRouter(
@@ -56,9 +48,6 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 MAX_SEQUENCE = 2**63 - 1
 MAX_LINES = 1000
-POLL_SECONDS = 0.25
-HEARTBEAT_SECONDS = 15.0
-"""Between comments on a quiet stream, so that what stands in between does not close it."""
 
 
 @router.post("")
@@ -134,55 +123,34 @@ async def follow(
     job. An event's id is the last log line's sequence: sent back as `Last-Event-ID`, the lines
     until there are left out. Comments keep a quiet stream open.
     """
+    following = _Following(components, job_id, last_event_id)
     is_stopping = request.app.state.stopping.is_set
-    changes = _changes(components, job_id, seen=last_event_id, is_stopping=is_stopping)
-    return EventStream(_frames(await begun(changes), seen=last_event_id))
+    return await streaming.follow(following, is_stopping=is_stopping, failure="error")
 
 
-async def _frames(
-    changes: AsyncGenerator[Job | LogLine | None, None], *, seen: int
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(changes):
-        try:
-            async for change in changes:
-                if change is None:
-                    yield b": still there\n\n"
-                elif isinstance(change, LogLine):
-                    seen = change.sequence
-                    yield frame(LogLineOut.of(change), event="log", id=seen)
-                else:
-                    event = "done" if change.is_finished else "progress"
-                    yield frame(JobOut.of(change), event=event, id=seen)
-        except RagstoneError as error:
-            yield frame(as_object(describe(error)), event="error")
+class _Following:
+    """Log lines of a job and, whenever it changed, the job."""
 
+    def __init__(self, components: Components, job_id: str, seen: int) -> None:
+        self._jobs = components.jobs
+        self._id = job_id
+        self._read = self._written = seen
+        self._known: Job | None = None
 
-async def _changes(
-    components: Components, job_id: str, *, seen: int, is_stopping: Callable[[], bool]
-) -> AsyncGenerator[Job | LogLine | None, None]:
-    """Yield log lines and, whenever it changed, the job; `None` after a time without either."""
-    known: Job | None = None
-    spoken_at = time.monotonic()
-    while True:
-        job, lines = await in_thread(partial(_look, components, job_id, seen))
-        for line in lines:
-            seen = line.sequence
-            yield line
+    def look(self) -> Look[Job | LogLine]:
+        job = self._jobs.get(self._id)  # before the lines: what it wrote last is among them
+        lines = self._jobs.logs(self._id, after=self._read, limit=MAX_LINES)
+        if lines:
+            self._read = lines[-1].sequence
         if len(lines) == MAX_LINES:
-            continue  # there are more of them
-        if job != known:
-            yield job
-        if job.is_finished or is_stopping():
-            return
-        if lines or job != known:
-            spoken_at = time.monotonic()
-        elif time.monotonic() - spoken_at >= HEARTBEAT_SECONDS:
-            spoken_at = time.monotonic()
-            yield None
-        known = job
-        await asyncio.sleep(POLL_SECONDS)
+            return Look(lines, has_more=True)
+        changed = [] if job == self._known else [job]
+        self._known = job
+        return Look([*lines, *changed], is_over=job.is_finished)
 
-
-def _look(components: Components, job_id: str, seen: int) -> tuple[Job, Sequence[LogLine]]:
-    job = components.jobs.get(job_id)  # before the lines: what it wrote last is among them
-    return job, components.jobs.logs(job_id, after=seen, limit=MAX_LINES)
+    async def write(self, change: Job | LogLine) -> bytes:
+        if isinstance(change, LogLine):
+            self._written = change.sequence
+            return frame(LogLineOut.of(change), event="log", id=self._written)
+        event = "done" if change.is_finished else "progress"
+        return frame(JobOut.of(change), event=event, id=self._written)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from infra.jobs import attempt
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Options
 from infra.jobs.queue import Jobs
+from service import streaming
 from service.app import create_app
 from service.wiring import Components
+from waiting import until
 
 JOBS = "/v1/jobs"
 Event = tuple[str, int | None, Any]
@@ -140,14 +142,27 @@ def test_jobs_are_listed_page_by_page(client: TestClient, jobs: Jobs) -> None:
     assert client.get(JOBS, params={"after": "job_x"}).status_code == 404
 
 
-def test_events_tell_progress_and_log_until_the_end(client: TestClient, played: Played) -> None:
+def test_events_tell_progress_and_log_until_the_end(
+    client: TestClient, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    logs = Jobs.logs
+
+    def counted(jobs: Jobs, job_id: str, **range: int) -> Any:
+        looks.append(job_id)
+        return logs(jobs, job_id, **range)
+
+    monkeypatch.setattr(Jobs, "logs", counted)
+    monkeypatch.setattr(streaming, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(attempt, "PROGRESS_SECONDS", 0.0)
     job = start(client, arguments={"number": 3})
     told: list[Event] = []
     thread = threading.Thread(target=lambda: told.extend(events(client, job["id"])))
     thread.start()
     for _ in range(3):
         assert played.reached.acquire(timeout=20)
-        time.sleep(0.6)  # reports that follow more closely are kept back
+        before = len(looks)
+        until(lambda: len(looks) > before + 1)  # noqa: B023  one look began after the report
         played.go_on.release()
     thread.join(20)
     assert told[-1][0] == "done"
@@ -170,24 +185,6 @@ def test_events_of_what_is_not_there_or_makes_no_sense(client: TestClient, playe
         answered = client.get(f"{JOBS}/{job['id']}/events", headers={"Last-Event-ID": wrong})
         assert answered.status_code == 400
     played.go_on.release()
-
-
-def test_a_quiet_stream_says_that_it_is_still_there(
-    client: TestClient, played: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from service.routes import jobs as route
-
-    monkeypatch.setattr(route, "HEARTBEAT_SECONDS", 0.1)
-    job = start(client)
-    assert played.reached.acquire(timeout=20)
-    told: list[Event] = []
-    thread = threading.Thread(target=lambda: told.extend(events(client, job["id"])))
-    thread.start()
-    time.sleep(1.2)
-    played.go_on.release()
-    thread.join(20)
-    assert "comment" in [event[0] for event in told]
-    assert told[-1][0] == "done"
 
 
 def test_events_end_when_the_server_is_about_to_stop(client: TestClient, played: Played) -> None:

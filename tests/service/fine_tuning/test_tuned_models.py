@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +26,7 @@ from service.fine_tuning.tuned_models import Tuned, TunedModels, extended
 from service.gateway.reloading import Tables
 from service.gateway.routing import Served, Table
 from service.keys import Opens
+from service.routes.fine_tuning import _serve
 from service.wiring import Components
 from tiny_llm import write_adapter, write_llm
 
@@ -144,6 +147,25 @@ def test_routes_that_could_not_be_put_in_force_are_not_taken_for_those_that_are(
         await tables.close()
 
     asyncio.run(reload_and_tune())
+
+
+def test_models_are_looked_for_when_a_job_has_just_succeeded_and_not_for_ever() -> None:
+    looks: list[object] = []
+
+    async def refresh(tables: object) -> None:
+        looks.append(tables)
+
+    tables = SimpleNamespace(current=SimpleNamespace(routes={"ft:base::served": None}))
+    parts = SimpleNamespace(routes=tables, tuned_models=SimpleNamespace(refresh=refresh))
+    asked = Asked("base", "file-1", None, {"type": "supervised"}, None, 1, None)
+    now = datetime.now(UTC)
+    new = FineTuningJob("new", None, "job_1", asked, {}, "succeeded", now, finished_at=now)
+    old = replace(new, id="old", finished_at=now - timedelta(minutes=2))
+    others = (replace(new, id="served"), replace(new, status="failed"))
+    asyncio.run(_serve(cast(Components, parts), old, *others))
+    assert looks == []
+    asyncio.run(_serve(cast(Components, parts), old, new))
+    assert looks == [tables]
 
 
 @pytest.fixture
