@@ -22,6 +22,8 @@ from service.fine_tuning.records import FineTuningJobs
 from service.keys import Opens
 from service.wiring import Components
 
+only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what no database decides."""
 JOBS = "/v1/fine_tuning/jobs"
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
 TUNABLE = {
@@ -117,6 +119,7 @@ def test_nothing_is_tuned_unless_the_settings_name_it(client: TestClient) -> Non
     assert client.get(JOBS).json() == {"object": "list", "data": [], "has_more": False}
 
 
+@only_sqlite
 def test_a_job_that_was_made_is_told_as_openai_tells_it(service: Service) -> None:
     file_id = service.upload()
     made = service.create(training_file=file_id, suffix="zeds", seed=5, metadata={"team": "a"})
@@ -135,6 +138,7 @@ def test_a_job_that_was_made_is_told_as_openai_tells_it(service: Service) -> Non
     }  # fmt: skip
 
 
+@only_sqlite
 def test_what_is_asked_for_decides_what_is_trained(service: Service) -> None:
     chosen = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 3.0, "beta": 0.2}
     method = {"type": "dpo", "dpo": {"hyperparameters": chosen}}
@@ -152,6 +156,7 @@ def test_what_is_asked_for_decides_what_is_trained(service: Service) -> None:
     assert stored["runtime"]["device"] == "cpu"
 
 
+@only_sqlite
 def test_the_settings_of_a_model_hold_where_a_client_leaves_it_to_them(service: Service) -> None:
     auto = service.create(model="stepped", hyperparameters={"n_epochs": "auto"})
     assert auto["hyperparameters"] == {
@@ -171,6 +176,7 @@ def _specification(service: Service, job_id: str) -> dict[str, Any]:
     return FineTuningJobs(service.components.database).get(job_id).specification
 
 
+@only_sqlite
 def test_what_cannot_be_done_is_refused_with_its_parameter(service: Service) -> None:
     good, other = service.upload(), service.upload(purpose="assistants")
     beside = {"hyperparameters": {}, "method": {"type": "supervised"}}
@@ -205,6 +211,7 @@ def test_what_cannot_be_done_is_refused_with_its_parameter(service: Service) -> 
     assert service.queue.list(name="fine_tuning") == []
 
 
+@only_sqlite
 def test_empty_integrations_and_nulls_are_taken(service: Service) -> None:
     nulls = dict.fromkeys(("validation_file", "suffix", "seed", "metadata", "method"))
     made = service.create(integrations=[], **nulls)
@@ -345,6 +352,7 @@ def test_a_paused_job_that_the_queue_forgot_is_resumed_or_cancelled(service: Ser
     assert service.call("POST", f"{JOBS}/{second}/cancel").json()["status"] == "cancelled"
 
 
+@only_sqlite
 def test_a_list_asks_the_queue_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         service.create()
@@ -377,6 +385,7 @@ def test_a_tenant_sees_its_own_jobs_and_files_only(service: Service) -> None:
     assert service.queue.list(name="fine_tuning")[0].tenant == "acme"
 
 
+@only_sqlite
 def test_keys_need_the_scope_and_the_model(service: Service) -> None:
     assert service.call("GET", JOBS, who="reader").status_code == 403
     assert service.call("DELETE", "/v1/models/ft:tiny::1", who="reader").status_code == 403
@@ -384,6 +393,7 @@ def test_keys_need_the_scope_and_the_model(service: Service) -> None:
     assert (status, error["code"]) == (404, "model_not_found")
 
 
+@only_sqlite
 def test_a_model_whose_route_is_a_tenants_is_tuned_by_that_tenant_alone(service: Service) -> None:
     for who in ("cyd", "operator"):
         service.create(who=who, model="routed")
