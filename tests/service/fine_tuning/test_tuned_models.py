@@ -21,6 +21,7 @@ from infra.errors import InvalidConfiguration
 from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway
 from service.app import create_app
+from service.fine_tuning import tuned_models
 from service.fine_tuning.records import Asked, FineTuningJob, FineTuningJobs
 from service.fine_tuning.tuned_models import Tuned, TunedModels, extended
 from service.gateway.reloading import Tables
@@ -169,7 +170,10 @@ def test_models_are_looked_for_when_a_job_has_just_succeeded_and_not_for_ever() 
 
 
 @pytest.fixture
-def tuned(fast_settings: Callable[..., Any], tmp_path: Path) -> Iterator[Tuning]:
+def tuned(
+    fast_settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Tuning]:
+    monkeypatch.setattr(tuned_models, "WATCH_SECONDS", 0.05)
     pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
     model = write_llm(tmp_path / "model")
     upstream = {"plugin": "transformers_local", "options": {"model": str(model)}}
@@ -177,7 +181,7 @@ def tuned(fast_settings: Callable[..., Any], tmp_path: Path) -> Iterator[Tuning]
     settings = fast_settings(
         server={"authentication": "on"},
         gateway={"upstreams": {"local": upstream}, "routes": {"tiny": route}},
-        fine_tuning={"models": {"tiny": {"model": str(model)}}, "max_served": 2},
+        fine_tuning={"models": {"tiny": {"model": str(model)}}},
     )
     parts = Components(settings, reread=lambda: settings)
     with TestClient(create_app(parts), base_url="http://127.0.0.1") as client:
