@@ -114,9 +114,9 @@ def _become(order: dict[str, Any], files: list[int]) -> None:
     for place, file in enumerate(files):
         os.dup2(file, place)
         os.close(file)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = open(
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(
         2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
     )
     os.chdir(order["folder"])
