@@ -169,9 +169,11 @@ class Spans:
             self._is_full.set()
 
     def flush(self) -> None:
-        """Send what was handed over."""
+        """Send what was handed over; what comes meanwhile waits for a batch of its own."""
         with self._sending:
-            while batch := self._next_batch():
+            left = len(self._waiting)
+            while batch := self._next_batch(min(left, SPANS_AT_ONCE)):
+                left -= len(batch)
                 self._sender.send(batch)
 
     def close(self) -> None:
@@ -192,10 +194,10 @@ class Spans:
             is_stopping = self._is_stopping
             self.flush()
 
-    def _next_batch(self) -> list[Span]:
+    def _next_batch(self, size: int) -> list[Span]:
         batch: list[Span] = []
         with suppress(IndexError):  # there are no more, or they were given up meanwhile
-            while len(batch) < SPANS_AT_ONCE:
+            while len(batch) < size:
                 batch.append(self._waiting.popleft())
         return batch
 

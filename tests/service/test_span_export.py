@@ -86,6 +86,28 @@ def test_what_comes_while_too_many_wait_is_lost_and_told(caplog: pytest.LogCaptu
     ]
 
 
+def test_what_comes_while_a_batch_is_sent_waits_for_one_of_its_own() -> None:
+    sizes: list[int] = []
+
+    class Busy(KeptSpans):
+        def send(self, sent: Sequence[Span]) -> None:
+            sizes.append(len(sent))
+            if len(sizes) == 1:
+                _end_two(spans)
+
+    spans = Spans(Busy(), sample_ratio=1.0)
+    _end_two(spans)
+    spans.flush()
+    assert sizes == [2]
+    spans.close()
+    assert sizes == [2, 2]
+
+
+def _end_two(spans: Spans) -> None:
+    for _ in range(2):
+        spans.end(spans.begin(None), "one", "server", {})
+
+
 def test_the_end_waits_for_no_collector_that_does_not_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
