@@ -129,7 +129,9 @@ class Sending:
             )
 
     def close(self) -> None:
-        """Send what is left, as far as there is time, and end."""
+        """Send what is left, as far as there is time, and end; a second call does nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._thread.join(self._close_seconds)
         self._exporter.shutdown()

@@ -177,7 +177,9 @@ class Spans:
                 self._sender.send(batch)
 
     def close(self) -> None:
-        """Send what is left, as far as there is time."""
+        """Send what is left, as far as there is time; a second call does nothing."""
+        if self._is_stopping:
+            return
         self._is_stopping = True
         self._is_full.set()
         self._thread.join(self._close_seconds)
