@@ -120,7 +120,7 @@ async def _addresses(place: Place) -> list[str]:
     except ValueError:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(each[4][0] for each in found))
+        return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
 class Connection(asyncio.Protocol):
