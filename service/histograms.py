@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import Metric, MetricExporter
 
 INTERVAL_SECONDS = 60.0
+CLOSE_SECONDS = 5.0
+"""For the last sending; a collector that takes longer goes without it."""
 MOST_SERIES = 2_000
 """Of one histogram; what comes with further values of attributes is counted in one series more."""
 OVERFLOW = "otel.metric.overflow"
@@ -99,6 +101,7 @@ class Sending:
         histograms: Sequence[Histogram],
         *,
         clock_ns: Callable[[], int] = time.time_ns,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
         from opentelemetry.sdk.resources import Resource
 
@@ -106,6 +109,7 @@ class Sending:
         self._histograms = tuple(histograms)
         self._resource = Resource.create({"service.name": "ragstone"})
         self._clock_ns = clock_ns
+        self._close_seconds = close_seconds
         self._since = clock_ns()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otlp-metrics", daemon=True)
@@ -125,12 +129,15 @@ class Sending:
             )
 
     def close(self) -> None:
-        """Send what is left and end."""
+        """Send what is left, as far as there is time, and end; a second call does nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
-        self._thread.join()
-        self.send()
+        self._thread.join(self._close_seconds)
         self._exporter.shutdown()
 
     def _run(self) -> None:
-        while not self._stopping.wait(INTERVAL_SECONDS):
+        is_stopping = False
+        while not is_stopping:
+            is_stopping = self._stopping.wait(INTERVAL_SECONDS)
             self.send()

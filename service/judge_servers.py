@@ -96,7 +96,9 @@ class JudgeServers:
             try:
                 return await _once(server, body, seconds=question.timeout_seconds)
             except (EngineFailed, Overloaded) as error:
-                if isinstance(error, Refused | EngineTimedOut) or attempt == ATTEMPTS:
+                # One that takes no connection in time may take the next; of any other lateness
+                # the deadline has passed.
+                if isinstance(error, Refused) or attempt == ATTEMPTS:
                     raise
                 pause = _pause(error, attempt)
                 if self._clock() + pause > until or not self._budget.take(RETRY_RATIO):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -20,6 +21,8 @@ MOST_WAITING = 8 * SPANS_AT_ONCE
 """Those that come while so many wait for a collector that does not answer are lost."""
 WAIT_SECONDS = 5.0
 """For a batch to become full."""
+CLOSE_SECONDS = 5.0
+"""For what is left at the end; a collector that takes longer loses it."""
 TOLD_SECONDS = 60.0
 """Between two warnings that spans are lost."""
 HEADER = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -95,12 +98,15 @@ class Spans:
     that only pay while others may still change it. Here a request carries no more than a `Place`.
     """
 
-    def __init__(self, sender: Sends, *, sample_ratio: float) -> None:
+    def __init__(
+        self, sender: Sends, *, sample_ratio: float, close_seconds: float = CLOSE_SECONDS
+    ) -> None:
         """Take where spans go; `sample_ratio` is of traces that begin here, others follow theirs.
 
         The share is decided as OpenTelemetry's `TraceIdRatioBased` does.
         """
         self._sender = sender
+        self._close_seconds = close_seconds
         self._bound = round(sample_ratio * (LOWER_HALF + 1))
         self._waiting: deque[Span] = deque()
         self._is_full = threading.Event()
@@ -163,25 +169,39 @@ class Spans:
             self._is_full.set()
 
     def flush(self) -> None:
-        """Send what was handed over."""
+        """Send what was handed over; what comes meanwhile waits for a batch of its own."""
         with self._sending:
-            while self._waiting:
-                size = min(len(self._waiting), SPANS_AT_ONCE)
-                self._sender.send([self._waiting.popleft() for _ in range(size)])
+            left = len(self._waiting)
+            while batch := self._next_batch(min(left, SPANS_AT_ONCE)):
+                left -= len(batch)
+                self._sender.send(batch)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is left, as far as there is time; a second call does nothing."""
+        if self._is_stopping:
+            return
         self._is_stopping = True
         self._is_full.set()
-        self._thread.join()
-        self.flush()
+        self._thread.join(self._close_seconds)
+        if self._thread.is_alive():
+            logger.warning("spans are lost: the collector does not take the last ones")
+            self._waiting.clear()
         self._sender.close()
 
     def _run(self) -> None:
-        while not self._is_stopping:
+        is_stopping = False
+        while not is_stopping:
             self._is_full.wait(WAIT_SECONDS)
             self._is_full.clear()
+            is_stopping = self._is_stopping
             self.flush()
+
+    def _next_batch(self, size: int) -> list[Span]:
+        batch: list[Span] = []
+        with suppress(IndexError):  # there are no more, or they were given up meanwhile
+            while len(batch) < size:
+                batch.append(self._waiting.popleft())
+        return batch
 
     def _tell_lost(self) -> None:
         now = time.monotonic()

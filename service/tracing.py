@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +14,7 @@ from infra.contracts import Answer
 from infra.plugins import require
 from service.gateway.calls import Outcome
 from service.histograms import Histogram, Sending
-from service.spans import Event, Place, Sends, Spans
+from service.spans import Event, Place, Sends, Span, Spans
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -43,6 +44,8 @@ TOKEN_BUCKETS = tuple(4**power for power in range(14))
 SECONDS_BUCKETS = tuple(0.01 * 2**power for power in range(14))
 NAMES = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model")
 """Attributes of whatever is told of a call."""
+ANSWER = "gen_ai.output.messages"
+QUESTION = "gen_ai.retrieval.query.text"
 SUPPORT = "citation_support"
 """The name under which the support of an answer's citations is told as an evaluation."""
 
@@ -57,6 +60,7 @@ class Tracing:
         metrics: MetricExporter | None = None,
         sample_ratio: float = 1.0,
         has_content: bool = False,
+        mask: Callable[[str], str] | None = None,
         provider_of: Callable[[str], str] = lambda upstream: upstream,
     ) -> None:
         """Take where spans and metrics go.
@@ -66,9 +70,11 @@ class Tracing:
             metrics: receives the metrics now and then, from a thread of its own.
             sample_ratio: of the requests that begin here; others follow their caller.
             has_content: put questions and answers into spans.
+            mask: takes personal data out of these, in the thread that sends.
             provider_of: what `gen_ai.provider.name` is for an upstream.
         """
-        self.spans = Spans(spans, sample_ratio=sample_ratio)
+        sender = spans if mask is None else _Masked(spans, mask)
+        self.spans = Spans(sender, sample_ratio=sample_ratio)
         self._duration = Histogram(
             "gen_ai.client.operation.duration",
             "s",
@@ -122,7 +128,7 @@ class Tracing:
         )
         attributes = dict(zip(NAMES, names, strict=True)) | _request(outcome) | _response(outcome)
         if self._has_content and outcome.text is not None:
-            attributes["gen_ai.output.messages"] = outcome.text
+            attributes[ANSWER] = outcome.text
         self.spans.end(
             place,
             f"{names[0]} {outcome.call.model}",
@@ -184,7 +190,7 @@ class Tracing:
             ],
         }
         if self._has_content:
-            attributes["gen_ai.retrieval.query.text"] = answer.question
+            attributes[QUESTION] = answer.question
         self.spans.end(
             self.spans.begin(parent, start=start),
             f"retrieval {answer.collection}",
@@ -209,6 +215,28 @@ class Tracing:
         ):
             if count:
                 self._tokens.record(count, *names, kind)
+
+
+class _Masked:
+    """Sends spans without the personal data in their content."""
+
+    def __init__(self, sender: Sends, mask: Callable[[str], str]) -> None:
+        self._sender = sender
+        self._mask = mask
+
+    def send(self, spans: Sequence[Span]) -> None:
+        self._sender.send([self._masked(span) for span in spans])
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def _masked(self, span: Span) -> Span:
+        content = {
+            name: self._mask(span.attributes[name])
+            for name in (QUESTION, ANSWER)
+            if name in span.attributes
+        }
+        return replace(span, attributes={**span.attributes, **content}) if content else span
 
 
 class Traced:
@@ -262,6 +290,7 @@ def open_tracing(
     require("opentelemetry.exporter.otlp.proto.http", extra="otel")
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
+    from infra.expectations.recognizers import mask
     from service.span_export import Exporter
 
     address = options.otlp_endpoint.rstrip("/")
@@ -275,6 +304,7 @@ def open_tracing(
         metrics=OTLPMetricExporter(f"{address}/v1/metrics"),
         sample_ratio=options.sample_ratio,
         has_content=options.content,
+        mask=None if settings.guards.personal_data == "off" else mask,
         provider_of=provider_of,
     )
 

@@ -59,13 +59,18 @@ class JudgeServer:
         }
 
 
+class _Listening(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    """Of connections that wait to be taken: with the usual 5 some of many at once wait a second."""
+
+
 @contextmanager
 def judging() -> Iterator[JudgeServer]:
     """Serve until the block ends."""
     state = JudgeServer()
     handler = type("Handler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Listening(("127.0.0.1", 0), handler)
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

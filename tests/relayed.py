@@ -22,6 +22,8 @@ from service.gateway.reloading import Tables
 
 QUICK = {"first_byte_seconds": 0.5, "silence_seconds": 0.5}
 """Options of an upstream whose servers are soon known to hang."""
+HUNG = {"first_byte_seconds": 0.1, "silence_seconds": 0.1}
+"""The same where its servers do nothing else."""
 
 
 class Unmetered:

@@ -4,81 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from ipaddress import ip_address
 from typing import cast
-from urllib.parse import quote, unquote, urlsplit
 
 import httptools
 
-from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
+from infra.errors import EngineFailed, EngineTimedOut
+from service.engines._place import Place
 
 HEAD_BYTES = 64 * 1024
 """Of an answer's status line and headers."""
 BUFFER_BYTES = 128 * 1024
 """Of an answer that is read ahead; beyond this the server is made to wait."""
-PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a server is, and what every request to it begins with."""
-
-    address: str
-    """As logs and errors call it."""
-    host: str
-    port: int
-    prefix: str
-    """Of every path."""
-    head: bytes = field(repr=False)
-    """Headers of every request; a key may be among them."""
-    security: ssl.SSLContext | None = field(repr=False)
-
-    @classmethod
-    def of(cls, url: str, headers: Mapping[str, str]) -> Place:
-        """Read a URL.
-
-        Raises:
-            InvalidConfiguration: it is none that HTTP can be spoken to.
-        """
-        try:
-            parts = urlsplit(url)
-            port = parts.port or PORTS[parts.scheme]
-            host = parts.hostname or ""
-            name = host if host.isascii() else host.encode("idna").decode()
-        except (ValueError, KeyError) as error:
-            raise _no_address(url) from error
-        if not name:
-            raise _no_address(url)
-        shown = f"[{name}]" if ":" in name else name
-        every = {"Host": shown if port == PORTS[parts.scheme] else f"{shown}:{port}", **headers}
-        if parts.username is not None and "Authorization" not in every:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            every["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-        return cls(
-            url,
-            name,
-            port,
-            quote(parts.path, safe="/%:@!$&'()*+,;=~"),
-            _lines(every),
-            ssl.create_default_context() if parts.scheme == "https" else None,
-        )
-
-    def request(self, method: str, path: str, headers: Mapping[str, str], size: int) -> bytes:
-        """Return the head of a request with a body of `size` bytes.
-
-        Raises:
-            EngineFailed: a header cannot be sent.
-        """
-        try:
-            more = _lines(headers)
-        except ValueError as error:
-            raise EngineFailed(f"{self.address} cannot be asked: {error}") from error
-        line = f"{method} {self.prefix}{path} HTTP/1.1\r\n".encode("ascii")
-        return b"%b%b%bcontent-length: %d\r\n\r\n" % (line, self.head, more, size)
 
 
 class Connections:
@@ -103,28 +42,47 @@ class Connections:
                 return kept
         return None
 
-    async def made(self) -> Connection:
+    async def made(self, timeout_seconds: float) -> Connection:
         """Return a new one.
 
         Raises:
-            EngineFailed: the server cannot be reached, or not in time.
+            EngineTimedOut: it does not stand in time.
+            EngineFailed: the server cannot be reached.
         """
-        place, loop = self.place, asyncio.get_running_loop()
+        seconds = min(self._connect_seconds, timeout_seconds)
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                _, made = await loop.create_connection(
-                    lambda: Connection(place.address, keep=self._keep, forget=self._open.discard),
-                    place.host,
-                    place.port,
-                    ssl=place.security,
-                )
+            async with asyncio.timeout(seconds):
+                made = await self._connect(seconds)
         except TimeoutError as error:
-            words = f"no connection within {self._connect_seconds:g} s"
-            raise EngineFailed(f"{place.address} cannot be asked: {words}") from error
+            words = f"no connection within {round(seconds, 2):g} s"
+            raise EngineTimedOut(f"{self.place.address} cannot be asked: {words}") from error
         except (OSError, ValueError) as error:
-            raise EngineFailed(f"{place.address} cannot be asked: {_words(error)}") from error
+            raise EngineFailed(f"{self.place.address} cannot be asked: {_words(error)}") from error
         self._open.add(made)
         return made
+
+    async def _connect(self, seconds: float) -> Connection:
+        """Try the host's addresses in turn; one that does not answer leaves time for the others."""
+        place, loop = self.place, asyncio.get_running_loop()
+        until = loop.time() + seconds
+        hosts = await _addresses(place)
+        for left in range(len(hosts) - 1, -1, -1):
+            try:
+                async with asyncio.timeout((until - loop.time()) / (left + 1)):
+                    _, made = await loop.create_connection(
+                        lambda: Connection(
+                            place.address, keep=self._keep, forget=self._open.discard
+                        ),
+                        hosts[-left - 1],
+                        place.port,
+                        ssl=place.security,
+                        server_hostname=place.host if place.security else None,
+                    )
+                return made
+            except OSError:  # which a TimeoutError is
+                if not left:
+                    raise
+        raise OSError("the host has no address")
 
     async def close(self) -> None:
         """Close all of them, also those in use."""
@@ -153,6 +111,16 @@ class Connections:
                 self._timer = loop.call_later(left, self._tidy)
                 return
             self._idle.popleft().abort()
+
+
+async def _addresses(place: Place) -> list[str]:
+    """Return the addresses of a host, in the order in which they are to be tried."""
+    try:
+        return [str(ip_address(place.host))]
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
 class Connection(asyncio.Protocol):
@@ -190,7 +158,8 @@ class Connection(asyncio.Protocol):
         self._is_reusable = False
         self._pieces: list[bytes] = []
         self._size = 0
-        self._is_paused = False
+        self.is_paused = False
+        """Whether the server is made to wait, because nobody takes what came."""
         self._failure: EngineFailed | None = None
 
     def ask(self, head: bytes, body: bytes) -> None:
@@ -232,8 +201,9 @@ class Connection(asyncio.Protocol):
                 raise self._failure
             await self._more()
         pieces, self._pieces, self._size = self._pieces, [], 0
-        if self._is_paused and self.is_open:
-            self._is_paused = False
+        if self.is_paused and self.is_open:
+            self.is_paused = False
+            self.heard_at = self.loop.time()  # until now it was not listened to
             self._transport.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -243,7 +213,7 @@ class Connection(asyncio.Protocol):
             return
         self._is_asked = False
         is_whole = self.has_ended and self._is_reusable and self.is_open
-        if is_whole and not self._transport.get_write_buffer_size():
+        if is_whole and not self.is_paused and not self._transport.get_write_buffer_size():
             self._keep(self)
         else:
             self.abort()
@@ -276,7 +246,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _expire(self, seconds: float) -> None:
-        words = f"{self._address} did not begin to answer within {seconds:g} s"
+        words = f"{self._address} did not begin to answer within {round(seconds, 2):g} s"
         self.fail(EngineTimedOut(words))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -306,7 +276,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(EngineFailed(f"{self._address} does not speak HTTP: {_words(error)}"))
+            why = _words(error.__context__ or error)  # the parser wraps what is raised in here
+            self.fail(EngineFailed(f"{self._address} does not speak HTTP: {why}"))
             return
         if not self._has_head and self._head_bytes > HEAD_BYTES:
             self.fail(EngineFailed(f"{self._address} sends more than {HEAD_BYTES:,} B of headers"))
@@ -342,30 +313,14 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
         self._size += len(body)
-        if self._size > BUFFER_BYTES and not self._is_paused:
-            self._is_paused = True
+        if self._size > BUFFER_BYTES and not self.is_paused:
+            self.is_paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
         if self._has_head and self._parser is not None:
             self.has_ended = True
             self._is_reusable = self._parser.should_keep_alive()
-
-
-def _lines(headers: Mapping[str, str]) -> bytes:
-    """Return headers as they are sent.
-
-    Raises:
-        ValueError: one of them would be more than a line, or is not of Latin letters.
-    """
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if text.count("\r") != len(headers) or text.count("\n") != len(headers) or "\0" in text:
-        raise ValueError("a header holds a line break")
-    return text.encode("latin-1")
-
-
-def _no_address(url: str) -> InvalidConfiguration:
-    return InvalidConfiguration(f"{url!r} is no address of a model server; write http://HOST:PORT")
 
 
 def _words(error: BaseException) -> str:

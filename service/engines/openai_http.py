@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
 from service.engines import ServerContext
-from service.engines._connections import Connection, Connections, Place
+from service.engines._connections import Connection, Connections
+from service.engines._place import Place
+
+PATH = re.compile(r"/[!-~]*")
+"""Of a request: what needs quoting is to be quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +57,24 @@ class OpenAIServer:
             EngineFailed: the server cannot be reached, or does not speak HTTP.
         """
         head = self._place.request("POST", path, headers, len(body))
-        connection = self.connections.kept() or await self.connections.made()
+        connection = self.connections.kept()
+        if connection is None:
+            begun = time.monotonic()
+            connection = await self.connections.made(timeout_seconds)
+            timeout_seconds -= time.monotonic() - begun
         connection.ask(head, body)
         await connection.wait(timeout_seconds)
         return HttpReply(connection, self.address, silence_seconds=self._silence_seconds)
 
     async def probe(self) -> bool:
-        """Whether the server answers its health check."""
+        """Whether the server answers its health check, over a connection that it takes now.
+
+        One that was kept may be closed by the time it is used, which says nothing of the server.
+        """
         head = self._place.request("GET", self._options.health_path, {}, 0)
         try:
             async with asyncio.timeout(self._options.probe_seconds):
-                connection = self.connections.kept() or await self.connections.made()
+                connection = await self.connections.made(self._options.probe_seconds)
                 connection.ask(head, b"")
                 await connection.wait(self._options.probe_seconds)
         except (TimeoutError, EngineFailed):
@@ -99,7 +112,7 @@ class HttpReply:
             connection.heard_at = connection.loop.time()
             self._listen(connection, self._silence_seconds)
         try:
-            while piece := await connection.read():
+            while self._connection is connection and (piece := await connection.read()):
                 yield piece
         finally:
             await self.close()
@@ -120,6 +133,8 @@ class HttpReply:
     def _check_silence(self, connection: Connection) -> None:
         self._timer = None
         left = connection.heard_at + self._silence_seconds - connection.loop.time()
+        if connection.is_paused:  # it is we who do not listen
+            left = self._silence_seconds
         if left > 0:
             self._listen(connection, left)
             return
@@ -134,4 +149,9 @@ def build_server(context: ServerContext) -> OpenAIServer:
             raise InvalidConfiguration(
                 f"Unknown option {name!r} of openai_http; there are {', '.join(known)}"
             )
-    return OpenAIServer(context, Options(**context.options))
+    options = Options(**context.options)
+    if not PATH.fullmatch(str(options.health_path)):
+        raise InvalidConfiguration(
+            f"health_path of openai_http is {options.health_path!r}; write a path such as '/health'"
+        )
+    return OpenAIServer(context, options)

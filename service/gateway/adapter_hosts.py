@@ -13,6 +13,7 @@ import orjson
 
 from infra.errors import EngineFailed
 from service.engines import Reply
+from service.engines._place import shown
 
 LOOK_SECONDS = 5.0
 LOAD_SECONDS = 120.0
@@ -125,7 +126,7 @@ class HttpHost:
 
     @property
     def address(self) -> str:
-        return self._url
+        return shown(self._url)
 
     @property
     def is_open(self) -> bool:
@@ -141,7 +142,7 @@ class HttpHost:
             adapters = [card["id"] for card in cards if card.get("parent")]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EngineFailed(
-                f"{self._url} answered '/v1/models' with {answer[:200]!r}, which is no list of them"
+                f"{self.address} answered '/v1/models' with {answer[:200]!r}, no list of them"
             ) from error
         return Models(frozenset(map(str, filter(None, named))), frozenset(map(str, adapters)))
 
@@ -173,13 +174,13 @@ class HttpHost:
             ):
                 answer = await response.read()
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"{self._url} cannot be reached: {error}") from error
+            raise Unreachable(f"{self.address} cannot be reached: {error}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             words = str(error) or type(error).__name__
-            raise EngineFailed(f"{self._url} did not answer {path!r}: {words}") from error
+            raise EngineFailed(f"{self.address} did not answer {path!r}: {words}") from error
         if response.status != 200:
             words = answer.decode("utf-8", "replace")[:500]
-            raise EngineFailed(f"{self._url} answered {path!r} with {response.status}: {words}")
+            raise EngineFailed(f"{self.address} answered {path!r} with {response.status}: {words}")
         return answer
 
     def _opened(self) -> aiohttp.ClientSession:

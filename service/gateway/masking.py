@@ -26,8 +26,16 @@ LARGE_BYTES = 8 * 1024
 """What is longer is masked in a thread: it takes milliseconds."""
 SPELT_OUT = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
 """Fields that tell a text once more, token by token; they are left out."""
-NO_TEXT = frozenset({"role", "tool_calls", "function_call", "audio"})
-"""Fields of a message that a program reads; it needs them as they are."""
+NO_TEXT = frozenset({"role", "tool_calls", "function_call", "finish_reason", "stop_reason"})
+"""Fields of a message or a choice that a program reads; it needs them as they are."""
+HOLDERS = ("message", "delta")
+"""Fields of a choice that hold what the model says."""
+TOLD_AT_ONCE = frozenset({"annotations"})
+"""Fields of a message that hold texts within, each of them whole in one event."""
+SOUND = "data"
+"""Of a spoken answer: it says what the transcript does, and nothing masks it."""
+Path: TypeAlias = tuple[str, ...]
+"""The names that lead from a choice to a text."""
 _END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -85,7 +93,7 @@ class EventMasker:
     """Masks the texts in the events of one stream, each as it would the whole of it."""
 
     def __init__(self) -> None:
-        self._redactors: dict[tuple[int, str], Redactor] = {}
+        self._redactors: dict[tuple[int, Path], Redactor] = {}
         self._frame: dict[str, Any] = {}
         """What every event says beside its choices."""
 
@@ -114,8 +122,7 @@ class EventMasker:
 
     def _tells(self, content: dict[str, Any]) -> bool:
         """Mask an event's content in place; False where nothing is left to tell."""
-        _leave_out(content)
-        choices = _objects(content.get("choices"))
+        choices = _mask_around(content)
         self._frame = {
             name: each for name, each in content.items() if name not in {"choices", "usage"}
         }
@@ -125,59 +132,109 @@ class EventMasker:
     def _mask_choice(self, choice: dict[str, Any]) -> bool:
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
-        _leave_out(choice)
-        said, names = _said(choice)
-        had_text = any(said[name] for name in names)
-        for name in names:
-            said[name] = self._redactor(index, name).feed(said[name])
+        texts = _texts(choice)
+        had_text = any(holder[path[-1]] for path, holder in texts)
+        for path, holder in texts:
+            holder[path[-1]] = self._redactor(index, path).feed(holder[path[-1]])
         if choice.get("finish_reason"):
             self._end(choice, index)
             return True
-        has_more = said is not choice and not said.keys() <= {*names, "role"}
-        return has_more or not had_text or any(said[name] for name in names)
+        return not had_text or _has_more(choice, texts)
 
     def _end(self, choice: dict[str, Any], index: int) -> None:
         """Add what is held back of a choice to its last event."""
-        for (of, name), redactor in self._redactors.items():
+        for (of, path), redactor in self._redactors.items():
             if of == index and (rest := redactor.end()):
-                if name != "text" and not isinstance(choice.get("delta"), dict):
-                    choice["delta"] = {}
-                said = choice if name == "text" else choice["delta"]
-                said[name] = (said.get(name) or "") + rest
+                _add(choice, path, rest)
 
-    def _redactor(self, index: int, name: str) -> Redactor:
-        return self._redactors.setdefault((index, name), Redactor())
+    def _redactor(self, index: int, path: Path) -> Redactor:
+        return self._redactors.setdefault((index, path), Redactor())
 
     def _held(self) -> bytes:
         """Return what is still held back as events of its own: the server did not say its end."""
         told = b""
-        for (index, name), redactor in self._redactors.items():
+        for (index, path), redactor in self._redactors.items():
             if rest := redactor.end():
-                said = {"text": rest} if name == "text" else {"delta": {name: rest}}
-                choice = {"index": index, **said, "finish_reason": None}
+                choice: dict[str, Any] = {"index": index, "finish_reason": None}
+                _add(choice, path, rest)
                 told += frame({**self._frame, "choices": [choice]})
         return told
 
 
 def _masked(body: bytes) -> bytes:
     content = _object(body)
-    _leave_out(content)
-    for choice in _objects(content.get("choices")):
-        _leave_out(choice)
-        said, names = _said(choice)
-        for name in names:
-            said[name] = mask(said[name])
+    for choice in _mask_around(content):
+        for path, holder in _texts(choice):
+            holder[path[-1]] = mask(holder[path[-1]])
     return orjson.dumps(content)
 
 
-def _said(choice: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return what holds a choice's texts, and by what names: the message, a part of it, or it."""
-    for name in ("message", "delta"):
-        if isinstance(said := choice.get(name), dict):
-            _join_parts(said)
-            texts = [each for each, value in said.items() if isinstance(value, str)]
-            return said, [each for each in texts if each not in NO_TEXT]
-    return choice, ["text"] if isinstance(choice.get("text"), str) else []
+def _mask_around(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mask what an answer says beside its choices, and return these."""
+    _leave_out(content)
+    for name, value in content.items():
+        if name not in {"choices", "usage"} and isinstance(value, list | dict):
+            content[name] = _mask_within(value)
+    return _objects(content.get("choices"))
+
+
+def _texts(choice: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """Return where a choice's texts stand: the names that lead there, and what holds each.
+
+    What else may hold texts is masked here, or left out where nobody knows how its pieces join.
+    """
+    _leave_out(choice)
+    texts: list[tuple[Path, dict[str, Any]]] = []
+    for part, value in choice.items():
+        if part in HOLDERS and isinstance(value, dict):
+            _join_parts(value)
+            for name in value.keys() - NO_TEXT:
+                texts += _texts_of(value, name, (part, name))
+        elif isinstance(value, str) and part not in NO_TEXT:
+            texts.append(((part,), choice))
+        elif part not in NO_TEXT:
+            choice[part] = _mask_within(value)
+    return texts
+
+
+def _texts_of(said: dict[str, Any], name: str, path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    value = said[name]
+    if isinstance(value, str):
+        return [(path, said)]
+    if name == "audio" and isinstance(value, dict):
+        value.pop(SOUND, None)
+        is_told = isinstance(value.get("transcript"), str)
+        return [((*path, "transcript"), value)] if is_told else []
+    if name in TOLD_AT_ONCE:
+        said[name] = _mask_within(value)
+    elif isinstance(value, list | dict):
+        del said[name]
+    return []
+
+
+def _mask_within(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {name: _mask_within(part) for name, part in value.items()}
+    return [_mask_within(part) for part in value] if isinstance(value, list) else value
+
+
+def _has_more(choice: dict[str, Any], texts: list[tuple[Path, dict[str, Any]]]) -> bool:
+    """Whether an event says something although its texts are held back, or has some left."""
+    names = {path[-1] for path, _ in texts}
+    parts = [choice[part] for part in HOLDERS if isinstance(choice.get(part), dict)]
+    has_other = any(not part.keys() <= {*names, "role"} for part in parts)
+    return has_other or any(holder[path[-1]] for path, holder in texts)
+
+
+def _add(choice: dict[str, Any], path: Path, rest: str) -> None:
+    holder = choice
+    for name in path[:-1]:
+        if not isinstance(holder.get(name), dict):
+            holder[name] = {}
+        holder = holder[name]
+    holder[path[-1]] = (holder.get(path[-1]) or "") + rest
 
 
 def _join_parts(said: dict[str, Any]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter
 
-from service.histograms import MOST_SERIES, OVERFLOW, Histogram
+from service.histograms import MOST_SERIES, OVERFLOW, Histogram, Sending
 
 BOUNDS = (0.0, 1.0, 4.0, 16.0)
 VALUES = st.one_of(st.sampled_from(BOUNDS), st.floats(0, 100, allow_subnormal=False))
@@ -41,6 +42,7 @@ def of_the_sdk(values: list[tuple[float, str, str]]) -> dict[frozenset[tuple[str
     return {frozenset((point.attributes or {}).items()): point for point in metric.data.data_points}
 
 
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(VALUES, st.sampled_from("ab"), st.sampled_from(("", "timeout"))),
@@ -68,3 +70,25 @@ def test_more_names_than_are_kept_are_counted_in_one_series() -> None:
     found = points(histogram)
     assert len(found) == MOST_SERIES + 1
     assert found[frozenset({(OVERFLOW, True)})].count == 5
+
+
+def test_the_end_waits_for_no_collector_that_does_not_answer() -> None:
+    going = threading.Event()
+
+    class Hung(MetricExporter):
+        is_closed = False
+
+        def export(self, *_: Any, **__: Any) -> Any:
+            going.wait(30)
+
+        def force_flush(self, *_: Any) -> bool:
+            return True
+
+        def shutdown(self, *_: Any, **__: Any) -> None:
+            self.is_closed = True
+
+    histogram, exporter = made(), Hung()
+    histogram.record(1.0, "a", "")
+    Sending(exporter, [histogram], close_seconds=0.01).close()
+    going.set()
+    assert exporter.is_closed

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import anyio
 import pytest
@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from infra.contracts import Answer, Citation, Usage
-from infra.expectations.recognizers import mask
+from infra.expectations.recognizers import find, mask
 from scripted_chat import cut
+from service import redaction
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.redaction import MaskingFilter, Redactor, redacted
 
@@ -24,10 +25,11 @@ PARTS = [
     ", ", "塔", "A", "@", "-", "+", "(", ")",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
+CHARACTERS = 40_000
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=st.one_of(TEXTS, st.text(max_size=80)), sizes=SIZES)
 @example(text="+49 30 1234567  4111 1111 1111 1111", sizes=[1])
 def test_any_cut_is_masked_as_the_whole(text: str, sizes: list[int]) -> None:
@@ -36,7 +38,7 @@ def test_any_cut_is_masked_as_the_whole(text: str, sizes: list[int]) -> None:
     assert told == mask(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=TEXTS, sizes=SIZES)
 def test_places_move_with_the_text(text: str, sizes: list[int]) -> None:
     redactor = Redactor()
@@ -52,24 +54,40 @@ def test_places_move_with_the_text(text: str, sizes: list[int]) -> None:
 @pytest.mark.parametrize(
     ("part", "characters", "size"),
     [
-        ("12 ", 10**5, 7),
-        ("12 ", 10**5, 10**5),
-        ("ada@example.org\n", 10**5, 7),
-        ("A1", 10**5, 7),
-        ("x", 10**6, 50),
-        ("ABC ", 10**6, 4_000),
-        ("ABC ", 10**6, 10**6),
-        ("4111 1111 1111 1111 ", 10**6, 10**6),
+        ("12 ", CHARACTERS, 7),
+        ("12 ", CHARACTERS, CHARACTERS),
+        ("ada@example.org\n", CHARACTERS, 7),
+        ("A1", CHARACTERS, 7),
+        ("x", CHARACTERS, 50),
+        ("ABC ", CHARACTERS, 4_000),
+        ("ABC ", CHARACTERS, CHARACTERS),
+        ("4111 1111 1111 1111 ", CHARACTERS, CHARACTERS),
+        pytest.param("ABC ", 10**6, 10**6, marks=pytest.mark.slow),
+        pytest.param("4111 1111 1111 1111 ", 10**6, 10**6, marks=pytest.mark.slow),
     ],
 )
-def test_a_megabyte_is_masked_in_time_that_grows_with_it(
-    part: str, characters: int, size: int
+def test_a_long_text_is_read_a_few_times_however_it_comes(
+    part: str, characters: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = part * (characters // len(part))
-    began = time.process_time()
+    read = 0
+
+    def reading(text: str) -> Any:
+        nonlocal read
+        read += len(text)
+        return find(text)
+
+    def looking_back(text: str, at: int) -> str:
+        nonlocal read
+        read += 1
+        return word_before(text, at)
+
+    word_before = redaction._word_before
+    monkeypatch.setattr(redaction, "find", reading)
+    monkeypatch.setattr(redaction, "_word_before", looking_back)
     redactor = Redactor()
     told = "".join(redactor.feed(piece) for piece in cut(text, [size])) + redactor.end()
-    assert time.process_time() - began < 20
+    assert read <= 4 * len(text)
     assert told == mask(text)
     assert len(told) == redactor.position(len(text), is_end=True)
 

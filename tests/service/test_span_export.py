@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 
 from kept_spans import KeptSpans
 from service.span_export import Exporter, encoded, readable
-from service.spans import MOST_WAITING, Event, Span, Spans
+from service.spans import MOST_WAITING, SPANS_AT_ONCE, Event, Span, Spans
 
 RESOURCE = Resource.create({"service.name": "ragstone"})
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -39,6 +39,7 @@ SPAN = st.tuples(
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(SPAN, min_size=1, max_size=5))
 def test_spans_are_written_as_the_library_writes_them(wanted: list[Any]) -> None:
     spans = _made(wanted)
@@ -83,6 +84,55 @@ def test_what_comes_while_too_many_wait_is_lost_and_told(caplog: pytest.LogCaptu
     assert [record.message for record in caplog.records] == [
         "spans are lost: the collector does not take them"
     ]
+
+
+def test_what_comes_while_a_batch_is_sent_waits_for_one_of_its_own() -> None:
+    sizes: list[int] = []
+
+    class Busy(KeptSpans):
+        def send(self, sent: Sequence[Span]) -> None:
+            sizes.append(len(sent))
+            if len(sizes) == 1:
+                _end_two(spans)
+
+    spans = Spans(Busy(), sample_ratio=1.0)
+    _end_two(spans)
+    spans.flush()
+    assert sizes == [2]
+    spans.close()
+    assert sizes == [2, 2]
+
+
+def _end_two(spans: Spans) -> None:
+    for _ in range(2):
+        spans.end(spans.begin(None), "one", "server", {})
+
+
+def test_the_end_waits_for_no_collector_that_does_not_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    going = threading.Event()
+
+    class Hung(KeptSpans):
+        closed = 0
+
+        def send(self, spans: Sequence[Span]) -> None:
+            super().send(spans)
+            going.wait(30)
+
+        def close(self) -> None:
+            self.closed += 1
+
+    kept = Hung()
+    spans = Spans(kept, sample_ratio=1.0, close_seconds=0.01)
+    for _ in range(2 * SPANS_AT_ONCE):
+        spans.end(spans.begin(None), "one", "server", {})
+    spans.close()
+    spans.close()
+    going.set()
+    assert kept.closed == 1
+    assert len(kept.sent) <= SPANS_AT_ONCE
+    assert "not take the last ones" in caplog.text
 
 
 def _made(wanted: list[Any]) -> list[Span]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -25,11 +26,13 @@ from starlette.testclient import TestClient
 
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Answer, Citation, Usage
+from infra.expectations.recognizers import mask
 from infra.settings import load_settings
 from kept_spans import KeptSpans
 from model_server import serving
 from relayed import call, gateway, outcome_of
 from service.app import create_app
+from service.gateway.transcripts import Transcript
 from service.spans import Spans
 from service.tracing import Traced, Tracing, open_tracing
 from service.wiring import Components
@@ -79,6 +82,29 @@ class Kept:
         return {span.name: span for span in self.exporter.readable()}
 
 
+def said(text: str) -> Transcript:
+    transcript = Transcript()
+    transcript.add_body(orjson.dumps({"choices": [{"index": 0, "text": text}]}))
+    return transcript
+
+
+def answered(*, question: str) -> Answer:
+    citation = Citation("file-a", 1, "a.md", "A", 0, 4, "Rain", 0, 4, support=0.75)
+    return Answer(
+        id="answer-1",
+        question=question,
+        collection="handbook",
+        text="Rain",
+        answerable=True,
+        reason=None,
+        citations=(citation,),
+        passages=(),
+        engine="extractive",
+        usage=Usage(5, 1),
+        timings_ms={"embed": 2.0, "search": 3.0, "total": 40.0},
+    )
+
+
 @pytest.fixture
 def kept() -> Iterator[Kept]:
     made = Kept()
@@ -114,6 +140,17 @@ def test_content_is_in_it_where_the_settings_ask_for_it() -> None:
     with serving() as server:
         kept.tracing.record(outcome_of(gateway(server), call(stream=True)))
     assert "tiny0 tiny1" in kept.spans()["chat m"].to_json()
+    kept.tracing.close()
+
+
+def test_content_is_masked_where_personal_data_is() -> None:
+    kept = Kept(has_content=True, mask=mask)
+    kept.tracing.record(made_outcome(transcript=said("Write to ada@example.org")))
+    kept.tracing.record_answer(answered(question="Who is ada@example.org?"))
+    told = "".join(span.to_json() for span in kept.spans().values())
+    assert "Write to <email>" in told
+    assert "Who is <email>?" in told
+    assert "ada@" not in told
     kept.tracing.close()
 
 
@@ -166,11 +203,13 @@ def test_a_later_version_of_the_header_may_hold_more(kept: Kept) -> None:
     assert kept.tracing.begin("01" + GIVEN[2:] + "-more").trace_id == int(TRACE, 16)
 
 
+@settings(max_examples=25)
 @given(st.binary(max_size=80).map(lambda sent: sent.decode("latin-1")))
 def test_headers_are_read_as_the_standard_propagator_reads_them(header: str) -> None:
     _agrees(header)
 
 
+@settings(max_examples=25)
 @given(st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.?)?", fullmatch=True))
 def test_headers_of_the_right_form_are_read_as_the_standard_propagator_reads_them(
     header: str,
@@ -179,26 +218,11 @@ def test_headers_of_the_right_form_are_read_as_the_standard_propagator_reads_the
 
 
 def test_an_answer_has_its_retrieval_and_the_support_of_its_citations(kept: Kept) -> None:
-    citation = Citation("file-a", 1, "a.md", "A", 0, 4, "Rain", 0, 4, support=0.75)
-    answer = Answer(
-        id="answer-1",
-        question="canary?",
-        collection="handbook",
-        text="Rain",
-        answerable=True,
-        reason=None,
-        citations=(citation,),
-        passages=(),
-        engine="extractive",
-        usage=Usage(5, 1),
-        timings_ms={"embed": 2.0, "search": 3.0, "total": 40.0},
-    )
-
-    async def answered(request: Request) -> PlainTextResponse:
-        kept.tracing.record_answer(answer)
+    async def ask(request: Request) -> PlainTextResponse:
+        kept.tracing.record_answer(answered(question="canary?"))
         return PlainTextResponse("yes")
 
-    app = Starlette(routes=[Route("/ask", answered)])
+    app = Starlette(routes=[Route("/ask", ask)])
     app.add_middleware(Traced, tracing=kept.tracing)
     TestClient(app).get("/ask", headers={"traceparent": GIVEN})
     spans = kept.spans()
@@ -271,14 +295,19 @@ def test_spans_reach_a_collector_over_http() -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        settings = load_settings(telemetry={"otlp_endpoint": endpoint})
-        tracing = open_tracing(settings, upstreams=dict)
+        tracing = open_tracing(
+            load_settings(
+                telemetry={"otlp_endpoint": endpoint, "content": True},
+                guards={"personal_data": "log"},
+            ),
+            upstreams=dict,
+        )
         assert tracing is not None
-        tracing.record(made_outcome())
+        tracing.record(made_outcome(transcript=said("Write to ada@example.org")))
         tracing.close()
     finally:
         server.shutdown()
@@ -286,6 +315,7 @@ def test_spans_reach_a_collector_over_http() -> None:
         server.server_close()
     paths = {path for path, _ in bodies}
     assert paths == {"/v1/traces", "/v1/metrics"}
+    assert b"Write to <email>" in dict(bodies)["/v1/traces"]
     sent = ExportTraceServiceRequest.FromString(dict(bodies)["/v1/traces"])
     assert sent.resource_spans[0].scope_spans[0].spans[0].name == "chat small"
 
@@ -294,10 +324,14 @@ def span_ids(kept: Kept) -> set[str]:
     return {f"{span.context.span_id:016x}" for span in kept.exporter.readable()}
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/answers"])
 def test_model_servers_are_sent_a_span_of_ours_within_the_caller_s_trace(
-    path: str, kept: Kept, fast_settings: Any, add_text: Any
+    kept: Kept, fast_settings: Any, add_text: Any
 ) -> None:
+    bodies = {
+        "/v1/chat/completions": {"model": "m", "messages": [HELLO]},
+        "/v1/responses": {"model": "m", "input": "Hello"},
+        "/v1/answers": {"question": "What is the wall made of?", "collection": "walls"},
+    }
     with serving() as server:
         gateway_ = {
             "upstreams": {"u": {"urls": [server.url]}},
@@ -310,18 +344,15 @@ def test_model_servers_are_sent_a_span_of_ours_within_the_caller_s_trace(
         with TestClient(create_app(components), base_url="http://127.0.0.1") as client:
             client.post("/v1/vector_stores", json={"name": "walls"})
             add_text(client, "walls", "wall.txt", "The wall is made of ragstone.")
-            body = {
-                "/v1/chat/completions": {"model": "m", "messages": [HELLO]},
-                "/v1/responses": {"model": "m", "input": "Hello"},
-                "/v1/answers": {"question": "What is the wall made of?", "collection": "walls"},
-            }[path]
             headers = {"traceparent": GIVEN, "tracestate": "vendor=1"}
-            assert client.post(path, json=body, headers=headers).status_code == 200
-        (sent,) = [asked.headers["traceparent"] for asked in server.asked if asked.body["messages"]]
-    _, trace, parent, _ = sent.split("-")
-    assert trace == TRACE
-    assert parent != GIVEN.split("-")[2]
-    assert parent in span_ids(kept)
+            for path, body in bodies.items():
+                assert client.post(path, json=body, headers=headers).status_code == 200, path
+        sent = [asked.headers["traceparent"] for asked in server.asked if asked.body["messages"]]
+    assert len(sent) == len(bodies)
+    parents = {each.split("-")[2] for each in sent}
+    assert {each.split("-")[1] for each in sent} == {TRACE}
+    assert len(parents) == len(bodies)
+    assert parents <= span_ids(kept) - {GIVEN.split("-")[2]}
 
 
 def _agrees(header: str) -> None:

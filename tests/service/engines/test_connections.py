@@ -14,8 +14,10 @@ import pytest
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
 from relayed import run, until
 from service.engines import ServerContext
-from service.engines._connections import Place
+from service.engines._connections import BUFFER_BYTES, Connection
+from service.engines._place import Place
 from service.engines.openai_http import HttpReply, OpenAIServer, build_server
+from service.gateway.adapter_hosts import HttpHost
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 PATH = "/v1/chat/completions"
@@ -177,6 +179,16 @@ def test_what_is_no_answer_is_a_failure(answer: bytes) -> None:
     run(work())
 
 
+def test_a_failure_says_what_the_gateway_does_not_take() -> None:
+    async def work() -> None:
+        packed = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nhi"
+        async with opened(packed) as (server, _):
+            with pytest.raises(EngineFailed, match="compresses its answer"):
+                await ask(server)
+
+    run(work())
+
+
 def test_more_than_one_answer_to_a_request_spoils_the_connection() -> None:
     async def work() -> None:
         async with opened(WHOLE + WHOLE) as (server, backend):
@@ -201,29 +213,100 @@ def test_a_header_cannot_become_two() -> None:
     run(work())
 
 
+class Wire(asyncio.Transport):
+    """What a connection is told to do, in place of a socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_read = True
+        self.is_closed = False
+
+    def write(self, data: Any) -> None:
+        """Nobody is there."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def abort(self) -> None:
+        self.is_closed = True
+
+
+LARGE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * BUFFER_BYTES + 3)
+REST = b"a" * (BUFFER_BYTES + 2)
+
+
+def wired(kept: list[Connection]) -> tuple[Connection, Wire]:
+    """Return a connection that is asked, and has read ahead as much as it may."""
+    made, wire = Connection("wire", keep=kept.append, forget=lambda _: None), Wire()
+    made.connection_made(wire)
+    made.ask(b"", b"")
+    made.data_received(LARGE + b"a" * (BUFFER_BYTES + 1))
+    return made, wire
+
+
 def test_a_slow_reader_makes_the_server_wait() -> None:
-    sent = 0
-    size = 64 * 1024
-
-    async def pour(writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1000 * size))
-        for _ in range(1000):
-            writer.write(b"a" * size)
-            await writer.drain()
-            sent += 1
-
     async def work() -> None:
-        async with opened(pour) as (server, _):
-            reply = await send(server)
-            await asyncio.sleep(0.3)
-            stopped_at = sent
-            await asyncio.sleep(0.2)
-            assert sent == stopped_at < 500
-            got = 0
-            async for piece in reply.pieces():
-                got += len(piece)
-            assert got == 1000 * size
+        kept: list[Connection] = []
+        made, wire = wired(kept)
+        assert not wire.is_read
+        assert len(await made.read()) == BUFFER_BYTES + 1
+        assert wire.is_read
+        made.data_received(REST)
+        assert len(await made.read()) == len(REST)
+        assert await made.read() == b""
+        made.release()
+        assert kept == [made]
+
+    run(work())
+
+
+def test_a_connection_that_is_not_listened_to_serves_nobody_else() -> None:
+    async def work() -> None:
+        kept: list[Connection] = []
+        made, wire = wired(kept)
+        made.data_received(REST)
+        assert made.has_ended
+        made.release()
+        assert not kept
+        assert wire.is_closed
+
+    run(work())
+
+
+def test_the_silence_of_a_server_that_is_made_to_wait_is_no_failure() -> None:
+    async def work() -> None:
+        made, wire = wired([])
+        reply = HttpReply(made, "wire", silence_seconds=0.02)
+        pieces = reply.pieces()
+        assert len(await anext(pieces)) == BUFFER_BYTES + 1
+        made.data_received(REST[:-1])
+        assert not wire.is_read
+        await asyncio.sleep(0.05)
+        assert not wire.is_closed
+        with pytest.raises(EngineTimedOut, match="fell silent"):
+            async for _ in pieces:
+                pass
+
+    run(work())
+
+
+def test_a_stream_of_pieces_reads_nothing_of_the_next_answer() -> None:
+    async def work() -> None:
+        async with opened(WHOLE) as (server, backend):
+            first = await send(server)
+            pieces = first.pieces()
+            assert await anext(pieces) == b"hi"
+            await first.close()
+            second = await send(server)
+            assert [piece async for piece in pieces] == []
+            assert [piece async for piece in second.pieces()] == [b"hi"]
+            assert backend.connections == 1
 
     run(work())
 
@@ -238,9 +321,55 @@ def test_a_server_that_cannot_be_reached_is_a_failure_and_not_the_deadline() -> 
     run(work())
 
 
+class Resolved(asyncio.SelectorEventLoop):
+    """Knows a host of two addresses, of which the first takes no connection and refuses none."""
+
+    async def getaddrinfo(self, _: Any, port: Any, **__: Any) -> Any:
+        return [(0, 0, 0, "", (each, port)) for each in ("10.255.255.1", "127.0.0.1")]
+
+    async def create_connection(self, factory: Any, host: Any = None, *more: Any, **_: Any) -> Any:
+        if host == "10.255.255.1":
+            await asyncio.sleep(60)
+        return await super().create_connection(factory, host, *more)
+
+
+def test_a_host_is_asked_at_its_next_address_where_the_first_is_silent() -> None:
+    async def work() -> None:
+        async with opened(WHOLE) as (_, backend):
+            url = backend.url.replace("127.0.0.1", "models.example")
+            server = build_server(ServerContext(url, connect_seconds=0.05))
+            assert await ask(server) == b"hi"
+            await server.close()
+
+    with asyncio.Runner(loop_factory=Resolved) as runner:
+        runner.run(work())
+
+
+def test_the_time_to_begin_an_answer_holds_for_connecting_too() -> None:
+    async def work() -> None:
+        server = build_server(ServerContext("http://10.255.255.1:1", connect_seconds=50))
+        with pytest.raises(EngineTimedOut, match=r"no connection within 0\.01 s"):
+            await send(server, seconds=0.01)
+
+    with asyncio.Runner(loop_factory=Resolved) as runner:
+        runner.run(work())
+
+
+def test_a_probe_asks_for_a_connection_and_takes_none_that_was_kept() -> None:
+    async def work() -> None:
+        async with opened(WHOLE) as (server, backend):
+            await ask(server)
+            assert await server.probe()
+            assert backend.connections == 2
+
+    run(work())
+
+
 def test_an_address_says_where_to_and_who() -> None:
     place = Place.of("http://ada:pass%20word@[::1]/base", {})
     assert (place.host, place.port, place.prefix, place.security) == ("::1", 80, "/base", None)
+    assert place.address == HttpHost("http://ada:pass%20word@[::1]/base/").address
+    assert place.address == "http://[::1]/base"
     pair = base64.b64encode(b"ada:pass word").decode()
     assert (
         place.request("GET", "/x", {"a": "b"}, 0)
@@ -257,7 +386,28 @@ def test_an_address_says_where_to_and_who() -> None:
     assert "Bearer" not in repr(secure)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://x:99999", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "x", "http://", "http://x:99999", "http://[::1", "http://a b"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidConfiguration, match="http://HOST:PORT"):
         Place.of(url, {})
+
+
+def test_no_password_is_told_of_an_address_that_is_refused() -> None:
+    with pytest.raises(InvalidConfiguration) as refused:
+        Place.of("http://ada:pass/word@x", {})
+    assert "word" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["secret\n", "secret\r\nx: y", "塔secret"])
+def test_a_key_that_cannot_be_sent_is_refused_before_the_first_call(key: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="key of http://x") as refused:
+        build_server(ServerContext("http://ada:word@x", api_key=key))
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["", "health", "/a b", "/\n", "/塔", None])
+def test_a_health_path_that_cannot_be_asked_for_is_refused(path: Any) -> None:
+    with pytest.raises(InvalidConfiguration, match="health_path"):
+        build_server(ServerContext("http://x", options={"health_path": path}))

@@ -11,7 +11,7 @@ import pytest
 import model_server
 from infra.errors import EngineFailed
 from model_server import Behaviour, Misbehaving
-from relayed import QUICK, answer, call, fail_thrice, gateway, opened, run, until
+from relayed import HUNG, QUICK, answer, call, fail_thrice, gateway, opened, run, until
 
 Serve = Callable[..., Misbehaving]
 
@@ -23,13 +23,17 @@ MIDWAY: dict[str, tuple[Behaviour, str, int]] = {
 }
 
 
+def patience(name: str) -> dict[str, float]:
+    return HUNG if name == "hung" else QUICK
+
+
 @pytest.mark.parametrize("name", MIDWAY)
 def test_a_stream_that_breaks_midway_ends_with_an_error_event(serve: Serve, name: str) -> None:
     behaviour, code, status = MIDWAY[name]
     bad = serve(behaviour)
 
     async def ask() -> None:
-        async with opened(gateway(bad, **QUICK)) as gate:
+        async with opened(gateway(bad, **patience(name))) as gate:
             body = await answer(gate.relay, call(stream=True))
             events = [event.removeprefix(b"data: ") for event in body.strip().split(b"\n\n")]
             errors = [event for event in events if b'"error"' in event]
@@ -48,7 +52,7 @@ def test_a_replica_that_breaks_its_streams_is_left_alone(serve: Serve, name: str
     bad = serve(MIDWAY[name][0])
 
     async def ask() -> None:
-        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, **QUICK)
+        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, **patience(name))
         async with opened(settings) as gate:
             await fail_thrice(gate, stream=True)
             assert [state.failures for state in gate.tables.current.snapshot()] == [3]
@@ -79,7 +83,7 @@ def test_a_long_stream_on_trial_does_not_keep_others_away(serve: Serve) -> None:
             with pytest.raises(EngineFailed):
                 await answer(gate.relay, call(stream=True))
             await until(lambda: gate.breakers == ["half_open"])
-            server.behaviour = model_server.paced(0.2)
+            server.behaviour = model_server.paced(0.1)
             trial = asyncio.create_task(answer(gate.relay, call(stream=True)))
             breaker = gate.tables.current.upstreams["u"].replicas[0].breaker
             await until(lambda: len(server.asked) == 2 and breaker.is_ready)

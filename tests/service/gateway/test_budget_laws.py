@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         assert list(self.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("examples", [25, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [12, pytest.param(400, marks=pytest.mark.slow)])
 def test_budgets_hold_whatever_happens(database: Database, examples: int) -> None:
     breaking = BreakingDatabase(database.url)
     machine = type("BoundMachine", (Machine,), {"database": breaking})

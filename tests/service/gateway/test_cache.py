@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_outcomes import made_call
@@ -387,6 +387,7 @@ CALLS = st.builds(
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(CALLS, min_size=2, max_size=30), st.booleans())
 def test_no_answer_ever_crosses_tenants_lists_or_models(calls: list[Call], at_once: bool) -> None:
     async def answer(call: Call) -> GatewayReply:

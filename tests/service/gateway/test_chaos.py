@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import orjson
@@ -13,7 +12,7 @@ import model_server
 from infra.errors import EngineFailed, EngineTimedOut, Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Behaviour, Misbehaving
-from relayed import QUICK, answer, call, fail_thrice, gateway, opened, run, until
+from relayed import HUNG, QUICK, answer, call, fail_thrice, gateway, opened, run, until
 
 Serve = Callable[..., Misbehaving]
 
@@ -43,8 +42,13 @@ CASES = [
 BEHAVIOURS = BEFORE_THE_FIRST_BYTE | ONLY_WHOLE | ONLY_STREAMS
 
 
-def with_fallback(bad: Misbehaving, good: Misbehaving) -> Gateway:
-    settings = gateway(bad, route={"fallback": ["other"], "retries": 0}, **QUICK).model_dump()
+def patience(name: str) -> dict[str, float]:
+    return HUNG if "hung" in name else QUICK
+
+
+def with_fallback(bad: Misbehaving, good: Misbehaving, **options: float) -> Gateway:
+    route = {"fallback": ["other"], "retries": 0}
+    settings = gateway(bad, route=route, **QUICK | options).model_dump()
     settings["upstreams"]["good"] = {"urls": [good.url]}
     settings["routes"]["other"] = {"targets": [{"upstream": "good", "model": "big"}]}
     return Gateway.model_validate(settings)
@@ -57,7 +61,7 @@ def test_the_fallback_answers_for_a_server_that_fails(
     bad, good = serve(BEHAVIOURS[name]), serve(name="big")
 
     async def ask() -> None:
-        async with opened(with_fallback(bad, good)) as gate:
+        async with opened(with_fallback(bad, good, **patience(name))) as gate:
             body = await answer(gate.relay, call(stream=stream))
             assert b"big" in body
             (outcome,) = gate.outcomes
@@ -75,11 +79,10 @@ def test_without_a_fallback_there_is_a_clear_error_in_time(
     bad = serve(BEHAVIOURS[name])
 
     async def ask() -> None:
-        async with opened(gateway(bad, route={"retries": 0}, **QUICK)) as gate:
-            start = time.monotonic()
+        async with opened(gateway(bad, route={"retries": 0}, **patience(name))) as gate:
+            # Words of the server's failure: those of the deadline name none.
             with pytest.raises(EngineFailed, match=r"127\.0\.0\.1|server"):
-                await answer(gate.relay, call(stream=stream, seconds=5))
-            assert time.monotonic() - start < 5
+                await answer(gate.relay, call(stream=stream, seconds=60))
             (outcome,) = gate.outcomes
             assert outcome.status in {502, 504}
             assert outcome.error in {"engine_failed", "engine_timeout"}
@@ -103,13 +106,11 @@ def test_a_server_that_is_not_there_is_an_error(serve: Serve, stream: bool) -> N
 
 
 def test_the_deadline_ends_a_stream_that_goes_on(serve: Serve) -> None:
-    slow = serve(model_server.paced(0.1, tokens=50))
+    slow = serve(model_server.paced(0.05, tokens=1000))
 
     async def ask() -> None:
         async with opened(gateway(slow)) as gate:
-            start = time.monotonic()
-            body = await answer(gate.relay, call(stream=True, seconds=0.5))
-            assert 0.4 < time.monotonic() - start < 4
+            body = await answer(gate.relay, call(stream=True, seconds=0.2))
             assert b"engine_timeout" in body
             assert gate.breakers == ["closed"]  # it was asked for too much, it did not fail
             await until(lambda: slow.cut_off == 1)
@@ -266,7 +267,7 @@ def test_a_server_that_hangs_past_half_the_route_s_deadline_is_known_to_hang(ser
     async def ask() -> None:
         settings = with_fallback(bad, good).model_dump()
         settings["upstreams"]["u"]["first_byte_seconds"] = 60
-        settings["routes"]["m"]["deadline_seconds"] = 3
+        settings["routes"]["m"]["deadline_seconds"] = 0.4
         async with opened(Gateway.model_validate(settings)) as gate:
             assert b"big" in await answer(gate.relay, call(stream=True, seconds=30))
             assert [state.failures for state in gate.tables.current.snapshot()] == [1, 0]
@@ -275,10 +276,10 @@ def test_a_server_that_hangs_past_half_the_route_s_deadline_is_known_to_hang(ser
 
 
 def test_a_whole_answer_that_takes_long_is_waited_for(serve: Serve) -> None:
-    slow = serve(model_server.paced(0.3))
+    slow = serve(model_server.paced(0.06))
 
     async def ask() -> None:
-        settings = gateway(slow, first_byte_seconds=0.2, breaker_failures=1)
+        settings = gateway(slow, first_byte_seconds=0.1, breaker_failures=1)
         async with opened(settings) as gate:
             assert b"tiny" in await answer(gate.relay, call(seconds=10))
             assert [state.failures for state in gate.tables.current.snapshot()] == [0]
@@ -294,7 +295,7 @@ def test_a_whole_answer_past_the_deadline_is_not_the_server_s_failure(serve: Ser
         settings = gateway(slow, first_byte_seconds=0.1, breaker_failures=1)
         async with opened(settings) as gate:
             with pytest.raises(EngineTimedOut, match="deadline"):
-                await answer(gate.relay, call(seconds=0.6))
+                await answer(gate.relay, call(seconds=0.25))
             assert gate.breakers == ["closed"]
             assert (gate.outcomes[0].status, gate.outcomes[0].error) == (504, "engine_timeout")
             await until(lambda: slow.cut_off == 1)
@@ -308,10 +309,10 @@ def test_a_server_that_dies_during_a_whole_answer_is_given_up(serve: Serve) -> N
 
     async def ask() -> None:
         settings = with_fallback(bad, good).model_dump()
-        settings["upstreams"]["u"]["first_byte_seconds"] = 0.2
+        settings["upstreams"]["u"]["first_byte_seconds"] = 0.1
         async with opened(Gateway.model_validate(settings)) as gate:
             task = asyncio.create_task(answer(gate.relay, call(seconds=30)))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
             assert not task.done()
             bad.is_healthy = False
             assert b"big" in await task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import InvalidRequest
@@ -87,6 +87,7 @@ def test_what_is_good_or_unknown_passes() -> None:
     checking.check("/v1/embeddings", {"input": [1] * 5000})
 
 
+@settings(max_examples=25)
 @given(
     st.sampled_from(list(checking.KINDS)),
     st.dictionaries(st.sampled_from(sorted(checking.CHECKS)), JSON),

@@ -47,7 +47,7 @@ def told(events: bytes, name: str = "content", index: int = 0) -> str:
     return "".join(delta.get(name) or "" for delta in deltas)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(said=TEXTS, thought=TEXTS, sizes=SIZES, ends=st.booleans(), at_once=st.integers(1, 5))
 def test_any_cut_is_masked_as_the_whole(
     said: str, thought: str, sizes: Sequence[int], ends: bool, at_once: int
@@ -96,6 +96,53 @@ def test_calls_of_functions_pass_and_what_spells_a_text_out_does_not() -> None:
     (content,) = contents(EventMasker().feed(chunk({**choice, "finish_reason": None})))
     assert content["choices"][0]["delta"]["tool_calls"] == calls
     assert content["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("held_by", ["delta", "message"])
+def test_every_text_of_a_choice_is_masked_also_beside_a_message(held_by: str) -> None:
+    masker = EventMasker()
+    pieces = cut(SECRET, [5])
+    told_by = [
+        {held_by: {"content": each, "audio": {"transcript": each, "data": "UklG"}}, "text": each}
+        for each in pieces
+    ]
+    events = [chunk({"index": 0, **each, "finish_reason": None}) for each in told_by]
+    passed = b"".join(map(masker.feed, [*events, event(reason="stop"), DONE]))
+    found = [choice for content in contents(passed) for choice in content["choices"]]
+    said = [choice.get(held_by) or {} for choice in found]
+    heard = [each.get("audio") or {} for each in said]
+    for texts in (
+        [choice.get("text") for choice in found],
+        [each.get("content") for each in said],
+        [each.get("transcript") for each in heard],
+    ):
+        assert "".join(filter(None, texts)) == mask(SECRET)
+    assert not any("data" in each for each in heard)
+
+
+def test_what_is_told_beside_the_text_is_masked_or_left_out() -> None:
+    cited = [
+        {"type": "url_citation", "url_citation": {"title": SECRET, "url": "https://a.example"}}
+    ]
+    said = {
+        "reasoning_details": [{"type": "reasoning.text", "text": "ada@exam"}],
+        "annotations": cited,
+    }
+    choice = {"index": 0, "finish_reason": None, "filters": {"found": SECRET}}
+    streamed = EventMasker().feed(chunk({**choice, "delta": said}, sources=[SECRET]))
+    body = orjson.dumps({"choices": [{**choice, "message": said}], "sources": [SECRET]})
+
+    async def ask() -> bytes:
+        return await read(await asked(body))
+
+    (content,) = contents(streamed)
+    for told_as, part in ((content, "delta"), (orjson.loads(asyncio.run(ask())), "message")):
+        (found,) = told_as["choices"]
+        assert told_as["sources"] == [mask(SECRET)]
+        assert found["filters"] == {"found": mask(SECRET)}
+        (note,) = found[part].pop("annotations")
+        assert note["url_citation"] == {"title": mask(SECRET), "url": "https://a.example"}
+        assert found[part] == {}
 
 
 def test_comments_and_errors_pass_and_nothing_held_is_told_behind_an_error() -> None:

@@ -204,12 +204,12 @@ def test_threads_may_forget_while_answers_come_and_go(clock: Clock) -> None:
         kept.documents()
 
     async def fill() -> None:
-        for number in range(3_000):
+        for number in range(1_000):
             clock.now = number / 100
             await read(begin(kept, str(number), *([str(number % 7)] if number % 3 else [])))
             is_known(kept, str(number // 2))
-            if number % 500 == 0:
-                kept.adopt(most_bytes=(60 + number // 500) * OVERHEAD_BYTES, seconds=10)
+            if number % 200 == 0:
+                kept.adopt(most_bytes=(60 + number // 200) * OVERHEAD_BYTES, seconds=10)
 
     threads = [threading.Thread(target=attempt, args=(forget,)) for _ in range(2)]
     for thread in threads:

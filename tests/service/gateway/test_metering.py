@@ -19,6 +19,7 @@ from infra.database.engine import Database
 from infra.errors import BudgetExceeded, InvalidRequest, NotFound, RateLimited, StorageFailed
 from infra.gateway_settings import Gateway, Price, Quota
 from service.callers import Caller, Limits
+from service.gateway import clerk as clerks
 from service.gateway.budgets import Budgets
 from service.gateway.calls import Call
 from service.gateway.clerk import Clerk
@@ -56,8 +57,12 @@ def budgets(database: Database, clock: Clock) -> Budgets:
 
 
 @pytest.fixture
-def clerk(database: Database, clock: Clock, tmp_path: Path) -> Iterator[Clerk]:
-    clerk = Clerk(database, tmp_path / "money", clock=clock)
+def clerk(
+    database: Database, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Clerk]:
+    monkeypatch.setattr(clerks, "REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(clerks, "PAUSE_SECONDS", 0.05)
+    clerk = Clerk(database, tmp_path / "money", clock=clock, poll_seconds=0.02)
     clerk.start()
     yield clerk
     clerk.stop()
@@ -192,7 +197,7 @@ def test_money_that_calls_under_way_do_not_use_is_waited_for(
         second = asyncio.create_task(
             meter.admit(call(), prompt_tokens=MILLION // 2, completion_tokens=0)
         )
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert not second.done()
         first.settle(Usage(MILLION // 2))
         (await second).settle(Usage(MILLION // 2))
@@ -205,7 +210,7 @@ def test_a_budget_that_is_raised_or_lowered_binds_running_processes(
 ) -> None:
     budget = budgets.put("all", "", period="total", amount=NANOS)
     see(clerk, budgets)
-    meter = open_meter(wait_seconds=0.3)
+    meter = open_meter(wait_seconds=0.2)
     admit(meter).settle(Usage(MILLION))
     with pytest.raises(BudgetExceeded):
         admit(meter)
@@ -274,12 +279,12 @@ def test_limits_of_key_tenant_and_model_hold_together(open_meter: Any) -> None:
         admit(meter, tokens=10, caller=own)
 
 
-@pytest.mark.parametrize("model", ["large", "sm\nall", "\ud800", "x" * 256])
-def test_a_model_that_is_not_the_keys_is_not_there(open_meter: Any, model: str) -> None:
+def test_a_model_that_is_not_the_keys_is_not_there(open_meter: Any) -> None:
     caller = Caller(key_id="key_ada", name="ada", models=("small", "tiny-*"))
     meter = open_meter()
-    with pytest.raises(NotFound):
-        meter.try_admit(call(caller, model), prompt_tokens=1, completion_tokens=1)
+    for model in ("large", "sm\nall", "\ud800", "x" * 256):
+        with pytest.raises(NotFound):
+            meter.try_admit(call(caller, model), prompt_tokens=1, completion_tokens=1)
     ticket = meter.try_admit(call(caller, "tiny-2"), prompt_tokens=1, completion_tokens=1)
     assert ticket is not None
     ticket.refund()
