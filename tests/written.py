@@ -6,6 +6,8 @@ import ast
 import json
 import re
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -134,17 +136,21 @@ def settings() -> str:
 def commands() -> str:
     """Return `docs/reference/cli.md`."""
     from typer.main import get_command
-    from typer.testing import CliRunner
 
     from service.cli.entry import app
 
     pages = [COMMANDS]
-    for path in _paths(get_command(app)):
-        result = CliRunner(env={"COLUMNS": "80"}).invoke(
-            app, [*path, "--help"], prog_name="ragstone"
-        )
+    command = get_command(app)
+    for path in _paths(command):
+        with redirect_stdout(StringIO()) as said:
+            command.main(
+                [*path, "--help"],
+                prog_name="ragstone",
+                standalone_mode=False,
+                terminal_width=80,
+            )
         title = " ".join(["ragstone", *path])
-        pages.append(f"## {title}\n\n```text\n{result.stdout.strip()}\n```\n\n")
+        pages.append(f"## {title}\n\n```text\n{said.getvalue().strip()}\n```\n\n")
     return "".join(pages).strip() + "\n"
 
 
