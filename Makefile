@@ -15,7 +15,7 @@ demo: .venv/runtime.done ## Index the documentation, ask it questions, print cit
 	@$(BIN)/ragstone demo
 
 test: .venv/dev.done ## Run the test suite
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 5
 
 check: .venv/dev.done ## Format, lint, types, import contracts, size gates, tests
 	@$(BIN)/ruff format --check .
