@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from scipy.stats import binom
 
 from infra.errors import InvalidRequest
+from monitoring import watch
+from monitoring.alarm import Judged
 from monitoring.shapes import Change, name_shape
+from monitoring.watch_results import Result
 
 WINDOWS = np.arange(40)
 NOISE = 0.01
@@ -17,6 +21,21 @@ def named(truth: Any, seed: int = 0) -> Change:
     rng = np.random.default_rng(seed)
     errors = np.full(len(truth), NOISE)
     return name_shape(truth + rng.normal(scale=NOISE, size=len(truth)), errors, seed=seed)
+
+
+def test_a_window_whose_bounds_are_one_number_hides_no_change_of_the_others() -> None:
+    def told(estimate: float, reach: float) -> dict[str, Any]:
+        return {"metric": "m", "estimate": estimate, "low": estimate - reach, "high": estimate}
+
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    metrics = [
+        told(0.9 if number < 6 else 0.5, 0.0 if number == 2 else 0.05) for number in range(12)
+    ]
+    before = [Result("m", Judged(at, "stable", False), {"performance": [each]}) for each in metrics]
+    shape = watch._shape(metrics[-1], before)
+    assert shape is not None
+    assert shape["shape"] == "instantaneous"
+    assert watch._shape(told(1.0, 0.0), before[2:3] * 12) is None
 
 
 def test_a_jump_is_instantaneous_and_dated() -> None:
