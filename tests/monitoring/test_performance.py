@@ -99,7 +99,7 @@ def test_realised_metrics_are_those_of_scikit_learn(world: World) -> None:
 
 def test_weights_correct_what_plain_confidence_gets_wrong_when_features_move(world: World) -> None:
     plain_errors, weighted_errors = [], []
-    for seed in range(3):
+    for seed in range(6):
         features, labels = world.draw(np.random.default_rng(200 + seed), 2_000, shift=0.8)
         window = world.predictions(features)
         real = realised("accuracy", labels, window.probabilities)
