@@ -26,7 +26,7 @@ from evals.statistics.unchanged import Unchanged
 from evals.trial import Case, Output, Trial
 from scripted_evals import Scripted, carry_out, make_plan, write_rows
 
-NUMBER = 600
+NUMBER = 300
 LABELS = ("ham", "spam", "news")
 
 
