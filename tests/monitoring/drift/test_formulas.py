@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
+from threadpoolctl import threadpool_limits
 
 from monitoring.columns import Column
 from monitoring.detector import TwoSampleDetector, open_detector
@@ -15,6 +17,13 @@ from monitoring.drift import _cells, mmd
 from monitoring.drift._chance import by_permutation
 from monitoring.drift.chi_squared import statistic as chi_squared
 from monitoring.findings import Finding
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of several tests would wait for each other's."""
+    with threadpool_limits(1):
+        yield
 
 
 def compare(name: str, reference: Any, current: Any, **parameters: Any) -> Finding:
