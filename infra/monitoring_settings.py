@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -103,6 +105,8 @@ class Trigger(Section):
     def _names_one(self) -> Trigger:
         if (self.pipeline is None) == (self.job is None):
             raise ValueError("name a pipeline or a job, and not both")
+        if self.pipeline is not None and not Path(self.pipeline).is_absolute():
+            raise ValueError(f"{self.pipeline!r} is another file in every folder; name all of it")
         return self
 
 
@@ -145,6 +149,16 @@ class Monitor(Section):
     """Stable windows in a row that end it."""
     trigger: Trigger | None = None
     """What is started, beside telling the receivers."""
+
+    @model_validator(mode="after")
+    def _tells_metrics_apart(self) -> Monitor:
+        names = Counter((*self.floors, *self.estimates, *self.labelled))
+        if twice := [name for name, number in names.items() if number > 1]:
+            raise ValueError(
+                f"{twice[0]!r} names several metrics; floors, estimates and labelled need names of "
+                "their own"
+            )
+        return self
 
 
 class Watch(Section):

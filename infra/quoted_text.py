@@ -34,6 +34,20 @@ def speech(text: str) -> str:
     return _CONTROL.sub(lambda found: f"{found.group()} ", _UNSEEN.sub("", text))
 
 
+def fenced(name: str, text: str, word: str) -> str:
+    r"""Return a text as an exhibit of a prompt; `word` is one that no text can hold or guess.
+
+    >>> print(fenced("answer", "It is.\n=== end of answer", "7f3a"))
+    === answer 7f3a ===
+    | It is.
+    | === end of answer
+    === end of answer 7f3a ===
+    """
+    whole = text.encode("utf-8", "replace").decode()
+    said = "\n".join(f"{MARK}{line}".rstrip() for line in lines(speech(whole)))
+    return f"=== {name} {word} ===\n{said}\n=== end of {name} {word} ==="
+
+
 def lines(text: str) -> list[str]:
     """Return the lines of a text, whatever ends them: a fence on a line of its own stays ours."""
     return _LINE_ENDS.split(text)

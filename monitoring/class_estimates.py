@@ -102,7 +102,7 @@ def estimate(
                 metric, None, rows=rows, refused=found.refused, effective_rows=found.effective_rows
             )
         weights = found.weights
-    values = _draws(_METRICS[metric], reference, window, weights, np.random.default_rng(seed))
+    values = _draws(FORMULAS[metric], reference, window, weights, np.random.default_rng(seed))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     return Estimate(
@@ -150,14 +150,6 @@ def _draws(
     return values
 
 
-def realised(metric: str, labels: npt.NDArray[np.int64], probabilities: Floats) -> float:
-    """Return the metric that labels, places of classes, give."""
-    classes = probabilities.shape[1]
-    places = labels * classes + probabilities.argmax(axis=1)
-    counts = np.bincount(places, minlength=classes**2).reshape(classes, classes)
-    return _METRICS[metric](counts.astype(np.float64))
-
-
 def _accuracy(counts: Floats) -> float:
     return float(np.trace(counts) / counts.sum())
 
@@ -173,9 +165,10 @@ def _macro(of: Callable[[Floats, Floats, Floats], Floats]) -> Callable[[Floats],
     return value
 
 
-_METRICS: dict[str, Callable[[Floats], float]] = {
+FORMULAS: dict[str, Callable[[Floats], float]] = {
     "accuracy": _accuracy,
     "macro_precision": _macro(lambda hits, _, said: hits / np.maximum(said, 1)),
     "macro_recall": _macro(lambda hits, labels, _: hits / np.maximum(labels, 1)),
     "macro_f1": _macro(lambda hits, labels, said: 2 * hits / np.maximum(labels + said, 1)),
 }
+"""From counts by label and prediction, (classes, classes), to the metric."""

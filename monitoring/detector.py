@@ -112,6 +112,8 @@ def obstacle(
             f"The reference has vectors of dimension {reference.dimension}, the window of "
             f"{current.dimension}; embed both with one model",
         )
+    if not reference.dimension:
+        return incomparable(name, "The reference and the window share nothing to be compared")
     return too_few(name, reference, current, least_rows)
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import InvalidRequest
+from infra.plugins import require
 from monitoring import class_estimates
 from monitoring.class_estimates import ClassPredictions, ClassReference
-from monitoring.columns import Column, Floats
+from monitoring.columns import EXTRA, Column, Floats
 from monitoring.matrices import thinned, together
 from monitoring.performance import (
     METRICS,
@@ -27,10 +28,12 @@ from monitoring.performance import (
 from monitoring.windows import Window
 
 SHARE_RIGHT = "share right"
-_SURE = 1.96
-"""Standard errors to either side of a mean that bounds of 95 % are apart."""
+_ABOVE = 0.975
+"""Where the upper one of two bounds of 95 % lies."""
 LEAST_OF_A_PART = 10
 """Labels that rows which are estimated apart need, where there are as many."""
+LEAST_EQUAL = 10
+"""Values that are all equal say what their mean is; fewer may have been so by chance."""
 
 
 class Interval(Protocol):
@@ -127,8 +130,10 @@ def mean_of_column(name: str, floor: float, window: Window) -> dict[str, Any]:
     values = window.column(name).present if name in window.names else np.empty(0)
     if values.dtype != np.float64 or values.ndim != 1 or len(values) < 2:
         return refused(name, floor, "mean", "there are not two numbers in this window")
-    mean = float(values.mean())
-    reach = _SURE * float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean, reach = float(values.mean()), _reach(values)
+    if reach == 0 and len(values) < LEAST_EQUAL:
+        reason = f"all {len(values)} values are equal: too few to tell how far others may lie"
+        return refused(name, floor, "mean", reason)
     found = Estimate("mean", mean, mean - reach, mean + reach, rows=len(values))
     return _told(name, floor, "mean", found)
 
@@ -233,13 +238,26 @@ def _refused(labels: int, reason: str) -> Estimate:
 
 
 def _mean_of(labels: Floats, beside: Floats, rest: Floats, mean: Mean) -> tuple[float, float]:
-    """Return the mean of a part and half the width of its bounds."""
-    if not rest.size:  # everything is labelled
-        return float(labels.mean()), 0.0
+    """Return the mean of a part and half the width of its bounds.
+
+    Rows are a sample of what the model does, those too that are all labelled; and n labels that
+    agree leave room for as many others as may be missing from n by chance: 3.7 / n of them.
+    """
+    least = 1 - (1 - _ABOVE) ** (1 / labels.size)
+    if not rest.size:
+        return float(labels.mean()), max(_reach(labels), least)
     if rest.size == 1:
         rest, beside = np.zeros(2), np.zeros(labels.size)
     found = mean(labels, beside, rest)
-    return found.estimate, (found.high - found.low) / 2
+    return found.estimate, max((found.high - found.low) / 2, least)
+
+
+def _reach(values: Floats) -> float:
+    """Return half the width of the bounds of a mean, by Student's t; 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    quantile = require("scipy.special", extra=EXTRA).stdtrit(len(values) - 1, _ABOVE)
+    return float(quantile * values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def _parts(wanted: Labelled, window: Window) -> dict[str, npt.NDArray[np.bool_]]:
@@ -284,6 +302,11 @@ def _features(
     if not names:
         return None
     before, now = together(reference, window, names)
+    if not before.dimension:
+        raise InvalidRequest(
+            f"None of the features {', '.join(names)} is one kind of number or category in both, "
+            "the reference and the window; name others"
+        )
     return before.data, now.data
 
 

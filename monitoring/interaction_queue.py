@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 
 import orjson
@@ -22,15 +23,7 @@ PLAIN_BYTES = 1_024
 class InteractionQueue:
     """Takes from many threads, gives to one."""
 
-    def __init__(
-        self,
-        *,
-        capacity: int = CAPACITY,
-        capacity_bytes: int = CAPACITY_BYTES,
-        spool: InteractionSpool | None = None,
-    ) -> None:
-        self.spool = spool
-        """Where whoever empties the queue may put what must not wait in memory."""
+    def __init__(self, *, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._waiting: deque[tuple[Interaction, int]] = deque()
@@ -61,6 +54,19 @@ class InteractionQueue:
         with self._lock:
             for _ in range(number):
                 self._bytes -= self._waiting.popleft()[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Where interactions wait to be written, and for how long."""
+
+    queue: InteractionQueue = field(default_factory=InteractionQueue)
+    spool: InteractionSpool | None = None
+    """Takes them while the database is down."""
+    flush_seconds: float = 0.5
+    """How often a batch is written: what a crash can lose, with `patience_seconds` on top."""
+    patience_seconds: float = 1.0
+    """That other writers of the database are waited for, before what waits is put on disk."""
 
 
 def _size(item: Interaction) -> int:

@@ -8,8 +8,8 @@ import itertools
 import os
 import time
 import zlib
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +66,14 @@ class InteractionSpool:
         self._folder = folder
         self._most_bytes = most_bytes
         self._segment_bytes = segment_bytes
-        self._current: int | None = None
+        self._current: tuple[Path, int] | None = None
         self._size = 0
 
     @property
     def held_bytes(self) -> int:
         """Of all records that wait on disk, those of other processes too."""
         total = 0
-        for path in self._paths():
+        for path in self.paths():
             with suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
@@ -99,52 +99,67 @@ class InteractionSpool:
             _write(descriptor, data)
             os.fsync(descriptor)
         except OSError:
-            os.ftruncate(descriptor, self._size)
+            try:
+                os.ftruncate(descriptor, self._size)
+            except OSError:
+                self.close()  # no record may follow a torn line
             raise
         self._size += len(data)
         return taken
 
-    def segments(self) -> Generator[Segment]:
-        """Yield the files with the records that waited longest first; none that others hold."""
-        self.close()
-        for path in self._paths():
-            with suppress(FileNotFoundError):
-                descriptor = os.open(path, os.O_RDWR)
-                try:
-                    if _lock(descriptor) and os.fstat(descriptor).st_nlink:
-                        yield Segment(path, descriptor)
-                finally:
-                    os.close(descriptor)
+    def paths(self) -> list[Path]:
+        """Return the files, that with the records that waited longest first."""
+        return sorted(self._folder.glob(f"*{_ENDING}"))
+
+    @contextmanager
+    def taken(self, path: Path) -> Iterator[Segment | None]:
+        """Take a file in hand; None where another process has it, or it is gone.
+
+        One that this process writes to is ended by it.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        if self._current is not None and self._current[0] == path:
+            self.close()
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            is_ours = _lock(descriptor) and os.fstat(descriptor).st_nlink
+            yield Segment(path, descriptor) if is_ours else None
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Let others read what this process wrote."""
-        if self._current is not None:
-            os.close(self._current)
-            self._current = None
-
-    def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob(f"*{_ENDING}"))
+        current, self._current = self._current, None
+        if current is not None:
+            os.close(current[1])
 
     def _open(self) -> int:
         if self._current is not None and self._size < self._segment_bytes:
-            return self._current
+            return self._current[1]
         self.close()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._current, self._size = self._begin(), 0
+        path, descriptor = self._begin()
+        self._current, self._size = (path, descriptor), 0
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return self._current
+        return descriptor
 
-    def _begin(self) -> int:
+    def _begin(self) -> tuple[Path, int]:
         """Make a file that is ours: nobody saw it, found it empty and removed it meanwhile."""
         while True:
             path = self._folder / f"{time.time_ns():020d}-{os.getpid()}{_ENDING}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
             if _lock(descriptor) and os.fstat(descriptor).st_nlink:
-                return descriptor
+                return path, descriptor
             os.close(descriptor)
 
 

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,16 +22,12 @@ from infra.database.interaction_tables import interaction_document as quoted
 from infra.database.monitoring_tables import feedback
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
-from monitoring.interaction_queue import InteractionQueue
+from monitoring.interaction_queue import Waiting
 from monitoring.interaction_rows import Row, as_interaction, as_row
 from monitoring.interaction_spool import Segment
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.5
-"""How often a batch is written: what a crash can lose, with `PATIENCE_SECONDS` on top."""
-PATIENCE_SECONDS = 1.0
-"""That other writers of the database are waited for, before what waits is put on disk."""
 TIDY_SECONDS = 3600.0
 """Between two looks for what is too old."""
 BATCH = 500
@@ -80,8 +75,7 @@ class Interactions:
         self,
         database: Database,
         *,
-        flush_seconds: float = FLUSH_SECONDS,
-        queue: InteractionQueue | None = None,
+        waiting: Waiting | None = None,
         keep: timedelta | None = None,
         mask: Callable[[str], str] | None = None,
         count_dropped: Callable[[Dropped], None] = lambda _: None,
@@ -90,17 +84,17 @@ class Interactions:
 
         Args:
             database: at the current schema.
-            flush_seconds: between two writes.
-            queue: of what waits to be written, with its bounds; its spool takes that while the
-                database is down.
+            waiting: where they wait to be written, within which bounds, and for how long.
             keep: how long they are kept; None is for ever.
             mask: takes personal data out of texts of their content; slow, so it is done here.
             count_dropped: told of each one that is lost, and why.
         """
         self._database = database
-        self._flush_seconds = flush_seconds
-        self._queue = InteractionQueue() if queue is None else queue
-        self._spool = self._queue.spool
+        waiting = waiting or Waiting()
+        self._flush_seconds = waiting.flush_seconds
+        self._queue = waiting.queue
+        self._spool = waiting.spool
+        self._patience_seconds = None if waiting.spool is None else waiting.patience_seconds
         self._keep = keep
         self._mask = mask or (lambda text: text)
         self._count_dropped = count_dropped
@@ -136,7 +130,7 @@ class Interactions:
             self._thread = None
         with self._writing:
             try:
-                self._write_all(PATIENCE_SECONDS if self._spool else None)
+                self._write_all(self._patience_seconds)
             except StorageFailed:
                 if not self._put_aside():
                     raise
@@ -148,10 +142,13 @@ class Interactions:
         """Write everything that was taken so far; what the database will never take is dropped.
 
         Raises:
-            StorageFailed: the database cannot be written to; all is kept for the next time.
+            StorageFailed: the database cannot be written to, or a file on disk not be read; what
+                is not written is kept for the next time.
         """
         with self._writing:
-            self._write_all(None)
+            unread = self._write_all(None)
+        if unread is not None:
+            raise StorageFailed(f"Interactions wait on disk, unread: {unread}") from unread
 
     @property
     def waiting(self) -> int:
@@ -180,23 +177,34 @@ class Interactions:
             if self._is_down:
                 self._put_aside()
             try:
-                self._write_all(PATIENCE_SECONDS if self._spool else None)
+                self._write_all(self._patience_seconds)
                 self._is_down = False
             except StorageFailed:
                 self._is_down = True
                 self._put_aside()
                 raise
 
-    def _write_all(self, patience_seconds: float | None) -> None:
-        """Write what waits on disk, then what waits in memory, in the order in which they came."""
-        if self._spool is not None:
-            with closing(self._spool.segments()) as segments:
-                for segment in segments:
-                    self._replay(segment, patience_seconds)
+    def _write_all(self, patience_seconds: float | None) -> OSError | None:
+        """Write what waits on disk, then what waits in memory, in the order in which they came.
+
+        A file that cannot be read keeps nothing else from being written; returns why it could not.
+        """
+        unread = None
+        if (spool := self._spool) is not None:
+            for path in spool.paths():
+                try:
+                    with spool.taken(path) as segment:
+                        self._replay(segment, patience_seconds)
+                except OSError as error:
+                    logger.warning("interactions wait on disk, unread: %s", error)
+                    unread = error
         while self._rows or self._make_rows():
             self._write_rows(self._rows, patience_seconds, done=self._let_go)
+        return unread
 
-    def _replay(self, segment: Segment, patience_seconds: float | None) -> None:
+    def _replay(self, segment: Segment | None, patience_seconds: float | None) -> None:
+        if segment is None:
+            return
         for records, damaged in segment.records(BATCH):
             for _ in range(damaged):
                 logger.error("a record in %s was damaged, and is lost", segment.path.name)
@@ -354,12 +362,16 @@ class Interactions:
 
     def expire(self, now: datetime) -> int:
         """Remove those that are older than they are to be kept; returns how many."""
-        return 0 if self._keep is None else self.delete(Query(until=now - self._keep))
+        until = None if self._keep is None else now - self._keep
+        return self._remove(Query(until=until), self._patience_seconds) if until else 0
 
     def delete(self, query: Query) -> int:
-        """Remove interactions; returns how many."""
+        """Remove interactions, those that wait to be written too; returns how many."""
         self.flush()
-        with self._database.write() as connection:
+        return self._remove(query, None)
+
+    def _remove(self, query: Query, patience_seconds: float | None) -> int:
+        with self._database.write(patience_seconds=patience_seconds) as connection:
             return int(connection.execute(delete(table).where(*query.conditions())).rowcount)
 
 

@@ -137,28 +137,6 @@ def weighted(
     return _simulate(metric, reference, window, found.weights, (threshold, level, seed))
 
 
-def realised(
-    metric: Metric,
-    labels: npt.ArrayLike,
-    probabilities: npt.ArrayLike,
-    *,
-    threshold: float = THRESHOLD,
-) -> float | None:
-    """Return the metric that labels give; None where it has no value."""
-    scores = np.asarray(probabilities, dtype=np.float64)
-    _check_probabilities(scores)
-    truth = np.asarray(labels, dtype=np.bool_)[None, :]
-    value = values_of(metric, truth, scores, threshold=threshold)[0]
-    return None if np.isnan(value) else float(value)
-
-
-def values_of(
-    metric: Metric, labels: npt.NDArray[np.bool_], scores: Floats, *, threshold: float = THRESHOLD
-) -> Floats:
-    """Return a metric of each labelling, (draws, rows) to (draws,), NaN where it has no value."""
-    return _metric(metric, scores, threshold)(labels)
-
-
 def _simulate(
     metric: Metric,
     reference: Reference,
@@ -169,7 +147,7 @@ def _simulate(
     threshold, level, seed = how
     rng = np.random.default_rng(seed)
     scores = window.probabilities
-    value = _metric(metric, scores, threshold)
+    value = metric_of(metric, scores, threshold)
     calibration = Calibration(reference.predictions.probabilities, reference.labels)
     drawn = np.empty((SIMULATIONS, scores.size), dtype=np.bool_)
     for number in range(SIMULATIONS):
@@ -193,7 +171,7 @@ def _simulate(
     )
 
 
-def _metric(
+def metric_of(
     metric: Metric, scores: Floats, threshold: float
 ) -> Callable[[npt.NDArray[np.bool_]], Floats]:
     """Return the function from labels, (draws, rows), to values, (draws,), NaN where undefined."""

@@ -75,7 +75,9 @@ def _of_model(folder: Path) -> Window:
         values = whole.read(names[name])
         # As the text that interactions have of truth values.
         return (
-            [str(value) for value in values.to_pylist()] if str(values.type) == "bool" else values
+            [None if value is None else str(value) for value in values.to_pylist()]
+            if str(values.type) == "bool"
+            else values
         )
 
     return replace(whole, names=tuple(names), read=read)

@@ -141,8 +141,7 @@ def _follow(
     if stream.column not in window.names:
         nothing = not_enough_data(stream.detector, "Nothing that came has such a column")
         return Standing(stream, since, 0, needed, nothing)
-    if window.rows > stream.horizon:  # what its budget of false alarms is for
-        window = window.take(np.arange(stream.horizon))
-    values = window.column(stream.column)
-    seen = int((~values.is_missing()).sum())
-    return Standing(stream, since, seen, needed, begun.update(values))
+    present = np.flatnonzero(~window.column(stream.column).is_missing())
+    first = present[: stream.horizon]  # what its budget of false alarms is for
+    values = window.take(first).column(stream.column)
+    return Standing(stream, since, first.size, needed, begun.update(values))

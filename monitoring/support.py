@@ -48,9 +48,12 @@ def weigh(reference: Floats, window: Floats, *, seed: int = 0) -> Weights:
         max_iter=60, max_leaf_nodes=8, learning_rate=0.1, l2_regularization=1.0, random_state=seed
     )
     folds = selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    told = selection.cross_val_predict(model, points, is_window, cv=folds, method="predict_proba")[
-        :, 1
-    ]
+    # Of so few rows threads spend their time in waiting for each other: on cores that others use
+    # too, thirty times as much as the work takes.
+    with require("threadpoolctl", extra=EXTRA).threadpool_limits(1, user_api="openmp"):
+        told = selection.cross_val_predict(
+            model, points, is_window, cv=folds, method="predict_proba"
+        )[:, 1]
     area = float(metrics.roc_auc_score(is_window, told))
     odds = told[is_window == 0] / np.maximum(1 - told[is_window == 0], 1e-6)
     weights = np.minimum(odds * len(reference) / len(window), _HEAVIEST)

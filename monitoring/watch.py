@@ -85,7 +85,7 @@ def look(
     led_to = decide(monitor.trigger, before, state, now=now)
     report = _report(monitor, found, standings, performance, now=now)
     result = Result(monitor.name, Judged(now, verdict, alarm, led_to), report)
-    event = _event(result, found) if led_to is not None else None
+    event = None if led_to is None else _event(result, led_to, found)
     results.add(result, start=_prepared(monitor.trigger, event))
     return result, event
 
@@ -157,8 +157,10 @@ def _shape(told: Mapping[str, Any], before: Sequence[Result]) -> dict[str, Any] 
     ]
     known = [each for each in (*series, told) if each["estimate"] is not None]
     errors = np.array([(each["high"] - each["low"]) / _REACH for each in known])
-    if len(known) < LEAST_WINDOWS or not (errors > 0).all():
+    if len(known) < LEAST_WINDOWS or not (errors > 0).any():
         return None
+    # A window whose values are all equal is no surer of the truth than the others are.
+    errors[errors <= 0] = errors[errors > 0].mean()
     change = name_shape([each["estimate"] for each in known], errors)
     return {"shape": change.shape, "explanation": change.explanation, "windows": len(known)}
 
@@ -219,11 +221,9 @@ def _feature(found: FeatureFinding) -> dict[str, Any]:
     }
 
 
-def _event(result: Result, found: Report) -> Event:
-    judged = result.judged
-    led_to: Action = judged.action or "ticket"
+def _event(result: Result, led_to: Action, found: Report) -> Event:
     summary = _summary(led_to, found, result.report)
-    return Event(result.monitor, led_to, judged.at, summary, result.report)
+    return Event(result.monitor, led_to, result.judged.at, summary, result.report)
 
 
 def _summary(led_to: Action, found: Report, report: Mapping[str, Any]) -> str:

@@ -78,5 +78,5 @@ class DaemonThreads(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
-                except Exception as error:  # noqa: BLE001  whoever holds the future is told
+                except BaseException as error:  # noqa: BLE001  whoever holds the future is told
                     future.set_exception(error)

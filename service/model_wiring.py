@@ -182,7 +182,7 @@ class ModelParts:
     @cached_property
     def interactions(self) -> Interactions:
         from infra.expectations.recognizers import mask
-        from monitoring.interaction_queue import InteractionQueue
+        from monitoring.interaction_queue import Waiting
         from monitoring.interaction_spool import InteractionSpool
         from monitoring.interactions import Interactions
 
@@ -191,7 +191,7 @@ class ModelParts:
         spool = InteractionSpool(folder, most_bytes=options.spool_bytes)
         return Interactions(
             self.database,
-            queue=InteractionQueue(spool=spool),
+            waiting=Waiting(spool=spool),
             keep=timedelta(days=options.keep_days),
             mask=None if self.settings.guards.personal_data == "off" else mask,
             count_dropped=self.metrics.count_dropped_interaction,

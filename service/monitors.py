@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 
-from infra.errors import InvalidConfiguration, NotFound
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from infra.jobs.definitions import Options
 from infra.plugins import load
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from service.wiring import Components
 
 EVIDENCE = "evidence"
-PIPELINE = "pipeline.run"
 _TIMES = "at"
 
 
@@ -38,7 +37,8 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
 
     Raises:
         NotFound: there is none of that name.
-        InvalidConfiguration: there is no such time zone.
+        InvalidConfiguration: there is no such time zone, or the trigger's job or pipeline would
+            not take its arguments.
     """
     from monitoring.alarm import Patience
     from monitoring.streams import Stream
@@ -148,14 +148,11 @@ def _mean(labels: Floats, judged: Floats, unlabelled: Floats) -> Interval:
 def _trigger(parts: Components, monitor: str, options: TriggerSettings) -> Trigger:
     from monitoring.triggers import Trigger
 
+    _check(parts, monitor, options)
+
     def prepare(event: Event) -> Start:
         """Store the evidence; the job that is given it is queued later, with the window."""
-        evidence = _evidence(parts, event)
-        given = {options.evidence_parameter: evidence} if options.evidence_parameter else {}
-        arguments: dict[str, Any] = {**options.arguments, **given}
-        name = options.job or PIPELINE
-        if options.pipeline is not None:
-            arguments = {"file": options.pipeline, "params": arguments}
+        name, arguments = _called(options, _evidence(parts, event))
         key = Options(key=f"watch/{event.monitor}/{event.at.isoformat()}")
 
         def start(connection: Connection) -> str:
@@ -165,6 +162,38 @@ def _trigger(parts: Components, monitor: str, options: TriggerSettings) -> Trigg
 
     seconds = 3600 * options.cool_down_hours
     return Trigger(f"{monitor}/{options.when}", options.when, prepare, cool_down_seconds=seconds)
+
+
+def _called(options: TriggerSettings, evidence: str) -> tuple[str, dict[str, Any]]:
+    """Return the job that is started, and its arguments."""
+    from infra.pipelines.parameters import as_text
+    from service.pipelining import RUN
+
+    given = {options.evidence_parameter: evidence} if options.evidence_parameter else {}
+    arguments = {**options.arguments, **given}
+    if options.pipeline is None:
+        return str(options.job), arguments
+    texts = {each: as_text(value, where=f"arguments.{each}") for each, value in arguments.items()}
+    return RUN, {"file": options.pipeline, "params": texts}
+
+
+def _check(parts: Components, monitor: str, options: TriggerSettings) -> None:
+    """See now that what is started would begin, and not when there is harm.
+
+    A job or a file that is not here may be where the workers are.
+    """
+    from infra.pipelines.definition import load as load_pipeline
+
+    try:
+        name, arguments = _called(options, f"{EVIDENCE}/{monitor}@v1")
+        if name in parts.jobs.registry.names:
+            parts.jobs.registry.get(name).check(arguments)
+        if options.pipeline is not None and Path(options.pipeline).is_file():
+            load_pipeline(Path(options.pipeline), arguments["params"])
+    except (InvalidRequest, NotFound) as error:
+        raise InvalidConfiguration(
+            f"watch.monitors.{monitor}.trigger would start nothing: {error.message}"
+        ) from error
 
 
 def _evidence(parts: Components, event: Event) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evals.judges.rubric import Rubric
-from evals.metrics._answers import whole
 from infra.errors import TooLarge
-from infra.quoted_text import MARK, lines, speech
+from infra.quoted_text import fenced
 
 VERSION = 1
 """Raised when the same rubric and exhibits would be told in other words: what was found of a judge
@@ -59,16 +58,11 @@ def messages(rubric: Rubric, exhibits: Sequence[Exhibit]) -> tuple[dict[str, str
         parts += [_SCORE.format(levels=", ".join(map(str, rubric.levels)))]
     else:
         parts += [_PREFERENCE]
-    shown = "\n\n".join(_fenced(each, word) for each in exhibits)
+    shown = "\n\n".join(fenced(each.name, each.text, word) for each in exhibits)
     return (
         {"role": "system", "content": "\n\n".join(parts)},
         {"role": "user", "content": shown},
     )
-
-
-def _fenced(exhibit: Exhibit, word: str) -> str:
-    said = "\n".join(f"{MARK}{line}".rstrip() for line in lines(speech(whole(exhibit.text))))
-    return f"=== {exhibit.name} {word} ===\n{said}\n=== end of {exhibit.name} {word} ==="
 
 
 def _word(rubric: Rubric, exhibits: Sequence[Exhibit]) -> str:

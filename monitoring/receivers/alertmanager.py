@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from monitoring.receivers._posting import checked, post
+from monitoring.posting import checked, post
 from monitoring.triggers import Event
 from monitoring.watch import Tell
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict
 
-from monitoring.receivers._posting import checked, post
+from monitoring.posting import checked, post
 from monitoring.triggers import Event
 from monitoring.watch import Tell
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from scipy.stats import binom
+from threadpoolctl import threadpool_limits
 
 from infra.errors import InvalidConfiguration, InvalidRequest
 from infra.plugins import available
@@ -31,6 +32,13 @@ SURE = 1e-4
 LEVEL = 0.05
 HORIZON = 2_000
 Draw = Callable[[np.random.Generator, int, float], Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of several tests would wait for each other's."""
+    with threadpool_limits(1):
+        yield
 
 
 def normal(rng: np.random.Generator, rows: int, shift: float) -> Any:

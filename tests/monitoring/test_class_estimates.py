@@ -4,15 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_score,
+    recall_score,
+)
 
 from infra.errors import InvalidRequest
 from monitoring.class_estimates import (
     CLASS_METRICS,
+    FORMULAS,
     ClassPredictions,
     ClassReference,
     estimate,
-    realised,
 )
 
 
@@ -25,6 +31,11 @@ def drawn(rows: int, seed: int, *, shift: float = 0.0) -> tuple[Any, Any, Any]:
     labels = (rng.random((rows, 1)) > np.cumsum(chances, axis=1)[:, :-1]).sum(axis=1)
     said = np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)
     return features, labels, said
+
+
+def realised(metric: str, labels: Any, said: Any) -> float:
+    """What labels say."""
+    return FORMULAS[metric](confusion_matrix(labels, said.argmax(axis=1)).astype(float))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import binom
+from threadpoolctl import threadpool_limits
 
 from infra.errors import InvalidRequest, NotFound
 from monitoring.comparison import Plan, adjusted, compare
@@ -42,22 +43,22 @@ def test_a_feature_that_moved_is_named_among_those_that_did_not() -> None:
 def test_many_features_together_alarm_no_more_often_than_one(correction: Any) -> None:
     """Without a correction 64 of 100 checks of 20 features would alarm."""
     plan = Plan(correction=correction, parameters={"kolmogorov_smirnov": {"least_effect": 0.0}})
-    reference = [Window.of(numbers(seed, 300)) for seed in range(60)]
+    reference = [Window.of(numbers(seed, 300)) for seed in range(40)]
     alarms = sum(
         compare(one, Window.of(numbers(1_000 + seed, 100)), plan).verdict == "drift"
         for seed, one in enumerate(reference)
     )
-    assert binom.sf(alarms - 1, 60, 0.05) > 1e-4
+    assert binom.sf(alarms - 1, 40, 0.05) > 1e-4
 
 
-def test_a_million_rows_do_not_alarm_on_nothing() -> None:
+def test_hundreds_of_thousands_of_rows_do_not_alarm_on_nothing() -> None:
     rng = np.random.default_rng(2)
-    rows = 1_000_000
+    rows = 400_000
     reference = Window.of({"x": rng.normal(size=rows), "c": rng.integers(5, size=rows)})
     shifted = Window.of(
         {
             "x": rng.normal(loc=0.02, size=rows),
-            "c": rng.choice(5, size=rows, p=[0.202, 0.198, 0.2, 0.2, 0.2]),
+            "c": rng.choice(5, size=rows, p=[0.204, 0.196, 0.2, 0.2, 0.2]),
         }
     )
     plan = Plan(
@@ -226,11 +227,13 @@ def test_columns_together_show_what_none_shows_alone() -> None:
             "c": list(rng.choice(["a", "b"], size=rows)),
         }
 
-    plan = Plan(together="classifier_two_sample", correction="holm")
-    report = compare(Window.of(mixed(0.0)), Window.of(mixed(0.06)), plan)
-    assert names(report) == ["all columns"]
-    again = compare(Window.of(mixed(0.0)), Window.of(mixed(0.0)), plan)
-    assert again.verdict == "stable"
+    few = {"classifier_two_sample": {"rows": 800}}
+    plan = Plan(together="classifier_two_sample", correction="holm", parameters=few)
+    with threadpool_limits(1):  # threads of several tests would wait for each other's
+        report = compare(Window.of(mixed(0.0)), Window.of(mixed(0.06)), plan)
+        assert names(report) == ["all columns"]
+        again = compare(Window.of(mixed(0.0)), Window.of(mixed(0.0)), plan)
+        assert again.verdict == "stable"
 
 
 def test_a_plan_that_names_what_is_not_there_is_refused() -> None:

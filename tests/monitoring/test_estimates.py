@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,29 @@ def test_the_mean_of_a_column_has_bounds_or_a_reason() -> None:
     assert below_floor(told)
     for name in ("model", "absent"):
         assert "not two numbers" in mean_of_column(name, 0.7, window)["refused"]
+    few = Window.of({"support": np.full(5, 0.6)})
+    assert "all 5 values are equal" in mean_of_column("support", 0.7, few)["refused"]
+    two = mean_of_column("support", 0.7, Window.of({"support": np.array([0.5, 0.6])}))
+    assert two["high"] > 1, "two values say next to nothing"
+
+
+def test_labels_of_every_row_that_all_agree_have_bounds_too() -> None:
+    for labels, estimate in (([1.0] * 60, 1.0), ([0.0] * 60, 0.0), ([1.0] * 45 + [0.0] * 15, 0.75)):
+        window = Window.of({"label": np.array(labels), "prediction": np.ones(60)})
+        told = with_labels(Labelled("accuracy", "label", floor=0.8), window, mean)
+        assert told["estimate"] == estimate
+        assert 0.05 < told["high"] - told["low"] < 0.3
+        assert below_floor(told) == (estimate == 0)
+
+
+def test_features_that_cannot_be_compared_are_refused_by_name() -> None:
+    wanted = replace(LEAVES, features=["feature.age"])
+    window = predictions(500, 1)
+    texts = Window.of(
+        {
+            "probability.leaves": window.read("probability.leaves"),
+            "feature.age": np.array(["old", "young"] * 250, dtype=object),
+        }
+    )
+    with pytest.raises(InvalidRequest, match=r"feature\.age is one kind"):
+        without_labels(wanted, predictions(500, 0), texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections import Counter
@@ -15,8 +16,11 @@ import pytest
 
 from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
+from infra.errors import StorageFailed
 from migrated import open_migrated
-from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue
+from monitoring import interaction_spool
+from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue, Waiting
+from monitoring.interaction_rows import as_row
 from monitoring.interaction_spool import InteractionSpool
 from monitoring.interactions import Interactions, Query
 from standing_documents import remove, stand
@@ -76,8 +80,9 @@ class Kept:
         self.dropped: Counter[str] = Counter()
         self.log = Interactions(
             self.database,
-            flush_seconds=0.02,
-            queue=InteractionQueue(spool=self.spool, capacity_bytes=100 * PLAIN_BYTES),
+            waiting=Waiting(
+                InteractionQueue(capacity_bytes=100 * PLAIN_BYTES), self.spool, 0.02, 0.02
+            ),
             count_dropped=lambda why: self.dropped.update([why]),
         )
 
@@ -107,8 +112,10 @@ def test_what_comes_while_the_database_is_down_is_on_disk_and_written_in_order_l
     with down(kept.path):
         kept.add(*range(5))
         until(lambda: kept.log.spooled_bytes() > 0, seconds=20)
-        kept.add(*range(5, 9))
-        until(lambda: len(spooled(kept.spool)) == 9, seconds=20)
+        for number in range(5, 9):
+            kept.add(number)
+            until(lambda number=number: len(spooled(kept.spool)) == number + 1, seconds=20)
+        assert len(kept.spool.paths()) <= 2, "not a file for each look"
     kept.add(9)
     until(lambda: kept.log.spooled_bytes() == 0, seconds=20)
     kept.log.stop()
@@ -118,7 +125,7 @@ def test_what_comes_while_the_database_is_down_is_on_disk_and_written_in_order_l
 
 def spooled(spool: InteractionSpool) -> list[bytes]:
     """What is on disk, read beside whoever writes it."""
-    return b"".join(path.read_bytes() for path in spool._paths()).splitlines()
+    return b"".join(path.read_bytes() for path in spool.paths()).splitlines()
 
 
 def test_stopping_while_the_database_is_down_puts_what_is_left_on_disk(
@@ -187,11 +194,56 @@ def test_disk_and_memory_are_bounded_and_what_has_no_room_is_counted(tmp_path: P
 def test_files_of_a_living_process_are_left_to_it(kept: Kept, tmp_path: Path) -> None:
     assert kept.spool.append([b"mine"])
     other = InteractionSpool(tmp_path / "spool")
-    assert list(other.segments()) == []
+    assert read(other) == []
     assert other.held_bytes == kept.spool.held_bytes > 0
     kept.spool.close()
-    (found,) = [list(each.records(10)) for each in other.segments()]
-    assert found == [([b"mine"], 0)]
+    assert read(other) == [[([b"mine"], 0)]]
+
+
+def read(spool: InteractionSpool) -> list[list[tuple[list[bytes], int]]]:
+    """Batches of the records of each file that nobody else has in hand."""
+    found = []
+    for path in spool.paths():
+        with spool.taken(path) as segment:
+            if segment is not None:
+                found.append(list(segment.records(4)))
+    return found
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_interaction_from_being_written(
+    kept: Kept, tmp_path: Path
+) -> None:
+    (tmp_path / "spool" / "0.spool").mkdir(parents=True)
+    assert kept.spool.append([as_row(made(0), mask=str).encoded()])
+    kept.log.start()
+    for number in (1, 2):
+        kept.add(number)
+        until(lambda number=number: len(written(kept.database)) == number + 1, seconds=20)
+    with pytest.raises(StorageFailed, match="on disk, unread"):
+        kept.log.delete(Query())
+    kept.log.stop()
+    assert written(kept.database) == ids(0, 1, 2)
+
+
+def test_a_line_that_a_failing_disk_tore_spoils_no_record_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = InteractionSpool(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    def write_half(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[: len(data) // 2])
+        fail()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(interaction_spool, "_write", write_half)
+        broken.setattr(os, "ftruncate", fail)
+        with pytest.raises(OSError, match="gone"):
+            spool.append([b"first"])
+    assert spool.append([b"second"])
+    assert [batch for segment in read(spool) for batch in segment] == [([b"second"], 0)]
 
 
 def test_records_come_back_in_order_over_many_files_and_batches(tmp_path: Path) -> None:
@@ -200,15 +252,10 @@ def test_records_come_back_in_order_over_many_files_and_batches(tmp_path: Path) 
     for first in range(0, 300, 7):
         assert spool.append(wrote[first : first + 7]) == len(wrote[first : first + 7])
     assert len(list(tmp_path.iterdir())) > 5
-    found = []
-    for segment in spool.segments():
-        for records, damaged in segment.records(4):
-            assert damaged == 0
-            assert len(records) <= 4
-            found += records
-        segment.remove()
-    assert found == wrote
-    assert spool.held_bytes == 0
+    batches = [each for segment in read(spool) for each in segment]
+    assert {damaged for _, damaged in batches} == {0}
+    assert max(len(records) for records, _ in batches) == 4
+    assert [each for records, _ in batches for each in records] == wrote
 
 
 def test_a_disk_that_is_full_keeps_interactions_in_memory(

@@ -16,7 +16,7 @@ from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
 from infra.errors import NotFound, StorageFailed
 from migrated import put_schema
-from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue
+from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue, Waiting
 from monitoring.interactions import BATCH, Interactions, Query
 from standing_documents import remove, stand
 
@@ -46,7 +46,7 @@ def test_what_is_added_can_be_read_after_a_flush(database: Database) -> None:
 
 
 def test_stopping_writes_what_is_left(database: Database) -> None:
-    log = Interactions(database, flush_seconds=3600)
+    log = Interactions(database, waiting=Waiting(flush_seconds=3600))
     log.start()
     for number in range(1200):
         log.add(made(number))
@@ -119,7 +119,9 @@ def test_a_full_log_counts_what_it_drops(
     database: Database, queue: InteractionQueue, kept: int
 ) -> None:
     dropped: Counter[str] = Counter()
-    log = Interactions(database, queue=queue, count_dropped=lambda why: dropped.update([why]))
+    log = Interactions(
+        database, waiting=Waiting(queue), count_dropped=lambda why: dropped.update([why])
+    )
     for number in range(5):
         log.add(made(number))
     log.flush()
@@ -133,7 +135,9 @@ def test_a_full_log_counts_what_it_drops(
 def test_the_bytes_of_content_count(database: Database) -> None:
     dropped: Counter[str] = Counter()
     queue = InteractionQueue(capacity_bytes=10 * PLAIN_BYTES)
-    log = Interactions(database, queue=queue, count_dropped=lambda why: dropped.update([why]))
+    log = Interactions(
+        database, waiting=Waiting(queue), count_dropped=lambda why: dropped.update([why])
+    )
     log.add(made(1, content={"answer": "x" * 10 * PLAIN_BYTES}))
     log.add(made(2, content={"answer": "x" * 8 * PLAIN_BYTES}))
     log.flush()
@@ -166,7 +170,9 @@ def test_one_bad_interaction_keeps_no_other_from_being_written(
 ) -> None:
     dropped: Counter[str] = Counter()
     log = Interactions(
-        database, flush_seconds=0.01, count_dropped=lambda why: dropped.update([why])
+        database,
+        waiting=Waiting(flush_seconds=0.01),
+        count_dropped=lambda why: dropped.update([why]),
     )
     log.start()
     for number in range(3):
@@ -295,5 +301,6 @@ def test_what_is_too_old_goes(database: Database) -> None:
     log = Interactions(database, keep=timedelta(days=1))
     log.add(made(0))
     log.add(made(60))
+    log.flush()
     assert log.expire(NOON + timedelta(days=1, minutes=30)) == 1
     assert [item.id for item in log.find(Query())] == ["answer-60"]

@@ -28,6 +28,8 @@ class Traffic:
         self.reference = Window.of({"score": self.rng.normal(size=2_000)})
         self.hours: list[Any] = []
         self.told: Sequence[dict[str, Any]] = ()
+        self.missing = 0.0
+        """Share of values that are not there."""
 
     def since(self, moment: datetime, columns: Sequence[str]) -> Window:
         assert columns == [self.stream.column]
@@ -35,7 +37,9 @@ class Traffic:
         return Window.of({"score": np.concatenate(self.hours[first:])})
 
     def hour(self, shift: float = 0.0) -> streams.Standing:
-        self.hours.append(self.rng.normal(loc=shift, size=ROWS))
+        values = self.rng.normal(loc=shift, size=ROWS)
+        values[self.rng.random(ROWS) < self.missing] = np.nan
+        self.hours.append(values)
         start = START + (len(self.hours) - 1) * HOUR
         (found,) = streams.look(
             [self.stream], self.reference, self.since, before=self.told, start=start
@@ -59,6 +63,17 @@ def test_a_quiet_stream_says_nothing_for_longer_than_its_horizon() -> None:
     assert {each.verdict for each in found} == {"stable"}
     assert max(each.seen for each in found) == 1_000
     assert found[5].since == START + 5 * HOUR, "the horizon was seen: another watch begins"
+
+
+def test_a_stream_with_missing_values_begins_anew_and_finds_what_comes_after() -> None:
+    traffic = Traffic(Stream("score", "e_detector", {"horizon": 400}))
+    traffic.missing = 0.5
+    quiet = [traffic.hour() for _ in range(6)]
+    assert {each.verdict for each in quiet} == {"stable"}
+    assert quiet[-1].since > START, "the horizon was seen: another watch began"
+    assert any(traffic.hour(1.0).verdict == "drift" for _ in range(6))
+    traffic.missing = 1.0
+    assert traffic.hour().seen <= 400
 
 
 def test_what_goes_on_stays_an_alarm_and_what_is_over_takes_as_long_to_be_so() -> None:

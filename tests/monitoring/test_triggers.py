@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
@@ -95,6 +95,7 @@ def test_harm_that_lasts_longer_than_the_cool_down_starts_again() -> None:
 
 
 @pytest.mark.parametrize("when", ["drift", "harm", "drift_with_harm"])
+@settings(max_examples=25)
 @given(steps=st.lists(st.tuples(VERDICTS, st.booleans()), max_size=60))
 def test_starts_are_a_cool_down_apart_and_tickets_an_alarm(
     when: When, steps: list[tuple[Verdict, bool]]

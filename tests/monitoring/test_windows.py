@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from infra.artifacts.store import open_store
 from infra.database.engine import Database
 from infra.errors import InvalidRequest, NotFound
+from monitoring import references
 from monitoring.columns import Column
 from monitoring.references import open_reference, pin
 from monitoring.reservoir import Reservoir
@@ -185,6 +188,20 @@ def test_a_pinned_reference_comes_back_as_it_was(tmp_path: Path, database: Datab
         open_reference(store, "chrun", tmp_path / "none")
     with pytest.raises(InvalidRequest, match="no row"):
         pin(store, "empty", Window.of({"x": []}))
+
+
+def test_truth_values_of_a_models_reference_are_missing_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet.write_table(
+        pa.table({"vip": [True, None, False], "prediction": [0.1, 0.2, 0.3]}),
+        tmp_path / references.MODEL_FILE,
+    )
+    inputs = SimpleNamespace(inputs=[SimpleNamespace(name="vip")])
+    monkeypatch.setattr(references.classical, "read", lambda _: inputs)
+    column = references._of_model(tmp_path).column("feature.vip")
+    assert column.labels == ("True", "False")
+    assert column.is_missing().tolist() == [False, True, False]
 
 
 def test_a_sample_is_bounded_and_every_row_is_kept_as_often() -> None:

@@ -57,6 +57,10 @@ def test_calls_are_made_by_so_many_threads_at_most_and_tell_their_ends() -> None
     assert seen == {"few-0", "few-1"}
     with pytest.raises(ZeroDivisionError):
         pool.submit(divmod, 1, 0).result(10)
+    for _ in range(3):  # ends no thread, and leaves nobody waiting
+        with pytest.raises(SystemExit):
+            pool.submit(sys.exit, 1).result(10)
+    assert pool.submit(square, 3).result(10) == 9
     pool.shutdown()
     with pytest.raises(RuntimeError, match="shut down"):
         pool.submit(square, 1)

@@ -28,7 +28,7 @@ from service.wiring import Components
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-ROWS = 300
+ROWS = 200
 
 
 def traffic(
@@ -91,7 +91,7 @@ def test_quiet_hours_tell_nobody_and_drift_is_told_once_and_resolved_once(
 ) -> None:
     client: TestClient = open_client(fast_settings(**watched(fast_settings, hooks)))
     parts = client.app.state.components  # type: ignore[attr-defined]
-    now = hours(parts, pinned(parts), number=8)
+    now = hours(parts, pinned(parts), number=4)
     assert hooks.posted == {}, "nothing has drifted"
     now = hours(parts, now, number=4, tokens=320)
     (told,) = hooks.posted["/drift"]
@@ -126,7 +126,7 @@ def test_drift_with_harm_starts_the_pipeline_with_the_evidence(
     hours(parts, now, number=3, tokens=320, support=0.5)
     (job,) = parts.jobs.list(name="pipeline.run")
     assert job.arguments["file"] == "/srv/again.yml"
-    assert job.arguments["params"]["rows"] == 9
+    assert job.arguments["params"]["rows"] == "9"
     evidence = job.arguments["params"]["why"]
     assert evidence == "evidence/answers@v1"
     folder = parts.artifacts.checkout(evidence, Path("checked-out"))
@@ -190,7 +190,7 @@ def test_few_votes_say_how_many_answers_are_right(
     (found,) = watching.look(parts, now=now + HOUR)
     (told,) = found.report["performance"]
     assert told["low"] < 0.4 < told["high"] < 0.7
-    assert (told["method"], told["rows"]) == ("labels", 100)
+    assert (told["method"], told["rows"]) == ("labels", len(range(0, ROWS, 3)))
     series = client.get("/metrics").text
     assert 'ragstone_performance_floor{metric="right",monitor="answers"} 0.7' in series
     assert 'ragstone_performance_refused{metric="right",monitor="answers"} 0.0' in series
@@ -370,6 +370,36 @@ def test_what_is_not_there_is_said_by_name(fast_settings: Any, hooks: hook_serve
     assert available("monitoring.receivers") == ["alertmanager", "email", "webhook"]
     with pytest.raises(InvalidConfiguration, match="no address of the web"):
         load("monitoring.receivers", "webhook")({"url": "file:///etc/passwd"})
+
+
+def test_a_trigger_that_could_not_start_is_said_before_there_is_harm(
+    fast_settings: Any, hooks: hook_server.Hooks, tmp_path: Path
+) -> None:
+    file = tmp_path / "again.yml"
+    file.write_text("name: again\nparams: {rows: 1}\nsteps: {count: {run: wc}}\n")
+    fine = {"pipeline": str(file), "arguments": {"rows": 9}}
+    for trigger, said in (
+        ({"job": "watch", "arguments": {"speed": 1}}, "'watch': got an unexpected .* 'speed'"),
+        ({"job": "watch", "evidence_parameter": "why"}, "unexpected keyword argument 'why'"),
+        ({**fine, "evidence_parameter": "why"}, "No parameter 'why'"),
+    ):
+        parts = Components(fast_settings(**watched(fast_settings, hooks, trigger=trigger)))
+        with pytest.raises(InvalidConfiguration, match=f"answers.trigger would .*{said}"):
+            monitors.opened(parts, "answers")
+        parts.close()
+    parts = Components(fast_settings(**watched(fast_settings, hooks, trigger=fine)))
+    assert monitors.opened(parts, "answers")[0].trigger is not None
+    parts.close()
+    with pytest.raises(InvalidConfiguration, match="name all of it"):
+        fast_settings(**watched(fast_settings, hooks, trigger={"pipeline": "again.yml"}))
+
+
+def test_metrics_of_a_monitor_have_names_of_their_own(
+    fast_settings: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"floors": {"support": 0.7}, "labelled": {"support": {}}}
+    with pytest.raises(InvalidConfiguration, match="'support' names several metrics"):
+        fast_settings(**watched(fast_settings, hooks, **asked))
 
 
 def test_a_page_shows_what_moved_and_loads_nothing(

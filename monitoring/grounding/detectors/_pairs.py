@@ -55,7 +55,9 @@ class PairModel:
         self._folder = folder
         self._head = head
         self._reading = reading
-        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._in_use = threading.Lock()
+        """One call fills the cores, two only thrash; and a tokenizer keeps how it cuts and pads."""
         self._loaded: tuple[Any, Any] | None = None
 
     def judge(self, claims: Sequence[str], evidence: Evidence, risks: Risks) -> list[Finding]:
@@ -64,6 +66,10 @@ class PairModel:
         A claim that is longer than half of what is read at once is read in parts, and is as risky
         as the riskiest of them; of one that has too many parts, nothing is said.
         """
+        with self._in_use:
+            return self._judge(claims, evidence, risks)
+
+    def _judge(self, claims: Sequence[str], evidence: Evidence, risks: Risks) -> list[Finding]:
         tokenizer, _ = self.open()
         texts = [_whole(each.above, each.text) for each in evidence.sources]
         texts = [readable(text) for text in texts if text.strip()]
@@ -96,7 +102,7 @@ class PairModel:
             InvalidConfiguration: the folder holds no such model.
             MissingDependency: the packages for it are not installed.
         """
-        with self._lock:
+        with self._opening:
             if self._loaded is None:
                 transformers = require("transformers", extra=EXTRA)
                 where = {"local_files_only": True, "trust_remote_code": False}
@@ -136,9 +142,52 @@ class PairModel:
             padding=True,
             return_tensors="pt",
         )
-        with self._lock, torch.inference_mode():  # one call fills the cores; two only thrash
+        with torch.inference_mode():
             logits = model(**pairs.to(model.device)).logits
         return risks(logits.float().cpu(), pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class PairDetector:
+    """Judges by what a model says of one of its labels."""
+
+    name: str
+    model: PairModel
+    grounded_below: float
+    unsupported_from: float
+    place: Callable[[Any], int]
+    """From the model's configuration to the place of the label; see `place_of`."""
+    risks: Callable[[Any, Any, int], list[float]]
+    """As `Risks`, given that place."""
+
+    def judge(self, claims: Sequence[str], evidence: Evidence) -> list[Finding]:
+        """Return a finding for each claim.
+
+        Raises:
+            InvalidConfiguration: the model has no such label.
+        """
+        _, model = self.model.open()
+        place = self.place(model.config)
+        return self.model.judge(
+            claims, evidence, lambda logits, pairs: self.risks(logits, pairs, place)
+        )
+
+
+def place_of(config: Any, label: str | None, known: Sequence[str], *, what: str) -> int:
+    """Return the place of a model's label, by its name or by those that such labels often have.
+
+    Raises:
+        InvalidConfiguration: the model has none of that name; the message says what it is for.
+    """
+    names = {str(name).lower(): int(at) for at, name in config.id2label.items()}
+    wanted = known if label is None else (label.lower(),)
+    found = next((names[each] for each in wanted if each in names), None)
+    if found is None:
+        raise InvalidConfiguration(
+            f"Which label of {config.name_or_path!r} {what}? It has {', '.join(names)}; name it as "
+            "`label`"
+        )
+    return found
 
 
 def stretches(tokenizer: Any, text: str, most: int) -> Iterator[str]:

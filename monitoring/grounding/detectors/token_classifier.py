@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from infra.errors import InvalidConfiguration
-from monitoring.grounding.detectors import Finding, _pairs
-from monitoring.grounding.detectors._pairs import PairModel, Reading
-from monitoring.grounding.evidence import Evidence
+from monitoring.grounding.detectors import _pairs
+from monitoring.grounding.detectors._pairs import PairDetector, Reading
 
 HEAD = "AutoModelForTokenClassification"
 UNSUPPORTED = ("hallucinated", "hallucination", "unsupported", "label_1")
 """Names of the label of tokens that no text carries."""
 _CLAIM = 1
 """Which of a pair is the claim."""
-
-
-class TokenClassifierDetector:
-    """Its risk is that of the claim's riskiest token, beside the text that makes it least."""
-
-    def __init__(
-        self, name: str, model: PairModel, label: str | None, bounds: tuple[float, float]
-    ) -> None:
-        self.name = name
-        self.grounded_below, self.unsupported_from = bounds
-        self._model = model
-        self._label = label
-
-    def judge(self, claims: Sequence[str], evidence: Evidence) -> list[Finding]:
-        """Return a finding for each claim.
-
-        Raises:
-            InvalidConfiguration: none of the model's labels is that of unsupported tokens.
-        """
-        place = self._place()
-
-        def risks(logits: Any, pairs: Any) -> list[float]:
-            chances = _pairs.chances(logits)[:, :, place]
-            return [
-                max(
-                    (
-                        float(chances[row, at])
-                        for at, part in enumerate(pairs.sequence_ids(row))
-                        if part == _CLAIM
-                    ),
-                    default=1.0,
-                )
-                for row in range(len(chances))
-            ]
-
-        return self._model.judge(claims, evidence, risks)
-
-    def _place(self) -> int:
-        _, model = self._model.open()
-        names = {str(name).lower(): int(at) for at, name in model.config.id2label.items()}
-        wanted = UNSUPPORTED if self._label is None else (self._label.lower(),)
-        found = next((names[each] for each in wanted if each in names), None)
-        if found is None:
-            raise InvalidConfiguration(
-                f"Which label of {self.name!r} is that of tokens that no text carries? It has "
-                f"{', '.join(names)}; name it as `label`"
-            )
-        return found
 
 
 def build(
@@ -72,8 +22,10 @@ def build(
     grounded_below: float = 0.4,
     unsupported_from: float = 0.6,
     **reading: Any,
-) -> TokenClassifierDetector:
-    """Open a model; nothing of its own code is run.
+) -> PairDetector:
+    """Open a model, whose risk is that of a claim's riskiest token beside the text that suits it.
+
+    Nothing of its own code is run.
 
     Args:
         model: a folder or a hub id (`name` or `name@revision`).
@@ -86,4 +38,14 @@ def build(
         InvalidConfiguration: there is no such model.
     """
     opened = _pairs.opened(model, HEAD, Reading(**reading))
-    return TokenClassifierDetector(model, opened, label, (grounded_below, unsupported_from))
+    what = "is that of tokens that no text carries"
+    place = partial(_pairs.place_of, label=label, known=UNSUPPORTED, what=what)
+    return PairDetector(model, opened, grounded_below, unsupported_from, place, _risks)
+
+
+def _risks(logits: Any, pairs: Any, place: int) -> list[float]:
+    found = []
+    for row, chances in enumerate(_pairs.chances(logits)[:, :, place]):
+        parts = zip(chances, pairs.sequence_ids(row), strict=True)
+        found.append(max((float(each) for each, part in parts if part == _CLAIM), default=1.0))
+    return found

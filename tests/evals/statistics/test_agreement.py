@@ -22,17 +22,22 @@ def test_kappa_is_that_of_scikit_learn(weights: str) -> None:
     assert ours.kappa.estimate == pytest.approx(theirs)
 
 
+@pytest.mark.parametrize(
+    ("runs", "slack"), [(200, 0.045), pytest.param(1_000, 0.02, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("n", [30, 100, 300])
 @pytest.mark.parametrize("share", [0.8, 0.95])
-def test_kappa_is_inside_its_bounds_as_often_as_they_say(n: int, share: float) -> None:
+def test_kappa_is_inside_its_bounds_as_often_as_they_say(
+    n: int, share: float, runs: int, slack: float
+) -> None:
     """Two fair raters who agree 8 times of 10: kappa is 0.6; 19 of 20: 0.9."""
-    rng, inside, runs = np.random.default_rng(n), 0, 1_000
+    rng, inside = np.random.default_rng(n), 0
     for run in range(runs):
         one = rng.integers(0, 2, size=n)
         other = np.where(rng.random(n) < share, one, 1 - one)
         found = cohen(one, other, draws=499, seed=run).kappa
         inside += found.low <= 2 * share - 1 <= found.high
-    assert 0.93 <= inside / runs <= 0.97
+    assert abs(inside / runs - 0.95) <= slack
 
 
 def test_kappa_on_a_scale_is_inside_its_bounds_and_seldom_below_the_lower() -> None:
@@ -42,7 +47,7 @@ def test_kappa_on_a_scale_is_inside_its_bounds_and_seldom_below_the_lower() -> N
     table *= np.array([0.1, 0.1, 0.15, 0.25, 0.4])[:, None] / table.sum(axis=1, keepdims=True)
     chance = table.sum(axis=1)[:, None] * table.sum(axis=0)
     true = 1 - (table * apart**2).sum() / (chance * apart**2).sum()
-    rng, inside, above, runs = np.random.default_rng(0), 0, 0, 400
+    rng, inside, above, runs = np.random.default_rng(0), 0, 0, 200
     for run in range(runs):
         drawn = rng.choice(25, size=100, p=table.ravel())
         found = cohen(
@@ -50,8 +55,8 @@ def test_kappa_on_a_scale_is_inside_its_bounds_and_seldom_below_the_lower() -> N
         ).kappa
         inside += found.low <= true <= found.high
         above += found.low > true
-    assert 0.93 <= inside / runs <= 0.98
-    assert above / runs <= 0.025
+    assert 0.91 <= inside / runs <= 0.99
+    assert above / runs <= 0.03
 
 
 def test_bounds_of_kappa_are_around_it() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
@@ -19,6 +19,7 @@ def test_adjusted_values_are_those_of_statsmodels(seed: int) -> None:
     assert benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])
 
 
+@settings(max_examples=25)
 @given(P_VALUES, st.randoms(use_true_random=False))
 def test_adjusted_values_follow_their_tests_and_never_fall(p: list[float], random) -> None:  # type: ignore[no-untyped-def]
     order = list(range(len(p)))

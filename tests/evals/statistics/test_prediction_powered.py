@@ -9,9 +9,12 @@ from infra.errors import InvalidRequest
 from score_rows import t_interval
 
 
+@pytest.mark.parametrize(
+    ("runs", "slack"), [(200, 0.045), pytest.param(1_000, 0.02, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("n", [100, 300])
-def test_truth_is_covered_although_the_judge_is_biased(n: int) -> None:
-    rng, inside, judge_alone, shorter, runs = np.random.default_rng(n), 0, 0, 0, 1_000
+def test_truth_is_covered_although_the_judge_is_biased(n: int, runs: int, slack: float) -> None:
+    rng, inside, judge_alone, shorter = np.random.default_rng(n), 0, 0, 0
     for _ in range(runs):
         labels, judged, unlabelled = _drawn(rng, n)
         found = prediction_powered.mean(labels=labels, judged=judged, unlabelled=unlabelled)
@@ -19,7 +22,7 @@ def test_truth_is_covered_although_the_judge_is_biased(n: int) -> None:
         inside += found.low <= 0.6 <= found.high
         judge_alone += naive.low <= 0.6 <= naive.high
         shorter += found.high - found.low < plain.high - plain.low
-    assert 0.93 <= inside / runs <= 0.97
+    assert abs(inside / runs - 0.95) <= slack
     assert judge_alone / runs < 0.05
     assert shorter / runs > 0.95
 

@@ -26,7 +26,7 @@ def test_a_lower_level_has_a_higher_threshold_down_to_the_lowest() -> None:
 def test_memory_of_the_simulation_does_not_grow_with_the_horizon() -> None:
     tracemalloc.start()
     try:
-        threshold(60_000, 0.05, 0.02)
+        threshold(20_000, 0.05, 0.02)
         assert tracemalloc.get_traced_memory()[1] < 90e6
     finally:
         tracemalloc.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.grounding.quantities import quantities
@@ -59,11 +59,13 @@ def test_pronoun_and_words_within_words_are_no_numbers() -> None:
     assert quantities("One may say that the tent is often heavy; someone may march on.") == []
 
 
+@settings(max_examples=25)
 @given(st.integers(2, 10**12))
 def test_number_agrees_with_itself_with_and_without_commas(value: int) -> None:
     assert agrees(f"{value:,} things", f"{value} things")
 
 
+@settings(max_examples=25)
 @given(st.text(max_size=300))
 def test_any_text_is_read_with_spans_within_it(text: str) -> None:
     for each in quantities(text):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.grounding.claims import bare_of_marks, claims
@@ -97,6 +96,7 @@ def test_claims_leave_out_markers_questions_and_lead_ins() -> None:
     ]
 
 
+@settings(max_examples=25)
 @given(st.text(max_size=400), st.lists(st.text(max_size=400), max_size=4))
 def test_features_of_any_texts_are_bounded(claim: str, texts: list[str]) -> None:
     windows, columns = measure(Claim.of(claim, RARITY), Evidence([Source(text) for text in texts]))
@@ -104,6 +104,7 @@ def test_features_of_any_texts_are_bounded(claim: str, texts: list[str]) -> None
     assert ((columns >= -1e-9) & (columns <= 1 + 1e-9)).all()
 
 
+@settings(max_examples=25)
 @given(st.text(min_size=1, max_size=200), st.lists(st.text(max_size=200), max_size=3))
 def test_claim_that_a_text_holds_word_for_word_is_held_whole(claim: str, others: list[str]) -> None:
     """Unless sentences of the claim end where those of the text do not."""
@@ -120,7 +121,6 @@ def test_marks_go_with_the_white_space_before_them(text: str) -> None:
 
 
 @pytest.mark.parametrize("part", [" ", "\t", "\n", "\u00a0", "[1", "[1, ", "【", " [1] "])
-def test_long_runs_take_no_more_than_their_length(part: str) -> None:
-    started = time.process_time()
-    claims("The bridge" + part * 100_000 + "was built in 1890.")
-    assert time.process_time() - started < 3
+def test_long_runs_are_read_in_one_pass(part: str) -> None:
+    """By the square of their length, one of them would take as long as a test may."""
+    assert claims("The bridge" + part * 100_000 + "was built in 1890.")
