@@ -115,12 +115,19 @@ def _texts(values: Values, column: Column) -> NDArray[Any]:
         elif not takes(given):
             raise _refused(place, given, column, f"is no {column.type}")
         else:
-            found[place] = given if column.type == "string" else text_of(given)
+            found[place] = _category(given, column)
     try:
         "".join(found).encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{column.name!r} holds text that is not Unicode") from None
     return found
+
+
+def _category(value: Any, column: Column) -> str:
+    """Return the text of a value; a whole number reads the same however it was written."""
+    if column.type == "string":
+        return str(value)
+    return text_of(int(value) if column.type == "int64" else value)
 
 
 def _is_number(value: Any) -> bool:

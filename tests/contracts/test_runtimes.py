@@ -215,13 +215,22 @@ def test_type_that_nobody_reviewed_is_refused_also_where_the_file_asks_for_it(na
         open_runtime(model, data, Limits())
 
 
-def test_function_of_the_library_is_no_reviewed_type() -> None:
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("sklearn.datasets", "fetch_openml"),
+        ("sklearn.datasets._openml", "Request"),
+        ("training.tabular.exporting", "from_skops"),
+        ("training.tabular.columns", "Chosen"),
+    ],
+)
+def test_what_is_no_class_of_the_library_is_no_reviewed_type(module: str, name: str) -> None:
     made = classical_models.classifier()
-    data = changed_schema(made.skops, '"LogisticRegression"', '"fetch_openml"')
-    data = changed_schema(data, '"sklearn.linear_model._logistic"', '"sklearn.datasets"')
-    trusted = ("sklearn.datasets.fetch_openml",)
+    data = changed_schema(made.skops, '"LogisticRegression"', f'"{name}"')
+    data = changed_schema(data, '"sklearn.linear_model._logistic"', f'"{module}"')
+    trusted = (*made.model.trusted, f"{module}.{name}")
     changes = {"format": "skops", "file": "model.skops", "trusted": trusted}
-    with pytest.raises(InvalidRequest, match="fetch_openml"):
+    with pytest.raises(InvalidRequest, match=f"nobody reviewed: {module}.{name}"):
         open_runtime(made.model.model_copy(update=changes), data, Limits())
 
 

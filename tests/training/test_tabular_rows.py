@@ -17,6 +17,7 @@ from infra.errors import InvalidRequest, TooLarge
 from training.classical import parse
 from training.tabular import columns, deciding, sampling, searching, splitting
 from training.tabular.specification import Classical, Sampling, Threshold
+from training.tabular.table import names_of
 
 pytest.importorskip("sklearn")
 
@@ -203,12 +204,16 @@ def test_ranges_and_categories_are_learned_from_rows_that_are_trained_on() -> No
         ([3, 1, 1, 3], (1, 3)),
         ([True, False, True, False], (False, True)),
         ([1.0, 0.0, 1.0, 0.0], (0, 1)),
+        ([10, 9, 10, 9], (9, 10)),
+        ([2.5, 10.0, 1.0, 2.5, 10.0, 1.0], (1, 10, 2.5)),
         (["b", "a", "b", "a"], ("a", "b")),
     ],
 )
 def test_classes_are_sorted_as_estimators_sort_them(values: list[Any], classes: Any) -> None:
     labels = columns.labels(pl.Series("y", values))
-    assert columns.classes_of(labels, target="y", fewest=2) == classes
+    found = columns.classes_of(labels, target="y", fewest=2)
+    assert found == classes
+    assert names_of(found).tolist() == sorted(names_of(found))
 
 
 def test_a_class_with_fewer_rows_than_folds_is_named() -> None:
