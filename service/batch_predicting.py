@@ -198,8 +198,8 @@ def _pin(parts: Components, model: str, data: str) -> dict[str, str]:
     found = parts.artifacts.find(full_reference(parts, model))
     rows = _datasets(parts).find(data)
     return {
-        "model": f"{found.kind}/{found.name}@{found.digest}",
-        "data": f"{rows.kind}/{rows.name}@{rows.digest}",
+        "model": found.pinned,
+        "data": rows.pinned,
     }
 
 

@@ -168,7 +168,7 @@ def _challenge(
     assert around.store is not None
     name = f"dataset/{asked.name}-retraining"
     reference = Datasets(around.store).put({"train": formed.train, "test": formed.compare}, name)
-    pinned = f"dataset/{reference.name}@{reference.digest}"
+    pinned = reference.pinned
     log = asked.log
     apart = [each for each in (log.key, log.labelled_at) if each and each != spec.data.group]
     data = spec.data.model_copy(

@@ -378,11 +378,3 @@ def test_a_graph_of_another_model_does_not_pass_the_gate(
     found = parity.compare(pipeline, graph, model, probe, allowed=1e-5)
     assert not found.holds
     assert found.difference > 0.01
-
-
-def test_a_pipeline_is_read_back_only_with_types_that_are_reviewed(
-    trained: tuple[Outcome, Path],
-) -> None:
-    _, folder = trained
-    with pytest.raises(InvalidRequest, match="not loaded"):
-        exporting.from_skops(folder / "model.skops", ["builtins.eval"])
