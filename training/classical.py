@@ -192,7 +192,7 @@ def _fit(spec: Classical, material: Material, around: Around) -> _Fitted:
     )
     chosen_by_nested = searching.nested(table, spec, columns) if spec.search.nested else ()
     pipeline = pipelines.build(spec, columns, best.estimator, best.parameters)
-    fitting.fit(pipeline, table, resampling=spec.imbalance.resampling, seed=spec.seed)
+    fitting.fit(pipeline, table, spec)
     thresholds = _thresholds(spec, material, found)
     said = fitting.ask(pipeline, test.features, test.classes)
     figures = evaluation.evaluate(spec, material, pipeline, found, said=said)

@@ -24,12 +24,11 @@ from training import classical as models
 from training import spec as specifications
 from training.classical import Around, Outcome
 from training.sentinel import Aborted
-from training.specification.delivery import Register
 from training.tabular import artifact, forming, reading
 from training.tabular.forming import Formed
 from training.tabular.opened import Opened, open_model
 from training.tabular.retraining import Retraining
-from training.tabular.specification import Classical, TableSource
+from training.tabular.specification import Classical, Register, TableSource
 
 if TYPE_CHECKING:
     import polars as pl

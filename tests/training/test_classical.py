@@ -234,7 +234,7 @@ def test_boosters_are_served_without_a_graph_and_the_outcome_says_so(
     asked = read(spec)
     material = prepare(asked, loans.table(), None)
     pipeline = pipelines.build(asked, material.chosen.columns, estimator, asked.candidates[0].fixed)
-    fitting.fit(pipeline, material.train)
+    fitting.fit(pipeline, material.train, asked)
     folder = tmp_path / "written"
     folder.mkdir()
     written = artifact.write_model(folder, pipeline, material, asked, thresholds=None)
