@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,9 +49,11 @@ class OnnxRuntime:
             raise EngineFailed(
                 f"The model cannot be run on these rows: {first_line(error)}"
             ) from error
-        if not self._width:
-            return found.reshape(-1)
-        return found.reshape(-1, self._width)
+        rows = len(next(iter(columns.values())))
+        shape = (rows, self._width) if self._width else (rows,)
+        if found.size != math.prod(shape):
+            raise EngineFailed(f"The graph answers numbers of shape {found.shape}, not {shape}")
+        return found.reshape(shape)
 
 
 def build(model: ModelFile, data: bytes, limits: Limits) -> OnnxRuntime:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import classical_models
 from infra.classical import ModelFile
-from infra.errors import InvalidRequest
+from infra.errors import EngineFailed, InvalidRequest
 from infra.plugins import available
 from service.runtimes import FOLDER, Limits, Runtime, open_runtime
 
@@ -179,6 +179,24 @@ def test_graph_that_keeps_weights_elsewhere_is_refused() -> None:
     tensor.external_data.add(key="location", value="/etc/passwd")
     with pytest.raises(InvalidRequest, match="other files"):
         open_runtime(classical_models.classifier().model, graph.SerializeToString(), Limits())
+
+
+def test_graph_that_answers_in_another_shape_fails() -> None:
+    made = classical_models.classifier()
+    graph = onnx.load_model_from_string(made.onnx)
+    (last,) = [each for each in graph.graph.node if "probabilities" in each.output]
+    last.output[list(last.output).index("probabilities")] = "whole"
+    graph.graph.node.append(
+        helper.make_node("Concat", ["whole", "whole", "whole"], ["tripled"], axis=1)
+    )
+    graph.graph.initializer.append(helper.make_tensor("flat", TensorProto.INT64, [1], [-1]))
+    graph.graph.node.append(helper.make_node("Reshape", ["tripled", "flat"], ["probabilities"]))
+    for output in graph.graph.output:
+        if output.name == "probabilities":
+            output.type.tensor_type.ClearField("shape")
+    runtime = open_runtime(made.model, graph.SerializeToString(), Limits())
+    with pytest.raises(EngineFailed, match=r"shape \(6,\), not \(1, 2\)"):
+        runtime.run(classical_models.columns_of([classical_models.ROW]))
 
 
 def test_graph_with_operators_of_its_own_is_refused() -> None:
