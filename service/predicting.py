@@ -24,7 +24,7 @@ from infra.errors import (
     RagstoneError,
 )
 from infra.model_settings import Models as Options
-from infra.security import new_id
+from infra.security import Ids
 from monitoring.prediction_metrics import PredictionMetrics, PredictionOutcome
 from service.billing import open_bill
 from service.callers import Caller
@@ -92,6 +92,7 @@ class Predictor:
         self._metrics = metrics
         self._explainer = explainer
         self._add = add
+        self._ids = Ids("pred-")
 
     async def find(self, asked: Asked) -> Hosted:
         """Return the version that would answer.
@@ -155,7 +156,7 @@ class Predictor:
     ) -> Predicted:
         has_classes = loaded.model.classes is not None
         return Predicted(
-            id=new_id("pred-"),
+            id=self._ids(),
             loaded=loaded,
             table=table,
             values=values,

@@ -59,10 +59,6 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._running = 0
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._queue and not self._running
-
     async def run(self, table: Table) -> NDArray[Any]:
         """Return what the model says of each row; who gives up waiting is not computed for.
 
