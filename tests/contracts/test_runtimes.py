@@ -247,7 +247,7 @@ def test_what_is_no_class_of_the_library_is_no_reviewed_type(module: str, name: 
     data = changed_schema(made.skops, '"LogisticRegression"', f'"{name}"')
     data = changed_schema(data, '"sklearn.linear_model._logistic"', f'"{module}"')
     trusted = (*made.model.trusted, f"{module}.{name}")
-    changes = {"format": "skops", "file": "model.skops", "trusted": trusted}
+    changes: dict[str, Any] = {"format": "skops", "file": "model.skops", "trusted": trusted}
     with pytest.raises(InvalidRequest, match=f"nobody reviewed: {module}.{name}"):
         open_runtime(made.model.model_copy(update=changes), data, Limits())
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from infra.errors import EngineFailed, Overloaded
-from service.prediction.batching import Batcher, Bounds
+from service.prediction.batching import FEW_ROWS, QUICK_SECONDS, Batcher, Bounds
 from service.prediction.columns import Table
 from waiting import until
 
@@ -161,5 +161,31 @@ def test_loop_is_free_while_a_model_runs(model: Doubling, threads: ThreadPoolExe
         await asyncio.to_thread(until, lambda: model.running)
         model.gate.set()  # on the loop, which the model would keep from getting here
         assert (await task).tolist() == [2]
+
+    asyncio.run(scenario())
+
+
+def test_few_rows_for_a_quick_model_are_answered_on_the_loop(threads: ThreadPoolExecutor) -> None:
+    now, cost, places, seen = 0.0, 0.0001, [], []
+
+    def model(columns: Mapping[str, Any]) -> Any:
+        nonlocal now
+        now += cost
+        places.append("loop" if threading.current_thread() is threading.main_thread() else "thread")
+        return columns["x"] * 2
+
+    async def scenario() -> None:
+        nonlocal cost
+        batcher = Batcher(model, threads, Bounds(), observe=seen.append, clock=lambda: now)
+        for rows in (1, 1, FEW_ROWS, FEW_ROWS + 1):
+            assert (await batcher.run(table(*[2] * rows))).tolist() == [4] * rows
+        assert places == ["thread", "loop", "loop", "thread"]
+        assert seen == [1, 1, FEW_ROWS, FEW_ROWS + 1]
+        cost = 10 * QUICK_SECONDS
+        await batcher.run(table(1))
+        cost = 0.0001
+        for _ in range(23):
+            await batcher.run(table(1))
+        assert places[4:] == ["loop", *["thread"] * 22, "loop"]
 
     asyncio.run(scenario())
