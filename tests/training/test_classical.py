@@ -75,7 +75,7 @@ def test_a_model_is_trained_checked_registered_and_tracked(
         ("age", "int64", False), ("income", "float64", True), ("place", "string", True),
         ("guarantee", "bool", False), ("rating", "int64", False),
     ]  # fmt: skip
-    assert model.column("rating").categories == (1, 2, 3)
+    assert model.inputs[-1].categories == (1, 2, 3)
     assert outcome.rows == {
         "read": 600, "without a label": 0, "left for training": 480, "trained on": 480,
         "held out": 120,
