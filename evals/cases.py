@@ -79,7 +79,7 @@ def load(suite: Suite, *, folder: Path, datasets: Callable[[], Rows]) -> Cases:
     if chosen.artifact is not None:
         store = datasets()
         found = store.find(chosen.artifact)
-        pinned = f"{found.kind}/{found.name}@{found.digest}"
+        pinned = found.pinned
         rows: Iterator[Row] = (
             (f"row {number} of {found}", row)
             for number, row in enumerate(store.rows(pinned, split=chosen.split), 1)

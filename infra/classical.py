@@ -100,17 +100,6 @@ class ModelFile(Section):
             _check_classes(self.classes, self.thresholds)
         return self
 
-    def column(self, name: str) -> Column:
-        """Return a column by its name.
-
-        Raises:
-            NotFound: there is none; near names are suggested.
-        """
-        for each in self.inputs:
-            if each.name == name:
-                return each
-        raise NotFound("column", name, among=[each.name for each in self.inputs])
-
 
 def text_of(label: Any) -> str:
     """Return a class as the key of `thresholds`: as JSON writes it, text without its quotes.

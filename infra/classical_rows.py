@@ -82,7 +82,21 @@ def _array(values: NDArray[Any], column: Column) -> NDArray[Any]:
     return found
 
 
+def _plain_numbers(values: Values, column: Column) -> NDArray[Any] | None:
+    """Return numbers of which none needs a closer look, as most are; else nothing."""
+    if not {*map(type, values)} <= _PLAIN[column.type]:
+        return None
+    try:
+        found = np.array(values, dtype=np.float64)
+    except OverflowError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
 def _numbers(values: Values, column: Column) -> NDArray[Any]:
+    plain = _plain_numbers(values, column)
+    if plain is not None:
+        return plain
     takes = _TAKES[column.type]
     found = np.empty(len(values), dtype=np.float64)
     for place, value in enumerate(values):
@@ -115,12 +129,19 @@ def _texts(values: Values, column: Column) -> NDArray[Any]:
         elif not takes(given):
             raise _refused(place, given, column, f"is no {column.type}")
         else:
-            found[place] = given if column.type == "string" else text_of(given)
+            found[place] = _category(given, column)
     try:
         "".join(found).encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{column.name!r} holds text that is not Unicode") from None
     return found
+
+
+def _category(value: Any, column: Column) -> str:
+    """Return the text of a value; a whole number reads the same however it was written."""
+    if column.type == "string":
+        return str(value)
+    return text_of(int(value) if column.type == "int64" else value)
 
 
 def _is_number(value: Any) -> bool:
@@ -137,6 +158,14 @@ _TAKES: Mapping[str, Callable[[Any], bool]] = {
     "bool": lambda value: isinstance(value, bool),
     "string": lambda value: isinstance(value, str),
 }
+
+
+_PLAIN: Mapping[str, frozenset[type]] = {
+    "float64": frozenset({float, int}),
+    "int64": frozenset({int}),
+    "bool": frozenset({bool}),
+}
+"""Types of values that are what they seem."""
 
 
 def _refuse_first(wrong: NDArray[np.bool_], values: NDArray[Any], column: Column, why: str) -> None:

@@ -9,6 +9,7 @@ _REVIEWED = frozenset(
         "collections.OrderedDict",
         "collections.defaultdict",
         "numpy.dtype",
+        "training.tabular.coded.Coded",
         "lightgbm.basic.Booster",
         "lightgbm.sklearn.LGBMClassifier",
         "lightgbm.sklearn.LGBMRegressor",
@@ -17,7 +18,6 @@ _REVIEWED = frozenset(
         "xgboost.sklearn.XGBRegressor",
     }
 )
-_OURS = "training.tabular."
 _LIBRARY = "sklearn."
 
 
@@ -27,12 +27,14 @@ def is_reviewed(name: str) -> bool:
     >>> is_reviewed("sklearn.linear_model.Ridge"), is_reviewed("builtins.eval")
     (True, False)
     """
-    if name in _REVIEWED or name.startswith(_OURS):
+    if name in _REVIEWED:
         return True
     if not name.startswith(_LIBRARY):
         return False
     module, _, attribute = name.rpartition(".")
     try:  # a function could be one that runs what it is told
-        return isinstance(getattr(importlib.import_module(module), attribute), type)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError):
         return False
+    # What a module of the library imported from elsewhere is not the library's.
+    return isinstance(found, type) and found.__module__.startswith(_LIBRARY)

@@ -195,3 +195,8 @@ class EngineFailed(RagstoneError):
 
 class EngineTimedOut(EngineFailed):
     """The engine did not answer within the time that it had."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of somebody else's library says, cut if it is long."""
+    return str(error).strip().partition("\n")[0][:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -17,12 +18,23 @@ MOST_NAMES = 100
 PredictionOutcome: TypeAlias = Literal["answered", "refused", "overloaded", "failed", "late"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The series of what a version answers."""
+
+    requests: Counter
+    rows: Counter
+    seconds: Histogram
+
+
 class PredictionMetrics:
     """What is counted of predictions; label values are bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._models = Bounded(MOST_NAMES)
         self._versions = Bounded(MOST_NAMES)
+        self._answered: dict[tuple[str, str], _Answered] = {}
+        """By model and version, as they are told; looking series up takes longer than counting."""
         self._requests = Counter(
             "ragstone_prediction_requests_total",
             "Requests to classical models, by how they ended; late is past the deadline.",
@@ -62,10 +74,18 @@ class PredictionMetrics:
 
     def observe(self, model: str, version: str, *, rows: int, seconds: float) -> None:
         """Observe an answered request."""
-        name = self._models.bounded(model)
-        self._requests.labels(name, "answered").inc()
-        self._rows.labels(name, self._versions.bounded(version)).inc(rows)
-        self._seconds.labels(name).observe(seconds, exemplars.current())
+        key = (self._models.bounded(model), self._versions.bounded(version))
+        series = self._answered.get(key)
+        if series is None:
+            name, number = key
+            series = self._answered[key] = _Answered(
+                self._requests.labels(name, "answered"),
+                self._rows.labels(name, number),
+                self._seconds.labels(name),
+            )
+        series.requests.inc()
+        series.rows.inc(rows)
+        series.seconds.observe(seconds, exemplars.current())
 
     def observe_batch(self, model: str, rows: int) -> None:
         """Observe how many rows were answered together."""

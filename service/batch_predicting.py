@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infra import classical
+from infra.artifacts import refs
 from infra.artifacts.publishing import Made
 from infra.classical_rows import Values
 from infra.errors import InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
-from infra.jobs.definitions import Behaviour, Registry, Resources
+from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.plugins import require
 from service.prediction.batching import checked
 from service.prediction.columns import Reader
@@ -39,19 +41,29 @@ def define(registered: Registry, parts: Components) -> None:
     @registered.job(PREDICT, resources=Resources(cpu=1), behaviour=Behaviour(remote=True))
     def predict(attempt: Attempt, *, model: str, data: str, name: str) -> dict[str, Any]:
         """Predict for the rows of a dataset; they become the artifact `predictions/NAME`."""
+        check_name(name)
         pinned: dict[str, str] = attempt.step("pin", lambda: _pin(parts, model, data))
-        folder = parts.settings.data_folder / "predicting" / attempt.job_id
-        loaded = opened(parts, pinned["model"])
-        batches = _datasets(parts).iterate(pinned["data"], rows=PART_ROWS)
-        total = _datasets(parts).profile(pinned["data"]).rows
+        _sweep(parts)
+        with _kept_to_go_on(_folder(parts) / attempt.job_id) as folder:
+            loaded = opened(parts, pinned["model"])
+            batches = _datasets(parts).iterate(pinned["data"], rows=PART_ROWS)
+            total = _datasets(parts).profile(pinned["data"]).rows
 
-        def tell(rows: int) -> None:
-            attempt.progress(min(1.0, rows / max(1, total)), f"{rows:,} of {total:,} rows")
+            def tell(rows: int) -> None:
+                attempt.progress(min(1.0, rows / max(1, total)), f"{rows:,} of {total:,} rows")
 
-        rows = write_parts(loaded, batches, folder, tell=tell)
-        reference = _publish(parts, folder, name, pinned=pinned, job=attempt.job_id)
-        shutil.rmtree(folder, ignore_errors=True)
+            rows = write_parts(loaded, batches, folder, tell=tell)
+            reference = _publish(parts, folder, name, pinned=pinned, job=attempt.job_id)
         return {"artifact": reference, "model": pinned["model"], "rows": rows}
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of an artifact, before anything is predicted.
+
+    Raises:
+        InvalidRequest: says what a name is.
+    """
+    refs.split(f"{KIND}/{name}")
 
 
 def opened(parts: Components, model: str) -> Loaded:
@@ -76,17 +88,20 @@ def predict_file(
     Returns how many rows there are.
 
     Raises:
-        NotFound: there is no such file.
-        InvalidRequest: it is no table, or its rows are not the model's.
+        NotFound: there is no such file, or no folder to write to.
+        InvalidRequest: it is no table, its rows are not the model's, or `output` is what is read.
     """
     if not source.is_file():
         raise NotFound("file of rows", str(source))
+    if not output.parent.is_dir():
+        raise NotFound("folder", str(output.parent))
+    if output.is_dir() or output.resolve() == source.resolve():
+        raise InvalidRequest(f"{str(output)!r} cannot be written to; name another file")
     status = source.stat()
     stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{loaded.reference.digest[-12:]}"
-    folder = output.with_name(f".{output.name}.{stamp}.parts")
-    rows = write_parts(loaded, _batches(source), folder, tell=tell)
-    _join(folder, output)
-    shutil.rmtree(folder, ignore_errors=True)
+    with _kept_to_go_on(output.with_name(f".{output.name}.{stamp}.parts")) as folder:
+        rows = write_parts(loaded, _batches(source), folder, tell=tell)
+        _join(folder, output)
     return rows
 
 
@@ -188,18 +203,48 @@ def _join(folder: Path, output: Path) -> None:
     parquet = require("pyarrow.parquet", extra=EXTRA)
     paths = sorted(folder.glob("part-*.parquet"))
     partial = output.with_name(f".{output.name}.partial")
-    with parquet.ParquetWriter(partial, parquet.read_schema(paths[0]), compression="zstd") as out:
-        for path in paths:
-            out.write_table(parquet.read_table(path))
-    partial.replace(output)
+    schema = parquet.read_schema(paths[0])
+    try:
+        with parquet.ParquetWriter(partial, schema, compression="zstd") as out:
+            for path in paths:
+                out.write_table(parquet.read_table(path))
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _kept_to_go_on(folder: Path) -> Iterator[Path]:
+    """Keep what was written only where the work broke off and may be taken up again."""
+    try:
+        yield folder
+    except Retries().permanent:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(parts: Components) -> Path:
+    return parts.settings.data_folder / "predicting"
+
+
+def _sweep(parts: Components) -> None:
+    """Remove what jobs left that were cancelled or given up."""
+    for place in _folder(parts).glob("*"):
+        try:
+            if not parts.jobs.get(place.name).is_finished:
+                continue
+        except NotFound:
+            pass
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _pin(parts: Components, model: str, data: str) -> dict[str, str]:
     found = parts.artifacts.find(full_reference(parts, model))
     rows = _datasets(parts).find(data)
     return {
-        "model": f"{found.kind}/{found.name}@{found.digest}",
-        "data": f"{rows.kind}/{rows.name}@{rows.digest}",
+        "model": found.pinned,
+        "data": rows.pinned,
     }
 
 

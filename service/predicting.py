@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from infra.errors import (
     RagstoneError,
 )
 from infra.model_settings import Models as Options
-from infra.security import new_id
+from infra.security import Ids
 from monitoring.prediction_metrics import PredictionMetrics, PredictionOutcome
 from service.billing import open_bill
 from service.callers import Caller
@@ -59,6 +59,8 @@ class Asked:
     """A version or an alias; by default the alias of the settings."""
     seconds: float | None = None
     """That the answer may take, where it is less than the settings say."""
+    explain: bool = False
+    """Whether to tell what each feature contributes to the score of each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Predictor:
         self._metrics = metrics
         self._explainer = explainer
         self._add = add
+        self._ids = Ids("pred-")
 
     async def find(self, asked: Asked) -> Hosted:
         """Return the version that would answer.
@@ -107,7 +110,7 @@ class Predictor:
 
         Raises:
             NotFound, NotReady: as `find`.
-            InvalidRequest: the rows are not the model's.
+            InvalidRequest: the rows are not the model's, or it cannot be explained.
             RateLimited: the caller asks too much.
             Overloaded: too many requests wait for the model.
             EngineTimedOut: it was not answered in time.
@@ -117,6 +120,8 @@ class Predictor:
         loaded = await self.find(asked)
         with self._counted(asked.name):
             table = read(loaded)
+            if asked.explain:
+                await in_thread(lambda: self._explainer.check(loaded))
             bill = await open_bill(
                 self._meter(),
                 caller=asked.caller,
@@ -124,32 +129,25 @@ class Predictor:
                 prompt_tokens=0,
             )
             try:
-                values = await self._run(loaded, table, asked.seconds)
+                predicted = await self._run(asked, loaded, table)
                 bill.settle(0)
             finally:
                 bill.close()
         seconds = time.perf_counter() - start
-        predicted = self._predicted(asked, loaded, table, values)
         await self._note(predicted, asked.caller, seconds)
         return Answer(predicted, bill.headers)
 
-    async def explain(self, predicted: Predicted) -> list[dict[str, Any]]:
-        """Return what each feature contributes to the score of each row.
-
-        Raises:
-            InvalidRequest: the model is not linear.
-        """
-        from training.tabular.columns import as_frame
-
-        frame = as_frame(predicted.table.columns)
-        return await in_thread(lambda: self._explainer.explain(predicted, frame))
-
-    async def _run(self, loaded: Hosted, table: Table, seconds: float | None) -> NDArray[Any]:
+    async def _run(self, asked: Asked, loaded: Hosted, table: Table) -> Predicted:
         most = self._options.deadline_seconds
-        limit = most if seconds is None else min(seconds, most)
+        limit = most if asked.seconds is None else min(asked.seconds, most)
         try:
             async with asyncio.timeout(limit):
-                return await loaded.batcher.run(table)
+                values = await loaded.batcher.run(table)
+                predicted = self._predicted(asked, loaded, table, values)
+                if not asked.explain:
+                    return predicted
+                explained = await in_thread(lambda: self._explainer.explain(predicted))
+                return replace(predicted, explanations=explained)
         except TimeoutError:
             raise EngineTimedOut(f"The model did not answer within {limit:g} s") from None
 
@@ -158,7 +156,7 @@ class Predictor:
     ) -> Predicted:
         has_classes = loaded.model.classes is not None
         return Predicted(
-            id=new_id("pred-"),
+            id=self._ids(),
             loaded=loaded,
             table=table,
             values=values,

@@ -159,9 +159,9 @@ def _rows(store: Any, trainset: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
         reference = store.find(trainset)
     except NotFound as error:
         raise NotFound("file or dataset", trainset, among=_names(store)) from error
-    pinned = f"{reference.kind}/{reference.name}@{reference.digest}"
     return (
-        (f"row {number} of {reference}", row) for number, row in enumerate(store.rows(pinned), 1)
+        (f"row {number} of {reference}", row)
+        for number, row in enumerate(store.rows(reference.pinned), 1)
     )
 
 

@@ -71,7 +71,7 @@ def checkout(parts: Components, reference: str) -> Path:
     if not place.is_dir():
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            parts.artifacts.checkout(f"{found.kind}/{found.name}@{found.digest}", place)
+            parts.artifacts.checkout(found.pinned, place)
         except Conflict:  # another process was faster, and lays out all files or none
             if not place.is_dir():
                 raise

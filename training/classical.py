@@ -10,9 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from infra import classical
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore
@@ -35,7 +32,7 @@ from training.tabular import (
     scoring,
     searching,
 )
-from training.tabular.evaluation import Errors
+from training.tabular.evaluation import Errors, Said
 from training.tabular.exploring import Exploration
 from training.tabular.preparation import Material, prepare
 from training.tabular.reading import Rows
@@ -95,8 +92,7 @@ class _Fitted:
     pipeline: Any
     found: Found
     thresholds: Mapping[str, float] | None
-    said: NDArray[np.float64]
-    """Of the rows held out."""
+    said: Said
     figures: dict[str, Any]
 
 
@@ -183,7 +179,7 @@ def _warnings(explored: Exploration, material: Material) -> list[str]:
 
 
 def _fit(spec: Classical, material: Material, around: Around) -> _Fitted:
-    columns, table, test = material.chosen.columns, material.train, material.test
+    columns, table = material.chosen.columns, material.train
     found = searching.search(table, spec, columns, tell=around.tell)
     best = found.best
     around.note(
@@ -192,10 +188,10 @@ def _fit(spec: Classical, material: Material, around: Around) -> _Fitted:
     )
     chosen_by_nested = searching.nested(table, spec, columns) if spec.search.nested else ()
     pipeline = pipelines.build(spec, columns, best.estimator, best.parameters)
-    fitting.fit(pipeline, table, resampling=spec.imbalance.resampling, seed=spec.seed)
+    fitting.fit(pipeline, table, spec)
     thresholds = _thresholds(spec, material, found)
-    said = fitting.ask(pipeline, test.features, test.classes)
-    figures = evaluation.evaluate(spec, material, pipeline, found, said=said)
+    said = evaluation.ask(pipeline, material)
+    figures = evaluation.evaluate(spec, material, found, said)
     if thresholds is not None:
         figures["threshold"] = asdict(thresholds)
     figures["nested"] = list(chosen_by_nested)
@@ -247,15 +243,14 @@ def _write(
         losses = evaluation.errors(
             spec,
             material,
-            fitted.pipeline,
-            fitted.found.best.said,
-            said=fitted.said,
+            fitted.said,
+            out_of_fold=fitted.found.best.said,
             model=written.model,
         )
         figures["diagnosis"] = dict(around.diagnose(losses))
     figures["warnings"] = list(warnings)
     artifact.write_json(folder / artifact.EVALUATION, figures)
-    artifact.write_reference(folder, material, written.model, fitted.said)
+    artifact.write_reference(folder, material, written.model, fitted.said.held_out)
     text = card.write(spec, written.model, figures, important=important, warnings=warnings)
     (folder / artifact.CARD).write_text(text, encoding="utf-8")
     return written

@@ -18,18 +18,17 @@ from infra.artifacts.aliases import Guard
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore
 from infra.datasets.datasets import Datasets
-from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
 from infra.tracking.handle import Run
 from training import classical as models
 from training import spec as specifications
 from training.classical import Around, Outcome
 from training.sentinel import Aborted
-from training.specification.delivery import Register
 from training.tabular import artifact, forming, reading
 from training.tabular.forming import Formed
 from training.tabular.opened import Opened, open_model
 from training.tabular.retraining import Retraining
-from training.tabular.specification import Classical, TableSource
+from training.tabular.specification import Classical, Register, TableSource
 
 if TYPE_CHECKING:
     import polars as pl
@@ -132,7 +131,7 @@ def retrain(
     Raises:
         InvalidConfiguration: there is no artifact store.
         InvalidRequest, NotFound: rows or specification are not what they should be.
-        Conflict: the alias moved meanwhile; nothing was promoted.
+        Conflict: the alias moved meanwhile; nothing was promoted, and the evidence says so.
     """
     store = around.store
     if store is None:
@@ -155,10 +154,18 @@ def retrain(
         )
         result = _decide(asked, formed, standing, challenger, judge)
         result = replace(result, run=None if run is None else run.id)
-        if result.decision == "promoted":
-            _promote(store, asked, standing.champion, result)
+        result = _keep(store, asked, result, cause=cause)
+        try:
+            if result.decision == "promoted":
+                _promote(store, asked, standing.champion, result)
+        except Conflict as error:
+            said = f"it passed, and {asked.alias!r} moved meanwhile: {error.message}"
+            result = replace(result, decision="withheld", reasons=(said,))
+            _tell(store, run, _keep(store, asked, result, cause=cause))
+            raise
         around.note(f"{result.decision}: {'; '.join(result.reasons)}")
-        return _keep(store, asked, result, run, cause=cause)
+        _tell(store, run, result)
+        return result
 
 
 def _challenge(
@@ -168,7 +175,7 @@ def _challenge(
     assert around.store is not None
     name = f"dataset/{asked.name}-retraining"
     reference = Datasets(around.store).put({"train": formed.train, "test": formed.compare}, name)
-    pinned = f"dataset/{reference.name}@{reference.digest}"
+    pinned = reference.pinned
     log = asked.log
     apart = [each for each in (log.key, log.labelled_at) if each and each != spec.data.group]
     data = spec.data.model_copy(
@@ -304,11 +311,10 @@ def _keep(
     store: ArtifactStore,
     asked: Retraining,
     result: Result,
-    run: Run | None,
     *,
     cause: Mapping[str, Any] | None,
 ) -> Result:
-    """Store the evidence, and say on the run what was decided and why."""
+    """Store the evidence, before anything moves by it."""
     values = {**asdict(result), "spec": asked.model_dump(mode="json"), "cause": dict(cause or {})}
     values.pop("evidence")
     named = {"champion": result.champion, "challenger": result.challenger}
@@ -319,12 +325,17 @@ def _keep(
         (draft.folder / EVIDENCE).write_text(text + "\n", encoding="utf-8")
     reference = draft.reference
     assert reference is not None
-    if run is not None:
-        run.tag({"decision": result.decision})
-        run.add_parameters({"outcome": {"decision": result.decision, "reasons": result.reasons}})
-        run.log({f"rows/{key}": each for key, each in result.rows.items() if key != "newest"})
-        run.made(str(reference), role="evidence", digest=reference.digest)
     return replace(result, evidence=str(reference))
+
+
+def _tell(store: ArtifactStore, run: Run | None, result: Result) -> None:
+    """Say on the run what was decided, and why."""
+    if run is None:
+        return
+    run.tag({"decision": result.decision})
+    run.add_parameters({"outcome": {"decision": result.decision, "reasons": result.reasons}})
+    run.log({f"rows/{key}": each for key, each in result.rows.items() if key != "newest"})
+    run.made(result.evidence, role="evidence", digest=store.find(result.evidence).digest)
 
 
 @contextmanager

@@ -34,6 +34,11 @@ class Reference:
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}@{f'v{self.version}' if self.version else self.digest}"
 
+    @property
+    def pinned(self) -> str:
+        """The same content, whatever becomes of versions and aliases."""
+        return f"{self.kind}/{self.name}@{self.digest}"
+
 
 @dataclass(frozen=True, slots=True)
 class Version:

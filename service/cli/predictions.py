@@ -89,6 +89,7 @@ def predict(
     with opened() as parts:
         if is_stored:
             arguments = {"model": model, "data": data, "name": output.removeprefix(kind)}
+            batch_predicting.check_name(arguments["name"])
             job = parts.jobs.start(batch_predicting.PREDICT, arguments)
             told: dict[str, Any] = {"job": job.id, "state": job.state}
             words = f"{job.id}: follow it with `ragstone jobs show {job.id}`"

@@ -15,6 +15,8 @@ from infra.classical_rows import MISSING_TEXT, Values, encode, encode_rows, is_t
 from infra.errors import InvalidRequest, TooLarge
 
 MOST_SHOWN = 5
+FEW_ROWS = 8
+"""Up to here a loop is faster than NumPy."""
 WarningKind = Literal["unknown_category", "out_of_range"]
 
 
@@ -117,10 +119,9 @@ class Reader:
                     )
                 warnings += [Warned(place, name, "unknown_category") for place in strange]
         for name, (low, high) in self._ranges.items():
-            is_out = (columns[name] < low) | (columns[name] > high)
-            if is_out.any():
-                places = np.flatnonzero(is_out).tolist()
-                warnings += [Warned(place, name, "out_of_range") for place in places]
+            warnings += [
+                Warned(place, name, "out_of_range") for place in _beyond(columns[name], low, high)
+            ]
         return Table(rows, columns, warnings)
 
     def _refuse_columns(self, given: Mapping[str, Any]) -> None:
@@ -132,6 +133,14 @@ class Reader:
             f"The model {' and '.join(said)}; its inputs are {_listed(list(self._columns))}",
             parameter="inputs",
         )
+
+
+def _beyond(values: NDArray[Any], low: float, high: float) -> list[int]:
+    """Return the places of values beyond a range; NaN is in any."""
+    if len(values) <= FEW_ROWS:
+        return [at for at, value in enumerate(values.tolist()) if value < low or value > high]
+    places: list[int] = np.flatnonzero((values < low) | (values > high)).tolist()
+    return places
 
 
 def _if_missing(column: Column) -> list[str]:

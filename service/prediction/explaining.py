@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import InvalidRequest, NotFound
+from infra.errors import EngineFailed, InvalidRequest, NotFound, first_line
 from service.prediction.loading import PIPELINE, Key, Loaded
 from service.prediction.recording import Predicted
 
@@ -49,28 +50,61 @@ class Linear:
 
 
 class Explainer:
-    """Keeps the pipelines of the models that were explained last."""
+    """Keeps the models that were explained last, and which of them cannot be; of any thread."""
 
     def __init__(self, load: Callable[[Loaded], Any]) -> None:
         """`load` returns the fitted pipeline of a model."""
         self._load = load
-        self._kept: OrderedDict[Key, Linear] = OrderedDict()
+        self._lock = Lock()
+        self._kept: OrderedDict[Key, Linear | InvalidRequest] = OrderedDict()
 
-    def explain(self, predicted: Predicted, frame: Any) -> list[dict[str, Any]]:
+    def check(self, loaded: Loaded) -> None:
+        """Refuse a model that cannot be explained; it blocks, the first time.
+
+        Raises:
+            InvalidRequest: the model is not linear, or has no pipeline beside it.
+        """
+        self._linear(loaded)
+
+    def explain(self, predicted: Predicted) -> list[dict[str, Any]]:
         """Return base, contributions by feature, and score, for each row; it blocks.
 
         Of two classes the score is the log-odds of the second, of more that of the chosen one.
 
         Raises:
-            InvalidRequest: the model is not linear, or has no pipeline beside it.
+            InvalidRequest: as `check` does.
+            EngineFailed: its features cannot be made of these rows.
         """
-        linear = self._kept.get(predicted.loaded.key)
-        if linear is None:
-            linear = _linear(predicted.loaded, self._pipeline(predicted.loaded))
-            self._kept[predicted.loaded.key] = linear
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        return linear.explain(frame, predicted.chosen)
+        from training.tabular.columns import as_frame
+
+        linear = self._linear(predicted.loaded)
+        try:
+            return linear.explain(as_frame(predicted.table.columns), predicted.chosen)
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+            raise EngineFailed(
+                f"The model cannot be explained on these rows: {first_line(error)}"
+            ) from error
+
+    def _linear(self, loaded: Loaded) -> Linear:
+        with self._lock:
+            found = self._kept.get(loaded.key)
+            if found is not None:
+                self._kept.move_to_end(loaded.key)
+        if found is None:
+            found = self._read(loaded)
+            with self._lock:
+                self._kept[loaded.key] = found
+                while len(self._kept) > MOST_KEPT:
+                    self._kept.popitem(last=False)
+        if isinstance(found, InvalidRequest):
+            raise InvalidRequest(found.message, parameter=found.parameter)
+        return found
+
+    def _read(self, loaded: Loaded) -> Linear | InvalidRequest:
+        try:
+            return _linear(loaded, self._pipeline(loaded))
+        except InvalidRequest as error:  # of what never changes, as the key has the digest
+            return error
 
     def _pipeline(self, loaded: Loaded) -> Any:
         try:

@@ -80,10 +80,9 @@ def read(store: ArtifactStore, reference: str, options: Models) -> Loaded:
         InvalidRequest: its file is not what it says to be, or it does not run.
     """
     with store.reading(reference) as found:
-        pinned = f"{found.kind}/{found.name}@{found.digest}"
-        manifest = store.resolve(pinned)
-        model = classical.parse(json_of(_bytes(store, pinned, manifest, classical.FILE)))
-        data = _bytes(store, pinned, manifest, model.file, most=options.max_model_bytes)
+        manifest = store.resolve(found.pinned)
+        model = classical.parse(json_of(_bytes(store, found.pinned, manifest, classical.FILE)))
+        data = _bytes(store, found.pinned, manifest, model.file, most=options.max_model_bytes)
     runtime = open_runtime(model, data, _limits(options))
     answer = _tried(model, runtime)
     labels, label_type = _labels(model)
@@ -107,8 +106,7 @@ def pipeline(store: ArtifactStore, loaded: Loaded, options: Models) -> Any:
         NotFound: there is none.
         InvalidRequest: it holds types that nobody reviewed.
     """
-    found = loaded.reference
-    pinned = f"{found.kind}/{found.name}@{found.digest}"
+    pinned = loaded.reference.pinned
     data = _bytes(store, pinned, store.resolve(pinned), PIPELINE, most=options.max_model_bytes)
     return skops.load(loaded.model, data, _limits(options))
 

@@ -22,6 +22,7 @@ from infra.errors import (
     NotFound,
     NotReady,
     RagstoneError,
+    StorageFailed,
 )
 from infra.model_settings import Models as Options
 from service.limits import in_thread
@@ -173,7 +174,7 @@ class Models:
         return [str(each.reference.version) for each in reversed(found)]
 
     def standings(self) -> list[Standing]:
-        """Return every name that the settings' alias has a version of, in their order."""
+        """Return every classical model that the settings' alias has a version of, by name."""
         found = []
         for (name, alias), digest in sorted(self._targets.items()):
             if alias != self._options.alias or not self._is_served(name):
@@ -181,6 +182,8 @@ class Models:
             failure = self._failures.get((name, digest))
             reason = failure.reason if failure else ""
             held = self.at_hand(name, None)
+            if failure is not None and failure.is_other and held is None:
+                continue  # as `find` says, there is no such model
             if name in self._unloaded:
                 found.append(Standing(name, "", "UNAVAILABLE", "unloaded"))
             elif held is not None:
@@ -226,6 +229,7 @@ class Models:
         for name, alias in sorted(wanted):
             if self._is_served(name) and name not in self._unloaded:
                 await self._follow(name, alias)
+        self._prune()
         self.has_looked = True
 
     async def _watch(self) -> None:
@@ -251,11 +255,27 @@ class Models:
         self._in_force[name, alias] = digest
         logger.info("%s@%s is answered by version %s", name, alias, loaded.version)
 
+    def _prune(self) -> None:
+        """Forget versions that are not loaded, and failures that nothing means any more."""
+        meant = {(name, digest) for (name, _), digest in self._targets.items()}
+        now = self._clock()
+        self._versions = {
+            (name, number): digest
+            for (name, number), digest in self._versions.items()
+            if (name, digest) in self._shelf
+        }
+        self._failures = {
+            key: failure
+            for key, failure in self._failures.items()
+            if key in meant or now - failure.at < RETRY_SECONDS
+        }
+
     async def _find_version(self, name: str, number: int) -> Hosted:
         reference = f"{KIND}/{name}@v{number}"
         found = await in_thread(lambda: self._store().find(reference))
+        loaded = await self._load(name, found.digest)
         self._versions[name, number] = found.digest
-        return await self._load(name, found.digest)
+        return loaded
 
     async def _load(self, name: str, digest: str) -> Hosted:
         """Load once, however many ask for it meanwhile; one that leaves breaks nothing off."""
@@ -281,7 +301,7 @@ class Models:
         reference = f"{KIND}/{name}@{digest}"
         try:
             read = await in_thread(lambda: loading.read(self._store(), reference, self._options))
-        except (InvalidRequest, MissingDependency, NotFound) as error:
+        except (InvalidRequest, MissingDependency, NotFound, StorageFailed) as error:
             failure = self._failed(name, error)
             self._failures[name, digest] = failure
             raise failure.error(name) from error
@@ -301,7 +321,7 @@ class Models:
         reason = f"Model {name!r} cannot be loaded: {error.message}"
         if is_other:
             reason = f"{KIND}/{name} is no classical model"
-        else:
+        if not is_other or any(name == held for held, _ in self._in_force):
             logger.error("%s", reason)
         return _Failure(reason, is_other, self._clock())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -33,6 +33,8 @@ class Predicted:
     """Of each row the class that is chosen, by its place; None of a regression."""
     tag: str = LIVE
     """`live`, or the version or alias that was asked for."""
+    explanations: Sequence[Mapping[str, Any]] | None = None
+    """Of each row, where they were asked for."""
 
     @property
     def model(self) -> str:

@@ -84,7 +84,7 @@ def get(
     after: Annotated[str, Query(max_length=1024)] = "",
 ) -> ArtifactOut:
     """Return one artifact: its metadata, parents and files, the files page by page."""
-    manifest = components.artifacts.resolve(_exactly(reference))
+    manifest = components.artifacts.resolve(reference.pinned)
     return ArtifactOut.of(reference, manifest, after=after, limit=limit)
 
 
@@ -94,7 +94,7 @@ def diff(
 ) -> DifferenceOut:
     """Return what changed on the way from `against`, any reference, to this artifact."""
     before = components.artifacts.find(against)
-    found = components.artifacts.diff(_exactly(before), _exactly(reference))
+    found = components.artifacts.diff(before.pinned, reference.pinned)
     return DifferenceOut.of(before, reference, found)
 
 
@@ -106,7 +106,7 @@ def lineage(
     depth: Annotated[int, Query(ge=1, le=MAX_DEPTH)] = 10,
 ) -> LineageOut:
     """Return what an artifact was made from (`up`), or what was made from it (`down`)."""
-    found = components.artifacts.lineage(_exactly(reference), up=direction == "up", depth=depth)
+    found = components.artifacts.lineage(reference.pinned, up=direction == "up", depth=depth)
     return LineageOut.of(reference.digest, found)
 
 
@@ -121,7 +121,7 @@ async def read(
     wanted: Annotated[str | None, Header(alias="range", max_length=1000)] = None,
 ) -> Response:
     """Return a file's bytes, all or those of one `Range`; the digest is its `ETag`."""
-    manifest = await in_thread(lambda: components.artifacts.resolve(_exactly(reference)))
+    manifest = await in_thread(lambda: components.artifacts.resolve(reference.pinned))
     entry = manifest.entry(path)
     if entry is None:
         raise NotFound("file", path, among=(each.path for each in manifest.entries))
@@ -144,7 +144,7 @@ async def read(
     }
     if not entry.size:
         return Response(**options)
-    pieces = _pieces(components, _exactly(reference), path=path, span=span or whole)
+    pieces = _pieces(components, reference.pinned, path=path, span=span or whole)
     return ClosingResponse(await begun(pieces), **options)
 
 
@@ -165,8 +165,3 @@ async def _pieces(
                 raise Conflict(f"{path!r} is cut short; verify {reference!r}")
             left -= len(piece)
             yield piece
-
-
-def _exactly(reference: Reference) -> str:
-    """The same content, whatever its aliases point at meanwhile."""
-    return f"{reference.kind}/{reference.name}@{reference.digest}"

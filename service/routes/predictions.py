@@ -33,16 +33,14 @@ async def predict(request: Request) -> Response:
     name, selector = _name(given["model"])
     timeout = request.headers.get(TIMEOUT_HEADER)
     seconds = None if timeout is None else answer_seconds(timeout, float("inf"))
-    asked = Asked(request.state.caller, name, selector, seconds)
+    asked = Asked(
+        request.state.caller, name, selector, seconds, explain=given.get("explain", False)
+    )
     answer = await components.predictor.predict(
         asked, lambda loaded: loaded.reader.of_rows(given["rows"])
     )
-    told = _told(answer.predicted)
-    if given.get("explain", False):
-        explanations = await components.predictor.explain(answer.predicted)
-        for row, explanation in zip(told["predictions"], explanations, strict=True):
-            row["explanation"] = explanation
-    return Response(orjson.dumps(told), headers=dict(answer.headers), media_type=MEDIA_TYPE)
+    told = orjson.dumps(_told(answer.predicted))
+    return Response(told, headers=dict(answer.headers), media_type=MEDIA_TYPE)
 
 
 def _parse(body: bytes, content_type: str) -> dict[str, Any]:
@@ -86,6 +84,9 @@ def _told(predicted: Predicted) -> dict[str, Any]:
     if loaded.class_names:
         for row, probabilities in zip(rows, predicted.values.tolist(), strict=True):
             row["probabilities"] = dict(zip(loaded.class_names, probabilities, strict=True))
+    if predicted.explanations is not None:
+        for row, explanation in zip(rows, predicted.explanations, strict=True):
+            row["explanation"] = explanation
     return {
         "id": predicted.id,
         "object": "prediction",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import ModelFile
-from infra.errors import EngineFailed, InvalidRequest
+from infra.errors import EngineFailed, InvalidRequest, first_line
 from infra.plugins import require
 from service.runtimes import Columns, Limits, _boosters, _files
 
@@ -35,8 +35,9 @@ class LightgbmRuntime:
         try:
             found = self._booster.predict(_boosters.matrix(columns), num_threads=1)
         except self._error as error:
-            said = str(error).partition("\n")[0][:300]
-            raise EngineFailed(f"The model cannot be run on these rows: {said}") from error
+            raise EngineFailed(
+                f"The model cannot be run on these rows: {first_line(error)}"
+            ) from error
         return _boosters.answer(np.asarray(found), self._model)
 
 
@@ -48,8 +49,7 @@ def build(model: ModelFile, data: bytes, limits: Limits) -> LightgbmRuntime:
     try:
         booster = library.Booster(model_str=data.decode("ascii"))
     except (library.basic.LightGBMError, UnicodeDecodeError) as error:
-        said = str(error).partition("\n")[0][:300]
-        raise InvalidRequest(f"LightGBM does not load the model: {said}") from error
+        raise InvalidRequest(f"LightGBM does not load the model: {first_line(error)}") from error
     _boosters.check_objective(objective, model, _PROBABLE)
     return LightgbmRuntime(model, booster, len(data))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from infra.classical import ModelFile
 from infra.classical_rows import is_text
-from infra.errors import EngineFailed, InvalidRequest
+from infra.errors import EngineFailed, InvalidRequest, first_line
 from infra.plugins import require
 from service.runtimes import EXTRA, Columns, Limits, _files
 
@@ -45,10 +46,14 @@ class OnnxRuntime:
         try:
             found: NDArray[Any] = self._session.run(self._wanted, feed)[0]
         except Exception as error:  # its exceptions have no class of their own in common
-            raise EngineFailed(f"The model cannot be run on these rows: {_line(error)}") from error
-        if not self._width:
-            return found.reshape(-1)
-        return found.reshape(-1, self._width)
+            raise EngineFailed(
+                f"The model cannot be run on these rows: {first_line(error)}"
+            ) from error
+        rows = len(next(iter(columns.values())))
+        shape = (rows, self._width) if self._width else (rows,)
+        if found.size != math.prod(shape):
+            raise EngineFailed(f"The graph answers numbers of shape {found.shape}, not {shape}")
+        return found.reshape(shape)
 
 
 def build(model: ModelFile, data: bytes, limits: Limits) -> OnnxRuntime:
@@ -63,7 +68,9 @@ def build(model: ModelFile, data: bytes, limits: Limits) -> OnnxRuntime:
     try:
         session = library.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        raise InvalidRequest(f"ONNX Runtime does not load the model: {_line(error)}") from error
+        raise InvalidRequest(
+            f"ONNX Runtime does not load the model: {first_line(error)}"
+        ) from error
     _check_inputs(model, session)
     _check_outputs(model, session)
     return OnnxRuntime(model, session, len(data))
@@ -135,7 +142,3 @@ def _check_outputs(model: ModelFile, session: Any) -> None:
             f"The graph gives {width[0]} probabilities, and the model has {len(model.classes)} "
             "classes"
         )
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]

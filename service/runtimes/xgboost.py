@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from infra.classical import ModelFile
-from infra.errors import EngineFailed, InvalidRequest
+from infra.errors import EngineFailed, InvalidRequest, first_line
 from infra.plugins import require
 from service.runtimes import Columns, Limits, _boosters, _files
 
@@ -32,8 +32,9 @@ class XgboostRuntime:
                 _boosters.matrix(columns), validate_features=False
             )
         except self._error as error:
-            said = str(error).partition("\n")[0][:300]
-            raise EngineFailed(f"The model cannot be run on these rows: {said}") from error
+            raise EngineFailed(
+                f"The model cannot be run on these rows: {first_line(error)}"
+            ) from error
         return _boosters.answer(found, self._model)
 
 
@@ -47,8 +48,7 @@ def build(model: ModelFile, data: bytes, limits: Limits) -> XgboostRuntime:
         booster.set_param({"nthread": 1})
         objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
     except (library.core.XGBoostError, KeyError, ValueError) as error:
-        said = str(error).partition("\n")[0][:300]
-        raise InvalidRequest(f"XGBoost does not load the model: {said}") from error
+        raise InvalidRequest(f"XGBoost does not load the model: {first_line(error)}") from error
     _boosters.check_columns(model, int(booster.num_features()))
     _boosters.check_objective(objective, model, _PROBABLE)
     return XgboostRuntime(model, booster, len(data))

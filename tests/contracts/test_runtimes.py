@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import classical_models
 from infra.classical import ModelFile
-from infra.errors import InvalidRequest
+from infra.errors import EngineFailed, InvalidRequest
 from infra.plugins import available
 from service.runtimes import FOLDER, Limits, Runtime, open_runtime
 
@@ -181,6 +181,24 @@ def test_graph_that_keeps_weights_elsewhere_is_refused() -> None:
         open_runtime(classical_models.classifier().model, graph.SerializeToString(), Limits())
 
 
+def test_graph_that_answers_in_another_shape_fails() -> None:
+    made = classical_models.classifier()
+    graph = onnx.load_model_from_string(made.onnx)
+    (last,) = [each for each in graph.graph.node if "probabilities" in each.output]
+    last.output[list(last.output).index("probabilities")] = "whole"
+    graph.graph.node.append(
+        helper.make_node("Concat", ["whole", "whole", "whole"], ["tripled"], axis=1)
+    )
+    graph.graph.initializer.append(helper.make_tensor("flat", TensorProto.INT64, [1], [-1]))
+    graph.graph.node.append(helper.make_node("Reshape", ["tripled", "flat"], ["probabilities"]))
+    for output in graph.graph.output:
+        if output.name == "probabilities":
+            output.type.tensor_type.ClearField("shape")
+    runtime = open_runtime(made.model, graph.SerializeToString(), Limits())
+    with pytest.raises(EngineFailed, match=r"shape \(6,\), not \(1, 2\)"):
+        runtime.run(classical_models.columns_of([classical_models.ROW]))
+
+
 def test_graph_with_operators_of_its_own_is_refused() -> None:
     graph = onnx.load_model_from_string(classical_models.classifier().onnx)
     graph.opset_import.add(domain="somebody.else", version=1)
@@ -215,13 +233,22 @@ def test_type_that_nobody_reviewed_is_refused_also_where_the_file_asks_for_it(na
         open_runtime(model, data, Limits())
 
 
-def test_function_of_the_library_is_no_reviewed_type() -> None:
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("sklearn.datasets", "fetch_openml"),
+        ("sklearn.datasets._openml", "Request"),
+        ("training.tabular.exporting", "from_skops"),
+        ("training.tabular.columns", "Chosen"),
+    ],
+)
+def test_what_is_no_class_of_the_library_is_no_reviewed_type(module: str, name: str) -> None:
     made = classical_models.classifier()
-    data = changed_schema(made.skops, '"LogisticRegression"', '"fetch_openml"')
-    data = changed_schema(data, '"sklearn.linear_model._logistic"', '"sklearn.datasets"')
-    trusted = ("sklearn.datasets.fetch_openml",)
-    changes = {"format": "skops", "file": "model.skops", "trusted": trusted}
-    with pytest.raises(InvalidRequest, match="fetch_openml"):
+    data = changed_schema(made.skops, '"LogisticRegression"', f'"{name}"')
+    data = changed_schema(data, '"sklearn.linear_model._logistic"', f'"{module}"')
+    trusted = (*made.model.trusted, f"{module}.{name}")
+    changes: dict[str, Any] = {"format": "skops", "file": "model.skops", "trusted": trusted}
+    with pytest.raises(InvalidRequest, match=f"nobody reviewed: {module}.{name}"):
         open_runtime(made.model.model_copy(update=changes), data, Limits())
 
 

@@ -35,6 +35,8 @@ def test_each_type_has_one_form():
     assert encode(["a", None, ""], TEXT).tolist() == ["a", "", ""]
     assert encode([1, 7, None], CODE).tolist() == ["1", "7", ""]
     assert encode(np.array([1, 7]), CODE).tolist() == ["1", "7"]
+    assert encode([3.0, -0.0], CODE).tolist() == encode([3, 0], CODE).tolist() == ["3", "0"]
+    assert encode(np.array([3.0, math.nan]), CODE).tolist() == ["3", ""]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,17 @@ import pytest
 
 import classical_models
 from classical_models import classifier, put, regressor
+from infra.artifacts.store import open_store
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
+from infra.model_settings import Models as Options
+from migrated import open_migrated
 from service import batch_predicting
 from service.batch_predicting import predict_file, write_parts
+from service.prediction import loading
 from service.prediction.loading import Loaded
 from service.wiring import Components
+from waiting import until
 
 ROWS = classical_models.rows(90, seed=8)
 
@@ -29,13 +33,27 @@ ROWS = classical_models.rows(90, seed=8)
 @pytest.fixture
 def parts(components: Components, tmp_path: Path) -> Components:
     put(components.artifacts, classifier(0), tmp_path / "churn")
-    put(components.artifacts, regressor(), tmp_path / "price", name="price")
     return components
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
+    folder = tmp_path_factory.mktemp("models")
+    database = open_migrated(folder / "ragstone.db")
+    store = open_store(folder / "artifacts", database)
+    put(store, classifier(0), folder / "churn")
+    put(store, regressor(), folder / "price", name="price")
+    found = {
+        name: loading.read(store, f"model/{name}@production", Options())
+        for name in ("churn", "price")
+    }
+    database.close()
+    return found
+
+
 @pytest.fixture
-def loaded(parts: Components) -> Loaded:
-    return batch_predicting.opened(parts, "churn")
+def loaded(models: dict[str, Loaded]) -> Loaded:
+    return models["churn"]
 
 
 def probabilities(rows: list[dict[str, Any]]) -> Any:
@@ -70,10 +88,11 @@ def test_file_is_predicted_row_by_row(loaded: Loaded, tmp_path: Path, ending: st
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".scored")] == []
 
 
-def test_values_of_a_regression_have_no_probability(parts: Components, tmp_path: Path) -> None:
+def test_values_of_a_regression_have_no_probability(
+    models: dict[str, Loaded], tmp_path: Path
+) -> None:
     output = tmp_path / "scored.parquet"
-    loaded = batch_predicting.opened(parts, "price@v1")
-    predict_file(loaded, write(tmp_path / "rows.parquet"), output)
+    predict_file(models["price"], write(tmp_path / "rows.parquet"), output)
     found = pl.read_parquet(output)
     assert "probability" not in found.columns
     frame = classical_models.frame_of(classical_models.columns_of(ROWS))
@@ -126,18 +145,62 @@ def test_missing_column_empty_table_and_missing_file_are_refused(
         predict_file(loaded, tmp_path / "nothing.parquet", tmp_path / "out.parquet")
 
 
-def finished(parts: Components, **arguments: str) -> Any:
-    job = parts.jobs.start(batch_predicting.PREDICT, arguments)
+def left(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_rows_that_are_refused_leave_nothing_behind(loaded: Loaded, tmp_path: Path) -> None:
+    rows = [{name: row[name] for name in row if name != "visits"} for row in ROWS[:5]]
+    source = write(tmp_path / "rows.parquet", rows)
+    with pytest.raises(InvalidRequest, match="visits"):
+        predict_file(loaded, source, tmp_path / "scored.parquet")
+    assert left(tmp_path) == []
+
+
+def test_what_broke_off_is_kept_to_go_on_with(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on the device")
+
+    source, output = write(tmp_path / "rows.parquet"), tmp_path / "scored.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="no space"):
+            predict_file(loaded, source, output)
+    assert [name.endswith(".parts") for name in left(tmp_path)] == [True]
+    assert predict_file(loaded, source, output) == len(ROWS)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "error"),
+    [("rows.parquet", InvalidRequest), (".", InvalidRequest), ("none/x.parquet", NotFound)],
+)
+def test_place_that_cannot_be_written_to_is_refused_before_anything_is_predicted(
+    loaded: Loaded, tmp_path: Path, output: str, error: type[Exception]
+) -> None:
+    source = write(tmp_path / "rows.parquet")
+    before = source.read_bytes()
+    with pytest.raises(error):
+        predict_file(loaded, source, tmp_path / output)
+    assert source.read_bytes() == before
+    assert left(tmp_path) == []
+
+
+def finished(parts: Components, *asked: dict[str, str]) -> list[Any]:
+    ids = [parts.jobs.start(batch_predicting.PREDICT, arguments).id for arguments in asked]
     parts.worker.start()
-    while not (found := parts.jobs.get(job.id)).is_finished:
-        time.sleep(0.02)
-    return found
+    until(lambda: all(parts.jobs.get(each).is_finished for each in ids))
+    return [parts.jobs.get(each) for each in ids]
 
 
 def test_job_makes_an_artifact_of_a_dataset(parts: Components) -> None:
     datasets = Datasets(parts.artifacts)
     datasets.put(pl.DataFrame(ROWS), "customers")
-    job = finished(parts, model="churn", data="customers", name="customers")
+    given_up = parts.settings.data_folder / "predicting" / "job-of-old"
+    given_up.mkdir(parents=True)
+    (job,) = finished(parts, {"model": "churn", "data": "customers", "name": "customers"})
     assert job.state == "succeeded", job.error
     assert job.result["rows"] == len(ROWS)
     assert job.result["artifact"] == "predictions/customers@v1"
@@ -147,10 +210,12 @@ def test_job_makes_an_artifact_of_a_dataset(parts: Components) -> None:
     )
     roles = {each.role for each in parts.artifacts.resolve("predictions/customers@v1").parents}
     assert roles == {"model", "rows"}
-    assert not (parts.settings.data_folder / "predicting" / job.id).exists()
+    assert list(given_up.parent.iterdir()) == []
 
 
-def test_job_over_a_table_that_is_not_there_fails_at_once(parts: Components) -> None:
-    job = finished(parts, model="churn", data="nothing", name="x")
-    assert job.state == "failed"
-    assert "nothing" in json.dumps(job.error)
+def test_job_that_cannot_end_well_fails_at_once(parts: Components) -> None:
+    asked = {"model": "churn", "data": "nothing", "name": "x"}
+    no_rows, no_name = finished(parts, asked, {**asked, "name": "no such/name"})
+    assert (no_rows.state, no_name.state) == ("failed", "failed")
+    assert "nothing" in json.dumps(no_rows.error)
+    assert "is not a name" in json.dumps(no_name.error)

@@ -51,6 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         put(store, classifier(2, labels=(0, 1, 2)), folder / "2", name="grade")
         put(store, regressor(), folder / "3", name="price")
         put(store, classifier(0), folder / "4", name="strict", thresholds={"no": 1e-9, "yes": 1.0})
+        put(store, classifier(0), folder / "5", name="opaque", features=("one",))
         assert client.post("/v2/repository/models/churn/load").status_code == 200
         yield client
 
@@ -302,7 +303,7 @@ def test_what_is_not_there_is_told_in_the_shape_of_the_protocol(
 def test_index_lists_what_is_served(served: TestClient) -> None:
     found = served.post("/v2/repository/index", json={"ready": True}).json()
     assert {"name": "churn", "version": "1", "state": "READY", "reason": ""} in found
-    assert {each["name"] for each in found} <= {"churn", "grade", "price", "strict"}
+    assert {each["name"] for each in found} <= {"churn", "grade", "opaque", "price", "strict"}
 
 
 def test_every_row_becomes_an_interaction_that_takes_a_label(served: TestClient) -> None:
@@ -345,6 +346,13 @@ def test_linear_model_is_explained_exactly(served: TestClient) -> None:
         total = found["base"] + sum(found["contributions"].values())
         assert total == pytest.approx(found["score"]) == pytest.approx(score)
     assert "numbers__visits" in told[0]["explanation"]["contributions"]
+
+
+def test_what_cannot_be_explained_is_refused_before_it_is_predicted(served: TestClient) -> None:
+    assert predict(served, "opaque", explain=True).status_code == 400
+    text = served.get("/metrics").text
+    assert 'ragstone_prediction_requests_total{model="opaque",outcome="refused"}' in text
+    assert 'ragstone_prediction_rows_total{model="opaque"' not in text
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_model_is_trained_checked_registered_and_tracked(
         ("age", "int64", False), ("income", "float64", True), ("place", "string", True),
         ("guarantee", "bool", False), ("rating", "int64", False),
     ]  # fmt: skip
-    assert model.column("rating").categories == (1, 2, 3)
+    assert model.inputs[-1].categories == (1, 2, 3)
     assert outcome.rows == {
         "read": 600, "without a label": 0, "left for training": 480, "trained on": 480,
         "held out": 120,
@@ -234,7 +234,7 @@ def test_boosters_are_served_without_a_graph_and_the_outcome_says_so(
     asked = read(spec)
     material = prepare(asked, loans.table(), None)
     pipeline = pipelines.build(asked, material.chosen.columns, estimator, asked.candidates[0].fixed)
-    fitting.fit(pipeline, material.train)
+    fitting.fit(pipeline, material.train, asked)
     folder = tmp_path / "written"
     folder.mkdir()
     written = artifact.write_model(folder, pipeline, material, asked, thresholds=None)
@@ -378,11 +378,3 @@ def test_a_graph_of_another_model_does_not_pass_the_gate(
     found = parity.compare(pipeline, graph, model, probe, allowed=1e-5)
     assert not found.holds
     assert found.difference > 0.01
-
-
-def test_a_pipeline_is_read_back_only_with_types_that_are_reviewed(
-    trained: tuple[Outcome, Path],
-) -> None:
-    _, folder = trained
-    with pytest.raises(InvalidRequest, match="not loaded"):
-        exporting.from_skops(folder / "model.skops", ["builtins.eval"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +16,12 @@ import polars as pl
 import pytest
 import yaml
 
-from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
 from infra.settings import load_settings
 from migrated import put_schema
 from service import model_gates, model_training
 from service.wiring import Components
+from surroundings import no_settings_from_outside
 from training import classical
 from training.retrain import Answer, Question, Result, parse, retrain
 from training.retrain import read as read_retraining
@@ -57,22 +60,40 @@ def stream(rows: int, place: str, *, start: int = 0, seed: int = 0) -> pl.DataFr
 
 FIRST = stream(1_200, "north")
 THEN = stream(1_200, "south", start=1_200)
+FIRST_MODEL = "model/signal@v1"
+
+
+def opened(folder: Path) -> Iterator[Components]:
+    FIRST.write_csv(folder / "first.csv")
+    (folder / "signal.yaml").write_text(yaml.safe_dump(SPEC))
+    components = Components(load_settings(data_folder=folder / "data"))
+    yield components
+    components.close()
 
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Components]:
     put_schema(tmp_path / "data" / "ragstone.db")
-    components = Components(load_settings(data_folder=tmp_path / "data"))
-    yield components
-    components.close()
+    yield from opened(tmp_path)
 
 
-def champion(parts: Components, folder: Path, rows: pl.DataFrame = FIRST) -> classical.Outcome:
-    """Train the first model and put it to work."""
-    rows.write_csv(folder / "first.csv")
-    (folder / "signal.yaml").write_text(yaml.safe_dump(SPEC))
-    around = model_training.around(parts, folder)
-    return classical.train(classical.read(folder / "signal.yaml"), folder / "run", around)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the first model was trained and put to work."""
+    folder = tmp_path_factory.mktemp("first")
+    put_schema(folder / "data" / "ragstone.db")
+    with pytest.MonkeyPatch.context() as patch, contextmanager(opened)(folder) as components:
+        no_settings_from_outside(patch, folder)
+        around = model_training.around(components, folder)
+        classical.train(classical.read(folder / "signal.yaml"), folder / "run", around)
+    return folder
+
+
+@pytest.fixture
+def at_work(trained: Path, tmp_path: Path) -> Iterator[Components]:
+    """The first model at work as `model/signal@v1`, for one test alone."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    yield from opened(tmp_path)
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -102,46 +123,47 @@ def production(parts: Components) -> str:
     return str(parts.artifacts.find("model/signal@production"))
 
 
+def evidence(parts: Components, reference: str) -> Any:
+    with parts.artifacts.open(reference, "evidence.json") as file:
+        return json.load(file)
+
+
 def test_a_challenger_that_is_better_and_forgets_nothing_takes_over(
-    parts: Components, tmp_path: Path
+    at_work: Components, tmp_path: Path
 ) -> None:
-    first = champion(parts, tmp_path)
     log = pl.concat([FIRST, THEN])
     result = kept_fresh(
-        parts, tmp_path, log, formation={"method": "rolling", "rows": 900, "replay": 0.8}
+        at_work, tmp_path, log, formation={"method": "rolling", "rows": 900, "replay": 0.8}
     )
     assert result.decision == "promoted", result
-    assert (result.champion, result.challenger) == (first.model, "model/signal@v2")
-    assert production(parts) == "model/signal@v2"
+    assert (result.champion, result.challenger) == (FIRST_MODEL, "model/signal@v2")
+    assert production(at_work) == "model/signal@v2"
     assert [each.name for each in result.answers] == ["latest rows", "held out by v1"]
     latest = result.answers[0].numbers
     assert latest["champion"] > 0.8
     assert latest["challenger"] < 0.1
     assert result.rows["replayed"] == pytest.approx(720, abs=1)
-    move, *_ = parts.artifacts.history("model/signal", "production")
+    move, *_ = at_work.artifacts.history("model/signal", "production")
     assert move.actor == result.run
 
 
-def test_everything_that_led_to_a_decision_is_kept(parts: Components, tmp_path: Path) -> None:
-    champion(parts, tmp_path)
-    result = kept_fresh(parts, tmp_path, pl.concat([FIRST, THEN]))
+def test_everything_that_led_to_a_decision_is_kept(at_work: Components, tmp_path: Path) -> None:
+    result = kept_fresh(at_work, tmp_path, pl.concat([FIRST, THEN]))
     assert result.run is not None
-    run = parts.runs.get(result.run)
+    run = at_work.runs.get(result.run)
     assert (run.kind, run.state) == ("retraining", "finished")
-    with parts.artifacts.open(result.evidence, "evidence.json") as file:
-        evidence = json.load(file)
-    assert evidence["cause"] == {"monitor": "signal"}
-    assert evidence["decision"] == result.decision
-    assert evidence["answers"][0]["numbers"]["cases"] == result.rows["compared"] == 480
-    assert evidence["spec"]["log"]["time"] == "t"
-    up = parts.artifacts.lineage(result.evidence)
+    kept = evidence(at_work, result.evidence)
+    assert kept["cause"] == {"monitor": "signal"}
+    assert kept["decision"] == result.decision
+    assert kept["answers"][0]["numbers"]["cases"] == result.rows["compared"] == 480
+    assert kept["spec"]["log"]["time"] == "t"
+    up = at_work.artifacts.lineage(result.evidence)
     assert "model/signal" in str(up)
 
 
-def test_a_challenger_that_forgets_is_refused(parts: Components, tmp_path: Path) -> None:
-    first = champion(parts, tmp_path)
+def test_a_challenger_that_forgets_is_refused(at_work: Components, tmp_path: Path) -> None:
     result = kept_fresh(
-        parts,
+        at_work,
         tmp_path,
         pl.concat([FIRST, THEN]),
         formation={"method": "rolling", "rows": 700},
@@ -149,62 +171,78 @@ def test_a_challenger_that_forgets_is_refused(parts: Components, tmp_path: Path)
     assert result.decision == "refused"
     assert [each.passed for each in result.answers] == [True, False]
     assert "held out by v1" in result.reasons[0]
-    assert production(parts) == first.model
-    assert str(parts.artifacts.find("model/signal@candidate")) == "model/signal@v2"
+    assert production(at_work) == FIRST_MODEL
+    assert str(at_work.artifacts.find("model/signal@candidate")) == "model/signal@v2"
 
 
-def test_a_challenger_that_is_no_better_is_refused(parts: Components, tmp_path: Path) -> None:
-    first = champion(parts, tmp_path)
+def test_a_challenger_that_is_no_better_is_refused(at_work: Components, tmp_path: Path) -> None:
     log = pl.concat([FIRST, stream(1_200, "north", start=1_200)])
-    result = kept_fresh(parts, tmp_path, log)
+    result = kept_fresh(at_work, tmp_path, log)
     assert result.decision == "refused"
     assert not result.answers[0].passed
-    assert production(parts) == first.model
+    assert production(at_work) == FIRST_MODEL
 
 
 def test_where_labels_are_missing_nothing_is_promoted_without_a_person(
-    parts: Components, tmp_path: Path
+    at_work: Components, tmp_path: Path
 ) -> None:
-    first = champion(parts, tmp_path)
     few = THEN.with_columns(y=pl.when(pl.col("id") % 3 == 0).then(None).otherwise(pl.col("y")))
     formation = {"method": "rolling", "rows": 900, "replay": 0.8}
-    result = kept_fresh(parts, tmp_path, pl.concat([FIRST, few]), formation=formation)
+    result = kept_fresh(at_work, tmp_path, pl.concat([FIRST, few]), formation=formation)
     assert result.decision == "withheld"
     assert all(each.passed for each in result.answers)
     assert "83% of the rows old enough have a label" in result.reasons[0]
-    assert production(parts) == first.model
+    assert production(at_work) == FIRST_MODEL
 
 
 def test_without_a_champion_the_first_model_takes_the_place(
     parts: Components, tmp_path: Path
 ) -> None:
-    FIRST.write_csv(tmp_path / "first.csv")
-    (tmp_path / "signal.yaml").write_text(yaml.safe_dump(SPEC))
     result = kept_fresh(parts, tmp_path, FIRST)
     assert (result.decision, result.champion, result.answers) == ("promoted", None, ())
     assert production(parts) == "model/signal@v1"
 
 
-def test_noise_makes_no_challenger(parts: Components, tmp_path: Path) -> None:
-    first = champion(parts, tmp_path)
+def test_noise_makes_no_challenger(at_work: Components, tmp_path: Path) -> None:
     noise = THEN.with_columns(THEN["y"].sample(fraction=1, shuffle=True, seed=4))
-    result = kept_fresh(parts, tmp_path, noise)
+    result = kept_fresh(at_work, tmp_path, noise)
     assert (result.decision, result.challenger) == ("refused", None)
     assert "a constant" in result.reasons[0]
-    assert production(parts) == first.model
+    assert production(at_work) == FIRST_MODEL
 
 
 def test_a_champion_that_changed_meanwhile_is_not_replaced(
-    parts: Components, tmp_path: Path
+    at_work: Components, tmp_path: Path
 ) -> None:
-    champion(parts, tmp_path)
-
     def meddle(questions: Sequence[Question]) -> list[Answer]:
-        parts.artifacts.tag("model/signal@v2", "production")
+        at_work.artifacts.tag("model/signal@v2", "production")
         return [Answer(each.name, True, "so be it", {}) for each in questions]
 
     with pytest.raises(Conflict):
-        kept_fresh(parts, tmp_path, pl.concat([FIRST, THEN]), judge=meddle)
+        kept_fresh(at_work, tmp_path, pl.concat([FIRST, THEN]), judge=meddle)
+    assert production(at_work) == "model/signal@v2"
+    kept = evidence(at_work, "retraining/signal")
+    assert kept["decision"] == "withheld"
+    assert "moved meanwhile" in kept["reasons"][0]
+    assert kept["answers"][0]["reason"] == "so be it"
+
+
+def test_nothing_is_promoted_whose_evidence_cannot_be_kept(
+    parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = parts.artifacts.writer
+
+    def full(name: str, *given: Any) -> Any:
+        if name.startswith("retraining/"):
+            raise StorageFailed("the disk is full")
+        return writer(name, *given)
+
+    monkeypatch.setattr(parts.artifacts, "writer", full)
+    with pytest.raises(StorageFailed):
+        kept_fresh(parts, tmp_path, FIRST)
+    assert str(parts.artifacts.find("model/signal@candidate")) == "model/signal@v1"
+    with pytest.raises(NotFound):
+        production(parts)
 
 
 def form(rows: pl.DataFrame, now: datetime = datetime(2026, 1, 1, tzinfo=UTC), **changes: Any):

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import TimeSeriesSplit
 
 import loans
 from infra.classical import decide
 from infra.classical import parse as parse_model
 from infra.errors import InvalidRequest, TooLarge
 from training.classical import parse
-from training.tabular import columns, deciding, sampling, searching, splitting
+from training.tabular import (
+    columns,
+    deciding,
+    fitting,
+    pipelines,
+    sampling,
+    searching,
+    splitting,
+)
+from training.tabular.preparation import prepare
 from training.tabular.specification import Classical, Sampling, Threshold
-
-pytest.importorskip("sklearn")
+from training.tabular.table import Table, names_of
 
 
 def spec(**changes: Any) -> Classical:
     return parse(loans.asked(**changes))
+
+
+def table(truth: Any, **more: Any) -> Table:
+    return Table(pl.DataFrame({"x": truth}), truth, None, **more)
 
 
 def test_by_time_the_latest_are_held_out_and_no_time_is_on_both_sides() -> None:
@@ -33,10 +48,65 @@ def test_by_time_the_latest_are_held_out_and_no_time_is_on_both_sides() -> None:
     assert learned.max() < held.min()
     assert learned.is_sorted()
     assert (len(split.train), len(split.test)) == (480 - 7, 120)
-    folds = splitting.folds(np.zeros(len(split.train)), None, asked)
+    times = learned.to_numpy()
+    folds = splitting.folds(table(np.zeros(len(times)), times=times), asked)
     assert len(folds) == 3
     for earlier, later in folds:
         assert earlier.max() + 7 < later.min()
+
+
+@given(st.lists(st.integers(1, 9), min_size=12, max_size=30), st.integers(2, 4))
+@settings(max_examples=25)
+def test_folds_by_time_cut_no_time_in_two(runs: list[int], count: int) -> None:
+    times = np.repeat(np.arange(len(runs)), runs)
+    try:
+        found = splitting.folds(table(times, times=times), spec(data__time="month"), count=count)
+    except InvalidRequest:
+        assert max(runs) > len(times) // (count + 1)  # one time may be longer than a fold
+        return
+    assert len(found) == count
+    assert found[-1][1][-1] == len(times) - 1
+    for (earlier, later), (following, _) in itertools.pairwise(
+        [*found, (np.arange(len(times)), 0)]
+    ):
+        assert times[earlier].max() < times[later].min()
+        assert [*earlier, *later] == following.tolist()
+
+
+def test_folds_by_time_are_of_equal_size_where_no_two_rows_share_one() -> None:
+    times = np.arange(23)
+    found = splitting.folds(table(times, times=times), spec(data__time="month"), count=3)
+    wanted = TimeSeriesSplit(3).split(times)
+    assert [[*map(list, each)] for each in found] == [[*map(list, each)] for each in wanted]
+
+
+@pytest.mark.parametrize("changes", [{"data__time": "month"}, {"data__group": "customer"}])
+def test_more_folds_than_times_or_groups_are_refused(changes: dict[str, str]) -> None:
+    same = np.zeros(30, dtype=int)
+    with pytest.raises(InvalidRequest, match="fold"):
+        splitting.folds(table(same, groups=same, times=same), spec(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pairs"), [({"data__time": "month"}, 1), ({"data__group": "customer"}, 3)]
+)
+def test_calibration_divides_rows_as_the_folds_do(changes: dict[str, str], pairs: int) -> None:
+    asked = spec(**changes, imbalance={"calibration": "sigmoid"})
+    material = prepare(asked, loans.table(), None)
+    seen: list[Any] = []
+
+    class Noting(LogisticRegression):  # type: ignore[misc]
+        def fit(self, features: Any, labels: Any, **given: Any) -> Any:
+            seen.append(len(labels))
+            return super().fit(features, labels, **given)
+
+    pipeline = pipelines.build(asked, material.chosen.columns, "logistic_regression", {})
+    model = pipeline.named_steps["model"].set_params(estimator=Noting(max_iter=500))
+    fitting.fit(pipeline, material.train, asked)
+    assert len(model.calibrated_classifiers_) == pairs
+    cut = splitting.folds(material.train, asked, count=3)[-pairs:]
+    assert seen == [len(train) for train, _ in cut]
+    assert model.cv == pipelines.CALIBRATION_FOLDS
 
 
 def test_no_group_is_on_both_sides() -> None:
@@ -47,11 +117,12 @@ def test_no_group_is_on_both_sides() -> None:
     assert not set(groups[split.train]) & set(groups[split.test])
     assert sorted([*split.train, *split.test]) == list(range(600))
     codes = (rows["outcome"] == "failed").to_numpy().astype(int)
-    for one, other in splitting.folds(codes, groups, asked):
+    for one, other in splitting.folds(table(codes, groups=groups), asked):
         assert not set(groups[one]) & set(groups[other])
 
 
 @given(st.lists(st.sampled_from("aab"), min_size=60, max_size=200), st.integers(0, 9))
+@settings(max_examples=25)
 def test_each_class_is_held_out_in_its_share(labels: list[str], seed: int) -> None:
     rows = pl.DataFrame({"outcome": labels})
     split = splitting.hold_out(rows, spec(seed=seed))
@@ -203,12 +274,16 @@ def test_ranges_and_categories_are_learned_from_rows_that_are_trained_on() -> No
         ([3, 1, 1, 3], (1, 3)),
         ([True, False, True, False], (False, True)),
         ([1.0, 0.0, 1.0, 0.0], (0, 1)),
+        ([10, 9, 10, 9], (9, 10)),
+        ([2.5, 10.0, 1.0, 2.5, 10.0, 1.0], (1, 10, 2.5)),
         (["b", "a", "b", "a"], ("a", "b")),
     ],
 )
 def test_classes_are_sorted_as_estimators_sort_them(values: list[Any], classes: Any) -> None:
     labels = columns.labels(pl.Series("y", values))
-    assert columns.classes_of(labels, target="y", fewest=2) == classes
+    found = columns.classes_of(labels, target="y", fewest=2)
+    assert found == classes
+    assert names_of(found).tolist() == sorted(names_of(found))
 
 
 def test_a_class_with_fewer_rows_than_folds_is_named() -> None:

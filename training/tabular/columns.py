@@ -128,7 +128,7 @@ def classes_of(values: Sequence[Any], *, target: str, fewest: int) -> tuple[Any,
             f"The class {rare!r} of {target!r} has {counts[rare]} row(s) that are trained on, and "
             f"there are {fewest} folds; give more of them, fewer folds, or leave the class out"
         )
-    return tuple(sorted(counts, key=lambda each: (each if _is_whole(each) else 0, text_of(each))))
+    return tuple(sorted(counts, key=None if all(map(_is_whole, counts)) else text_of))
 
 
 def _check_names(names: Sequence[str], frame: pl.DataFrame) -> None:

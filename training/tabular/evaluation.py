@@ -28,27 +28,40 @@ class Errors:
     """Whether the rows held out are later than those trained on, or else of the same mixture."""
 
 
-def evaluate(
-    spec: Classical, material: Material, pipeline: Any, found: Found, *, said: NDArray[Any]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What a trained pipeline says: probabilities, or amounts."""
+
+    trained_on: NDArray[np.float64]
+    held_out: NDArray[np.float64]
+
+
+def ask(pipeline: Any, material: Material) -> Said:
+    """Ask a trained pipeline of all rows."""
+    table, test = material.train, material.test
+    return Said(
+        fitting.ask(pipeline, table.features, table.classes),
+        fitting.ask(pipeline, test.features, test.classes),
+    )
+
+
+def evaluate(spec: Classical, material: Material, found: Found, said: Said) -> dict[str, Any]:
     """Return the figures of a model, as `evaluation.json` holds them.
 
     Args:
         spec: what was asked for.
         material: what it was trained and is measured on.
-        pipeline: trained.
         found: by which search.
-        said: by the pipeline, of the rows held out.
+        said: by the pipeline.
     """
     table, test, task = material.train, material.test, spec.task
     nothing = _constant(material)
-    on_train = fitting.ask(pipeline, table.features, table.classes)
     return {
         "metric": spec.metric,
         "data": {**material.counts, "divided": spec.method, "drawn": spec.sampling.plan},
         "chosen": {"estimator": found.best.estimator, "parameters": dict(found.best.parameters)},
-        "test": scoring.scores(task, test.truth, said, test.weights),
-        "train": scoring.scores(task, table.truth, on_train, table.weights),
+        "test": scoring.scores(task, test.truth, said.held_out, test.weights),
+        "train": scoring.scores(task, table.truth, said.trained_on, table.weights),
         "constant": scoring.scores(task, test.truth, nothing, test.weights),
         "trials": [
             {
@@ -77,10 +90,9 @@ def _constant(material: Material) -> NDArray[np.float64]:
 def errors(
     spec: Classical,
     material: Material,
-    pipeline: Any,
-    out_of_fold: NDArray[np.float64],
+    said: Said,
     *,
-    said: NDArray[np.float64],
+    out_of_fold: NDArray[np.float64],
     model: ModelFile,
 ) -> Errors:
     """Return the loss of each row, by the classes that the model chooses."""
@@ -91,10 +103,9 @@ def errors(
         return scoring.losses(spec.task, truth, chosen)
 
     known = ~np.isnan(out_of_fold if out_of_fold.ndim == 1 else out_of_fold[:, 0])
-    on_train = fitting.ask(pipeline, table.features, table.classes)
     return Errors(
-        losses(table.truth, on_train),
+        losses(table.truth, said.trained_on),
         losses(table.truth[known], out_of_fold[known]),
-        losses(test.truth, said),
+        losses(test.truth, said.held_out),
         is_later=spec.method == "time" or spec.data.test is not None,
     )

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infra import classical_pipelines
 from infra.classical import Column
 from infra.classical_types import is_reviewed
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
 from training.tabular import graph_features, graph_models
 from training.tabular.graph_models import NoGraph
@@ -21,6 +22,8 @@ ONNX, SKOPS = "model.onnx", "model.skops"
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 9
 FLOATS = "features_in_float32"
+MAX_BYTES = 2**31
+"""Of a pipeline that is read back; the service has a limit of its own."""
 
 
 def to_onnx(pipeline: Any, columns: Sequence[Column], path: Path) -> None:
@@ -119,8 +122,7 @@ def _check(graph: Any, model: Any) -> None:
 
 
 def _no_graph(model: Any, error: Exception) -> NoGraph:
-    first = str(error).strip().partition("\n")[0][:300]
-    return NoGraph(f"{type(model).__name__} cannot be written as ONNX: {first}")
+    return NoGraph(f"{type(model).__name__} cannot be written as ONNX: {first_line(error)}")
 
 
 def to_skops(pipeline: Any, path: Path) -> tuple[str, ...]:
@@ -146,17 +148,15 @@ def from_skops(path: Path, trusted: Sequence[str]) -> Any:
     """Read a pipeline back; nothing in it runs but what is trusted.
 
     Raises:
+        NotFound: there is no such file.
         InvalidRequest: it is damaged, or holds another type.
     """
-    skops = require("skops.io", extra=EXTRA)
-    exceptions = require("skops.io.exceptions", extra=EXTRA)
-    refused = [each for each in trusted if not is_reviewed(each)]
-    if refused:
-        raise InvalidRequest(f"{path.name!r} asks to trust {', '.join(refused)}; it is not loaded")
     try:
-        return skops.load(path, trusted=list(trusted))
-    except exceptions.UntrustedTypesFoundException as error:
-        raise InvalidRequest(f"{path.name!r} holds more than it says: {error}") from None
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise NotFound("file", path.name) from None
+    return classical_pipelines.load(data, trusted=trusted, max_bytes=MAX_BYTES)
 
 
 def libraries() -> dict[str, str]:

@@ -14,6 +14,7 @@ from infra import classical
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
 from infra.classical import ModelFile
+from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
 from training.tabular import artifact, columns, exporting, fitting, scoring
 
@@ -61,19 +62,30 @@ def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
     """Lay a version out in a folder that does not exist, and read it.
 
     Raises:
-        NotFound: there is no such version, or it is no classical model.
-        InvalidRequest: it is of a later release, or holds types that are not reviewed.
+        NotFound: there is no such version, it is no classical model, or it lacks the pipeline or
+            the rows that it was measured on.
+        InvalidRequest: it is of a later release, damaged, or holds types that are not reviewed.
     """
-    polars = require("polars", extra="classical")
     found = store.find(reference)
-    folder = store.checkout(f"{found.kind}/{found.name}@{found.digest}", place)
+    folder = store.checkout(found.pinned, place)
     file = classical.read(folder)
     return Opened(
         found,
         file,
         exporting.from_skops(folder / exporting.SKOPS, file.trusted),
-        polars.read_parquet(folder / artifact.REFERENCE),
+        _held_out(folder / artifact.REFERENCE),
     )
+
+
+def _held_out(path: Path) -> pl.DataFrame:
+    polars = require("polars", extra="classical")
+    if not path.is_file():
+        raise NotFound("file", path.name)
+    try:
+        found: pl.DataFrame = polars.read_parquet(path)
+    except polars.exceptions.PolarsError as error:
+        raise InvalidRequest(f"{path.name!r} cannot be read: {first_line(error)}") from error
+    return found
 
 
 def _with_all(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

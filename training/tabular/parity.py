@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from infra.classical import Column, ModelFile, decide
 from infra.classical_rows import MISSING_TEXT, is_text
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, first_line
 from infra.plugins import require
 from training.tabular import fitting
 from training.tabular.columns import as_frame
@@ -104,8 +104,9 @@ def run(graph: Path, rows: pl.DataFrame, model: ModelFile) -> NDArray[np.float64
         }
         (found,) = session.run([output], given)
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise InvalidRequest(f"The graph {graph.name!r} cannot be run: {first}") from error
+        raise InvalidRequest(
+            f"The graph {graph.name!r} cannot be run: {first_line(error)}"
+        ) from error
     values = np.asarray(found, dtype=np.float64)
     return values.reshape(len(rows)) if model.task == "regression" else values
 

@@ -135,13 +135,14 @@ def _check_reserved(chosen: Chosen) -> None:
 def _table(
     frame: pl.DataFrame, chosen: Chosen, spec: Classical, classes: tuple[Any, ...] | None
 ) -> Table:
-    group = spec.data.group
+    group, time = spec.data.group, spec.data.time
     return Table(
         columns.encoded(frame, chosen.columns),
         _truth(frame, spec.data.target, classes),
         classes,
         sampling.weights(frame, spec.sampling),
-        None if group is None else _codes_of_groups(frame[group].to_list()),
+        None if group is None else _codes(frame[group].to_list()),
+        None if time is None else _codes(frame[time].to_list()),
     )
 
 
@@ -165,6 +166,6 @@ def _truth(frame: pl.DataFrame, target: str, classes: tuple[Any, ...] | None) ->
     return np.array([codes[each] for each in labels], dtype=np.int64)
 
 
-def _codes_of_groups(values: list[Any]) -> NDArray[Any]:
+def _codes(values: list[Any]) -> NDArray[Any]:
     known: dict[Any, int] = {}
     return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)

@@ -84,7 +84,7 @@ def _stored(source: TableSource, datasets: Datasets | None) -> Rows:
         raise InvalidConfiguration(f"{source.rows!r} is in the store, and none is open")
     require("polars", extra=EXTRA)
     found = datasets.find(source.rows)
-    pinned = f"{KIND}/{found.name}@{found.digest}"
+    pinned = found.pinned
     if source.split is not None:
         datasets.describe(pinned).check_split(source.split)
     return Rows(datasets.frame(pinned, split=source.split), str(found), found.digest, True)

@@ -86,7 +86,7 @@ def search(
         MissingDependency: the package of an estimator is not installed.
     """
     planned = list(plan(spec))
-    folds = splitting.folds(table.truth, table.groups, spec)
+    folds = splitting.folds(table, spec)
     baseline = _try(
         BASELINE,
         {},
@@ -117,11 +117,11 @@ def nested(table: Table, spec: Classical, columns: Sequence[Column]) -> tuple[fl
     Raises as `search` does.
     """
     found = []
-    for train, test in splitting.folds(table.truth, table.groups, spec):
+    for train, test in splitting.folds(table, spec):
         inner, outer = table.take(train), table.take(test)
         best = search(inner, spec, columns).best
         pipeline = pipelines.build(spec, columns, best.estimator, best.parameters)
-        _fit(pipeline, inner, spec)
+        fitting.fit(pipeline, inner, spec)
         said = fitting.ask(pipeline, outer.features, outer.classes)
         found.append(scoring.score(spec.metric, outer.truth, said, outer.weights))
     return tuple(found)
@@ -199,14 +199,10 @@ def _try(
     figures = []
     for train, test in folds:
         outer = table.take(test)
-        pipeline = _fit(make(), table.take(train), spec)
+        pipeline = fitting.fit(make(), table.take(train), spec)
         said[test] = fitting.ask(pipeline, outer.features, outer.classes)
         figures.append(scoring.score(spec.metric, outer.truth, said[test], outer.weights))
     return Trial(estimator, dict(parameters), tuple(figures), time.perf_counter() - began, said)
-
-
-def _fit(pipeline: Any, table: Table, spec: Classical) -> Any:
-    return fitting.fit(pipeline, table, resampling=spec.imbalance.resampling, seed=spec.seed)
 
 
 def _plain(spec: Classical) -> Classical:

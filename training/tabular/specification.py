@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from training.specification.delivery import Register
 from training.specification.part import Part
 from training.specification.sweep import Choice
 from training.tabular.names import CLASSIFIERS, METRICS, REGRESSORS, Metric
@@ -124,7 +123,8 @@ class Imbalance(Part):
     in what is measured."""
     calibration: Literal["none", "sigmoid", "isotonic"] = "none"
     """So that of rows with a probability of 0.3, 30 % are of the class; needed after any other of
-    these."""
+    these. Learned from rows apart: whole groups where rows are divided by group, and by time the
+    latest quarter of those that are trained on."""
     threshold: Threshold | None = None
 
 
@@ -156,6 +156,15 @@ class Accept(Part):
     """Over the constant answer, in the metric of the search on the rows held out; must be more."""
     max_difference: float = Field(default=1e-5, gt=0, le=1e-2)
     """Between probabilities of the model and of its ONNX graph; otherwise it has no graph."""
+
+
+class Register(Part):
+    """What the model is called in the store."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    """It becomes the next version of `model/NAME`."""
+    alias: str | None = "candidate"
+    """That points at it at once; the version that `models.alias` means answers requests."""
 
 
 class Classical(Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import InvalidRequest, NotFound
+from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
 from training.tabular.specification import Classical
+from training.tabular.table import Table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,30 +75,56 @@ def in_order(frame: pl.DataFrame, time: str | None) -> Places:
 
 
 def folds(
-    codes: NDArray[Any], groups: NDArray[Any] | None, spec: Classical
+    table: Table, spec: Classical, *, count: int | None = None
 ) -> list[tuple[Places, Places]]:
     """Return pairs of what to learn from and what to measure on, within rows that are learned from.
 
-    By time, each fold is later than all that it is measured by; rows must be in that order.
+    By time, each fold is later than all that it is measured by, and rows of one time stay together;
+    rows must be in that order.
+
+    Args:
+        table: rows that are learned from.
+        spec: how they are divided.
+        count: of folds; by default as the specification says.
+
+    Raises:
+        InvalidRequest: there are too few rows, groups or times for so many folds.
     """
     selection = require("sklearn.model_selection", extra="classical")
-    count, seed = spec.split.folds, spec.seed
-    rows = np.zeros((len(codes), 1))
-    match spec.method:
-        case "time":
-            cut = selection.TimeSeriesSplit(n_splits=count, gap=spec.split.gap)
-            found = cut.split(rows)
-        case "group":
-            kind = "StratifiedGroupKFold" if spec.task == "classification" else "GroupKFold"
-            cut = getattr(selection, kind)(n_splits=count, shuffle=True, random_state=seed)
-            found = cut.split(rows, codes, groups)
-        case "stratified":
-            cut = selection.StratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
-            found = cut.split(rows, codes)
-        case _:
-            cut = selection.KFold(n_splits=count, shuffle=True, random_state=seed)
-            found = cut.split(rows)
+    count, seed = count or spec.split.folds, spec.seed
+    if spec.method == "time" and table.times is not None:
+        return _later(table.times, count, gap=spec.split.gap)
+    kinds = {"group": "GroupKFold", "stratified": "StratifiedKFold"}
+    kind = kinds.get(spec.method, "KFold")
+    if spec.method == "group" and spec.task == "classification":
+        kind = "StratifiedGroupKFold"
+    cut = getattr(selection, kind)(n_splits=count, shuffle=True, random_state=seed)
+    try:
+        found = list(cut.split(np.zeros((len(table), 1)), table.truth, table.groups))
+    except ValueError as error:
+        raise InvalidRequest(f"split.folds: {first_line(error)}") from error
+    if not all(len(train) and len(test) for train, test in found):
+        raise InvalidRequest(f"split.folds: {len(table)} rows do not make up {count} folds")
     return [(train.astype(np.intp), test.astype(np.intp)) for train, test in found]
+
+
+def _later(times: NDArray[Any], count: int, *, gap: int) -> list[tuple[Places, Places]]:
+    """Return folds of equal size, but that each begins with the first row of its time."""
+    rows = len(times)
+    size = rows // (count + 1)
+    begins = np.flatnonzero(np.concatenate([[True], times[1:] != times[:-1]]))
+    wanted = rows - size * np.arange(count, 0, -1)
+    cuts = begins[np.searchsorted(begins, wanted, side="right") - 1].tolist()
+    found = [
+        (np.arange(max(0, cut - gap)), np.arange(cut, end))
+        for cut, end in itertools.pairwise([*cuts, rows])
+    ]
+    if not size or not all(len(train) and len(test) for train, test in found):
+        raise InvalidRequest(
+            f"{rows} rows of {len(begins)} different times cannot be divided into {count} folds "
+            f"with a gap of {gap}; give more of them or fewer folds"
+        )
+    return found
 
 
 def _by_time(frame: pl.DataFrame, time: str, share: float, *, gap: int) -> Split:

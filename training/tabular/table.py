@@ -24,6 +24,9 @@ class Table:
     classes: tuple[Any, ...] | None
     weights: NDArray[np.float64] | None = None
     groups: NDArray[Any] | None = None
+    """Equal for rows that share a value of `data.group`."""
+    times: NDArray[Any] | None = None
+    """Equal for rows of one time; rows to learn from are in the order of time."""
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -44,6 +47,7 @@ class Table:
             self.classes,
             None if self.weights is None else self.weights[places],
             None if self.groups is None else self.groups[places],
+            None if self.times is None else self.times[places],
         )
 
 

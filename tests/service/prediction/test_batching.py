@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 
 from infra.errors import EngineFailed, Overloaded
-from service.prediction.batching import Batcher, Bounds
+from service.prediction.batching import FEW_ROWS, QUICK_SECONDS, Batcher, Bounds
 from service.prediction.columns import Table
+from waiting import until
 
 
 def table(*values: float) -> Table:
@@ -70,9 +70,7 @@ def test_what_comes_while_a_batch_runs_is_the_next_batch(
         batcher = Batcher(model.run, threads, Bounds(), observe=seen.append)
         tasks = await started(batcher, table(1), table(2, 3), table(4))
         model.gate.set()
-        answers = await asyncio.gather(*tasks)
-        assert batcher.is_idle
-        return answers
+        return await asyncio.gather(*tasks)
 
     answers = asyncio.run(scenario())
     assert [each.tolist() for each in answers] == [[2], [4, 6], [8]]
@@ -100,7 +98,7 @@ def test_as_many_batches_run_at_once_as_allowed(
     async def scenario() -> None:
         batcher = Batcher(model.run, threads, Bounds(batches=2, batch_rows=1))
         tasks = await started(batcher, *[table(n) for n in range(6)])
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(until, lambda: model.running == 2)
         model.gate.set()
         await asyncio.gather(*tasks)
 
@@ -157,17 +155,37 @@ def test_what_is_no_answer_is_a_failure(answer: Any, threads: ThreadPoolExecutor
         asyncio.run(batcher.run(table(1)))
 
 
-def test_loop_is_free_while_a_model_runs(threads: ThreadPoolExecutor) -> None:
-    def slow(columns: Mapping[str, Any]) -> Any:
-        time.sleep(0.2)
-        return columns["x"]
+def test_loop_is_free_while_a_model_runs(model: Doubling, threads: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        (task,) = await started(Batcher(model.run, threads, Bounds()), table(1))
+        await asyncio.to_thread(until, lambda: model.running)
+        model.gate.set()  # on the loop, which the model would keep from getting here
+        assert (await task).tolist() == [2]
 
-    async def scenario() -> int:
-        task = asyncio.create_task(Batcher(slow, threads, Bounds()).run(table(1)))
-        turns = 0
-        while not task.done():
-            await asyncio.sleep(0.005)
-            turns += 1
-        return turns
+    asyncio.run(scenario())
 
-    assert asyncio.run(scenario()) >= 10
+
+def test_few_rows_for_a_quick_model_are_answered_on_the_loop(threads: ThreadPoolExecutor) -> None:
+    now, cost, places, seen = 0.0, 0.0001, [], []
+
+    def model(columns: Mapping[str, Any]) -> Any:
+        nonlocal now
+        now += cost
+        places.append("loop" if threading.current_thread() is threading.main_thread() else "thread")
+        return columns["x"] * 2
+
+    async def scenario() -> None:
+        nonlocal cost
+        batcher = Batcher(model, threads, Bounds(), observe=seen.append, clock=lambda: now)
+        for rows in (1, 1, FEW_ROWS, FEW_ROWS + 1):
+            assert (await batcher.run(table(*[2] * rows))).tolist() == [4] * rows
+        assert places == ["thread", "loop", "loop", "thread"]
+        assert seen == [1, 1, FEW_ROWS, FEW_ROWS + 1]
+        cost = 10 * QUICK_SECONDS
+        await batcher.run(table(1))
+        cost = 0.0001
+        for _ in range(23):
+            await batcher.run(table(1))
+        assert places[4:] == ["loop", *["thread"] * 22, "loop"]
+
+    asyncio.run(scenario())

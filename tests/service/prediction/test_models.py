@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import classical_models
 from classical_models import ROW, classifier, put, with_file
 from infra.artifacts.store import ArtifactStore, open_store
-from infra.errors import NotFound, NotReady
+from infra.errors import NotFound, NotReady, StorageFailed
 from infra.model_settings import Models as Options
 from migrated import open_migrated
+from service.prediction import loading
+from service.prediction.loading import Loaded
 from service.prediction.models import RETRY_SECONDS, Hosted, Models
 
 Scenario = Callable[[Models], Coroutine[Any, Any, None]]
@@ -111,8 +113,22 @@ def test_alias_that_moves_is_followed_without_a_request_that_fails(
     run(scenario)
 
 
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each version was read from the store."""
+    found: Counter[str] = Counter()
+    read = loading.read
+
+    def counted(store: ArtifactStore, reference: str, options: Options) -> Loaded:
+        found[str(store.find(reference).version)] += 1
+        return read(store, reference, options)
+
+    monkeypatch.setattr(loading, "read", counted)
+    return found
+
+
 def test_bad_version_does_not_take_over_and_is_tried_again_later(
-    store: ArtifactStore, tmp_path: Path, run: Any, clock: Clock
+    store: ArtifactStore, tmp_path: Path, run: Any, clock: Clock, reads: Counter[str]
 ) -> None:
     put(store, classifier(0), tmp_path / "0")
 
@@ -124,14 +140,69 @@ def test_bad_version_does_not_take_over_and_is_tried_again_later(
         standing = models.standings()[0]
         assert (standing.version, standing.state) == ("1", "READY")
         assert "cannot be loaded" in standing.reason
-        with pytest.raises(NotReady, match="cannot be loaded"):
-            await models.find("churn", "2")
+        for _ in range(3):
+            with pytest.raises(NotReady, match="cannot be loaded"):
+                await models.find("churn", "2")
+        assert reads == {"1": 1, "2": 1}
         clock.seconds += RETRY_SECONDS
         with pytest.raises(NotReady, match="cannot be loaded"):
+            await models.find("churn", "2")
+        assert reads == {"1": 1, "2": 2}
+        with pytest.raises(NotReady, match="cannot be loaded"):
             await models.load("churn")
+        assert reads == {"1": 1, "2": 3}
         assert (await models.find("churn")).version == "1"
 
     run(scenario)
+
+
+def test_store_that_fails_is_told_of_and_not_asked_with_each_request(
+    store: ArtifactStore, tmp_path: Path, run: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, classifier(0), tmp_path / "0")
+    reads = 0
+
+    def damaged(*_: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        raise StorageFailed("'model.onnx' does not match its digest")
+
+    async def scenario(models: Models) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "read", damaged)
+            await models.refresh()
+            with pytest.raises(NotReady, match="does not match its digest"):
+                await models.find("churn")
+        assert reads == 1
+        (standing,) = models.standings()
+        assert (standing.state, "does not match" in standing.reason) == ("UNAVAILABLE", True)
+        clock.seconds += RETRY_SECONDS
+        assert (await models.find("churn")).version == "1"
+
+    run(scenario)
+
+
+def test_versions_that_are_no_longer_loaded_are_forgotten(
+    store: ArtifactStore, tmp_path: Path, run: Any, clock: Clock
+) -> None:
+    for number in range(3):
+        put(store, classifier(number), tmp_path / str(number), alias=None)
+    put(store, with_file(classifier(3), b"no graph"), tmp_path / "bad", alias=None)
+
+    async def scenario(models: Models) -> None:
+        for number in ("1", "2", "3"):
+            await models.find("churn", number)
+        with pytest.raises(NotReady):
+            await models.find("churn", "4")
+        await models.refresh()
+        assert list(models._versions) == [("churn", 3)]
+        assert len(models._failures) == 1
+        clock.seconds += RETRY_SECONDS
+        await models.refresh()
+        assert not models._failures
+        assert models.at_hand("churn", "3") is not None
+
+    run(scenario, cache_bytes=1)
 
 
 def test_other_aliases_are_served_and_followed(
@@ -188,6 +259,7 @@ def test_artifact_of_the_kind_that_is_no_classical_model_is_not_found(
         await models.refresh()
         with pytest.raises(NotFound, match="llama"):
             await models.find("llama")
+        assert models.standings() == []
 
     run(scenario)
 
@@ -263,15 +335,3 @@ def test_file_that_is_too_large_or_damaged_is_not_loaded(
             await models.find("churn")
 
     run(scenario, **change)
-
-
-def test_thresholds_decide(store: ArtifactStore, tmp_path: Path, run: Any) -> None:
-    put(store, classifier(0), tmp_path / "0", thresholds={"no": 0.001, "yes": 0.999})
-
-    async def scenario(models: Models) -> None:
-        loaded = await models.find("churn")
-        assert loaded.model.thresholds == {"no": 0.001, "yes": 0.999}
-        assert loaded.labels is not None
-        np.testing.assert_array_equal(loaded.labels, ["no", "yes"])
-
-    run(scenario)
