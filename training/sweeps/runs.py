@@ -45,7 +45,8 @@ class Runs:
 
     spec: FineTuning
     folder: Path
-    identity: str
+    token: str
+    """What no other sweep has: its runs are known to launchers by it."""
     machinery: Machinery
 
     def folder_of(self, number: int) -> RunFolder:
@@ -87,7 +88,7 @@ class Runs:
         shutil.rmtree(self.folder_of(number).checkpoints, ignore_errors=True)
 
     def _key(self, number: int, attempt: int) -> str:
-        return f"{self.identity}/{self.folder}/{number}/{attempt}"
+        return f"{self.token}/{self.folder}/{number}/{attempt}"
 
     def _run_lock(self, trial: Trial, lock: Lock) -> Lock:
         """Return the lock of a trial's run: it registers nothing and always tells what it found."""
