@@ -421,12 +421,13 @@ def test_the_report_shows_every_trial_and_loads_nothing(base: Path, tmp_path: Pa
     }
     spec = spec_of(base, tmp_path, {"sampler": "grid", "parallel": 1, "parameters": parameters})
     found = sweep(spec, tmp_path / "sweep", around(tmp_path, launcher=Instant()))
-    page = sweep_report.write(spec, found.trials, found.best, lock="a<b")
+    page = sweep_report.write(spec, found.trials, found.best, lock="a<b").decode()
     tree = html.document_fromstring(page)
     assert len(tree.xpath("//table[last()]//tr")) >= 4
     assert "the loss is nan" in page
     assert "a&lt;b" in page
     assert len(tree.xpath("//svg")) == 2 + 3
+    assert len(tree.xpath("//tr[@class='best']")) == 1
     assert not tree.xpath("//script|//link|//img|//@src|//@href")
     assert len(tree.xpath("//circle[title]")) == 3 * sum(
         trial.state == "complete" for trial in found.trials
