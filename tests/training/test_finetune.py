@@ -58,7 +58,9 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     spec = write_task(tmp_path, {**REGISTERED, "data.eval": {"rows": "eval.jsonl"}})
     told: list[Any] = []
     notes: list[str] = []
+    evaluated: list[int] = []
     wishes = {"tell": told.append, "note": notes.append, "smokes": True}
+    wishes["evaluated"] = lambda step, _: evaluated.append(step)
     outcome = run(parts, spec, tmp_path / "run", **wishes)
     assert outcome.adapter == "adapter/zs@v1"
     tried = [note.split()[1] for note in notes if note.startswith("smoke")]
@@ -73,6 +75,7 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     trained = [each.step for each in told if each.held_out_loss is None]
     assert trained == list(range(1, outcome.steps + 1))
     assert told[-1].held_out_loss == outcome.eval_loss_after
+    assert evaluated == list(range(0, outcome.steps + 1, 2)), "each checkpoint once"
     assert told[-1].seconds_left == 0
     assert told[-1].tokens_per_second > 0
 
@@ -108,8 +111,10 @@ def test_adapters_of_stored_models_know_their_base(parts: Components, tmp_path: 
 def test_a_nan_ends_the_run_at_its_step_and_it_goes_on_without_the_fault(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = write_task(tmp_path, {**REGISTERED, "schedule.saving": {"every_steps": 2}})
+    changes = {"schedule.saving": {"every_steps": 2}, "data.eval": {"rows": "eval.jsonl"}}
+    spec = write_task(tmp_path, {**REGISTERED, "schedule.steps": 7, **changes})
     steps: list[int] = []
+    evaluated: list[int] = []
     with (
         planted(monkeypatch, step=5, value=float("nan")),
         pytest.raises(Aborted, match="Step 5: the loss is nan"),
@@ -120,8 +125,12 @@ def test_a_nan_ends_the_run_at_its_step_and_it_goes_on_without_the_fault(
     (failed,) = parts.runs.list()
     assert failed.state == "failed"
     assert "Step 5" in str(failed.exit_reason)
-    outcome = run(parts, spec, tmp_path / "run", tell=lambda told: steps.append(told.step))
+    wishes = {"tell": lambda told: steps.append(told.step)}
+    wishes["evaluated"] = lambda step, _: evaluated.append(step)
+    outcome = run(parts, spec, tmp_path / "run", **wishes)
     assert steps[0] == 5, "from the checkpoint after step 4"
+    assert evaluated == [6, 7], "neither the first step's nor the last checkpoint's again"
+    assert outcome.eval_loss_before is not None
     assert outcome.adapter == "adapter/zs@v1"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,3 +182,32 @@ def test_a_run_tells_its_steps_and_how_it_failed_to_a_file(tmp_path: Path) -> No
     assert progress_file.read(tmp_path / "none", 7) == ([], 7)
     with pytest.raises(StorageFailed), progress_file.telling(tmp_path / "none" / "file"):
         raise AssertionError
+
+
+class Full(io.RawIOBase):
+    """A file on a disk that has no room for some time."""
+
+    def __init__(self, *room: int) -> None:
+        self.room, self.data = list(room), b""
+
+    def write(self, data: Any, /) -> int:
+        room = self.room.pop(0) if self.room else len(data)
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.data += bytes(data[:room])
+        return min(room, len(data))
+
+
+def test_a_full_disk_costs_the_lines_that_it_has_no_room_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = Full(1000, 7, 0, 0)
+    told = progress_file.ProgressFile(file)
+    for number in range(6):
+        told.note(str(number))
+    (tmp_path / "told").write_bytes(file.data)
+    events, _ = progress_file.read(tmp_path / "told", 0)
+    assert [each["message"] for each in events] == ["0", "4", "5"]
+    assert [each.getMessage() for each in caplog.records] == [
+        "progress cannot be written: there is no room for a whole line"
+    ]
