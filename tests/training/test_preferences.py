@@ -122,6 +122,7 @@ def test_rows_that_a_plan_kept_are_those_that_are_read_again(
     kept = Kept(spec.data)
     planning.plan(spec, tuning.places(parts, tmp_path), reading=planning.Reading(keep=kept))
     assert kept.rows == {"data.train": found.train}
+    assert not any(each.texts for row in kept._read["data.train"].rows for each in row)
 
 
 def test_rows_made_longer_stay_pairs_and_keep_their_marks(
