@@ -27,7 +27,7 @@ from training.finetune import Outcome, finetune
 from training.spec import read
 
 pytest.importorskip("trl")
-pytestmark = only_third_parties_warn
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 SECONDS = 240
 WORKER = Path(__file__).with_name("ranks_worker.py")
 TORCHRUN = (
@@ -36,15 +36,6 @@ TORCHRUN = (
 )
 COMMAND = ("-c", "from service.cli import main; main()")
 STEPS = {"register": {"name": "zs"}, "schedule.steps": 20, "schedule.saving": {"every_steps": 4}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
