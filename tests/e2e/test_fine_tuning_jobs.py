@@ -205,23 +205,9 @@ def test_rows_that_are_broken_fail_the_job_by_name_before_it_trains(tuner: Tuner
     assert list(tuner.folder.glob(f"data/fine_tuning/{job.id}/rows/*")) == []
 
 
-def test_a_cancelled_job_ends_its_process_and_nothing_comes_out(tuner: Tuner) -> None:
-    job = tuner.client.fine_tuning.jobs.create(model="long", training_file=tuner.upload(*ROWS))
-    tuner.wait_for_steps(job.id, 5)
-    assert tuner.client.fine_tuning.jobs.retrieve(job.id).status == "running"
-    assert tuner.processes(job.id)
-    assert tuner.client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-    deadline = time.monotonic() + SECONDS
-    folder = tuner.folder / "data" / "fine_tuning" / job.id
-    while tuner.processes(job.id) or folder.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert tuner.messages(job.id)[-1] == "The job was cancelled"
-    with pytest.raises(openai.ConflictError):
-        tuner.client.fine_tuning.jobs.resume(job.id)
-
-
-def test_a_job_outlives_its_server_and_goes_on_after_a_pause(tuner: Tuner) -> None:
+def test_a_job_outlives_its_server_goes_on_after_a_pause_and_ends_with_its_process(
+    tuner: Tuner,
+) -> None:
     jobs = tuner.client.fine_tuning.jobs
     job = jobs.create(model="long", training_file=tuner.upload(*ROWS))
     tuner.wait_for_steps(job.id, 12)
@@ -247,4 +233,14 @@ def test_a_job_outlives_its_server_and_goes_on_after_a_pause(tuner: Tuner) -> No
     assert any(each.startswith("going on after step") for each in tuner.messages(job.id))
     steps = [each.data["step"] for each in tuner.events(job.id) if each.type == "metrics"]  # type: ignore[index]
     assert steps == sorted(set(steps)), "no step is done twice"
-    jobs.cancel(job.id)
+
+    assert jobs.retrieve(job.id).status == "running"
+    assert tuner.processes(job.id)
+    assert jobs.cancel(job.id).status == "cancelled"
+    folder = tuner.folder / "data" / "fine_tuning" / job.id
+    while tuner.processes(job.id) or folder.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert tuner.messages(job.id)[-1] == "The job was cancelled"
+    with pytest.raises(openai.ConflictError):
+        jobs.resume(job.id)

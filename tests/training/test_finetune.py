@@ -16,6 +16,7 @@ from service import tuning
 from service.gateway.adapter_files import Base, check, fetch
 from service.wiring import Components
 from trained import only_third_parties_warn, planted, write_task
+from training import smoke
 from training.finetune import Outcome, finetune
 from training.locking import read_lock
 from training.sentinel import Aborted
@@ -147,17 +148,17 @@ def test_gone_on_with_it_ends_where_it_would_have_without_a_break(
 def test_without_a_whole_checkpoint_it_begins_anew_and_ends_the_same(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = write_task(tmp_path, {"schedule.steps": 4, "schedule.saving": {"every_steps": 1}})
+    spec = write_task(tmp_path, {"schedule.steps": 3, "schedule.saving": {"every_steps": 1}})
     whole = run(parts, spec, tmp_path / "whole")
-    with planted(monkeypatch, step=4, value=float("nan")), pytest.raises(Aborted):
+    with planted(monkeypatch, step=3, value=float("nan")), pytest.raises(Aborted):
         run(parts, spec, tmp_path / "broken")
     states = list((tmp_path / "broken" / "checkpoints").glob("*/optimizer.pt"))
-    assert len(states) == 3
+    assert len(states) == 2
     for state in states:
         state.write_bytes(state.read_bytes()[:-1])
     steps: list[int] = []
     again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
-    assert steps == [1, 2, 3, 4]
+    assert steps == [1, 2, 3]
     assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
 
 
@@ -216,6 +217,7 @@ def test_a_task_that_fails_its_smoke_check_is_not_trained(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = write_task(tmp_path, REGISTERED)
+    monkeypatch.setattr(smoke, "OVERFIT_STEPS", 2)
     with (
         planted(monkeypatch, step=1, value=float("nan")),
         pytest.raises(Aborted, match="would not train well: .*the loss is nan"),
