@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -133,7 +133,7 @@ def test_a_full_disk_fails_the_run_clearly_and_with_room_it_goes_on(tmp_path: Pa
 SHARED = {
     "data.eval": {"rows": "eval.jsonl"}, "schedule.steps": 4, "schedule.rows_per_device": 2,
 }  # fmt: skip
-TWO = {
+TWO: dict[str, Callable[..., Path]] = {
     "ddp": write_task, "fsdp2": write_task,
     "dpo": partial(write_preferences, method="dpo"),
     "reward": partial(write_preferences, method="reward"),

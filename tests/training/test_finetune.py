@@ -117,9 +117,11 @@ def test_a_nan_ends_the_run_at_its_step_and_it_goes_on_without_the_fault(
     (failed,) = parts.runs.list()
     assert failed.state == "failed"
     assert "Step 5" in str(failed.exit_reason)
-    wishes = {"tell": lambda told: steps.append(told.step)}
-    wishes["evaluated"] = lambda step, _: evaluated.append(step)
-    outcome = run(parts, spec, tmp_path / "run", **wishes)
+    outcome = run(
+        parts, spec, tmp_path / "run",
+        tell=lambda told: steps.append(told.step),
+        evaluated=lambda step, _: evaluated.append(step),
+    )  # fmt: skip
     assert steps[0] == 5, "from the checkpoint after step 4"
     assert evaluated == [6, 7], "neither the first step's nor the last checkpoint's again"
     assert outcome.eval_loss_before is not None
