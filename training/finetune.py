@@ -329,8 +329,6 @@ def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder
         nonlocal steps
         steps = progress.steps
         around.tell(progress)
-        if progress.held_out_loss is not None:
-            return
         if progress.step % every and progress.step != progress.steps:
             return
         metrics = {**progress.metrics, "tokens_per_second": progress.tokens_per_second}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressFile:
-    """Appends objects with an `event`: `planned`, `note`, `step`, `refused`, `failed`.
+    """Appends objects with an `event`: `planned`, `note`, `step`, `evaluated`, `refused`, `failed`.
 
     A run that goes on appends to the lines of the one that broke off. Where the file cannot be
     written, as on a full disk, the run goes on untold.
@@ -35,6 +35,7 @@ class ProgressFile:
         self._file = file
         self._is_whole = is_whole
         self._is_lost = False
+        self._last: Progress | None = None
 
     def planned(self, lock: Lock) -> None:
         """Tell that the plan is sound, and what it comes to."""
@@ -45,17 +46,29 @@ class ProgressFile:
         self._write("note", message=text)
 
     def step(self, progress: Progress) -> None:
-        """Tell of a step, or of the loss on held-out rows after it."""
+        """Tell of a step."""
+        self._last = progress
         self._write(
             "step",
             step=progress.step,
             steps=progress.steps,
             loss=progress.loss,
-            held_out_loss=progress.held_out_loss,
             tokens=progress.metrics.get("num_tokens"),
             accuracy=progress.metrics.get("mean_token_accuracy"),
             seconds_left=progress.seconds_left,
         )
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell of the loss on held-out rows after a step that was told, with that of the step."""
+        if self._last is not None and self._last.step == step:
+            self._write(
+                "evaluated",
+                step=step,
+                steps=self._last.steps,
+                loss=self._last.loss,
+                held_out_loss=metrics["eval_loss"],
+                accuracy=self._last.metrics.get("mean_token_accuracy"),
+            )
 
     def failed(self, error: RagstoneError) -> None:
         """Tell why nothing comes out."""

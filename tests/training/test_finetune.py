@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,10 +51,11 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     spec = write_task(tmp_path, {**REGISTERED, "data.eval": {"rows": "eval.jsonl"}})
     told: list[Any] = []
     notes: list[str] = []
-    evaluated: list[int] = []
-    wishes = {"tell": told.append, "note": notes.append, "smokes": True}
-    wishes["evaluated"] = lambda step, _: evaluated.append(step)
-    outcome = run(parts, spec, tmp_path / "run", **wishes)
+    evaluated: defaultdict[int, list[float]] = defaultdict(list)
+    outcome = run(
+        parts, spec, tmp_path / "run", tell=told.append, note=notes.append, smokes=True,
+        evaluated=lambda step, found: evaluated[step].append(found["eval_loss"]),
+    )  # fmt: skip
     assert outcome.adapter == "adapter/zs@v1"
     tried = [note.split()[1] for note in notes if note.startswith("smoke")]
     assert tried == [
@@ -64,10 +66,9 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     assert outcome.eval_loss_after is not None
     assert outcome.eval_loss_after < 0.2 * outcome.eval_loss_before
     assert outcome.logit_difference < 1e-4
-    trained = [each.step for each in told if each.held_out_loss is None]
-    assert trained == list(range(1, outcome.steps + 1))
-    assert told[-1].held_out_loss == outcome.eval_loss_after
-    assert evaluated == list(range(0, outcome.steps + 1, 2)), "each checkpoint once"
+    assert [each.step for each in told] == list(range(1, outcome.steps + 1))
+    assert list(evaluated) == list(range(0, outcome.steps + 1, 2)), "each checkpoint once"
+    assert evaluated[outcome.steps] == [outcome.eval_loss_after]
     assert told[-1].seconds_left == 0
     assert told[-1].tokens_per_second > 0
 
