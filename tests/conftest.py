@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real datasets here; RAGSTONE_TEST_DATA names their folder")
     return folder
+
+
+@pytest.fixture(scope="module")
+def light_training() -> Iterator[None]:
+    """Train on one thread, and have no collection of garbage go through the libraries again."""
+    torch = pytest.importorskip("torch")
+    trl = pytest.importorskip("trl")
+    _ = trl.SFTTrainer  # which imports most of what training takes
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,19 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 STEPS = 20
 EVALUATIONS = 10
 
 
-def main() -> None:
-    words = sys.argv[1:]
+def main(
+    words: list[str],
+    *,
+    wait: Callable[[float], None] = time.sleep,
+    write: Callable[[str], object] = sys.stderr.write,
+) -> int:
     assert words[:2] == ["train", "rerun"]
     lock = json.loads(Path(words[2]).read_text())
     folder = Path(words[words.index("--folder") + 1])
@@ -28,8 +33,8 @@ def main() -> None:
     with (folder / "starts").open("a") as starts:
         starts.write("started\n")
     if rate > 0.9:
-        sys.stderr.write("ragstone: the loss is nan\n")
-        sys.exit(1)
+        write("ragstone: the loss is nan\n")
+        return 1
     final = (math.log10(rate) + 3) ** 2 + spec["seed"] / 1000
     for number in range(1, EVALUATIONS + 1):
         loss = final + 1.0 / number
@@ -37,12 +42,13 @@ def main() -> None:
         with (folder / "measurements.jsonl").open("a") as file:
             file.write(json.dumps({**mark, "metrics": {"eval_loss": loss}}) + "\n")
         while rate > 0.5 or (folder.parent.parent / "hold").exists():
-            time.sleep(0.02)
+            wait(0.02)
     outcome = {"last_loss": final, "steps": STEPS, "metrics": {"eval_loss": final}}
     draft = folder / "outcome.part"
     draft.write_text(json.dumps(outcome))
     draft.rename(folder / "outcome.json")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from infra.errors import NotFound
 from infra.plugins import require
+from training.launchers import local
 from training.specification.machines import Runtime
+
+if TYPE_CHECKING:
+    from training.spec import FineTuning
 
 GIB = 2**30
 
@@ -53,6 +58,14 @@ class Machine:
     is_cpu: bool
     has_flash_attention: bool | None
     """`None`: not looked at, since it trains elsewhere."""
+
+
+def gpus_for(spec: FineTuning, launcher: str) -> int:
+    """Return how many GPUs of each node a run asks a launcher for."""
+    is_anything_well = spec.runtime.device == "auto" and launcher == local.NAME
+    if spec.runtime.device == "cpu" or (is_anything_well and not local.devices()):
+        return 0
+    return spec.parallelism.devices_per_node
 
 
 def machine_for(runtime: Runtime) -> Machine:

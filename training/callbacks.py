@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,6 @@ class Progress:
     seconds_left: float
     metrics: dict[str, float]
     """What the trainer told of this step."""
-    held_out_loss: float | None = None
-    """On `data.eval`, where it was measured after this step; then the step is told again."""
 
 
 class Watch:
@@ -77,7 +75,6 @@ class Watch:
         self._began = 0.0
         self._first_step = 0
         self._tokens_before: float | None = None
-        self._last: Progress | None = None
 
     def as_callback(self) -> Any:
         """Return what transformers' trainer takes."""
@@ -117,8 +114,6 @@ class Watch:
         del args, control
         if "eval_loss" in logs and state.is_world_process_zero:
             self._evaluated(state.global_step, measured(logs))
-            if self._last is not None and self._last.step == state.global_step:
-                self._tell(replace(self._last, held_out_loss=float(logs["eval_loss"])))
         if "loss" not in logs:
             return
         step, loss = state.global_step, float(logs["loss"])
@@ -138,8 +133,7 @@ class Watch:
         if state.is_world_process_zero:
             left = passed / max(1, done) * (state.max_steps - step)
             speed = self.tokens / passed
-            self._last = Progress(step, state.max_steps, loss, speed, left, self.metrics)
-            self._tell(self._last)
+            self._tell(Progress(step, state.max_steps, loss, speed, left, self.metrics))
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         del control

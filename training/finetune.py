@@ -213,7 +213,7 @@ def _train(
     ranks.told_by_first(lambda: _write(model, files.draft))
     rows = resolved.train.ids[:PROBES]
     asked = verification.probe(model, rows, dtype=spec.base.dtype)
-    before, after = trainer.evaluated_before(built), _evaluate(built, resolved)
+    before, after = trainer.evaluated_after(built, 0), _evaluate(built, resolved)
     return _Trained(watch, asked, before, after)
 
 
@@ -293,10 +293,12 @@ def _base(spec: FineTuning, resolved: Resolved, device: str, *, shards: int) -> 
 
 
 def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:
-    """Return what is measured on `data.eval`, nothing where there is none."""
+    """Return what is measured on `data.eval` after the last step, nothing where there is none."""
     from training.callbacks import measured
 
-    return {} if resolved.held_out is None else measured(built.evaluate())
+    if resolved.held_out is None:
+        return {}
+    return trainer.evaluated_after(built, built.state.global_step) or measured(built.evaluate())
 
 
 def _write(model: Any, draft: Path) -> None:
@@ -327,8 +329,6 @@ def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder
         nonlocal steps
         steps = progress.steps
         around.tell(progress)
-        if progress.held_out_loss is not None:
-            return
         if progress.step % every and progress.step != progress.steps:
             return
         metrics = {**progress.metrics, "tokens_per_second": progress.tokens_per_second}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import RagstoneError, StorageFailed
 from training.problems import Refused
@@ -18,16 +20,22 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 """Of what is read at once."""
 
+logger = logging.getLogger(__name__)
+
 
 class ProgressFile:
-    """Appends objects with an `event`: `planned`, `note`, `step`, `refused`, `failed`.
+    """Appends objects with an `event`: `planned`, `note`, `step`, `evaluated`, `refused`, `failed`.
 
-    A run that goes on appends to the lines of the one that broke off.
+    A run that goes on appends to the lines of the one that broke off. Where the file cannot be
+    written, as on a full disk, the run goes on untold.
     """
 
-    def __init__(self, file: IO[str] | None) -> None:
-        """Take what is written to; None keeps nothing."""
+    def __init__(self, file: RawIOBase | None, *, is_whole: bool = True) -> None:
+        """Take what is written to, and whether its last line is whole; None keeps nothing."""
         self._file = file
+        self._is_whole = is_whole
+        self._is_lost = False
+        self._last: Progress | None = None
 
     def planned(self, lock: Lock) -> None:
         """Tell that the plan is sound, and what it comes to."""
@@ -38,17 +46,29 @@ class ProgressFile:
         self._write("note", message=text)
 
     def step(self, progress: Progress) -> None:
-        """Tell of a step, or of the loss on held-out rows after it."""
+        """Tell of a step."""
+        self._last = progress
         self._write(
             "step",
             step=progress.step,
             steps=progress.steps,
             loss=progress.loss,
-            held_out_loss=progress.held_out_loss,
             tokens=progress.metrics.get("num_tokens"),
             accuracy=progress.metrics.get("mean_token_accuracy"),
             seconds_left=progress.seconds_left,
         )
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell of the loss on held-out rows after a step that was told, with that of the step."""
+        if self._last is not None and self._last.step == step:
+            self._write(
+                "evaluated",
+                step=step,
+                steps=self._last.steps,
+                loss=self._last.loss,
+                held_out_loss=metrics["eval_loss"],
+                accuracy=self._last.metrics.get("mean_token_accuracy"),
+            )
 
     def failed(self, error: RagstoneError) -> None:
         """Tell why nothing comes out."""
@@ -59,9 +79,26 @@ class ProgressFile:
             self._write("failed", kind=type(error).__name__, message=error.message)
 
     def _write(self, event: str, **values: Any) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps({"event": event, **values}) + "\n")
-            self._file.flush()
+        if self._file is None:
+            return
+        line = f"{json.dumps({'event': event, **values})}\n".encode()
+        whole = line if self._is_whole else b"\n" + line
+        try:
+            written = self._file.write(whole)
+        except OSError as error:
+            self._lose(error.strerror)
+            return
+        self._is_whole = written == len(whole)
+        if self._is_whole:
+            self._is_lost = False
+        else:
+            self._lose("there is no room for a whole line")
+
+    def _lose(self, why: str | None) -> None:
+        """Say once, not for every step, that nothing is told any more."""
+        if not self._is_lost:
+            logger.warning("progress cannot be written: %s", why)
+        self._is_lost = True
 
 
 @contextmanager
@@ -75,13 +112,11 @@ def telling(path: Path | None) -> Iterator[ProgressFile]:
         yield ProgressFile(None)
         return
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("ab", buffering=0)
     except OSError as error:
         raise StorageFailed(f"{str(path)!r} cannot be written: {error.strerror}") from error
     with file:
-        if _is_cut_off(path):
-            file.write("\n")
-        told = ProgressFile(file)
+        told = ProgressFile(file, is_whole=not _is_cut_off(path))
         try:
             yield told
         except RagstoneError as error:

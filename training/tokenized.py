@@ -72,8 +72,12 @@ class _Rows:
     marks: list[bool] = field(default_factory=list)
 
     def add(self, row: list[Encoded | None], mark: bool | None) -> None:
-        """Add a row if something is learned from each of its sequences."""
-        whole = [each for each in row if each is not None and each.supervised]
+        """Add a row if something is learned from each of its sequences; its texts are let go of."""
+        whole = [
+            Encoded(each.ids, each.spans, texts=())
+            for each in row
+            if each is not None and each.supervised
+        ]
         if len(whole) == len(row) and not _are_same(whole):
             self.rows.append(whole)
             self.marks += [] if mark is None else [mark]

@@ -54,6 +54,9 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
         def _send_telemetry(self) -> None:
             """Tell nobody outside."""
 
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """Write none beside each checkpoint: nobody looks for one there."""
+
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
             adapted_model.reshard(self.model)
             with storing(folder):
@@ -123,9 +126,12 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
     }
 
 
-def evaluated_before(trainer: Any) -> dict[str, float]:
-    """Return what was measured on the rows held out before the first step, also if gone on with."""
-    found = (each for each in trainer.state.log_history if each.get("step") == 0)
+def evaluated_after(trainer: Any, step: int) -> dict[str, float]:
+    """Return what was measured on the rows held out after a step, also before a run broke off.
+
+    After 0 steps the model is as it began. Nothing is returned where nothing was measured.
+    """
+    found = (each for each in trainer.state.log_history if each.get("step") == step)
     return next((measured(each) for each in found if "eval_loss" in each), {})
 
 
@@ -151,6 +157,7 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
     checkpoint = checkpoints.latest(folder)
     if checkpoint is not None:
         note(f"going on after step {checkpoints.step_of(checkpoint)}")
+        trainer.args.eval_on_start = False  # the history in the checkpoint has it
     try:
         with exhaustion.told(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torch.utils.data")

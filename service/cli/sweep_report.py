@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from lxml import etree, html
+
+from evals.reports.elements import Element, clean, element
 from infra.tracking.points import Bucket
 from service.cli import figures
 from service.cli.figures import Chart, Line
@@ -45,8 +47,10 @@ class _Spot:
     trial: Trial
 
 
-def write(spec: FineTuning, trials: Sequence[Trial], best: Trial | None, *, lock: str = "") -> str:
-    """Return the page.
+def write(
+    spec: FineTuning, trials: Sequence[Trial], best: Trial | None, *, lock: str = ""
+) -> bytes:
+    """Return the page in UTF-8.
 
     Args:
         spec: with its sweep.
@@ -55,26 +59,46 @@ def write(spec: FineTuning, trials: Sequence[Trial], best: Trial | None, *, lock
         lock: the path of the lock that trains the best again.
     """
     assert spec.sweep is not None
-    metric = spec.sweep.metric
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Sweep {escape(spec.name)}</title><style>{_STYLE}</style></head><body><main>",
-        f"<h1>Sweep {escape(spec.name)}</h1>",
-        f"<p>{escape(_summary(spec, trials, best))}</p>",
-    ]
-    if best is not None:
-        parts += _best(best, metric, lock)
-    parts += ["<h2>Trials</h2><section>", figures.draw([_history(spec, trials)]), "</section>"]
-    curves = _curves(spec, trials)
-    if curves is not None:
-        parts += ["<h2>While they ran</h2><section>", figures.draw([curves]), "</section>"]
-    parts += ['<h2>By parameter</h2><section class="grid">']
-    parts += [_scatter(key, metric, trials) for key in spec.sweep.parameters]
-    parts += ["</section><h2>All trials</h2><section>", *_table(spec, trials, best), "</section>"]
-    return "\n".join([*parts, "</main></body></html>", ""])
+    metric, curves = spec.sweep.metric, _curves(spec, trials)
+    page = element(
+        "html",
+        element(
+            "head",
+            element("meta", charset="utf-8"),
+            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            element("title", f"Sweep {spec.name}"),
+            element("style", _STYLE),
+        ),
+        element(
+            "body",
+            element(
+                "main",
+                element("h1", f"Sweep {spec.name}"),
+                element("p", _summary(spec, trials, best)),
+                *(_best(best, metric, lock) if best is not None else ()),
+                *_section("Trials", _drawn(_history(spec, trials))),
+                *(_section("While they ran", _drawn(curves)) if curves is not None else ()),
+                element("h2", "By parameter"),
+                element(
+                    "section",
+                    *(_scatter(key, metric, trials) for key in spec.sweep.parameters),
+                    class_="grid",
+                ),
+                *_section("All trials", *_table(spec, trials, best)),
+            ),
+        ),
+        lang="en",
+    )
+    return bytes(html.tostring(page, doctype="<!doctype html>", encoding="utf-8")) + b"\n"
+
+
+def _section(title: str, *children: Element) -> tuple[Element, Element]:
+    return element("h2", title), element("section", *children)
+
+
+def _drawn(chart: Chart) -> Element:
+    return etree.fromstring(clean(figures.draw([chart])))
 
 
 def _summary(spec: FineTuning, trials: Sequence[Trial], best: Trial | None) -> str:
@@ -89,17 +113,16 @@ def _summary(spec: FineTuning, trials: Sequence[Trial], best: Trial | None) -> s
     )
 
 
-def _best(best: Trial, metric: str, lock: str) -> Iterator[str]:
-    yield "<h2>The best</h2><section><table>"
-    for key, value in {**best.values, metric: best.value}.items():
-        yield f'<tr><th scope="row">{escape(key)}</th><td>{escape(_shown(value))}</td></tr>'
-    for name, value in sorted(best.notes.get("metrics", {}).items()):
-        if name != metric:
-            yield f'<tr><th scope="row">{escape(name)}</th><td>{escape(_shown(value))}</td></tr>'
-    yield "</table>"
-    if lock:
-        yield f"<p><code>ragstone train rerun {escape(lock)}</code></p>"
-    yield "</section>"
+def _best(best: Trial, metric: str, lock: str) -> tuple[Element, Element]:
+    measured = best.notes.get("metrics", {})
+    others = {name: measured[name] for name in sorted(measured) if name != metric}
+    found = {**best.values, metric: best.value, **others}
+    rows = (
+        element("tr", element("th", name, scope="row"), element("td", shown(value)))
+        for name, value in found.items()
+    )
+    again = element("p", element("code", f"ragstone train rerun {lock}")) if lock else None
+    return element("h2", "The best"), element("section", element("table", *rows), again)
 
 
 def _history(spec: FineTuning, trials: Sequence[Trial]) -> Chart:
@@ -135,62 +158,66 @@ def _buckets(points: Any) -> list[Bucket]:
     return [Bucket(step, step, 0.0, 1, 0, value, value, value) for step, value in points]
 
 
-def _scatter(key: str, metric: str, trials: Sequence[Trial]) -> str:
+def _scatter(key: str, metric: str, trials: Sequence[Trial]) -> Element:
     """Return one value's plot: across its size, up what came out."""
     spots, ends = _spots(key, trials)
     values = [spot.value for spot in spots]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    title = f"{metric} by {key}"
+    title, bottom = f"{metric} by {key}", HEIGHT - 30
     drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11" role="img" '
-        f'aria-label="{escape(title)}">',
-        f'<text x="{EDGE}" y="16" font-weight="bold">{escape(title)}</text>',
-        f'<path d="M{EDGE} 26V{HEIGHT - 30}H{WIDTH - 12}" fill="none" stroke="#aaa"/>',
-        f'<text x="{EDGE - 4}" y="34" text-anchor="end">{high:.3g}</text>',
-        f'<text x="{EDGE - 4}" y="{HEIGHT - 30}" text-anchor="end">{low:.3g}</text>',
+        element("text", title, x=EDGE, y=16, font_weight="bold"),
+        element("path", d=f"M{EDGE} 26V{bottom}H{WIDTH - 12}", fill="none", stroke="#aaa"),
+        element("text", f"{high:.3g}", x=EDGE - 4, y=34, text_anchor="end"),
+        element("text", f"{low:.3g}", x=EDGE - 4, y=bottom, text_anchor="end"),
     ]
     for place, label in ends:
-        x = EDGE + 8 + place * (WIDTH - EDGE - 32)
         anchor = {0.0: "start", 1.0: "end"}.get(place, "middle")
-        drawn.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{escape(label)}</text>'
-        )
+        drawn.append(element("text", label, x=_x(place), y=HEIGHT - 12, text_anchor=anchor))
     for spot in spots:
-        x = EDGE + 8 + spot.across * (WIDTH - EDGE - 32)
         y = 34 + (high - spot.value) / (high - low) * (HEIGHT - 72)
-        what = f"trial {spot.trial.number}: {_shown(spot.trial.values[key])}, {spot.value:.6g}"
+        what = f"trial {spot.trial.number}: {shown(spot.trial.values[key])}, {spot.value:.6g}"
+        colour = COLOURS[spot.trial.state]
         drawn.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[spot.trial.state]}" '
-            f'opacity="0.8"><title>{escape(what)}</title></circle>'
-        )
-    return "\n".join([*drawn, "</svg>"])
+            element(
+                "circle", element("title", what), cx=_x(spot.across), cy=y, r=4, fill=colour,
+                opacity=0.8,
+            )
+        )  # fmt: skip
+    return element(
+        "svg", *drawn, width=WIDTH, height=HEIGHT, viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        font_family="sans-serif", font_size=11, role="img", aria_label=title,
+    )  # fmt: skip
+
+
+def _x(across: float) -> float:
+    return EDGE + 8 + across * (WIDTH - EDGE - 32)
 
 
 def _spots(key: str, trials: Sequence[Trial]) -> tuple[list[_Spot], list[tuple[float, str]]]:
     """Return where trials stand, and what is written below the axis."""
-    shown = [
+    plotted = [
         (each, last)
         for each in trials
         if key in each.values and (last := _last(each)) is not None and math.isfinite(last)
     ]
-    sizes = [each.values[key] for each, _ in shown]
+    sizes = [each.values[key] for each, _ in plotted]
     is_number = all(isinstance(size, int | float) and not isinstance(size, bool) for size in sizes)
-    if not is_number or len(set(map(_shown, sizes))) < 2:
-        names = list(dict.fromkeys(map(_shown, sizes)))
+    if not is_number or len(set(map(shown, sizes))) < 2:
+        names = list(dict.fromkeys(map(shown, sizes)))
         places = {name: at / max(1, len(names) - 1) for at, name in enumerate(names)}
-        spots = [_Spot(places[_shown(each.values[key])], last, each) for each, last in shown]
+        spots = [_Spot(places[shown(each.values[key])], last, each) for each, last in plotted]
         return spots, [(place, name) for name, place in places.items()]
     low, high = min(sizes), max(sizes)
     # Two orders of magnitude apart, small values would all stand on one spot.
     scale = math.log if low > 0 and high / low >= 100 else float
     begin, end = scale(low), scale(high)
     spots = [
-        _Spot((scale(each.values[key]) - begin) / (end - begin), last, each) for each, last in shown
+        _Spot((scale(each.values[key]) - begin) / (end - begin), last, each)
+        for each, last in plotted
     ]
-    return spots, [(0.0, _shown(low)), (1.0, _shown(high))]
+    return spots, [(0.0, shown(low)), (1.0, shown(high))]
 
 
 def _last(trial: Trial) -> float | None:
@@ -199,28 +226,29 @@ def _last(trial: Trial) -> float | None:
     return trial.seen[max(trial.seen)] if trial.seen else None
 
 
-def _table(spec: FineTuning, trials: Sequence[Trial], best: Trial | None) -> Iterator[str]:
+def _table(spec: FineTuning, trials: Sequence[Trial], best: Trial | None) -> Iterator[Element]:
     assert spec.sweep is not None
     keys = list(spec.sweep.parameters)
     heads = ["trial", "state", spec.sweep.metric, *keys, "seconds", "why"]
-    yield f"<table><tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
+    rows = [element("tr", *(element("th", head) for head in heads))]
     for trial in trials[:MOST_ROWS]:
         last = _last(trial)
         cells = [
             str(trial.number),
             trial.state,
             "" if last is None else f"{last:.6g}",
-            *(_shown(trial.values.get(key)) for key in keys),
+            *(shown(trial.values.get(key)) for key in keys),
             "" if trial.seconds is None else f"{trial.seconds:.1f}",
             str(trial.notes.get("reason", "")),
         ]
-        row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        mark = ' class="best"' if best is not None and trial.number == best.number else ""
-        yield f"<tr{mark}>{row}</tr>"
-    yield "</table>"
+        is_best = best is not None and trial.number == best.number
+        mark = {"class_": "best"} if is_best else {}
+        rows.append(element("tr", *(element("td", cell) for cell in cells), **mark))
+    yield element("table", *rows)
     if len(trials) > MOST_ROWS:
-        yield f"<p>{len(trials) - MOST_ROWS:,} more are not shown.</p>"
+        yield element("p", f"{len(trials) - MOST_ROWS:,} more are not shown.")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value of a specification as people read it."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -101,7 +101,8 @@ def _run(
         _bar() as draw,
     ):
         around = tuning.around(parts, beside, note=_all(note, told.note) if is_first else _nobody)
-        around = replace(around, tell=_all(draw, told.step), planned=told.planned)
+        around = replace(around, tell=_all(draw, told.step), evaluated=told.evaluated)
+        around = replace(around, planned=told.planned)
         around = replace(around, expected=wishes.expected, smokes=wishes.smoke)
         try:
             outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)

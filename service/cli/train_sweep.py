@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.errors import InvalidRequest
 from service.cli.output import Json, console, note, print_json, print_table, printable, say
 from service.cli.session import opened
 
@@ -46,22 +48,41 @@ def sweep(
     from training.sweeps.sweep import sweep as run
 
     asked = read(spec)
+    if report is not None:
+        _check_writable(report)
     with opened() as parts, _drawn(asked) as tell:
         place = folder or sweeping.folder_of(parts, asked)
         page = report or place / REPORT
 
         def told(now: Told) -> None:
-            text = sweep_report.write(asked, now.trials, now.best)
-            page.write_text(text, encoding="utf-8")
+            _write(page, sweep_report.write(asked, now.trials, now.best))
             tell(now)
 
         found = run(asked, place, sweeping.around(parts, asked, spec.absolute().parent, tell=told))
-    text = sweep_report.write(asked, found.trials, found.best, lock=str(found.path))
-    page.write_text(text, encoding="utf-8")
+    _write(page, sweep_report.write(asked, found.trials, found.best, lock=str(found.path)))
     if json:
         print_json({**as_values(found), "report": str(page)})
     else:
         _print(asked, found, page)
+
+
+def _check_writable(report: Path) -> None:
+    """Look before hours of work whether there is a place for what comes out."""
+    folder = report.absolute().parent
+    if report.is_dir() or not os.access(folder, os.W_OK):
+        raise InvalidRequest(
+            f"No file {str(report)!r} can be written; give --report a file in a folder that there "
+            "is",
+            parameter="report",
+        )
+
+
+def _write(page: Path, content: bytes) -> None:
+    """Write the report, or say why not: trials go on without it."""
+    try:
+        page.write_bytes(content)
+    except OSError as error:
+        note(f"{str(page)!r} cannot be written: {error.strerror}")
 
 
 @contextmanager
@@ -90,9 +111,11 @@ def _drawn(spec: FineTuning) -> Iterator[Callable[[Told], None]]:
 
 
 def _line(spec: FineTuning, told: Told) -> str:
+    from service.cli.sweep_report import shown
+
     assert spec.sweep is not None
     trial = told.changed
-    values = ", ".join(f"{key} {_shown(value)}" for key, value in trial.values.items())
+    values = ", ".join(f"{key} {shown(value)}" for key, value in trial.values.items())
     if trial.state == "failed":
         return f"trial {trial.number} failed: {trial.notes.get('reason')} ({values})"
     if trial.state == "pruned":
@@ -104,14 +127,16 @@ def _line(spec: FineTuning, told: Told) -> str:
 
 
 def _print(spec: FineTuning, found: Swept, page: Path) -> None:
+    from service.cli.sweep_report import shown
+
     assert spec.sweep is not None
     keys = list(spec.sweep.parameters)
     rows = [
-        (trial.number, trial.state, _value(trial), *(_shown(trial.values.get(k)) for k in keys))
+        (trial.number, trial.state, _value(trial), *(shown(trial.values.get(k)) for k in keys))
         for trial in sorted(found.trials, key=lambda each: each.number)
     ]
     print_table(("trial", "state", spec.sweep.metric, *keys), rows, numbers=("trial",))
-    best = ", ".join(f"{key} {_shown(value)}" for key, value in found.best.values.items())
+    best = ", ".join(f"{key} {shown(value)}" for key, value in found.best.values.items())
     say(f"best: trial {found.best.number}, {spec.sweep.metric} {found.best.value:.6g}, {best}")
     say(f"lock {found.lock.digest}")
     say(f"ragstone train rerun {printable(str(found.path))}")
@@ -120,7 +145,3 @@ def _print(spec: FineTuning, found: Swept, page: Path) -> None:
 
 def _value(trial: Trial) -> str:
     return "" if trial.value is None else f"{trial.value:.6g}"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

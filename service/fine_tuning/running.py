@@ -272,6 +272,7 @@ def rows_of(parameter: str, filename: str) -> str:
 
 def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
     """Return the process that trains, with the settings of this one."""
+    from training.accelerators import gpus_for
     from training.launchers import Spec
 
     options, runtime = parts.settings.fine_tuning, spec.runtime
@@ -292,21 +293,11 @@ def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
         secrets=tuple(sorted({*own, *runtime.secrets} - {data})),
         nodes=spec.parallelism.nodes,
         processes_per_node=spec.parallelism.devices_per_node,
-        gpus=_gpus(spec, options.launcher),
+        gpus=gpus_for(spec, options.launcher),
         cpus=runtime.cpus_per_node,
         memory_bytes=int((runtime.node_memory_gib or 0) * 2**30),
         grace_seconds=options.grace_seconds,
     )
-
-
-def _gpus(spec: FineTuning, launcher: str) -> int:
-    from training.launchers.local import devices
-
-    if spec.runtime.device == "cpu":
-        return 0
-    if spec.runtime.device == "auto" and launcher == "local" and not devices():
-        return 0
-    return spec.parallelism.devices_per_node
 
 
 def _goes_on(error: RunFailed) -> bool:

@@ -161,8 +161,9 @@ def _said(told: dict[str, Any], *, every: int) -> list[Said]:
         return [Said(told["message"])]
     if kind == "step":
         step, steps = told["step"], told["steps"]
-        is_told = told["held_out_loss"] is not None or step % every == 0 or step == steps
-        return [_metrics(told)] if is_told else []
+        return [_metrics(told)] if step % every == 0 or step == steps else []
+    if kind == "evaluated":
+        return [_metrics(told)]
     if kind == "refused":
         return [Said(_line(each), "error") for each in told["problems"]]
     if kind == "failed":
@@ -171,7 +172,7 @@ def _said(told: dict[str, Any], *, every: int) -> list[Said]:
 
 
 def _metrics(told: dict[str, Any]) -> Said:
-    loss, held_out = _finite(told["loss"]), _finite(told["held_out_loss"])
+    loss, held_out = _finite(told["loss"]), _finite(told.get("held_out_loss"))
     message = f"Step {told['step']}/{told['steps']}: training loss={told['loss']:.4g}"
     if held_out is not None:
         message += f", validation loss={held_out:.4g}"

@@ -22,7 +22,7 @@ from training.spec import read
 from training.trainer import Material
 
 pytest.importorskip("trl")
-pytestmark = only_third_parties_warn
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 NAMES = available("training.methods")
 ROWS = 6
 
@@ -31,8 +31,6 @@ ROWS = 6
 def material(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Material]:
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("methods")
     write = write_task if request.param == "sft" else None
     changes = {"schedule.rows_per_step": ROWS, "schedule.steps": 2}

@@ -1,17 +1,22 @@
-"""Processes that train one weight each on rows of their own; says what becomes of it."""
+"""Two processes that move one weight each, or train one adapter; says what becomes of it."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 
 from training import ranks
+from training.finetune import Around, finetune
+from training.places import Places
 from training.sentinel import Aborted
+from training.spec import read
 
 
-def main(shares: bool) -> None:
+def move(*, shares: bool) -> None:
+    """Move a weight by rows of each process's own."""
     rank = ranks.begin(on_cpu=True)
     model = torch.nn.Linear(2, 1, bias=False)
     with torch.no_grad():
@@ -30,8 +35,21 @@ def main(shares: bool) -> None:
     except Aborted as error:
         said = error.message
     found = ranks.told_by_first(lambda: model.weight.tolist()[0])
-    print(json.dumps({"rank": rank.number, "weight": found, "said": said}))
+    print(json.dumps({"rank": rank.number, "shares": shares, "weight": found, "said": said}))
+
+
+def train(folder: Path) -> None:
+    """Train what a folder says, in a folder of the run in it."""
+    finetune(
+        read(folder / "spec.yaml"),
+        folder / "run",
+        Around(Places(folder, None, None, Path), smokes=False),
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] == "shares")
+    if sys.argv[1] == "moves":
+        move(shares=True)
+        move(shares=False)
+    for place in sys.argv[2:]:
+        train(Path(place))

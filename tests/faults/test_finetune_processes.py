@@ -8,21 +8,34 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from trained import ROOT, ragstone, write_task
+from infra.settings import load_settings
+from service import tuning
+from service.wiring import Components
+from trained import ROOT, only_third_parties_warn, ragstone, write_preferences, write_task
+from training.finetune import Outcome, finetune
+from training.spec import read
 
 pytest.importorskip("trl")
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 SECONDS = 240
 WORKER = Path(__file__).with_name("ranks_worker.py")
 TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-    *("--no-python", sys.executable, "-c", "from service.cli import main; main()"),
+    *("--no-python", sys.executable),
 )
+COMMAND = ("-c", "from service.cli import main; main()")
+STEPS = {"register": {"name": "zs"}, "schedule.steps": 20, "schedule.saving": {"every_steps": 4}}
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -30,12 +43,33 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def trained(spec: Path, *, launch: tuple[str, ...] = ()) -> dict[str, Any]:
-    words = ("train", "run", str(spec), "--no-smoke", "--json")
-    code, out, err = finish(ragstone(*words, data=spec.parent / "data", launch=launch))
-    assert code == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
+@contextmanager
+def opened(data: Path) -> Iterator[Components]:
+    parts = Components(load_settings(data_folder=data))
+    yield parts
+    parts.close()
+
+
+def trained(spec: Path) -> Outcome:
+    """Train in this process what `ragstone train run` would, and in the same folder."""
+    asked = read(spec)
+    with opened(spec.parent / "data") as parts:
+        around = replace(tuning.around(parts, spec.parent, note=lambda _: None), smokes=False)
+        return finetune(asked, tuning.folder_of(parts, asked), around)
+
+
+def by_ranks(mode: str, *words: str) -> list[Any]:
+    """Return what two processes of the worker say, each in lines of JSON."""
+    run = subprocess.run(
+        [*TORCHRUN, str(WORKER), mode, *words],
+        env={
+            **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        },
+        capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -50,28 +84,22 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def registered(folder: Path) -> list[Any]:
-    code, out, err = finish(ragstone("adapters", "list", "--json", data=folder))
-    assert code == 0, err
-    found: list[Any] = json.loads(out)
-    return found
-
-
-STEPS = {"schedule.steps": 30, "schedule.saving": {"every_steps": 5}}
+def registered(folder: Path) -> list[str]:
+    with opened(folder) as parts:
+        return [str(each) for each in parts.artifacts.names("adapter")]
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> float:
     """The last loss of a run that nobody ended."""
-    spec = write_task(tmp_path_factory.mktemp("whole"), {"register": {"name": "zs"}, **STEPS})
-    return float(trained(spec)["last_loss"])
+    return trained(write_task(tmp_path_factory.mktemp("whole"), STEPS)).last_loss
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_goes_on_to_the_same_loss(
     tmp_path: Path, number: signal.Signals, unbroken: float
 ) -> None:
-    spec = write_task(tmp_path, {"register": {"name": "zs"}, **STEPS})
+    spec = write_task(tmp_path, STEPS)
     process = ragstone("train", "run", str(spec), "--no-smoke", data=tmp_path / "data")
     wait_for_checkpoint(tmp_path / "data", process)
     process.send_signal(number)
@@ -80,12 +108,11 @@ def test_a_run_that_is_ended_goes_on_to_the_same_loss(
     if number == signal.SIGTERM:
         assert "run it again to go on" in err
     again = trained(spec)
-    assert again["last_loss"] == pytest.approx(unbroken, abs=1e-5)
-    assert again["adapter"] == "adapter/zs@v1", "and nothing was registered before"
+    assert again.last_loss == pytest.approx(unbroken, abs=1e-5)
+    assert again.adapter == "adapter/zs@v1", "and nothing was registered before"
 
 
 def test_a_full_disk_fails_the_run_clearly_and_with_room_it_goes_on(tmp_path: Path) -> None:
-    spec = write_task(tmp_path, {"register": {"name": "zs"}, "schedule.steps": 4})
     data = tmp_path / "data"
     assert registered(data) == []
     size = max(path.stat().st_size for path in data.glob("*.db*")) // 1024
@@ -100,78 +127,81 @@ def test_a_full_disk_fails_the_run_clearly_and_with_room_it_goes_on(tmp_path: Pa
     assert "could not be written" in err
     assert "Traceback" not in err
     assert registered(data) == []
-    assert trained(spec)["adapter"] == "adapter/zs@v1"
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """What one process makes of a few steps, and the folder it worked in."""
-    folder = tmp_path_factory.mktemp("alone")
-    return trained(write_task(folder, SHARED)), folder
+    assert trained(spec).adapter == "adapter/zs@v1"
 
 
 SHARED = {
-    "register": {"name": "zs"},
-    "data.eval": {"rows": "eval.jsonl"},
-    "schedule.steps": 6,
-    "schedule.rows_per_device": 2,
-}
+    "data.eval": {"rows": "eval.jsonl"}, "schedule.steps": 4, "schedule.rows_per_device": 2,
+}  # fmt: skip
+TWO: dict[str, Callable[..., Path]] = {
+    "ddp": write_task, "fsdp2": write_task,
+    "dpo": partial(write_preferences, method="dpo"),
+    "reward": partial(write_preferences, method="reward"),
+    "kto": partial(write_preferences, method="kto"),
+}  # fmt: skip
+"""What two processes train, and who writes it; preferences by `ddp`."""
+SAME = ("first_loss", "last_loss", "eval_loss_before", "eval_loss_after")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of what two processes trained, all of it one after the other."""
+    folder = tmp_path_factory.mktemp("both")
+    for name, write in TWO.items():
+        (folder / name).mkdir()
+        mesh = {"devices_per_node": 2, "strategy": name if name == "fsdp2" else "ddp"}
+        write(folder / name, changes={**SHARED, "parallelism": mesh})
+    by_ranks("trains", *(str(folder / name) for name in TWO))
+    return folder
+
+
+@pytest.mark.parametrize("name", TWO)
 def test_two_processes_train_one_adapter_and_lose_what_one_process_loses(
-    tmp_path: Path, strategy: str, alone: tuple[dict[str, Any], Path]
+    tmp_path: Path, name: str, both: Path
 ) -> None:
-    one, folder = alone
-    mesh = {"devices_per_node": 2, "strategy": strategy}
-    both = trained(write_task(tmp_path, {**SHARED, "parallelism": mesh}), launch=TORCHRUN)
-    assert both["steps"] == one["steps"] == 6
-    for name in ("first_loss", "last_loss", "eval_loss_before", "eval_loss_after"):
-        assert both[name] == pytest.approx(one[name], abs=1e-4)
-    assert both["adapter"] == "adapter/zs@v1"
-    ours, theirs = weights(tmp_path), weights(folder)
+    one = trained(TWO[name](tmp_path, changes=SHARED))
+    two = json.loads((both / name / "run" / "outcome.json").read_text())
+    assert two["steps"] == one.steps == 4
+    # What a good or bad answer is held against is a figure of a whole batch, here of both.
+    same = SAME[::2] if name == "kto" else SAME
+    for figure in same:
+        assert two[figure] == pytest.approx(getattr(one, figure), abs=1e-4)
+    ours, theirs = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (both / name / "run" / "adapter", Path(one.adapter))
+    )
     assert ours.keys() == theirs.keys()
-    for name, weight in ours.items():
-        np.testing.assert_allclose(weight, theirs[name], atol=1e-4)
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    (path,) = folder.glob("data/tuning/*/adapter/adapter_model.safetensors")
-    return load_file(path)
+    for key, weight in ours.items():
+        assert weight.shape == theirs[key].shape
+        if name != "kto":
+            np.testing.assert_allclose(weight, theirs[key], atol=1e-4)
 
 
 def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(
     tmp_path: Path, unbroken: float
 ) -> None:
-    changes = {"register": {"name": "zs"}, **STEPS}
     mesh = {"devices_per_node": 2, "strategy": "fsdp2"}
-    spec = write_task(tmp_path, {**changes, "parallelism": mesh})
+    spec = write_task(tmp_path, {**STEPS, "parallelism": mesh})
     data = tmp_path / "data"
     words = ("train", "run", str(spec), "--no-smoke")
-    process = ragstone(*words, data=data, launch=TORCHRUN)
+    process = ragstone(*words, data=data, launch=(*TORCHRUN, *COMMAND))
     wait_for_checkpoint(data, process)
     process.send_signal(signal.SIGTERM)
     code, _, _ = finish(process)
     assert code != 0
     assert registered(data) == []
-    again = trained(write_task(tmp_path, changes))
-    assert again["steps"] == 30
-    assert again["last_loss"] == pytest.approx(unbroken, abs=1e-4)
+    again = trained(write_task(tmp_path, STEPS))
+    assert again.steps == STEPS["schedule.steps"]
+    assert again.last_loss == pytest.approx(unbroken, abs=1e-4)
     assert len(list(data.glob("tuning/*"))) == 1, "it is the same run"
 
 
 def test_copies_of_a_weight_move_together_or_are_found_out() -> None:
-    for mode, same in (("shares", True), ("alone", False)):
-        run = subprocess.run(
-            [*TORCHRUN[:-3], sys.executable, str(WORKER), mode],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, timeout=SECONDS, check=True,
-        )  # fmt: skip
-        told = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
-        assert {each["rank"] for each in told} == {0, 1}
+    told = by_ranks("moves")
+    assert {(each["rank"], each["shares"]) for each in told} == {
+        (rank, shares) for rank in (0, 1) for shares in (True, False)
+    }
+    for each in told:
         # Both begin at 1; rows of 1 and 2 here, of 3 and 4 there, have the mean gradient 5.
-        assert {tuple(each["weight"]) for each in told} == {(-4.0, -4.0) if same else (-2.0, -2.0)}
-        for each in told:
-            assert each["said"] == "same" if same else "process 1 holds another" in each["said"]
+        assert each["weight"] == ([-4.0, -4.0] if each["shares"] else [-2.0, -2.0])
+        assert each["said"] == "same" if each["shares"] else "process 1 holds" in each["said"]

@@ -56,6 +56,9 @@ def test_a_sweep_tells_of_its_trials_and_prints_the_best_lock(
     monkeypatch.setattr(launching, "RAGSTONE", (sys.executable, str(PROGRAM)))
     spec = write_sweep(place, [1e-4, 0.001, 0.95])
     assert "ragstone train sweep" in ragstone("plan", str(spec), code=1).stderr
+    nowhere = ragstone("sweep", str(spec), "--report", str(place / "none" / "page.html"), code=1)
+    assert "page.html' can be written; give" in nowhere.stderr
+    assert "trial" not in nowhere.stderr
     said = ragstone("sweep", str(spec), "--report", str(place / "sweep.html"), "--json")
     found = json.loads(said.stdout)
     assert found["best"]["values"] == {"schedule.learning_rate": 0.001}

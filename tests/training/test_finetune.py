@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from service import tuning
 from service.gateway.adapter_files import Base, check, fetch
 from service.wiring import Components
 from trained import only_third_parties_warn, planted, write_task
+from training import smoke
 from training.finetune import Outcome, finetune
 from training.locking import read_lock
 from training.sentinel import Aborted
@@ -23,17 +25,8 @@ from training.spec import read
 from tuning import chat
 
 pytest.importorskip("trl")
-pytestmark = only_third_parties_warn
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 REGISTERED = {"register": {"name": "zs"}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -58,8 +51,11 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     spec = write_task(tmp_path, {**REGISTERED, "data.eval": {"rows": "eval.jsonl"}})
     told: list[Any] = []
     notes: list[str] = []
-    wishes = {"tell": told.append, "note": notes.append, "smokes": True}
-    outcome = run(parts, spec, tmp_path / "run", **wishes)
+    evaluated: defaultdict[int, list[float]] = defaultdict(list)
+    outcome = run(
+        parts, spec, tmp_path / "run", tell=told.append, note=notes.append, smokes=True,
+        evaluated=lambda step, found: evaluated[step].append(found["eval_loss"]),
+    )  # fmt: skip
     assert outcome.adapter == "adapter/zs@v1"
     tried = [note.split()[1] for note in notes if note.startswith("smoke")]
     assert tried == [
@@ -70,9 +66,9 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     assert outcome.eval_loss_after is not None
     assert outcome.eval_loss_after < 0.2 * outcome.eval_loss_before
     assert outcome.logit_difference < 1e-4
-    trained = [each.step for each in told if each.held_out_loss is None]
-    assert trained == list(range(1, outcome.steps + 1))
-    assert told[-1].held_out_loss == outcome.eval_loss_after
+    assert [each.step for each in told] == list(range(1, outcome.steps + 1))
+    assert list(evaluated) == list(range(0, outcome.steps + 1, 2)), "each checkpoint once"
+    assert evaluated[outcome.steps] == [outcome.eval_loss_after]
     assert told[-1].seconds_left == 0
     assert told[-1].tokens_per_second > 0
 
@@ -108,8 +104,10 @@ def test_adapters_of_stored_models_know_their_base(parts: Components, tmp_path: 
 def test_a_nan_ends_the_run_at_its_step_and_it_goes_on_without_the_fault(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = write_task(tmp_path, {**REGISTERED, "schedule.saving": {"every_steps": 2}})
+    changes = {"schedule.saving": {"every_steps": 2}, "data.eval": {"rows": "eval.jsonl"}}
+    spec = write_task(tmp_path, {**REGISTERED, "schedule.steps": 7, **changes})
     steps: list[int] = []
+    evaluated: list[int] = []
     with (
         planted(monkeypatch, step=5, value=float("nan")),
         pytest.raises(Aborted, match="Step 5: the loss is nan"),
@@ -120,8 +118,14 @@ def test_a_nan_ends_the_run_at_its_step_and_it_goes_on_without_the_fault(
     (failed,) = parts.runs.list()
     assert failed.state == "failed"
     assert "Step 5" in str(failed.exit_reason)
-    outcome = run(parts, spec, tmp_path / "run", tell=lambda told: steps.append(told.step))
+    outcome = run(
+        parts, spec, tmp_path / "run",
+        tell=lambda told: steps.append(told.step),
+        evaluated=lambda step, _: evaluated.append(step),
+    )  # fmt: skip
     assert steps[0] == 5, "from the checkpoint after step 4"
+    assert evaluated == [6, 7], "neither the first step's nor the last checkpoint's again"
+    assert outcome.eval_loss_before is not None
     assert outcome.adapter == "adapter/zs@v1"
 
 
@@ -147,17 +151,17 @@ def test_gone_on_with_it_ends_where_it_would_have_without_a_break(
 def test_without_a_whole_checkpoint_it_begins_anew_and_ends_the_same(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = write_task(tmp_path, {"schedule.steps": 4, "schedule.saving": {"every_steps": 1}})
+    spec = write_task(tmp_path, {"schedule.steps": 3, "schedule.saving": {"every_steps": 1}})
     whole = run(parts, spec, tmp_path / "whole")
-    with planted(monkeypatch, step=4, value=float("nan")), pytest.raises(Aborted):
+    with planted(monkeypatch, step=3, value=float("nan")), pytest.raises(Aborted):
         run(parts, spec, tmp_path / "broken")
     states = list((tmp_path / "broken" / "checkpoints").glob("*/optimizer.pt"))
-    assert len(states) == 3
+    assert len(states) == 2
     for state in states:
         state.write_bytes(state.read_bytes()[:-1])
     steps: list[int] = []
     again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
-    assert steps == [1, 2, 3, 4]
+    assert steps == [1, 2, 3]
     assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
 
 
@@ -216,6 +220,7 @@ def test_a_task_that_fails_its_smoke_check_is_not_trained(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = write_task(tmp_path, REGISTERED)
+    monkeypatch.setattr(smoke, "OVERFIT_STEPS", 2)
     with (
         planted(monkeypatch, step=1, value=float("nan")),
         pytest.raises(Aborted, match="would not train well: .*the loss is nan"),

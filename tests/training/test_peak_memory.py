@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from training import peak_memory, smoke
 from tuning import chat, pair, write_base, write_rows, write_spec
 
 pytest.importorskip("trl")
-pytestmark = only_third_parties_warn
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 BAR = 0.15
 LENGTH, ROWS = 256, 4
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of which a step takes a hundred MiB, so that small change is small."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("peak")
@@ -33,10 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "base")
     write_rows(folder / "train.jsonl", [chat(f"Question {n}?", "Yes.") for n in range(16)])
     write_rows(folder / "pairs.jsonl", [pair(f"Is it {n}?", "Yes.", "No.") for n in range(16)])
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield folder
-    torch.set_num_threads(before)
+    return folder
 
 
 @pytest.mark.parametrize(

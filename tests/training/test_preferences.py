@@ -23,18 +23,9 @@ from training.spec import FineTuning, read
 from training.tokenized import Kept
 
 pytest.importorskip("trl")
-pytestmark = only_third_parties_warn
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 METHODS = ["dpo", "kto", "reward"]
 MARGIN = {"dpo": "eval_rewards/margins", "kto": "eval_rewards/margins", "reward": "eval_margin"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -122,6 +113,7 @@ def test_rows_that_a_plan_kept_are_those_that_are_read_again(
     kept = Kept(spec.data)
     planning.plan(spec, tuning.places(parts, tmp_path), reading=planning.Reading(keep=kept))
     assert kept.rows == {"data.train": found.train}
+    assert not any(each.texts for row in kept._read["data.train"].rows for each in row)
 
 
 def test_rows_made_longer_stay_pairs_and_keep_their_marks(

@@ -15,13 +15,11 @@ from training.smoke import Bench
 from training.tokenized import Tokenized
 
 pytest.importorskip("trl")
-pytestmark = only_third_parties_warn
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
     with bench_of(write_task(tmp_path_factory.mktemp("smoke"))) as bench:
         yield bench
 

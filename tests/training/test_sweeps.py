@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from lxml import html
 import swept
 from infra.errors import Conflict, InvalidRequest
 from service.cli import sweep_report
-from swept import RATES, around, spec_of
+from swept import RATES, Instant, around, spec_of
+from training.lengths import Lengths
+from training.planning import Plan
+from training.spec import FineTuning
+from training.specification.data import Source
 from training.specification.delivery import Register, Serve
 from training.sweeps import space
 from training.sweeps.study import Study, Trial
@@ -60,6 +65,9 @@ def test_values_are_put_at_their_keys(base: Path, tmp_path: Path) -> None:
         ("base.quantization.method", ["nf4"], "no section 'quantization'"),
         ("register.name", ["a"], "decides nothing"),
         ("schedule.tokens_per_step", [4096], "not both"),
+        ("evaluate.max_eval_loss_ratio", [0.5, 1.0], "decides nothing"),
+        ("parallelism.devices_per_node", [1, 2], "decides nothing"),
+        ("seed", [1, 2, 1.0], "1.0 cannot be told from a value before it"),
     ],
 )
 def test_keys_that_cannot_be_swept_are_refused_before_anything_runs(
@@ -71,6 +79,41 @@ def test_keys_that_cannot_be_swept_are_refused_before_anything_runs(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"low": 1, "high": float("inf"), "step": 1}, "finite"),
+        ({"low": float("-inf"), "high": 4, "whole": True}, "finite"),
+        ({"low": 0.001, "high": 0.1, "step": 0.001, "log": True}, "takes no step"),
+        ({"low": 1.5, "high": 4, "whole": True}, "low 1.5 is no whole number"),
+        ({"low": 1, "high": 4, "step": 0.5, "whole": True}, "step 0.5 is no whole number"),
+        ({"low": 1, "high": 1e300, "whole": True}, "high 1e.300 is no whole number"),
+    ],
+)
+def test_ranges_that_nothing_can_be_drawn_from_are_refused(
+    base: Path, tmp_path: Path, choice: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        spec_of(base, tmp_path, {"parameters": {"schedule.steps": choice}})
+
+
+@pytest.mark.parametrize("step", [1e-12, 5e-324])
+def test_a_grid_of_too_many_points_is_refused_before_it_is_listed(
+    base: Path, tmp_path: Path, step: float
+) -> None:
+    changes = {"sampler": "grid", "parameters": {"seed": {"low": 0, "high": 1, "step": step}}}
+    with pytest.raises(InvalidRequest, match="points, more than 10,000"):
+        space.grid(spec_of(base, tmp_path, changes))
+
+
+def test_a_range_ends_at_its_last_whole_step(base: Path, tmp_path: Path) -> None:
+    choice = {"low": 0.1, "high": 0.35, "step": 0.1}
+    changes = {"sampler": "grid", "parameters": {"schedule.learning_rate": choice}}
+    spec = spec_of(base, tmp_path, changes)
+    assert [point["schedule.learning_rate"] for point in space.grid(spec)] == [0.1, 0.2, 0.3]
+    assert space.distributions(spec)["schedule.learning_rate"].high == 0.3
+
+
 def test_a_grid_has_every_combination_and_needs_steps(base: Path, tmp_path: Path) -> None:
     parameters = {
         "method.adapter": [{"type": "lora", "r": 2}, {"type": "lora", "r": 4}],
@@ -78,12 +121,12 @@ def test_a_grid_has_every_combination_and_needs_steps(base: Path, tmp_path: Path
         "seed": {"low": 1, "high": 2, "whole": True},
     }
     spec = spec_of(base, tmp_path, {"sampler": "grid", "trials": 100, "parameters": parameters})
-    study = Study(spec, tmp_path, every=10)
+    study = Study(spec, tmp_path, every=10, digests={})
     assert study.most == 12
     seen = []
     for number in range(12):
         if number == 5:  # a process is killed, and another one goes on
-            study = Study(spec, tmp_path, every=10)
+            study = Study(spec, tmp_path, every=10, digests={})
         trial = study.ask()
         study.end(trial.number, "complete", 1.0)
         seen.append(str(sorted(trial.values.items(), key=str)))
@@ -114,7 +157,7 @@ def test_tpe_comes_nearer_than_chance(base: Path, tmp_path: Path) -> None:
     for sampler in ("tpe", "random"):
         folder = tmp_path / sampler
         folder.mkdir()
-        study = Study(spec_of(base, tmp_path, {"sampler": sampler}), folder, every=10)
+        study = Study(spec_of(base, tmp_path, {"sampler": sampler}), folder, every=10, digests={})
         trials = told(study, away, 40)
         best[sampler] = sum(sorted(map(away, trials[20:]))[:10])
     assert best["tpe"] < 0.5 * best["random"]
@@ -122,13 +165,35 @@ def test_tpe_comes_nearer_than_chance(base: Path, tmp_path: Path) -> None:
 
 def test_a_study_gone_on_with_draws_no_value_twice(base: Path, tmp_path: Path) -> None:
     spec = spec_of(base, tmp_path)
-    told(Study(spec, tmp_path, every=10), away, 3)
+    told(Study(spec, tmp_path, every=10, digests={}), away, 3)
     longer = spec_of(base, tmp_path, {"trials": 9})
-    trials = told(Study(longer, tmp_path, every=10), away, 3)
+    trials = told(Study(longer, tmp_path, every=10, digests={}), away, 3)
     assert len({trial.values["schedule.learning_rate"] for trial in trials}) == 6
     other = spec_of(base, tmp_path, {"parameters": {"seed": [1, 2]}})
     with pytest.raises(Conflict, match="another sweep"):
-        Study(other, tmp_path, every=10)
+        Study(other, tmp_path, every=10, digests={})
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+@pytest.mark.parametrize("begun", ["nothing is", "a point is chosen", "no value is drawn"])
+def test_a_trial_that_a_process_was_killed_over_is_asked_for_once_and_whole(
+    base: Path, tmp_path: Path, sampler: str, begun: str
+) -> None:
+    parameters = {"schedule.learning_rate": [0.1, 0.2], "seed": [1, 2]}
+    spec = spec_of(base, tmp_path, {"sampler": sampler, "trials": 4, "parameters": parameters})
+    killed = Study(spec, tmp_path, every=10, digests={})
+    if sampler == "grid" and begun != "nothing is":
+        killed._study.enqueue_trial(killed._next_point())
+    if begun == "no value is drawn":
+        killed._study.ask()
+    study = Study(spec, tmp_path, every=10, digests={})
+    tried = study.running()
+    assert len(tried) == (begun == "no value is drawn")
+    tried += [study.ask() for _ in range(4 - len(tried))]
+    assert all(trial.values.keys() == parameters.keys() for trial in tried)
+    assert len(study.trials()) == 4
+    if sampler == "grid":
+        assert len({str(trial.values) for trial in tried}) == 4
 
 
 # Whole sweeps, of runs that take no time
@@ -161,7 +226,9 @@ def test_a_trial_that_falls_behind_is_ended(base: Path, tmp_path: Path) -> None:
     rates = [0.001, 0.002, 0.003, 0.004, 0.6]
     changes = {"sampler": "grid", "pruner": "median", "parallel": 5}
     changes["parameters"] = {"schedule.learning_rate": rates}
-    found = sweep(spec_of(base, tmp_path, changes), tmp_path / "sweep", around(tmp_path))
+    found = sweep(
+        spec_of(base, tmp_path, changes), tmp_path / "sweep", around(tmp_path, launcher=Instant())
+    )
     states = {trial.values["schedule.learning_rate"]: trial.state for trial in found.trials}
     assert states[0.6] == "pruned"
     # The slowest of the others may be measured against a median that it is above.
@@ -171,7 +238,7 @@ def test_a_trial_that_falls_behind_is_ended(base: Path, tmp_path: Path) -> None:
 
 def test_hyperband_spares_the_rest_of_poor_runs(base: Path, tmp_path: Path) -> None:
     spec = spec_of(base, tmp_path, {"pruner": "hyperband"})
-    study = Study(spec, tmp_path, every=10)
+    study = Study(spec, tmp_path, every=10, digests={})
     spent = 0
     for _ in range(30):
         trial = study.ask()
@@ -191,10 +258,50 @@ def test_hyperband_spares_the_rest_of_poor_runs(base: Path, tmp_path: Path) -> N
     assert away(best) <= sorted(map(away, study.trials()))[2]
 
 
+def test_a_place_that_does_not_answer_now_is_asked_again(base: Path, tmp_path: Path) -> None:
+    """Whatever it was asked for; and no run is planned a second time for it."""
+    rates = [0.001, 0.002, 0.003, 0.6, 0.95]
+    changes = {"sampler": "grid", "pruner": "median", "parallel": 5}
+    changes["parameters"] = {"schedule.learning_rate": rates}
+    launcher = Instant(submit=7, poll=3, logs=2, cancel=2)
+    using, planned = around(tmp_path, launcher=launcher), []
+
+    def plan(asked: FineTuning, known: Mapping[str, Lengths] | None) -> Plan:
+        planned.append(asked)
+        return using.plan(asked, known)
+
+    spec = spec_of(base, tmp_path, changes)
+    found = sweep(spec, tmp_path / "sweep", replace(using, plan=plan, wait=lambda _: None))
+    states = {trial.values["schedule.learning_rate"]: trial.state for trial in found.trials}
+    assert states == {**dict.fromkeys(rates[:3], "complete"), 0.6: "pruned", 0.95: "failed"}
+    assert not +launcher.absent
+    assert len(planned) == 1 + len(rates) + 1, "the whole, each trial, the best"
+
+
+def test_a_sweep_whose_folder_was_deleted_is_run_anew(base: Path, tmp_path: Path) -> None:
+    spec, using = spec_of(base, tmp_path), around(tmp_path, launcher=Instant())
+    for _ in range(2):
+        found = sweep(spec, tmp_path / "sweep", using)
+        assert [trial.state for trial in found.trials] == ["complete"] * 6
+        shutil.rmtree(tmp_path / "sweep")
+
+
+def test_a_sweep_is_not_gone_on_with_by_other_rows(base: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "eval.jsonl", sums(5, start=500))
+    spec = spec_of(base, tmp_path)
+    data = spec.data.model_copy(update={"eval": Source(rows=str(rows))})
+    spec = spec.model_copy(update={"data": data})
+    using = around(tmp_path, launcher=Instant())
+    sweep(spec, tmp_path / "sweep", using)
+    write_rows(rows, sums(5, start=600))
+    with pytest.raises(Conflict, match="data.eval is sha256:.* and was sha256:"):
+        sweep(spec, tmp_path / "sweep", using)
+
+
 def test_a_trial_that_fails_says_why_and_the_others_go_on(base: Path, tmp_path: Path) -> None:
     parameters = {"schedule.learning_rate": [0.001, 0.95]}
     spec = spec_of(base, tmp_path, {"sampler": "grid", "parameters": parameters})
-    found = sweep(spec, tmp_path / "sweep", around(tmp_path))
+    found = sweep(spec, tmp_path / "sweep", around(tmp_path, launcher=Instant()))
     (failed,) = (trial for trial in found.trials if trial.state == "failed")
     assert failed.notes["reason"] == "the loss is nan"
     assert found.best.values["schedule.learning_rate"] == 0.001
@@ -206,7 +313,7 @@ def test_a_sweep_all_of_whose_trials_fail_ends_soon_and_says_why(
     parameters = {"schedule.learning_rate": {"low": 0.91, "high": 0.99}}
     spec = spec_of(base, tmp_path, {"trials": 50, "parallel": 1, "parameters": parameters})
     with pytest.raises(SweepFailed, match="All of 3 trials failed.*the loss is nan"):
-        sweep(spec, tmp_path / "sweep", around(tmp_path))
+        sweep(spec, tmp_path / "sweep", around(tmp_path, launcher=Instant()))
 
 
 def test_a_trial_that_cannot_be_served_is_not_run(base: Path, tmp_path: Path) -> None:
@@ -215,7 +322,7 @@ def test_a_trial_that_cannot_be_served_is_not_run(base: Path, tmp_path: Path) ->
     served = spec.model_copy(
         update={"register_as": Register(name="sums"), "serve": Serve(max_rank=16)}
     )
-    found = sweep(served, tmp_path / "sweep", around(tmp_path))
+    found = sweep(served, tmp_path / "sweep", around(tmp_path, launcher=Instant()))
     (failed,) = (trial for trial in found.trials if trial.state == "failed")
     assert failed.values == {"method.adapter.r": 64}
     assert "over the 16 that the server takes" in failed.notes["reason"]
@@ -225,14 +332,43 @@ def test_a_trial_that_cannot_be_served_is_not_run(base: Path, tmp_path: Path) ->
 def test_a_metric_that_nobody_measures_is_named(base: Path, tmp_path: Path) -> None:
     spec = spec_of(base, tmp_path, {"metric": "eval_charm", "parallel": 1})
     with pytest.raises(SweepFailed, match="no 'eval_charm'; there are eval_loss, loss"):
-        sweep(spec, tmp_path / "sweep", around(tmp_path))
+        sweep(spec, tmp_path / "sweep", around(tmp_path, launcher=Instant()))
     blind = spec.model_copy(update={"data": spec.data.model_copy(update={"eval": None})})
     with pytest.raises(InvalidRequest, match=r"measured on data\.eval, which is missing"):
-        sweep(blind, tmp_path / "other", around(tmp_path))
+        sweep(blind, tmp_path / "other", around(tmp_path, launcher=Instant()))
 
 
-def test_what_ran_when_a_sweep_was_killed_is_found_again(base: Path, tmp_path: Path) -> None:
+class Killed(BaseException):
+    """Nothing that a sweep is told of."""
+
+
+def test_what_ran_when_a_sweep_broke_off_is_found_again(base: Path, tmp_path: Path) -> None:
     """Its runs go on meanwhile; none is started a second time."""
+    spec, place = spec_of(base, tmp_path), tmp_path / "sweep"
+    place.mkdir()
+    (place / "hold").touch()
+
+    def wait(seconds: float) -> None:
+        time.sleep(seconds)
+        if len(list(place.glob("trials/*/measurements.jsonl"))) == 2:
+            with pytest.raises(Conflict, match="Another process sweeps"):
+                sweep(spec, place, around(tmp_path))
+            raise Killed
+
+    with pytest.raises(Killed):
+        sweep(spec, place, replace(around(tmp_path), wait=wait))
+    with (place / "study.log").open("a") as journal:
+        journal.write('{"op_code": 4, "work')
+    (place / "hold").unlink()
+    found = sweep(spec, place, around(tmp_path))
+    assert [trial.state for trial in found.trials] == ["complete"] * 6
+    starts = [path.read_text() for path in sorted(place.glob("trials/*/starts"))]
+    assert starts == ["started\n"] * 6
+
+
+@pytest.mark.slow
+def test_what_ran_when_a_sweep_was_killed_is_found_again(base: Path, tmp_path: Path) -> None:
+    """The same, of a process."""
     spec, place = spec_of(base, tmp_path), tmp_path / "sweep"
     place.mkdir()
     (place / "hold").touch()
@@ -246,8 +382,6 @@ def test_what_ran_when_a_sweep_was_killed_is_found_again(base: Path, tmp_path: P
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    with pytest.raises(Conflict, match="Another process sweeps"):
-        sweep(spec, place, around(tmp_path))
     child.kill()
     child.wait()
     (place / "hold").unlink()
@@ -286,13 +420,14 @@ def test_the_report_shows_every_trial_and_loads_nothing(base: Path, tmp_path: Pa
         "base.attention": ["eager", "sdpa"],
     }
     spec = spec_of(base, tmp_path, {"sampler": "grid", "parallel": 1, "parameters": parameters})
-    found = sweep(spec, tmp_path / "sweep", around(tmp_path))
-    page = sweep_report.write(spec, found.trials, found.best, lock="a<b")
+    found = sweep(spec, tmp_path / "sweep", around(tmp_path, launcher=Instant()))
+    page = sweep_report.write(spec, found.trials, found.best, lock="a<b").decode()
     tree = html.document_fromstring(page)
     assert len(tree.xpath("//table[last()]//tr")) >= 4
     assert "the loss is nan" in page
     assert "a&lt;b" in page
     assert len(tree.xpath("//svg")) == 2 + 3
+    assert len(tree.xpath("//tr[@class='best']")) == 1
     assert not tree.xpath("//script|//link|//img|//@src|//@href")
     assert len(tree.xpath("//circle[title]")) == 3 * sum(
         trial.state == "complete" for trial in found.trials

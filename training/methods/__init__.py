@@ -3,12 +3,15 @@
 A plug-in is a file with `build(method) -> Learning`, and its name is the `method.type` of a
 specification. The laws, run over each by `tests/contracts/test_methods.py`: before training the
 loss of any rows is what `starts_at` says, and it is the one that the trainer computes. The smallest
-is:
+is `sft`:
 
->>> class Learning:
-...     shapes = ("text",)
-...     def starts_at(self, vocabulary):
-...         return Start(0.0, 10.0)
+>>> from training.specification.method import Method
+>>> from training.tokenized import Tokenized
+>>> found = learning(Method(type="sft"))
+>>> found.starts_at(1)
+Start(low=0.0, high=0.0)
+>>> found.weight(Tokenized([[5, 7, 9, 2]], [[-100, -100, 9, 2]]))
+2
 """
 
 from __future__ import annotations

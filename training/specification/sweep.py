@@ -8,15 +8,18 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from training.specification.part import Part
 
+MOST_WHOLE = 2**53
+"""Beyond it, not every whole number can be told from its neighbours."""
+
 
 class Range(Part):
     """Numbers between two."""
 
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
     """Whether orders of magnitude are equally likely."""
-    step: float | None = Field(default=None, gt=0)
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     whole: bool = False
     """Whether only whole numbers are meant."""
 
@@ -26,7 +29,17 @@ class Range(Part):
             raise ValueError(f"low {self.low!r} must be below high {self.high!r}")
         if self.log and self.low <= 0:
             raise ValueError(f"low {self.low!r} has no logarithm; begin above 0 or drop 'log'")
+        if self.log and self.step is not None:
+            raise ValueError("a range with 'log' takes no step; drop one of them, or list values")
+        if self.whole:
+            self._check_whole()
         return self
+
+    def _check_whole(self) -> None:
+        given = {"low": self.low, "high": self.high, "step": self.step}
+        for name, number in given.items():
+            if number is not None and not (number.is_integer() and abs(number) <= MOST_WHOLE):
+                raise ValueError(f"{name} {number!r} is no whole number up to {MOST_WHOLE:,}")
 
 
 def _kind(value: Any) -> str:

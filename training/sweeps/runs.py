@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.errors import NotFound
+from training.accelerators import gpus_for
 from training.launchers import Handle, Launcher, Spec, Status, handle_for
 from training.launchers.local import NAME as LOCAL
-from training.launchers.local import devices
 from training.lock import Lock
 from training.measurements import Mark
 from training.run_folder import RunFolder, write_json
@@ -45,7 +45,8 @@ class Runs:
 
     spec: FineTuning
     folder: Path
-    identity: str
+    token: str
+    """What no other sweep has: its runs are known to launchers by it."""
     machinery: Machinery
 
     def folder_of(self, number: int) -> RunFolder:
@@ -87,7 +88,7 @@ class Runs:
         shutil.rmtree(self.folder_of(number).checkpoints, ignore_errors=True)
 
     def _key(self, number: int, attempt: int) -> str:
-        return f"{self.identity}/{self.folder}/{number}/{attempt}"
+        return f"{self.token}/{self.folder}/{number}/{attempt}"
 
     def _run_lock(self, trial: Trial, lock: Lock) -> Lock:
         """Return the lock of a trial's run: it registers nothing and always tells what it found."""
@@ -105,6 +106,7 @@ class Runs:
     def _program(self, number: int, wanted: Path) -> Spec:
         parallelism, runtime = self.spec.parallelism, self.spec.runtime
         folder = str(self.folder_of(number).path)
+        gpus = gpus_for(self.spec, self.machinery.launcher.name)
         memory = 0 if runtime.node_memory_gib is None else int(runtime.node_memory_gib * 2**30)
         return Spec(
             command=(
@@ -113,27 +115,19 @@ class Runs:
             ),
             folder=str(self.machinery.working_folder),
             name=f"{self.spec.name[:NAME_CHARACTERS]}-{number}",
-            environment={**self._threads(), **runtime.environment},
+            environment={**self._threads(gpus), **runtime.environment},
             secrets=tuple(dict.fromkeys((*self.machinery.secrets, *runtime.secrets))),
             nodes=parallelism.nodes,
             processes_per_node=parallelism.devices_per_node,
-            gpus=self._gpus(),
+            gpus=gpus,
             cpus=runtime.cpus_per_node,
             memory_bytes=memory,
         )
 
-    def _gpus(self) -> int:
-        wanted = self.spec.parallelism.devices_per_node
-        if self.spec.runtime.device == "cpu":
-            return 0
-        if self.spec.runtime.device == "auto" and self.machinery.launcher.name == LOCAL:
-            return wanted if devices() else 0
-        return wanted
-
-    def _threads(self) -> dict[str, str]:
+    def _threads(self, gpus: int) -> dict[str, str]:
         """Share the cores of this machine out among trials that train on them."""
         assert self.spec.sweep is not None
-        if self._gpus() or self.machinery.launcher.name != LOCAL:
+        if gpus or self.machinery.launcher.name != LOCAL:
             return {}
         processes = self.spec.sweep.parallel * self.spec.parallelism.devices_per_node
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from infra.errors import InvalidRequest
@@ -13,7 +14,10 @@ from infra.plugins import require
 from training.spec import FineTuning, InvalidSpecification, as_json, parse
 from training.specification.sweep import Range
 
-UNSWEPT = ("version", "name", "sweep", "register", "serve", "runtime")
+UNSWEPT = (
+    *("version", "name", "sweep", "evaluate", "register", "serve"),
+    *("parallelism", "runtime"),
+)
 """Parts of a specification that decide nothing of what is learned."""
 READ = ("data", "base", "method.type")
 """Keys on which the tokens of the rows depend."""
@@ -33,7 +37,9 @@ def check(spec: FineTuning) -> None:
     faults: list[str] = []
     for key, choice in spec.sweep.parameters.items():
         ends = _ends(choice) if isinstance(choice, Range) else choice
-        found = (_fault(spec, key, value) for value in ends)
+        found = [_fault(spec, key, value) for value in ends]
+        if not isinstance(choice, Range):
+            found += _repeated(key, choice)
         faults += dict.fromkeys(fault for fault in found if fault is not None)
     if faults:
         raise InvalidRequest("sweep.parameters: " + "; ".join(faults), parameter="spec")
@@ -73,14 +79,25 @@ def grid(spec: FineTuning) -> list[dict[str, Any]]:
         InvalidRequest: a range has no step, or there are more trials in it than anybody wants.
     """
     assert spec.sweep is not None
+    grid_size(spec)
     found = {key: list(_steps(key, choice)) for key, choice in spec.sweep.parameters.items()}
-    size = math.prod(map(len, found.values()))
+    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
+
+
+def grid_size(spec: FineTuning) -> int:
+    """Return how many combinations of values there are.
+
+    Raises:
+        InvalidRequest: a range has no step, or there are more trials in it than anybody wants.
+    """
+    assert spec.sweep is not None
+    size = math.prod(_count(key, choice) for key, choice in spec.sweep.parameters.items())
     if size > MOST_GRID:
         raise InvalidRequest(
             f"sweep.parameters: the grid has {size:,} points, more than {MOST_GRID:,}; list fewer "
             "values, or take the sampler 'tpe'"
         )
-    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
+    return size
 
 
 def known_as(value: Any) -> Any:
@@ -124,30 +141,59 @@ def _distribution(choice: Range | tuple[Any, ...]) -> Any:
     optuna = require("optuna", extra="finetune")
     if not isinstance(choice, Range):
         return optuna.distributions.CategoricalDistribution([known_as(each) for each in choice])
+    high = choice.high if choice.step is None else _at(choice, _last(choice, choice.step))
     if choice.whole:
         step = int(choice.step or 1)
-        low, high = int(choice.low), int(choice.high)
-        return optuna.distributions.IntDistribution(low, high, log=choice.log, step=step)
+        return optuna.distributions.IntDistribution(
+            int(choice.low), int(high), log=choice.log, step=step
+        )
     return optuna.distributions.FloatDistribution(
-        choice.low, choice.high, log=choice.log, step=choice.step
+        choice.low, high, log=choice.log, step=choice.step
     )
+
+
+def _count(key: str, choice: Range | tuple[Any, ...]) -> int:
+    if not isinstance(choice, Range):
+        return len(choice)
+    step = choice.step or (1.0 if choice.whole else None)
+    if step is None:
+        raise InvalidRequest(
+            f"sweep.parameters: {key!r} has a range without a step, and a grid needs values; list "
+            "them, give a step, or take the sampler 'tpe'"
+        )
+    return _last(choice, step) + 1
 
 
 def _steps(key: str, choice: Range | tuple[Any, ...]) -> Iterator[Any]:
     if not isinstance(choice, Range):
         yield from (known_as(each) for each in choice)
         return
-    step = choice.step or (1 if choice.whole else None)
-    if step is None:
-        raise InvalidRequest(
-            f"sweep.parameters: {key!r} has a range without a step, and a grid needs values; list "
-            "them, give a step, or take the sampler 'tpe'"
-        )
-    for count in itertools.count():
-        value = choice.low + count * step
-        if value > choice.high * (1 + 1e-12):
-            return
-        yield int(value) if choice.whole else min(value, choice.high)
+    for count in range(_count(key, choice)):
+        value = _at(choice, count)
+        yield int(value) if choice.whole else value
+
+
+def _at(choice: Range, count: int) -> float:
+    """Return a range's number after some steps: 0.3, where floats come to 0.1 + 2 * 0.1."""
+    return float(_exact(choice.low) + count * _exact(choice.step or 1.0))
+
+
+def _last(choice: Range, step: float) -> int:
+    """Return how many steps there are from the low end of a range to the high one."""
+    return int((_exact(choice.high) - _exact(choice.low)) / _exact(step))
+
+
+def _exact(number: float) -> Fraction:
+    """Return a number as it is written in decimals."""
+    return Fraction(repr(number))
+
+
+def _repeated(key: str, values: tuple[Any, ...]) -> Iterator[str]:
+    """Find values of a list that optuna cannot tell from one another, as it cannot 1 and True."""
+    known = [known_as(each) for each in values]
+    for at, value in enumerate(values):
+        if known[at] in known[:at]:
+            yield f"{key!r}: {value!r} cannot be told from a value before it"
 
 
 def _ends(choice: Range) -> list[Any]:

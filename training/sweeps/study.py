@@ -11,13 +11,16 @@ from typing import Any, Literal
 
 from infra.errors import Conflict
 from infra.plugins import require
+from infra.security import new_id
+from training import locking
 from training.spec import FineTuning
 from training.specification.sweep import Sweep
 from training.sweeps import space
 
 JOURNAL = "study.log"
-OF = "of"
-"""Under this name the study knows which sweep it is of."""
+OF, DIGESTS, TOKEN = "of", "digests", "token"
+"""Under these names the study knows which sweep it is of, the digests of all that the sweep names,
+and what no other sweep has, not even one of the same words in the same folder."""
 WHOLE = 100
 """Shares of a run by which its trials are compared while they run, in percent: trials may have
 different numbers of steps."""
@@ -55,12 +58,15 @@ class Study:
         spec: with its sweep.
         folder: of the sweep; a study that is there is gone on with.
         every: percent of a run between two measurements.
+        digests: of all that the sweep names, as a lock has them.
 
     Raises:
-        Conflict: the folder is of another sweep.
+        Conflict: the folder is of another sweep, or of one of other rows, or another base.
     """
 
-    def __init__(self, spec: FineTuning, folder: Path, *, every: int) -> None:
+    def __init__(
+        self, spec: FineTuning, folder: Path, *, every: int, digests: Mapping[str, str]
+    ) -> None:
         assert spec.sweep is not None
         optuna = require("optuna", extra="finetune")
         optuna.logging.disable_default_handler()
@@ -82,18 +88,18 @@ class Study:
         self._study.sampler = _sampler(
             optuna, spec, seed=(spec.seed + len(self._study.get_trials(deepcopy=False))) % 2**32
         )
-        of = self._study.user_attrs.get(OF)
-        if of is None:
-            self._study.set_user_attr(OF, identity(spec))
-        elif of != identity(spec):
+        if self._kept(OF, identity(spec)) != identity(spec):
             raise Conflict(f"{str(folder)!r} is of another sweep; give another folder")
+        locking.check_same(self._kept(DIGESTS, dict(digests)), digests)
+        self.token = str(self._kept(TOKEN, new_id("sweep-")))
+        """What no other study has."""
 
     @property
     def most(self) -> int:
         """Trials in all."""
         if self._sweep.sampler != "grid":
             return self._sweep.trials
-        return min(self._sweep.trials, len(space.grid(self._spec)))
+        return min(self._sweep.trials, space.grid_size(self._spec))
 
     def trials(self) -> list[Trial]:
         """Return all trials so far, by their number."""
@@ -102,10 +108,22 @@ class Study:
 
     def ask(self) -> Trial:
         """Begin a trial."""
-        if self._sweep.sampler == "grid":
+        if self._sweep.sampler == "grid" and not self._is_one_waiting():
             self._study.enqueue_trial(self._next_point())
         asked = self._study.ask(self._distributions)
         return self.trial(asked.number)
+
+    def running(self) -> list[Trial]:
+        """Return the trials that were begun and have not ended, with all of their values.
+
+        Of one that a process was killed over while it asked, the values that are missing are drawn.
+        """
+        found = [each.number for each in self.trials() if each.state == "running"]
+        for number in found:
+            handle = self._handle(number)
+            for key, distribution in self._distributions.items():
+                handle._suggest(key, distribution)
+        return [self.trial(number) for number in found]
 
     def trial(self, number: int) -> Trial:
         return self._trial(self._study.get_trials(deepcopy=False)[number])
@@ -139,6 +157,16 @@ class Study:
         done = [each for each in self.trials() if each.state == "complete"]
         sign = 1 if self._sweep.direction == "minimize" else -1
         return min(done, key=lambda each: sign * (each.value or 0.0), default=None)
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """Return what the study was given under a name first, which may be now."""
+        if name not in self._study.user_attrs:
+            self._study.set_user_attr(name, value)
+        return self._study.user_attrs[name]
+
+    def _is_one_waiting(self) -> bool:
+        """Whether a process was killed between the two steps of asking for a point of a grid."""
+        return any(each.state.name == "WAITING" for each in self._study.get_trials(deepcopy=False))
 
     def _next_point(self) -> dict[str, Any]:
         """Return a point of the grid that was not tried, in an order that depends on the seed."""

@@ -6,7 +6,7 @@ import fcntl
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from training.run_folder import write_json
 from training.spec import FineTuning
 from training.sweeps import space
 from training.sweeps.runs import Machinery, Runs
-from training.sweeps.study import WHOLE, State, Study, Trial, identity
+from training.sweeps.study import WHOLE, State, Study, Trial
 
 BEST = "best.lock.json"
 ALL_FAILED = 3
@@ -77,8 +77,17 @@ class _Run:
     attempt: int
     handle: Handle | None = None
     """`None` while there is no room for it."""
+    lock: Lock | None = None
+    """Once it was planned."""
     seen: int = 0
     """Percent of its last measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    state: State
+    value: float | None = None
+    reason: str | None = None
 
 
 def sweep(spec: FineTuning, folder: Path, around: Around) -> Swept:
@@ -93,7 +102,8 @@ def sweep(spec: FineTuning, folder: Path, around: Around) -> Swept:
 
     Raises:
         InvalidRequest: a key cannot be swept, or the specification cannot be carried out.
-        Conflict: the folder is of another sweep, or another process is at it.
+        Conflict: the folder is of another sweep, what it names has changed since it began, or
+            another process is at it.
         SweepFailed: no trial came to its end.
     """
     if spec.sweep is None:
@@ -105,8 +115,10 @@ def sweep(spec: FineTuning, folder: Path, around: Around) -> Swept:
     planned.require_sound()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        study = Study(spec, folder, every=_every(plain, planned.lock))
-        sweeping = _Sweeping(spec, study, _runs(spec, folder, around), around, planned)
+        every, digests = _every(plain, planned.lock), planned.lock.digests
+        study = Study(spec, folder, every=every, digests=digests)
+        runs = Runs(spec, folder.absolute(), study.token, around.machinery)
+        sweeping = _Sweeping(spec, study, runs, around, planned)
         try:
             sweeping.run()
         except (KeyboardInterrupt, SystemExit):
@@ -126,9 +138,8 @@ class _Sweeping:
 
     def run(self) -> None:
         assert self.spec.sweep is not None
-        for trial in self.study.trials():
-            if trial.state == "running":
-                self.at_work[trial.number] = _Run(int(trial.notes.get("attempt", 0)))
+        for trial in self.study.running():
+            self.at_work[trial.number] = _Run(int(trial.notes.get("attempt", 0)))
         while True:
             while (
                 len(self.at_work) < self.spec.sweep.parallel
@@ -145,9 +156,12 @@ class _Sweeping:
     def stop(self) -> None:
         """Ask all runs to go; each writes a checkpoint, from which the next attempt goes on."""
         for number, run in self.at_work.items():
-            if run.handle is not None:
-                self.study.note(number, attempt=run.attempt + 1)
+            if run.handle is None:
+                continue
+            # One that cannot be reached now is found again, and still at its attempt.
+            with suppress(RagstoneError):
                 self.runs.stop(run.handle)
+                self.study.note(number, attempt=run.attempt + 1)
 
     def lock(self, trial: Trial) -> Lock:
         """Plan the specification of a trial, with all that it is to be registered and served as."""
@@ -158,23 +172,34 @@ class _Sweeping:
         return found.lock
 
     def _look(self, number: int, run: _Run) -> None:
-        trial = self.study.trial(number)
         try:
-            if run.handle is None:
-                run.handle = self.runs.begin(trial, run.attempt, lambda: self.lock(trial))
-            status = self.runs.status(run.handle)
+            ending = self._go_on(number, run)
         except NotReady:
-            return
+            return  # and asked again the next time
         except RagstoneError as error:
-            self._end(number, "failed", reason=error.message)
-            return
+            ending = _Ending("failed", reason=error.message)
+        if ending is not None:
+            self._end(number, ending)
+
+    def _go_on(self, number: int, run: _Run) -> _Ending | None:
+        """Return how a trial ended, `None` while it has not."""
+        if run.handle is None:
+            trial = self.study.trial(number)
+            run.handle = self.runs.begin(trial, run.attempt, lambda: self._planned(trial, run))
+        status = self.runs.status(run.handle)
         self._follow(number, run)
         if status.is_finished:
-            self._finished(number, run, status)
-        elif 0 < run.seen < WHOLE and self.study.is_hopeless(number):
+            return self._finished(number, run, status)
+        if 0 < run.seen < WHOLE and self.study.is_hopeless(number):
             self.study.note(number, pruned=True)
             self.runs.stop(run.handle)
-            self._end(number, "pruned")
+            return _Ending("pruned")
+        return None
+
+    def _planned(self, trial: Trial, run: _Run) -> Lock:
+        """Plan a run once, however often there is no room for it."""
+        run.lock = run.lock or self.lock(trial)
+        return run.lock
 
     def _follow(self, number: int, run: _Run) -> None:
         assert self.spec.sweep is not None
@@ -185,7 +210,7 @@ class _Sweeping:
                 self.study.see(number, percent, value)
                 run.seen = max(run.seen, percent)
 
-    def _finished(self, number: int, run: _Run, status: Status) -> None:
+    def _finished(self, number: int, run: _Run, status: Status) -> _Ending | None:
         assert self.spec.sweep is not None
         assert run.handle is not None
         outcome = self.runs.folder_of(number).outcome()
@@ -196,30 +221,27 @@ class _Sweeping:
             if value is None:
                 names = ", ".join(sorted(metrics))
                 reason = f"it measured no {self.spec.sweep.metric!r}; there are {names}"
-                self._end(number, "failed", reason=reason)
-            elif not math.isfinite(value):
-                self._end(number, "failed", reason=f"{self.spec.sweep.metric} is {value!r}")
-            else:
-                self._end(number, "complete", value=value)
-            return
+                return _Ending("failed", reason=reason)
+            if not math.isfinite(value):
+                return _Ending("failed", reason=f"{self.spec.sweep.metric} is {value!r}")
+            return _Ending("complete", value=value)
         notes = self.study.trial(number).notes
         lost = int(notes.get("lost", 0)) + (status.reason in GONE)
         if notes.get("pruned"):
-            self._end(number, "pruned")
-        elif status.reason in GONE and lost <= MOST_LOST:
+            return _Ending("pruned")
+        if status.reason in GONE and lost <= MOST_LOST:
             self.at_work[number] = _Run(run.attempt + 1)
             self.study.note(number, attempt=run.attempt + 1, lost=lost)
-        else:
-            self._end(number, "failed", reason=self.runs.said(run.handle))
+            return None
+        return _Ending("failed", reason=self.runs.said(run.handle))
 
-    def _end(
-        self, number: int, state: State, *, value: float | None = None, reason: str | None = None
-    ) -> None:
+    def _end(self, number: int, ending: _Ending) -> None:
+        reason = ending.reason
         if reason is not None:
             self.study.note(number, reason=reason)
-        ended = self.study.end(number, state, value)
-        del self.at_work[number]
         self.runs.tidy(number)
+        ended = self.study.end(number, ending.state, ending.value)
+        del self.at_work[number]
         trials = tuple(self.study.trials())
         self.around.tell(Told(trials, self.study.most, self.study.best(), ended))
         failed = [each for each in trials if each.state == "failed"]
@@ -257,10 +279,6 @@ def _check_metric(spec: FineTuning) -> None:
             f"sweep.metric: {spec.sweep.metric!r} is measured on data.eval, which is missing",
             parameter="spec",
         )
-
-
-def _runs(spec: FineTuning, folder: Path, around: Around) -> Runs:
-    return Runs(spec, folder.absolute(), identity(spec), around.machinery)
 
 
 def _every(plain: FineTuning, lock: Lock) -> int:

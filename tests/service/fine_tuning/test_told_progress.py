@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,7 +75,7 @@ def followed(tmp_path: Path) -> Any:
 
 
 def step(number: int, *, loss: float = 2.0, **more: Any) -> dict[str, Any]:
-    told = {"event": "step", "step": number, "steps": 4, "loss": loss, "held_out_loss": None}
+    told = {"event": "step", "step": number, "steps": 4, "loss": loss}
     return {**told, "tokens": 10.0 * number, "accuracy": 0.5, "seconds_left": 3.0, **more}
 
 
@@ -85,7 +87,7 @@ def test_events_are_taken_over_once_and_half_a_line_when_it_is_whole(followed: F
     begun = ["Files validated: 64 rows of data.train", "Fine-tuning job started"]
     assert followed.said == begun
     assert (followed.job.status, followed.job.steps) == ("running", 4)
-    followed.write(whole[20:], step(1, held_out_loss=1.5))
+    followed.write(whole[20:], step(1, event="evaluated", held_out_loss=1.5))
     followed.take()
     followed.take()
     assert followed.said == [
@@ -161,9 +163,12 @@ def test_figures_that_are_no_numbers_are_left_out(followed: Followed) -> None:
 def test_of_long_runs_some_steps_are_left_out(followed: Followed) -> None:
     steps = 3 * MOST_METRICS
     followed.write({**PLAN, "steps": steps}, *(step(n, steps=steps) for n in range(1, 31)))
+    followed.write(step(31, steps=steps), step(31, event="evaluated", held_out_loss=1.0))
     followed.take()
     with followed.database.read() as connection:
-        assert [each["step"] for each in metrics_of(connection, "ftjob-1")] == list(range(3, 31, 3))
+        found = metrics_of(connection, "ftjob-1")
+    assert [each["step"] for each in found] == [*range(3, 31, 3), 31]
+    assert (found[-1]["train_loss"], found[-1]["valid_loss"]) == (2.0, 1.0)
 
 
 def test_a_job_that_was_cancelled_is_told_nothing_more(followed: Followed) -> None:
@@ -182,17 +187,49 @@ def test_a_run_tells_its_steps_and_how_it_failed_to_a_file(tmp_path: Path) -> No
     refused = Refused("zs", [Problem("rows", "data.train row 1", "no JSON")])
     with progress_file.telling(path) as told:
         told.note("on its way")
-        told.step(Progress(2, 4, 1.5, 100.0, 7.0, {"num_tokens": 64.0}, held_out_loss=1.25))
+        told.evaluated(0, {"eval_loss": 1.75})
+        told.step(Progress(2, 4, 1.5, 100.0, 7.0, {"num_tokens": 64.0}))
+        told.evaluated(2, {"eval_loss": 1.25})
     with pytest.raises(Refused), progress_file.telling(path):
         raise refused
     with pytest.raises(StorageFailed), progress_file.telling(path):
         raise StorageFailed("the disk is full")
     events, offset = progress_file.read(path, 0)
-    assert [each["event"] for each in events] == ["note", "step", "refused", "failed"]
-    assert (events[1]["tokens"], events[1]["held_out_loss"]) == (64.0, 1.25)
-    assert events[2]["problems"] == [{"where": "data.train row 1", "what": "no JSON"}]
-    assert events[3]["message"] == "the disk is full"
+    assert [each["event"] for each in events] == ["note", "step", "evaluated", "refused", "failed"]
+    assert events[1]["tokens"] == 64.0
+    assert (events[2]["loss"], events[2]["held_out_loss"]) == (1.5, 1.25)
+    assert events[3]["problems"] == [{"where": "data.train row 1", "what": "no JSON"}]
+    assert events[4]["message"] == "the disk is full"
     assert offset == path.stat().st_size
     assert progress_file.read(tmp_path / "none", 7) == ([], 7)
     with pytest.raises(StorageFailed), progress_file.telling(tmp_path / "none" / "file"):
         raise AssertionError
+
+
+class Full(io.RawIOBase):
+    """A file on a disk that has no room for some time."""
+
+    def __init__(self, *room: int) -> None:
+        self.room, self.data = list(room), b""
+
+    def write(self, data: Any, /) -> int:
+        room = self.room.pop(0) if self.room else len(data)
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.data += bytes(data[:room])
+        return min(room, len(data))
+
+
+def test_a_full_disk_costs_the_lines_that_it_has_no_room_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = Full(1000, 7, 0, 0)
+    told = progress_file.ProgressFile(file)
+    for number in range(6):
+        told.note(str(number))
+    (tmp_path / "told").write_bytes(file.data)
+    events, _ = progress_file.read(tmp_path / "told", 0)
+    assert [each["message"] for each in events] == ["0", "4", "5"]
+    assert [each.getMessage() for each in caplog.records] == [
+        "progress cannot be written: there is no room for a whole line"
+    ]
