@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Row, select
 
 from infra.artifacts.contents import load, objects
@@ -20,6 +21,7 @@ from infra.artifacts.storage import key_of
 from infra.artifacts.store import ArtifactStore
 from infra.artifacts.tables import gc_run
 from infra.database.engine import Database
+from waiting import until
 
 WORKER = Path(__file__).parent / "artifacts_worker.py"
 PROCESSES = 8
@@ -64,16 +66,18 @@ def test_eight_processes_putting_and_collecting_at_once_lose_nothing(
     assert any(row.purged for row in _runs(database))
 
 
+@pytest.mark.parametrize("waves", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_writers_and_collectors_leave_only_garbage(
-    database: Database, database_url: str, tmp_path: Path
+    database: Database, database_url: str, tmp_path: Path, waves: int
 ) -> None:
     chance = random.Random(5)
     store = ArtifactStore(Folder(tmp_path / "store"), database)
-    for wave in range(3):
-        workers = [
-            _start(tmp_path, database_url, 100 * wave + seed, rounds=1000) for seed in range(3)
-        ]
-        time.sleep(4 + chance.random())
+    for wave in range(waves):
+        seeds = [100 * wave + seed for seed in range(3)]
+        workers = [_start(tmp_path, database_url, seed, rounds=1000) for seed in seeds]
+        begun = {f"worker{seed}" for seed in seeds}
+        until(lambda begun=begun: begun <= {each.name for each in store.names()})
+        time.sleep(2 * chance.random())
         for worker in workers:
             worker.kill()
             worker.communicate()
