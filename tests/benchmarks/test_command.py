@@ -32,9 +32,7 @@ def test_every_benchmark_has_a_line_and_can_be_loaded() -> None:
         assert callable(command.load(name)), name
 
 
-@pytest.mark.parametrize(
-    "name", ["evals", "groundedness", "guards", "index_scale", "ingest", "search"]
-)
+@pytest.mark.parametrize("name", ["groundedness", "guards", "ingest", "search"])
 def test_quick_form_prints_a_table_and_writes_json(
     name: str,
     shared_data: Path,
