@@ -120,17 +120,17 @@ def test_waiting_for_a_long_log_ends_in_time(
     view.refresh()
     for number in range(3, 7):
         write(components, walls, tmp_path, f"w{number}.txt", f"Wall {number} is of ragstone.")
-    real = type(view.index).apply
+    real, applied = type(view.index).apply, []
 
     def slow(self: Any, changes: Any) -> None:
         time.sleep(0.5)
+        applied.append(changes)
         real(self, changes)
 
     monkeypatch.setattr(type(view.index), "apply", slow)
     monkeypatch.setattr("retrieval.view.BATCH_CHANGES", 1)
-    started = time.monotonic()
     assert not view.catch_up(view.latest_sequence(), timeout_seconds=0.6)
-    assert time.monotonic() - started < 1.4
+    assert 0 < len(applied) < 4
 
 
 def test_a_collection_is_found_whole_or_not_while_it_is_compacted(

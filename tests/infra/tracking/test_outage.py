@@ -10,9 +10,8 @@ import pytest
 
 from infra.errors import StorageFailed
 from infra.tracking import handle
-from infra.tracking.buffer import Buffer
 from infra.tracking.feed import Feed, Flusher
-from infra.tracking.tracker import Recording, Tracker
+from infra.tracking.tracker import Tracker
 from infra.tracking.writing import Writer
 from waiting import until
 
@@ -137,12 +136,3 @@ def test_run_ends_once_the_database_is_back(local: Tracker) -> None:
     assert local.runs.get(run.id).state == "finished"
     assert len(local.runs.points(run.id, "x")) == 1
     run.end()
-
-
-def test_logging_costs_little(local: Tracker, recording: Recording) -> None:
-    buffer = Buffer()
-    metrics = {"train/loss": 0.5, "train/accuracy": 0.7, "learning_rate": 1e-4}
-    before = time.thread_time()
-    for step in range(20_000):
-        buffer.add(metrics, step=step, at=0.0)
-    assert (time.thread_time() - before) / 20_000 < 50e-6
