@@ -92,14 +92,14 @@ def test_the_weight_of_a_shadow_is_the_share_that_is_copied(serve: Serve) -> Non
 
     async def ask(weight: float) -> int:
         async with opened(shadowed(live, shadow, weight=weight)) as gate:
-            for _ in range(60):
+            for _ in range(30):  # fewer than may be under way at once
                 await answer(gate.relay, call())
             await until(lambda: gate.tables.current.users == 0)
             return sum(item.tag == "shadow" for item in gate.outcomes)
 
     assert run(ask(0.0)) == 0
-    assert run(ask(1.0)) == 60
-    assert 10 < run(ask(0.5)) < 50  # one in 10 million runs lies outside
+    assert run(ask(1.0)) == 30
+    assert 0 < run(ask(0.5)) < 30  # one in 500 million runs lies outside
 
 
 def test_a_weight_that_is_no_share_is_refused(serve: Serve) -> None:
