@@ -155,6 +155,7 @@ async def _stopped_at_the_end(components: Components, follower: Follower) -> Asy
             lambda: components.adapters.close(),
             lambda: components.tuned_models.close(),
             lambda: components.models.close(),
+            lambda: components.canaries.close(),
             lambda: components.routes.close(),
             lambda: components.relay.close(),
         ):
