@@ -21,6 +21,27 @@ class Challenger(Section):
     """The share of callers whom it answers, as a canary."""
     shadow: float = Field(default=1.0, ge=0, le=1)
     """The share of requests that the version which did not answer is asked too, aside."""
+    min_requests: int = Field(default=500, ge=1)
+    """That both have answered, and that have a label where `margin` decides, before a promotion."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    """How surely a rule has to hold, or to be broken, however often one looks."""
+    margin: float | None = Field(default=0.0, gt=-1, lt=1)
+    """By how much its error may be higher than that of the version in use; 0 asks for a lower
+    one. Without it labels decide nothing."""
+    agreement: float | None = Field(default=None, gt=0, lt=1)
+    """The share of predictions in which both have to agree."""
+    max_failures: float = Field(default=0.01, gt=0, lt=1)
+    """The share of requests that it may fail."""
+    roll_back: bool = True
+    """Take the alias away where a rule is surely broken."""
+    promote: bool = False
+    """Let it take over where all rules surely hold."""
+
+    @model_validator(mode="after")
+    def _says_what_is_better(self) -> Self:
+        if self.promote and self.margin is None and self.agreement is None:
+            raise ValueError("promote needs margin or agreement, which say what is good enough")
+        return self
 
 
 class Models(Section):
