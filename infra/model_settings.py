@@ -78,7 +78,8 @@ class Models(Section):
     challengers: dict[str, Challenger] = Field(default_factory=dict)
     """By the name of a model, without `model/`."""
     max_shadows: int = Field(default=64, ge=1)
-    """Copies of requests that wait for the other version; more are left out, and counted."""
+    """Copies of requests that wait for the other version, with `max_rows` in all; more are left
+    out, and counted."""
 
     @model_validator(mode="after")
     def _keeps_what_is_compared(self) -> Self:

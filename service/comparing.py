@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 
 from evals import challenge
 from infra import classical
-from infra.artifacts.aliases import Guard
+from infra.artifacts.aliases import Guard, targets
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.errors import Conflict, InvalidRequest, NotFound
@@ -23,6 +24,8 @@ from infra.model_settings import Challenger
 from monitoring.prediction_pairs import Pair, Side, read
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from service.wiring import Components
 
 logger = logging.getLogger(__name__)
@@ -131,18 +134,38 @@ def decide(parts: Components, name: str) -> Comparison:
         done = "rolled_back"
     else:
         return found
-    store = parts.artifacts
     found = _keep(parts, name, replace(found, done=done), settings)
-    if done == "promoted":
-        alias, guard = parts.settings.models.alias, Guard(expect=live.digest)
-        store.tag(challenger.pinned, alias, guard=guard, actor=found.evidence)
-    guard = Guard(expect=challenger.digest)
-    try:
-        store.untag(found.model, settings.alias, guard=guard, actor=found.evidence)
-    except Conflict:
-        if done == "rolled_back":
-            raise  # else the next challenger is there already
+    both = {parts.settings.models.alias: live.digest, settings.alias: challenger.digest}
+    _act(parts, name, found, both, to=challenger)
     return found
+
+
+def _act(
+    parts: Components, name: str, found: Comparison, both: Mapping[str, str], *, to: Reference
+) -> None:
+    """Move what follows, while both aliases point at what was compared.
+
+    Args:
+        parts: of the process.
+        name: of the model.
+        found: what was decided.
+        both: the alias of the version in use and of its challenger, with their digests.
+        to: the challenger.
+    """
+
+    def holds(connection: Connection) -> None:
+        now = targets(connection, classical.KIND)
+        for alias, digest in both.items():
+            if (points := now.get((name, alias))) != digest:
+                raise Conflict(f"{found.model}@{alias} points at {points!r} by now; compare again")
+
+    store, (used, apart) = parts.artifacts, both
+    if found.done == "rolled_back":
+        store.untag(found.model, apart, guard=Guard(holds=holds), actor=found.evidence)
+        return
+    store.tag(to.pinned, used, guard=Guard(holds=holds), actor=found.evidence)
+    with suppress(Conflict):  # the next challenger is there already
+        store.untag(found.model, apart, guard=Guard(expect=to.digest), actor=found.evidence)
 
 
 def told(comparison: Comparison) -> dict[str, Any]:

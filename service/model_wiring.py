@@ -219,6 +219,7 @@ class ModelParts:
         add = self.interactions.add if self.settings.telemetry.interactions else None
         shadows = Shadows(
             most=options.max_shadows,
+            most_rows=options.max_rows,
             seconds=options.deadline_seconds,
             metrics=metrics,
             add=add,

@@ -43,6 +43,7 @@ class Copy:
     """What the caller was told."""
     other: Loaded
     read: Read
+    """For a version with other columns; else what was read is taken."""
     origin: Origin
 
 
@@ -56,13 +57,24 @@ class Shadows:
         self,
         *,
         most: int,
+        most_rows: int,
         seconds: float,
         metrics: ChallengerMetrics,
         add: Callable[[Interaction], None] | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take how many may wait, how long one may take, who counts, and who keeps interactions."""
+        """Take what bounds the queue and each copy, and who counts and keeps interactions.
+
+        Args:
+            most: copies that wait.
+            most_rows: of all that wait; one that is alone may have more.
+            seconds: that one may take.
+            metrics: counts.
+            add: keeps interactions.
+            clock: in seconds.
+        """
         self._most = most
+        self._most_rows = most_rows
         self._seconds = seconds
         self._metrics = metrics
         self._add = add
@@ -73,7 +85,9 @@ class Shadows:
 
     def offer(self, copy: Copy) -> None:
         """Take a copy if there is room; never waits, never raises."""
-        if len(self._waiting) >= self._most:
+        rows = copy.first.table.rows + sum(each.first.table.rows for each in self._waiting)
+        is_full = len(self._waiting) >= self._most or rows > self._most_rows
+        if self._waiting and is_full:
             self._metrics.count(copy.other.name, copy.other.version, SHADOW, "dropped")
             return
         self._waiting.append(copy)

@@ -208,7 +208,7 @@ def test_slow_shadow_holds_up_nobody_and_what_exceeds_the_queue_is_counted(
 
     async def scenario() -> None:
         metrics = ChallengerMetrics(registry)
-        shadows = Shadows(most=2, seconds=60, metrics=metrics, add=added.append)
+        shadows = Shadows(most=2, most_rows=9, seconds=60, metrics=metrics, add=added.append)
         for number in range(4):
             shadows.offer(copy(loaded, blocked, f"pred-{number}"))
         assert added == []
@@ -223,13 +223,30 @@ def test_slow_shadow_holds_up_nobody_and_what_exceeds_the_queue_is_counted(
     assert len(added) == (2 if fails else 4)
 
 
+def test_copies_of_too_many_rows_wait_alone(loaded: Loaded) -> None:
+    registry = CollectorRegistry()
+    blocked = Blocked()
+    blocked.free.set()
+
+    async def scenario() -> None:
+        metrics = ChallengerMetrics(registry)
+        shadows = Shadows(most=9, most_rows=1, seconds=60, metrics=metrics, add=None)
+        for number in range(3):
+            shadows.offer(copy(loaded, blocked, f"pred-{number}"))
+        await shadows.settle()
+        await shadows.close()
+
+    asyncio.run(scenario())
+    assert (counted(registry, "dropped"), counted(registry, "answered")) == (2.0, 1.0)
+
+
 def test_shadow_that_is_late_is_given_up(loaded: Loaded) -> None:
     registry, added = CollectorRegistry(), list[Interaction]()
     blocked = Blocked()
 
     async def scenario() -> None:
         metrics = ChallengerMetrics(registry)
-        shadows = Shadows(most=2, seconds=1e-9, metrics=metrics, add=added.append)
+        shadows = Shadows(most=2, most_rows=9, seconds=1e-9, metrics=metrics, add=added.append)
         shadows.offer(copy(loaded, blocked, "pred-0"))
         await shadows.settle()
         blocked.free.set()

@@ -196,24 +196,24 @@ def test_what_was_predicted_before_an_alias_moved_says_nothing(open_parts: Open)
     )
 
 
+@pytest.mark.parametrize("shares", [(0.4, 0.05), (0.05, 0.5)])
+@pytest.mark.parametrize("moved", ["production", "challenger"])
 def test_alias_that_moved_meanwhile_is_left(
-    open_parts: Open, monkeypatch: pytest.MonkeyPatch
+    open_parts: Open, monkeypatch: pytest.MonkeyPatch, shares: tuple[float, float], moved: str
 ) -> None:
     parts = open_parts()
-    record(parts, **planted(0.4, 0.05))
+    record(parts, **planted(*shares))
     keep = comparing._keep
 
     def slowly(*arguments: Any) -> Any:
-        parts.artifacts.tag("model/churn@v2", "production")
-        parts.artifacts.tag("model/churn@v1", "production", actor="ada")
-        parts.artifacts.untag("model/churn", "production")
+        parts.artifacts.untag("model/churn", moved)
         return keep(*arguments)
 
     monkeypatch.setattr(comparing, "_keep", slowly)
-    with pytest.raises(Conflict, match="look again"):
+    with pytest.raises(Conflict, match="compare again"):
         comparing.decide(parts, "churn")
-    assert version(parts, "production") is None
-    assert version(parts, "challenger") == "model/churn@v2"
+    left = {"production": "model/churn@v1", "challenger": "model/churn@v2"}
+    assert {alias: version(parts, alias) for alias in left} == {**left, moved: None}
 
 
 def test_job_command_and_route_tell_the_same(open_parts: Open, tmp_path: Path) -> None:
