@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
@@ -15,6 +15,7 @@ from infra.database.monitoring_tables import feedback
 _COPY = "-shadow"
 COPIES = f"%{_COPY}"
 """The ids of copies, as a pattern of SQL."""
+_first, _copy = table.alias("first"), table.alias("copy")
 
 
 def copy_of(id_: str) -> str:
@@ -42,74 +43,74 @@ class Pair:
     live: Side
     challenger: Side
     label: str | None = None
-    labelled: int | None = None
-    """The place in the order in which labels came."""
+    """What was right, as it was said last; None where nobody looked."""
 
 
-def read(
-    database: Database, model: str, *, live: str, challenger: str, since: datetime, most: int
-) -> list[Pair]:
-    """Return the rows that both were asked, in the order in which both were known.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which pairs."""
 
-    Args:
-        database: of the interactions, those that wait written.
-        model: with `model/`.
-        live: the version that the alias means, as interactions have it, such as `churn@v3`.
-        challenger: the other, as well.
-        since: from when on.
-        most: rows; later ones are left out.
-    """
-    first, copy = table.alias("first"), table.alias("copy")
-    columns = [
-        column.label(f"{side}_{name}")
-        for side, of in (("first", first), ("copy", copy))
-        for name, column in (
-            ("upstream", of.c.upstream),
-            ("outcome", of.c.outcome),
-            ("seconds", of.c.seconds),
-            ("content", of.c.content),
-        )
-    ]
-    rows = (
-        select(first.c.id, *columns)
-        .join(copy, copy.c.id == first.c.id.concat(_COPY))
-        .where(
-            first.c.at >= since,
-            first.c.kind == "prediction",
-            first.c.model == model,
-            first.c.upstream.in_((live, challenger)),
-            copy.c.upstream.in_((live, challenger)),
-            first.c.upstream != copy.c.upstream,
-        )
-        .order_by(copy.c.number)
-        .limit(most)
-    )
-    said = (
-        select(feedback.c.interaction_id, feedback.c.number, feedback.c.value)
-        .join(table, table.c.id == feedback.c.interaction_id)
-        .where(
-            table.c.at >= since,
-            table.c.kind == "prediction",
-            table.c.model == model,
-            feedback.c.kind == "label",
-        )
+    model: str
+    """With `model/`."""
+    live: str
+    """The version that the alias means, as interactions have it, such as `churn@v3`."""
+    challenger: str
+    since: datetime
+    most: int
+    """Rows; later ones are left out."""
+
+
+def read(database: Database, wanted: Wanted) -> list[Pair]:
+    """Return the rows that both were asked, in the order in which both were known."""
+    with database.read() as connection:
+        rows = connection.execute(_both(wanted).order_by(_copy.c.number)).mappings()
+        return [_pair(row, wanted.live) for row in rows]
+
+
+def read_labelled(database: Database, wanted: Wanted) -> list[Pair]:
+    """Return the rows that have a label, in the order in which the first label of each came."""
+    labelled = (
+        _both(wanted)
+        .add_columns(feedback.c.value)
+        .join(feedback, feedback.c.interaction_id == _first.c.id)
+        .where(feedback.c.kind == "label")
         .order_by(feedback.c.number)
     )
+    found: dict[str, Pair] = {}
     with database.read() as connection:
-        found = connection.execute(rows).mappings().all()
-        labels: dict[str, tuple[int, str]] = {}
-        for row in connection.execute(said):
-            place = labels.get(row.interaction_id, (row.number, ""))[0]
-            labels[row.interaction_id] = (place, row.value)
-    return [_pair(row, live, labels.get(row["id"])) for row in found]
+        for row in connection.execute(labelled).mappings():
+            before = found.get(row["id"]) or _pair(row, wanted.live)
+            found[row["id"]] = replace(before, label=row["value"])
+    return list(found.values())
 
 
-def _pair(row: Any, live: str, said: tuple[int, str] | None) -> Pair:
+def _both(wanted: Wanted) -> Select[Any]:
+    versions = (wanted.live, wanted.challenger)
+    columns = [
+        of.c[name].label(f"{of.name}_{name}")
+        for of in (_first, _copy)
+        for name in ("upstream", "outcome", "seconds", "content")
+    ]
+    return (
+        select(_first.c.id, *columns)
+        .join(_copy, _copy.c.id == _first.c.id.concat(_COPY))
+        .where(
+            _first.c.at >= wanted.since,
+            _first.c.kind == "prediction",
+            _first.c.model == wanted.model,
+            _first.c.upstream.in_(versions),
+            _copy.c.upstream.in_(versions),
+            _first.c.upstream != _copy.c.upstream,
+        )
+        .limit(wanted.most)
+    )
+
+
+def _pair(row: Any, live: str) -> Pair:
     sides = {row[f"{name}_upstream"]: _side(row, name) for name in ("first", "copy")}
     mine = sides.pop(live)
     (other,) = sides.values()
-    place, label = (None, None) if said is None else said
-    return Pair(row["id"].rpartition("-")[0], mine, other, label, place)
+    return Pair(row["id"].rpartition("-")[0], mine, other)
 
 
 def _side(row: Any, name: str) -> Side:

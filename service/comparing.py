@@ -21,7 +21,7 @@ from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.model_settings import Challenger
-from monitoring.prediction_pairs import Pair, Side, read
+from monitoring.prediction_pairs import Pair, Side, Wanted, read, read_labelled
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,8 +34,9 @@ COMPARE = "compare"
 EVIDENCE_KIND = "comparison"
 """Of the artifact that says why an alias moved."""
 EVIDENCE = "evidence.json"
-MOST_ROWS = 50_000
-"""Of one comparison, the earliest; what has not decided by then is for a person to judge."""
+MOST_ROWS = 20_000
+"""Of one comparison, the earliest, and as many with a label; what has not decided by then is for a
+person to judge."""
 Done = Literal["promoted", "rolled_back"]
 
 
@@ -191,9 +192,10 @@ def _compare(parts: Components, name: str) -> tuple[Comparison, Reference, Refer
         parts.artifacts.history(model, alias)[0].at for alias in (options.alias, settings.alias)
     )
     parts.interactions.flush()
-    names = {"live": _served(live), "challenger": _served(challenger)}
-    pairs = read(parts.database, model, **names, since=since, most=MOST_ROWS)
-    losses = (_Losses.of(each, is_number=task == "regression") for each in pairs)
+    wanted = Wanted(model, _served(live), _served(challenger), since, MOST_ROWS)
+    pairs = read(parts.database, wanted)
+    labelled = read_labelled(parts.database, wanted)
+    losses = (_Losses.of(each, is_number=task == "regression") for each in labelled)
     seen = [each for each in losses if each is not None]
     requests = _by_request(pairs)
     weighed = challenge.weigh(_observed(requests, seen), _rules(settings))
@@ -243,7 +245,6 @@ class _Losses:
     """What a label says of both: 1 where it is wrong, or how far a number is from it."""
 
     request: str
-    labelled: int
     live: float
     other: float
     difference: float
@@ -251,21 +252,21 @@ class _Losses:
     @classmethod
     def of(cls, pair: Pair, *, is_number: bool) -> _Losses | None:
         """Return None without a label, where nothing was kept, or the label is no number."""
-        label, place, sides = pair.label, pair.labelled, (pair.live, pair.challenger)
-        if label is None or place is None:
+        label, sides = pair.label, (pair.live, pair.challenger)
+        if label is None:
             return None
         if any(each.prediction is None and not each.has_failed for each in sides):
             return None
         if not is_number:
             live, other = (float(_is_wrong(each, label)) for each in sides)
-            return cls(pair.request, place, live, other, other - live)
+            return cls(pair.request, live, other, other - live)
         distances = [_distance(each, label) for each in sides]
         if any(np.isnan(each) for each in distances):
             return None
         live, other = distances
         failed = [float(each.has_failed) for each in sides]
         difference = failed[1] - failed[0] if any(failed) else challenge.relative(other, live)
-        return cls(pair.request, place, live, other, difference)
+        return cls(pair.request, live, other, difference)
 
 
 def _by_request(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -290,7 +291,7 @@ def _distance(side: Side, label: str) -> float:
 
 def _observed(requests: Sequence[Sequence[Pair]], seen: Sequence[_Losses]) -> challenge.Observed:
     first: dict[str, float] = {}
-    for each in sorted(seen, key=lambda each: each.labelled):
+    for each in seen:
         first.setdefault(each.request, each.difference)
     return challenge.Observed(
         agreement=[float(np.mean(same)) for rows in requests if (same := list(_same(rows)))],

@@ -22,8 +22,10 @@ from infra.model_settings import Models as Options
 from infra.settings import load_settings
 from migrated import open_migrated, put_schema
 from monitoring.challenger_metrics import ChallengerMetrics
+from monitoring.feedback import Statement
 from monitoring.interactions import Query
 from monitoring.prediction_pairs import copy_of
+from service import comparing
 from service.app import create_app
 from service.callers import Caller
 from service.prediction import loading
@@ -33,15 +35,19 @@ from service.prediction.shadowing import Copy, Shadows
 from service.wiring import Components
 from surroundings import no_settings_from_outside
 
-STRICT = (COLUMNS[0].model_copy(update={"nullable": False}), *COLUMNS[1:])
-"""Columns of a challenger that refuses a row which the version in use answers."""
+CHANGES: dict[str, dict[str, Any]] = {
+    "risky": {"inputs": (COLUMNS[0].model_copy(update={"nullable": False}), *COLUMNS[1:])},
+    "weak": {"classes": ("yes", "no")},
+}
+"""Of challengers: one refuses rows that the version in use answers, one says the contrary."""
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("challengers")
     put_schema(folder / "data" / "ragstone.db")
-    challengers = {"churn": {}, "split": {"weight": 0.5}, "risky": {"weight": 1}, "plain": {}}
+    half = {"weight": 0.5}
+    challengers = {"churn": {}, "split": half, "risky": {"weight": 1}, "plain": {}, "weak": half}
     with pytest.MonkeyPatch.context() as patch:
         no_settings_from_outside(patch, folder)
         settings = load_settings(
@@ -56,8 +62,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         for name in challengers:
             put(store, classifier(0), folder / f"{name}1", name=name)
             if name != "plain":
-                changes = {"inputs": STRICT} if name == "risky" else {}
                 two = folder / f"{name}2"
+                changes = CHANGES.get(name, {})
                 put(store, classifier(1), two, name=name, alias="challenger", **changes)
         assert client.portal is not None
         client.portal.call(app.state.components.models.refresh)
@@ -153,6 +159,28 @@ def test_version_in_use_answers_where_the_canary_cannot(client: TestClient) -> N
     words = 'ragstone_challenger_requests_total{model="risky",outcome="refused",role="canary"'
     assert series(client, words) == 1.0
     assert predict(client, "risky", ROW).json()["model"] == "model/risky@v2"
+
+
+def test_weak_canary_is_found_by_labels_and_answers_nobody_any_more(client: TestClient) -> None:
+    parts, live = parts_of(client), {"no": "yes", "yes": "no"}
+    assert client.portal is not None
+    for number, row in enumerate(rows(40, seed=4)):
+        told = predict(client, "weak", row, **{"x-ragstone-user": str(number)})
+        said, id_ = told.json()["predictions"][0]["prediction"], told.json()["id"]
+        right = said if told.headers["x-ragstone-target"] == "live" else live[said]
+        parts.feedback.add(Statement(f"{id_}-0", "label", right))
+    client.portal.call(parts.canaries.shadows.settle)
+    found = comparing.decide(parts, "weak")
+    assert (found.done, found.requests, found.labelled) == ("rolled_back", 40, 40)
+    assert found.live.loss is not None
+    assert found.challenger.loss is not None
+    assert found.live.loss < 0.2 < 0.8 < found.challenger.loss
+    assert 0 < found.challenger.told.requests < 40
+    client.portal.call(parts.models.refresh)
+    for number in range(5):
+        told = predict(client, "weak", ROW, **{"x-ragstone-user": str(number)})
+        assert told.json()["model"] == "model/weak@v1"
+        assert "x-ragstone-target" not in told.headers
 
 
 def test_nothing_kept_is_nothing_to_compare() -> None:
