@@ -32,6 +32,8 @@ class Challenger(Section):
     """The share of predictions in which both have to agree."""
     max_failures: float = Field(default=0.01, gt=0, lt=1)
     """The share of requests that it may fail."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """That it may take; a request that takes longer counts as failed."""
     roll_back: bool = True
     """Take the alias away where a rule is surely broken."""
     promote: bool = False

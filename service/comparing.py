@@ -198,7 +198,7 @@ def _compare(parts: Components, name: str) -> tuple[Comparison, Reference, Refer
     losses = (_Losses.of(each, is_number=task == "regression") for each in labelled)
     seen = [each for each in losses if each is not None]
     requests = _by_request(pairs)
-    weighed = challenge.weigh(_observed(requests, seen), _rules(settings))
+    weighed = challenge.weigh(_observed(requests, seen, settings.max_seconds), _rules(settings))
     comparison = Comparison(
         model,
         _standing(live, [each.live for each in pairs], [each.live for each in seen]),
@@ -289,15 +289,22 @@ def _distance(side: Side, label: str) -> float:
         return float("nan")
 
 
-def _observed(requests: Sequence[Sequence[Pair]], seen: Sequence[_Losses]) -> challenge.Observed:
+def _observed(
+    requests: Sequence[Sequence[Pair]], seen: Sequence[_Losses], max_seconds: float | None
+) -> challenge.Observed:
+    most = float("inf") if max_seconds is None else max_seconds
     first: dict[str, float] = {}
     for each in seen:
         first.setdefault(each.request, each.difference)
     return challenge.Observed(
         agreement=[float(np.mean(same)) for rows in requests if (same := list(_same(rows)))],
         errors=list(first.values()),
-        failures=[float(any(row.challenger.has_failed for row in rows)) for rows in requests],
+        failures=[float(any(_fails(row.challenger, most) for row in rows)) for rows in requests],
     )
+
+
+def _fails(side: Side, most: float) -> bool:
+    return side.has_failed or side.seconds > most
 
 
 def _same(rows: Sequence[Pair]) -> Iterator[bool]:

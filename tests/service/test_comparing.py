@@ -144,6 +144,13 @@ def test_failing_challenger_is_rolled_back_without_labels(open_parts: Open) -> N
     assert "failures" in found.reason
 
 
+@pytest.mark.parametrize(("seconds", "decision"), [(0.3, "roll_back"), (0.6, "wait")])
+def test_challenger_that_is_too_slow_fails(open_parts: Open, seconds: float, decision: str) -> None:
+    parts = open_parts(max_seconds=seconds)
+    record(parts, live=["yes"] * 30, challenger=["yes"] * 30)
+    assert comparing.compare(parts, "churn").decision == decision
+
+
 def test_what_settings_do_not_allow_is_told_and_left(open_parts: Open) -> None:
     parts = open_parts(promote=False)
     record(parts, **planted(0.4, 0.05))
