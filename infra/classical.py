@@ -10,6 +10,7 @@ which class is chosen; `label` knows no thresholds.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,8 @@ MAX_BYTES = 4 << 20
 MAX_COLUMNS = 10_000
 MAX_CLASSES = 10_000
 MAX_SHOWN = 8
+SAME_WITHIN = 0.01
+"""By which share of the larger two numbers may differ that say the same."""
 _NAME = r"^[^\x00-\x1f\x7f]{1,128}$"
 _FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -108,6 +111,17 @@ def text_of(label: Any) -> str:
     ('yes', 'true', '3')
     """
     return label if isinstance(label, str) else json.dumps(label)
+
+
+def is_same(one: Any, two: Any) -> bool:
+    """Whether two predictions say the same: the same class, or numbers that are almost equal.
+
+    >>> is_same("yes", "no"), is_same(200.0, 201.0), is_same(200.0, 210.0)
+    (False, True, False)
+    """
+    if isinstance(one, float) and isinstance(two, float):
+        return math.isclose(one, two, rel_tol=SAME_WITHIN)
+    return text_of(one) == text_of(two)
 
 
 def decide(probabilities: NDArray[Any], model: ModelFile) -> NDArray[np.intp]:

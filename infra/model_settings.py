@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from infra.section import Section
 
@@ -12,11 +12,45 @@ Alias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
+class Challenger(Section):
+    """A version that is compared, in production, with the one that answers."""
+
+    alias: Alias = "challenger"
+    """Of the version; without it nothing is compared."""
+    weight: float = Field(default=0.0, ge=0, le=1)
+    """The share of callers whom it answers, as a canary."""
+    shadow: float = Field(default=1.0, ge=0, le=1)
+    """The share of requests that the version which did not answer is asked too, aside."""
+    min_requests: int = Field(default=500, ge=1)
+    """That both have answered, and that have a label where `margin` decides, before a promotion."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    """How surely a rule has to hold, or to be broken, however often one looks."""
+    margin: float | None = Field(default=0.0, gt=-1, lt=1)
+    """By how much its error may be higher than that of the version in use; 0 asks for a lower
+    one. Without it labels decide nothing."""
+    agreement: float | None = Field(default=None, gt=0, lt=1)
+    """The share of predictions in which both have to agree."""
+    max_failures: float = Field(default=0.01, gt=0, lt=1)
+    """The share of requests that it may fail."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """That it may take; a request that takes longer counts as failed."""
+    roll_back: bool = True
+    """Take the alias away where a rule is surely broken."""
+    promote: bool = False
+    """Let it take over where all rules surely hold."""
+
+    @model_validator(mode="after")
+    def _says_what_is_better(self) -> Self:
+        if self.promote and self.margin is None and self.agreement is None:
+            raise ValueError("promote needs margin or agreement, which say what is good enough")
+        return self
+
+
 class Models(Section):
     """Classical models that are served from the artifact store."""
 
     names: tuple[Pattern, ...] = ("*",)
-    """Patterns of the names `model/NAME` that are served; `()` serves none."""
+    """Patterns of the names `model/NAME` that are served; `[]` serves none."""
     alias: Alias = "production"
     """Of the version that answers where a request names none."""
     watch_seconds: float = Field(default=1.0, gt=0)
@@ -43,3 +77,16 @@ class Models(Section):
     """Of each row in the interactions, beside that it was answered; drift of inputs needs them."""
     trusted_types: tuple[str, ...] = ()
     """Beginnings of dotted names that skops files may load, beside scikit-learn's and ours."""
+    challengers: dict[str, Challenger] = Field(default_factory=dict)
+    """By the name of a model, without `model/`."""
+    max_shadows: int = Field(default=64, ge=1)
+    """Copies of requests that wait for the other version, with `max_rows` in all; more are left
+    out, and counted."""
+
+    @model_validator(mode="after")
+    def _keeps_what_is_compared(self) -> Self:
+        if self.challengers and self.keep == "nothing":
+            raise ValueError(
+                "models.challengers compares predictions, and models.keep = 'nothing' keeps none"
+            )
+        return self

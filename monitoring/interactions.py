@@ -25,20 +25,14 @@ from infra.errors import NotFound, StorageFailed
 from monitoring.interaction_queue import Waiting
 from monitoring.interaction_rows import Row, as_interaction, as_row
 from monitoring.interaction_spool import Segment
+from monitoring.prediction_pairs import COPIES
 
 logger = logging.getLogger(__name__)
 
 TIDY_SECONDS = 3600.0
 """Between two looks for what is too old."""
 BATCH = 500
-REFUSED = (
-    StatementError,
-    ArithmeticError,
-    AttributeError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+REFUSED = (StatementError, ArithmeticError, AttributeError, RecursionError, TypeError, ValueError)
 """What a value raises that no column takes, in the database or on the way to it."""
 
 Dropped: TypeAlias = Literal["full", "refused"]
@@ -56,6 +50,8 @@ class Query:
     tag: str | None = None
     tenant: str | None = None
     outcome: str | None = None
+    copies: bool = True
+    """Whether what another version predicted for the same rows counts too."""
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield them as SQL."""
@@ -66,6 +62,8 @@ class Query:
         for name in ("kind", "model", "tag", "tenant", "outcome"):
             if (value := getattr(self, name)) is not None:
                 yield table.c[name] == value
+        if not self.copies:
+            yield table.c.id.not_like(COPIES)
 
 
 class Interactions:

@@ -17,6 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from monitoring import exemplars
 from monitoring.bounded import Bounded
+from monitoring.challenger_metrics import ChallengerMetrics
 from monitoring.feedback_metrics import FeedbackMetrics
 from monitoring.gateway_metrics import GatewayMetrics
 from monitoring.groundedness_metrics import GroundednessMetrics
@@ -41,6 +42,7 @@ class Metrics:
         self.feedback = FeedbackMetrics(registry)
         self.searches = SearchMetrics(registry)
         self.predictions = PredictionMetrics(registry)
+        self.challengers = ChallengerMetrics(registry)
         self.standing = StandingMetrics(registry)
         """Of what the database knows."""
         self._routes = Bounded(MOST_ROUTES)

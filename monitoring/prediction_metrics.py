@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from infra.errors import (
+    EngineFailed,
+    EngineTimedOut,
+    InvalidRequest,
+    Overloaded,
+    RagstoneError,
+)
 from monitoring import exemplars
 from monitoring.bounded import Bounded
 
@@ -16,6 +24,17 @@ MOST_NAMES = 100
 """Models, and versions of them, that have series of their own; further ones share `other`."""
 
 PredictionOutcome: TypeAlias = Literal["answered", "refused", "overloaded", "failed", "late"]
+_ENDS: Mapping[type[RagstoneError], PredictionOutcome] = {
+    EngineTimedOut: "late",
+    EngineFailed: "failed",
+    Overloaded: "overloaded",
+    InvalidRequest: "refused",
+}
+
+
+def outcome_of(error: RagstoneError) -> PredictionOutcome:
+    """Return what a request that ended so is counted as."""
+    return next((_ENDS[kind] for kind in _ENDS if isinstance(error, kind)), "refused")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from service.routes import (
     budgets,
     builds,
     chat,
+    comparisons,
     completions,
     console,
     conversations,
@@ -98,7 +99,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(Exchange, metrics=components.metrics)
     errors.install(app)
     models = (chat, completions, responses, conversations, embeddings, gateway, inference)
-    said = (feedback, interactions)
+    said = (feedback, interactions, comparisons)
     documents = (answers, files, vector_stores, store_files, builds, sources, erasures)
     ours = (fine_tuning, aliases, artifacts, jobs, runs, keys, budgets, operations, console)
     # First, as what is asked most often.
@@ -155,6 +156,7 @@ async def _stopped_at_the_end(components: Components, follower: Follower) -> Asy
             lambda: components.adapters.close(),
             lambda: components.tuned_models.close(),
             lambda: components.models.close(),
+            lambda: components.canaries.close(),
             lambda: components.routes.close(),
             lambda: components.relay.close(),
         ):

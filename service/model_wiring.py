@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from service.gateway.reloading import Tables
     from service.grounding import Grounding
     from service.predicting import Predictor
+    from service.prediction.canaries import Canaries
     from service.prediction.models import Models
     from service.responses.repeating import RepeatedResponses
     from service.responses.store import ResponseStore
@@ -209,6 +210,23 @@ class ModelParts:
         )
 
     @cached_property
+    def canaries(self) -> Canaries:
+        """Compares versions of classical models while they answer."""
+        from service.prediction.canaries import Canaries
+        from service.prediction.shadowing import Shadows
+
+        options, metrics = self.settings.models, self.metrics.challengers
+        add = self.interactions.add if self.settings.telemetry.interactions else None
+        shadows = Shadows(
+            most=options.max_shadows,
+            most_rows=options.max_rows,
+            seconds=options.deadline_seconds,
+            metrics=metrics,
+            add=add,
+        )
+        return Canaries(options.challengers, shadows, metrics=metrics, add=add)
+
+    @cached_property
     def predictor(self) -> Predictor:
         """Answers requests to classical models, from every face."""
         from service.predicting import Predictor
@@ -218,10 +236,10 @@ class ModelParts:
         options = self.settings.models
         return Predictor(
             self.models,
-            options,
             meter=lambda: self.meter,
             metrics=self.metrics.predictions,
             explainer=Explainer(lambda loaded: pipeline(self.artifacts, loaded, options)),
+            canaries=self.canaries,
             add=self.interactions.add if self.settings.telemetry.interactions else None,
         )
 

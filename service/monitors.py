@@ -78,7 +78,15 @@ def seen(parts: Components, options: MonitorSettings, folder: Path, *, now: date
     from monitoring.windows import Window
 
     def since(moment: datetime, columns: Sequence[str] | None = None) -> Window:
-        query = Query(moment, now, options.kind, options.model, options.tag, options.tenant)
+        query = Query(
+            moment,
+            now,
+            options.kind,
+            options.model,
+            options.tag,
+            options.tenant,
+            copies=options.tag is not None,
+        )
         return replace(Window.of(table_of(parts.database, query, columns)), start=moment, end=now)
 
     reference = open_reference(parts.artifacts, options.reference, folder)

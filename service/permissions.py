@@ -53,6 +53,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "/v1/usage": _any("admin"),
     "/v1/gateway": _any("admin"),
     "/v1/interactions": _any("admin"),
+    "/v1/comparisons": _any("admin"),
     "/v1/feedback": Permission(reading=("admin",), writing=("ask", "models")),
     "/v1/erasures": _any("admin"),
     "/metrics": _any("read", "admin"),

@@ -16,36 +16,27 @@ from numpy.typing import NDArray
 
 from infra import classical
 from infra.contracts import Interaction
-from infra.errors import (
-    EngineFailed,
-    EngineTimedOut,
-    InvalidRequest,
-    Overloaded,
-    RagstoneError,
-)
-from infra.model_settings import Models as Options
+from infra.errors import EngineTimedOut, RagstoneError
 from infra.security import Ids
-from monitoring.prediction_metrics import PredictionMetrics, PredictionOutcome
+from monitoring.prediction_metrics import PredictionMetrics, outcome_of
 from service.billing import open_bill
 from service.callers import Caller
+from service.gateway.calls import TARGET_HEADER
 from service.gateway.meters import Meter
 from service.limits import in_thread
+from service.prediction.canaries import Canaries
 from service.prediction.columns import Table
 from service.prediction.explaining import Explainer
 from service.prediction.loading import Loaded
 from service.prediction.models import Hosted, Models
-from service.prediction.recording import LIVE, Predicted, record
+from service.prediction.recording import CANARY, LIVE, Origin, Predicted, record
 
 Read = Callable[[Loaded], Table]
 """Reads what was asked as the columns of a model."""
+USER_HEADER = "x-ragstone-user"
+"""In a request whom it is for: the same version answers the same user."""
 MANY_ROWS = 32
 """From here on rows are written down in a thread, not on the loop that others wait for."""
-_ENDS: Mapping[type[RagstoneError], PredictionOutcome] = {
-    EngineTimedOut: "late",
-    EngineFailed: "failed",
-    Overloaded: "overloaded",
-    InvalidRequest: "refused",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +52,8 @@ class Asked:
     """That the answer may take, where it is less than the settings say."""
     explain: bool = False
     """Whether to tell what each feature contributes to the score of each row."""
+    user: str | None = None
+    """What keeps a caller at the same version while a canary answers others; else the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,17 @@ class Answer:
 
     predicted: Predicted
     headers: Mapping[str, str] = field(default_factory=dict)
-    """`x-ratelimit-*`."""
+    """`x-ratelimit-*`, and `x-ragstone-target` of a model that has a challenger."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """What became of the rows, and of the version that did not answer."""
+
+    predicted: Predicted
+    other: Hosted | None = None
+    failure: RagstoneError | None = None
+    """Why the other did not answer in the first place."""
 
 
 class Predictor:
@@ -78,19 +81,20 @@ class Predictor:
     def __init__(
         self,
         models: Models,
-        options: Options,
         *,
         meter: Callable[[], Meter],
         metrics: PredictionMetrics,
         explainer: Explainer,
+        canaries: Canaries,
         add: Callable[[Interaction], None] | None = None,
     ) -> None:
-        """Take the models, the settings, who charges, counts, explains, and keeps interactions."""
+        """Take the models, who charges, counts, explains, compares, and keeps interactions."""
         self.models = models
-        self._options = options
+        self._options = models.options
         self._meter = meter
         self._metrics = metrics
         self._explainer = explainer
+        self._canaries = canaries
         self._add = add
         self._ids = Ids("pred-")
 
@@ -129,31 +133,45 @@ class Predictor:
                 prompt_tokens=0,
             )
             try:
-                predicted = await self._run(asked, loaded, table)
+                run = await self._run(asked, loaded, table, read)
                 bill.settle(0)
             finally:
                 bill.close()
         seconds = time.perf_counter() - start
-        await self._note(predicted, asked.caller, seconds)
-        return Answer(predicted, bill.headers)
+        origin = Origin(asked.caller, datetime.now(UTC))
+        await self._note(run.predicted, origin, seconds)
+        if run.other is None:
+            return Answer(run.predicted, bill.headers)
+        self._canaries.follow(run.predicted, run.other, run.failure, read=read, origin=origin)
+        return Answer(run.predicted, {**bill.headers, TARGET_HEADER: run.predicted.tag})
 
-    async def _run(self, asked: Asked, loaded: Hosted, table: Table) -> Predicted:
+    async def _run(self, asked: Asked, loaded: Hosted, table: Table, read: Read) -> _Run:
         most = self._options.deadline_seconds
         limit = most if asked.seconds is None else min(asked.seconds, most)
+        other, failure = None, None
+        if asked.selector is None and not asked.explain:
+            other = self.models.challenger(loaded)
         try:
             async with asyncio.timeout(limit):
+                user = asked.user or asked.caller.key_id
+                if other is not None and self._canaries.draws(other, user):
+                    try:
+                        theirs, values = await self._canaries.answer(
+                            other, loaded, table, read=read, seconds=limit / 2
+                        )
+                        return _Run(self._predicted(other, theirs, values, CANARY), loaded)
+                    except RagstoneError as error:
+                        failure = error
                 values = await loaded.batcher.run(table)
-                predicted = self._predicted(asked, loaded, table, values)
-                if not asked.explain:
-                    return predicted
-                explained = await in_thread(lambda: self._explainer.explain(predicted))
-                return replace(predicted, explanations=explained)
+                predicted = self._predicted(loaded, table, values, asked.selector or LIVE)
+                if asked.explain:
+                    explained = await in_thread(lambda: self._explainer.explain(predicted))
+                    predicted = replace(predicted, explanations=explained)
+                return _Run(predicted, other, failure)
         except TimeoutError:
             raise EngineTimedOut(f"The model did not answer within {limit:g} s") from None
 
-    def _predicted(
-        self, asked: Asked, loaded: Loaded, table: Table, values: NDArray[Any]
-    ) -> Predicted:
+    def _predicted(self, loaded: Loaded, table: Table, values: NDArray[Any], tag: str) -> Predicted:
         has_classes = loaded.model.classes is not None
         return Predicted(
             id=self._ids(),
@@ -161,10 +179,10 @@ class Predictor:
             table=table,
             values=values,
             chosen=classical.decide(values, loaded.model) if has_classes else None,
-            tag=LIVE if asked.selector is None else asked.selector,
+            tag=tag,
         )
 
-    async def _note(self, predicted: Predicted, caller: Caller, seconds: float) -> None:
+    async def _note(self, predicted: Predicted, origin: Origin, seconds: float) -> None:
         loaded, table = predicted.loaded, predicted.table
         self._metrics.observe(loaded.name, loaded.version, rows=table.rows, seconds=seconds)
         if table.warnings:
@@ -176,8 +194,7 @@ class Predictor:
             record,
             predicted,
             self._add,
-            caller=caller,
-            at=datetime.now(UTC),
+            origin=origin,
             seconds=seconds,
             kept=self._options.keep,
         )
@@ -191,6 +208,5 @@ class Predictor:
         try:
             yield
         except RagstoneError as error:
-            ended = [_ENDS[kind] for kind in _ENDS if isinstance(error, kind)]
-            self._metrics.count(name, ended[0] if ended else "refused")
+            self._metrics.count(name, outcome_of(error))
             raise

@@ -15,6 +15,7 @@ from infra.settings import Settings
 from service import (
     batch_predicting,
     building,
+    comparing,
     erasing,
     ingesting,
     launching,
@@ -44,6 +45,7 @@ def registry(parts: Components) -> Registry:
         erasing.define,
         watching.define,
         batch_predicting.define,
+        comparing.define,
     ):
         define(registered, parts)
     return registered

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.errors import InvalidRequest
-from service.cli import predictions
+from service.cli import comparisons, predictions
 from service.cli.output import (
     Json,
     console,
@@ -38,6 +38,7 @@ for _name, _command in (
     ("list", predictions.list_models),
     ("show", predictions.show),
     ("predict", predictions.predict),
+    ("compare", comparisons.compare),
 ):
     app.command(_name)(_command)
 TASKS = ("classification", "regression")

@@ -17,12 +17,20 @@ from infra import (
     engine_settings,
     fine_tuning_settings,
     gateway_settings,
+    model_settings,
     monitoring_settings,
     settings,
 )
 from infra.settings import ENVIRONMENT_PREFIX, Settings
 
-MODULES = (settings, gateway_settings, engine_settings, fine_tuning_settings, monitoring_settings)
+MODULES = (
+    settings,
+    gateway_settings,
+    engine_settings,
+    fine_tuning_settings,
+    model_settings,
+    monitoring_settings,
+)
 
 
 @dataclass(frozen=True, slots=True)

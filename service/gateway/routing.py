@@ -142,7 +142,7 @@ class Route:
         return Variant(target.upstream.name, version, target.tag, target.upstream.number)
 
     def _draw(self, user: str | None) -> Target:
-        point = self._total * (random.random() if user is None else _share(self.name, user))
+        point = self._total * (random.random() if user is None else share_of(self.name, user))
         for target in self.targets:
             point -= target.weight
             if point < 0:
@@ -262,7 +262,7 @@ def _target(
     return Target(upstream, model, settings.tag, settings.weight, patience, adapted)
 
 
-def _share(route: str, user: str) -> float:
+def share_of(route: str, user: str) -> float:
     """Return a point in [0, 1) that is the same for the same user of the same route."""
     digest = blake2b(f"{route}\0{user}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -87,7 +87,7 @@ class Models:
     ) -> None:
         """Take the store, the settings, and who is told the name and rows of each batch."""
         self._store = store
-        self._options = options
+        self.options = options
         self._observe = observe
         self._clock = clock
         self._shelf: Shelf[Hosted] = Shelf(options.cache_bytes)
@@ -115,7 +115,7 @@ class Models:
 
     def start(self) -> None:
         """Follow the aliases, from now on."""
-        if self._options.names:
+        if self.options.names:
             self._task = asyncio.get_running_loop().create_task(self._watch())
         else:
             self.has_looked = True
@@ -132,12 +132,18 @@ class Models:
         if name in self._unloaded:
             return None
         if selector is None:
-            digest = self._in_force.get((name, self._options.alias))
+            digest = self._in_force.get((name, self.options.alias))
         elif number := _VERSION.fullmatch(selector):
             digest = self._versions.get((name, int(number[1])))
         else:
             digest = self._in_force.get((name, selector))
         return None if digest is None else self._shelf.get((name, digest))
+
+    def challenger(self, live: Loaded) -> Hosted | None:
+        """Return the version that is compared with the one that answers, if it is loaded."""
+        settings = self.options.challengers.get(live.name)
+        found = None if settings is None else self.at_hand(live.name, settings.alias)
+        return None if found is None or found.key == live.key else found
 
     async def find(self, name: str, selector: str | None = None) -> Hosted:
         """Return what answers, loading it if need be.
@@ -157,7 +163,7 @@ class Models:
         number = _VERSION.fullmatch(selector) if selector is not None else None
         if number is not None:
             return await self._find_version(name, int(number[1]))
-        alias = self._options.alias if selector is None else selector
+        alias = self.options.alias if selector is None else selector
         if (name, alias) not in self._targets:
             await self._look_up()
         digest = self._in_force.get((name, alias)) or self._targets.get((name, alias))
@@ -177,7 +183,7 @@ class Models:
         """Return every classical model that the settings' alias has a version of, by name."""
         found = []
         for (name, alias), digest in sorted(self._targets.items()):
-            if alias != self._options.alias or not self._is_served(name):
+            if alias != self.options.alias or not self._is_served(name):
                 continue
             failure = self._failures.get((name, digest))
             reason = failure.reason if failure else ""
@@ -200,7 +206,7 @@ class Models:
         """Load a name, also one that was unloaded, or whose version failed; raises as `find`."""
         self._require_served(name, also_unloaded=True)
         await self._look_up()
-        key = (name, self._options.alias)
+        key = (name, self.options.alias)
         if (digest := self._targets.get(key)) is None:
             raise self._no_model(*key)
         self._failures.pop((name, digest), None)
@@ -213,8 +219,8 @@ class Models:
         """Answer for a name no more, until it is loaded again or the process starts anew."""
         self._require_served(name, also_unloaded=True)
         await self._look_up()
-        if (name, self._options.alias) not in self._targets:
-            raise self._no_model(name, self._options.alias)
+        if (name, self.options.alias) not in self._targets:
+            raise self._no_model(name, self.options.alias)
         self._unloaded.add(name)
         for held in self._shelf:
             if held.name == name:
@@ -225,8 +231,8 @@ class Models:
         await self._look_up()
         for key in [key for key in self._in_force if key not in self._targets]:
             del self._in_force[key]
-        wanted = {*self._in_force, *(key for key in self._targets if key[1] == self._options.alias)}
-        for name, alias in sorted(wanted):
+        wanted = {*self._in_force, *filter(self._is_followed, self._targets)}
+        for name, alias in sorted(wanted, key=lambda key: (key[1] != self.options.alias, key)):
             if self._is_served(name) and name not in self._unloaded:
                 await self._follow(name, alias)
         self._prune()
@@ -236,7 +242,12 @@ class Models:
         rounds = Rounds("the models")
         while True:
             await rounds.attempt(self.refresh)
-            await asyncio.sleep(self._options.watch_seconds)
+            await asyncio.sleep(self.options.watch_seconds)
+
+    def _is_followed(self, key: tuple[str, str]) -> bool:
+        name, alias = key
+        challenger = self.options.challengers.get(name)
+        return alias == self.options.alias or bool(challenger and challenger.alias == alias)
 
     async def _look_up(self) -> None:
         self._targets = await in_thread(lambda: self._store().targets(KIND))
@@ -300,7 +311,7 @@ class Models:
     async def _read(self, name: str, digest: str) -> Hosted:
         reference = f"{KIND}/{name}@{digest}"
         try:
-            read = await in_thread(lambda: loading.read(self._store(), reference, self._options))
+            read = await in_thread(lambda: loading.read(self._store(), reference, self.options))
         except (InvalidRequest, MissingDependency, NotFound, StorageFailed) as error:
             failure = self._failed(name, error)
             self._failures[name, digest] = failure
@@ -312,7 +323,7 @@ class Models:
 
     def _batcher(self, name: str, runtime: Runtime) -> Batcher:
         bounds = Bounds(
-            self._options.max_batch_rows, self._options.concurrency, self._options.max_waiting
+            self.options.max_batch_rows, self.options.concurrency, self.options.max_waiting
         )
         return Batcher(runtime.run, self._threads, bounds, observe=partial(self._observe, name))
 
@@ -326,7 +337,7 @@ class Models:
         return _Failure(reason, is_other, self._clock())
 
     def _is_served(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._options.names)
+        return any(fnmatchcase(name, pattern) for pattern in self.options.names)
 
     def _require_served(self, name: str, *, also_unloaded: bool = False) -> None:
         if not self._is_served(name) or (name in self._unloaded and not also_unloaded):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from infra import telemetry
 from infra.contracts import Interaction
+from infra.errors import RagstoneError
+from monitoring.prediction_pairs import copy_of
 from service.callers import Caller
+from service.errors import describe
 from service.prediction.columns import Table, row_values
 from service.prediction.loading import Loaded
 
-LIVE = "live"
+LIVE, CANARY, SHADOW = "live", "canary", "shadow"
 Kept = Literal["inputs", "predictions", "nothing"]
 
 
@@ -32,9 +35,11 @@ class Predicted:
     chosen: NDArray[Any] | None
     """Of each row the class that is chosen, by its place; None of a regression."""
     tag: str = LIVE
-    """`live`, or the version or alias that was asked for."""
+    """`live`, `canary`, `shadow`, or the version or alias that was asked for."""
     explanations: Sequence[Mapping[str, Any]] | None = None
     """Of each row, where they were asked for."""
+    is_copy: bool = False
+    """It is what the other version says of the same rows, which nobody is told."""
 
     @property
     def model(self) -> str:
@@ -50,39 +55,90 @@ class Predicted:
 
     def row_id(self, row: int) -> str:
         """Return the id of a row's interaction, which feedback and labels name."""
-        return f"{self.id}-{row}"
+        own = f"{self.id}-{row}"
+        return copy_of(own) if self.is_copy else own
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked, when, and by which request."""
+
+    caller: Caller
+    at: datetime
+    request_id: str | None = field(default_factory=telemetry.request_id.get)
 
 
 def record(
     predicted: Predicted,
     add: Callable[[Interaction], None],
     *,
-    caller: Caller,
-    at: datetime,
+    origin: Origin,
     seconds: float,
     kept: Kept,
 ) -> None:
     """Add an interaction for each row."""
     labels = predicted.labels.tolist()
-    loaded, request_id = predicted.loaded, telemetry.request_id.get()
     for row in range(predicted.table.rows):
         add(
             Interaction(
                 id=predicted.row_id(row),
                 kind="prediction",
-                at=at,
+                at=origin.at,
                 model=predicted.model,
                 outcome="answered",
                 status=200,
-                request_id=request_id,
-                tenant=caller.tenant,
-                key_id=caller.key_id,
-                upstream=loaded.served,
+                request_id=origin.request_id,
+                tenant=origin.caller.tenant,
+                key_id=origin.caller.key_id,
+                upstream=predicted.loaded.served,
                 tag=predicted.tag,
                 seconds=seconds,
                 content=None if kept == "nothing" else _content(predicted, row, labels[row], kept),
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A version that was to answer too, and did not."""
+
+    loaded: Loaded
+    tag: str
+    error: RagstoneError
+
+
+def record_failure(
+    first: Predicted,
+    add: Callable[[Interaction], None],
+    *,
+    failed: Failed,
+    origin: Origin,
+) -> None:
+    """Add one interaction for all rows that the other version failed on.
+
+    Args:
+        first: what the caller was told.
+        add: takes it.
+        failed: the other version, and why.
+        origin: of the request.
+    """
+    told = describe(failed.error)
+    add(
+        Interaction(
+            id=copy_of(first.row_id(0)),
+            kind="prediction",
+            at=origin.at,
+            model=first.model,
+            outcome="failed",
+            status=told.status,
+            request_id=origin.request_id,
+            error=told.code,
+            tenant=origin.caller.tenant,
+            key_id=origin.caller.key_id,
+            upstream=failed.loaded.served,
+            tag=failed.tag,
+        )
+    )
 
 
 def _content(predicted: Predicted, row: int, label: Any, kept: Kept) -> dict[str, Any]:

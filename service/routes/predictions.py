@@ -13,7 +13,7 @@ from infra.errors import InvalidRequest
 from service.bodies import BytesRoute, refuse_nul
 from service.gateway.opening import answer_seconds
 from service.gateway.outgoing import TIMEOUT_HEADER
-from service.predicting import Asked
+from service.predicting import USER_HEADER, Asked
 from service.prediction.recording import Predicted
 from service.schemas.inference import PREDICT, PREDICT_ANSWER
 from service.schemas.shared import OPENAI_ERRORS
@@ -34,7 +34,12 @@ async def predict(request: Request) -> Response:
     timeout = request.headers.get(TIMEOUT_HEADER)
     seconds = None if timeout is None else answer_seconds(timeout, float("inf"))
     asked = Asked(
-        request.state.caller, name, selector, seconds, explain=given.get("explain", False)
+        request.state.caller,
+        name,
+        selector,
+        seconds,
+        explain=given.get("explain", False),
+        user=request.headers.get(USER_HEADER),
     )
     answer = await components.predictor.predict(
         asked, lambda loaded: loaded.reader.of_rows(given["rows"])

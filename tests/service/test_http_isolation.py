@@ -24,6 +24,7 @@ CALLERS = {
 }
 OPERATORS = (
     "/v1/artifacts",
+    "/v1/comparisons/churn",
     "/v1/jobs",
     "/v1/runs",
     "/v1/sources",

@@ -1,0 +1,343 @@
+"""Compares a challenger with the version in use by what both predicted, and acts on the rules."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from evals import challenge
+from infra import classical
+from infra.artifacts.aliases import Guard, targets
+from infra.artifacts.publishing import Made
+from infra.artifacts.refs import Reference
+from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.jobs.attempt import Attempt
+from infra.jobs.definitions import Behaviour, Registry
+from infra.model_settings import Challenger
+from monitoring.prediction_pairs import Pair, Side, Wanted, read, read_labelled
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from service.wiring import Components
+
+logger = logging.getLogger(__name__)
+
+COMPARE = "compare"
+EVIDENCE_KIND = "comparison"
+"""Of the artifact that says why an alias moved."""
+EVIDENCE = "evidence.json"
+MOST_ROWS = 20_000
+"""Of one comparison, the earliest, and as many with a label; what has not decided by then is for a
+person to judge."""
+Done = Literal["promoted", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a version took, in seconds; None where it answered nothing."""
+
+    requests: int
+    median: float | None
+    p95: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a version did."""
+
+    version: str
+    loss: float | None
+    """The share that is wrong, or the mean absolute error; None without labels."""
+    told: Latency
+    """Where its answer was told."""
+    aside: Latency
+    """Where it was asked aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a challenger stands beside the version in use."""
+
+    model: str
+    live: Standing
+    challenger: Standing
+    since: datetime
+    """When the later of the two aliases moved."""
+    requests: int
+    rows: int
+    labelled: int
+    """Rows."""
+    weight: float
+    measures: tuple[challenge.Measure, ...]
+    decision: challenge.Decision
+    reason: str
+    done: Done | None = None
+    evidence: str | None = None
+    """The artifact that the history of the alias names."""
+
+
+def define(registered: Registry, parts: Components) -> None:
+    """Register the job that decides on every challenger; a schedule starts it by the clock."""
+
+    @registered.job(COMPARE, behaviour=Behaviour(steps=False, lane=COMPARE, join=True))
+    def compare_all(attempt: Attempt) -> list[dict[str, Any]]:
+        del attempt
+        return [told(each) for each in decide_all(parts)]
+
+
+def decide_all(parts: Components) -> list[Comparison]:
+    """Decide on every challenger of the settings that there is; returns how they stand."""
+    found = []
+    for name in parts.settings.models.challengers:
+        try:
+            found.append(decide(parts, name))
+        except NotFound:  # there is no challenger at present
+            continue
+        except (InvalidRequest, Conflict) as error:
+            logger.warning("the challenger of %s is left as it is: %s", name, error.message)
+    return found
+
+
+def compare(parts: Components, name: str) -> Comparison:
+    """Return how the challenger of a model stands; nothing moves.
+
+    Args:
+        parts: of the process.
+        name: of the model, without `model/`.
+
+    Raises:
+        NotFound: the settings name no challenger of it, or an alias points at nothing.
+        InvalidRequest: both aliases point at the same version, or one is of another task.
+    """
+    return _compare(parts, name)[0]
+
+
+def decide(parts: Components, name: str) -> Comparison:
+    """Compare, and promote or roll back where the rules are sure and the settings allow it.
+
+    Raises:
+        NotFound, InvalidRequest: as `compare`.
+        Conflict: an alias moved meanwhile.
+    """
+    found, live, challenger = _compare(parts, name)
+    settings = parts.settings.models.challengers[name]
+    if found.decision == "promote" and settings.promote:
+        done: Done = "promoted"
+    elif found.decision == "roll_back" and settings.roll_back:
+        done = "rolled_back"
+    else:
+        return found
+    found = _keep(parts, name, replace(found, done=done), settings)
+    both = {parts.settings.models.alias: live.digest, settings.alias: challenger.digest}
+    _act(parts, name, found, both, to=challenger)
+    return found
+
+
+def _act(
+    parts: Components, name: str, found: Comparison, both: Mapping[str, str], *, to: Reference
+) -> None:
+    """Move what follows, while both aliases point at what was compared.
+
+    Args:
+        parts: of the process.
+        name: of the model.
+        found: what was decided.
+        both: the alias of the version in use and of its challenger, with their digests.
+        to: the challenger.
+    """
+
+    def holds(connection: Connection) -> None:
+        now = targets(connection, classical.KIND)
+        for alias, digest in both.items():
+            if (points := now.get((name, alias))) != digest:
+                raise Conflict(f"{found.model}@{alias} points at {points!r} by now; compare again")
+
+    store, (used, apart) = parts.artifacts, both
+    if found.done == "rolled_back":
+        store.untag(found.model, apart, guard=Guard(holds=holds), actor=found.evidence)
+        return
+    store.tag(to.pinned, used, guard=Guard(holds=holds), actor=found.evidence)
+    with suppress(Conflict):  # the next challenger is there already
+        store.untag(found.model, apart, guard=Guard(expect=to.digest), actor=found.evidence)
+
+
+def told(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values."""
+    return {**asdict(comparison), "since": comparison.since.isoformat()}
+
+
+def _compare(parts: Components, name: str) -> tuple[Comparison, Reference, Reference]:
+    options, model = parts.settings.models, f"{classical.KIND}/{name}"
+    settings = options.challengers.get(name)
+    if settings is None:
+        raise NotFound("challenger", name, among=options.challengers, are_few=True)
+    live = _meant(parts, model, options.alias)
+    challenger = _meant(parts, model, settings.alias)
+    if live.digest == challenger.digest:
+        raise InvalidRequest(
+            f"{options.alias!r} and {settings.alias!r} of {model!r} are the same version"
+        )
+    task = _task(parts, live)
+    if task != _task(parts, challenger):
+        raise InvalidRequest(f"{challenger} does not do what {live} does: {task}")
+    since = max(
+        parts.artifacts.history(model, alias)[0].at for alias in (options.alias, settings.alias)
+    )
+    parts.interactions.flush()
+    wanted = Wanted(model, _served(live), _served(challenger), since, MOST_ROWS)
+    pairs = read(parts.database, wanted)
+    labelled = read_labelled(parts.database, wanted)
+    losses = (_Losses.of(each, is_number=task == "regression") for each in labelled)
+    seen = [each for each in losses if each is not None]
+    requests = _by_request(pairs)
+    weighed = challenge.weigh(_observed(requests, seen, settings.max_seconds), _rules(settings))
+    comparison = Comparison(
+        model,
+        _standing(live, [each.live for each in pairs], [each.live for each in seen]),
+        _standing(challenger, [each.challenger for each in pairs], [each.other for each in seen]),
+        since,
+        len(requests),
+        len(pairs),
+        len(seen),
+        settings.weight,
+        weighed.measures,
+        weighed.decision,
+        weighed.reason,
+    )
+    return comparison, live, challenger
+
+
+def _meant(parts: Components, model: str, alias: str) -> Reference:
+    """Return what an alias points at, named as whoever serves it names it."""
+    digest = parts.artifacts.find(f"{model}@{alias}").digest
+    return parts.artifacts.find(f"{model}@{digest}")
+
+
+def _served(reference: Reference) -> str:
+    return str(reference).partition("/")[2]
+
+
+def _task(parts: Components, reference: Reference) -> str:
+    with parts.artifacts.open(reference.pinned, classical.FILE) as stream:
+        return str(json.loads(stream.read(classical.MAX_BYTES)).get("task"))
+
+
+def _rules(settings: Challenger) -> challenge.Rules:
+    return challenge.Rules(
+        settings.min_requests,
+        settings.level,
+        settings.margin,
+        settings.agreement,
+        settings.max_failures,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """What a label says of both: 1 where it is wrong, or how far a number is from it."""
+
+    request: str
+    live: float
+    other: float
+    difference: float
+
+    @classmethod
+    def of(cls, pair: Pair, *, is_number: bool) -> _Losses | None:
+        """Return None without a label, where nothing was kept, or the label is no number."""
+        label, sides = pair.label, (pair.live, pair.challenger)
+        if label is None:
+            return None
+        if any(each.prediction is None and not each.has_failed for each in sides):
+            return None
+        if not is_number:
+            live, other = (float(_is_wrong(each, label)) for each in sides)
+            return cls(pair.request, live, other, other - live)
+        distances = [_distance(each, label) for each in sides]
+        if any(np.isnan(each) for each in distances):
+            return None
+        live, other = distances
+        failed = [float(each.has_failed) for each in sides]
+        difference = failed[1] - failed[0] if any(failed) else challenge.relative(other, live)
+        return cls(pair.request, live, other, difference)
+
+
+def _by_request(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    found: dict[str, list[Pair]] = {}
+    for each in pairs:
+        found.setdefault(each.request, []).append(each)
+    return list(found.values())
+
+
+def _is_wrong(side: Side, label: str) -> bool:
+    return side.has_failed or classical.text_of(side.prediction) != label
+
+
+def _distance(side: Side, label: str) -> float:
+    if side.has_failed:
+        return float("inf")
+    try:
+        return abs(float(side.prediction) - float(label))
+    except ValueError:
+        return float("nan")
+
+
+def _observed(
+    requests: Sequence[Sequence[Pair]], seen: Sequence[_Losses], max_seconds: float | None
+) -> challenge.Observed:
+    most = float("inf") if max_seconds is None else max_seconds
+    first: dict[str, float] = {}
+    for each in seen:
+        first.setdefault(each.request, each.difference)
+    return challenge.Observed(
+        agreement=[float(np.mean(same)) for rows in requests if (same := list(_same(rows)))],
+        errors=list(first.values()),
+        failures=[float(any(_fails(row.challenger, most) for row in rows)) for rows in requests],
+    )
+
+
+def _fails(side: Side, most: float) -> bool:
+    return side.has_failed or side.seconds > most
+
+
+def _same(rows: Sequence[Pair]) -> Iterator[bool]:
+    for row in rows:
+        if row.live.prediction is not None and row.challenger.prediction is not None:
+            yield classical.is_same(row.live.prediction, row.challenger.prediction)
+
+
+def _standing(reference: Reference, sides: Sequence[Side], losses: Sequence[float]) -> Standing:
+    known = [each for each in losses if np.isfinite(each)]
+    return Standing(
+        str(reference),
+        float(np.mean(known)) if known else None,
+        _latency([each for each in sides if each.is_told]),
+        _latency([each for each in sides if not each.is_told]),
+    )
+
+
+def _latency(sides: Sequence[Side]) -> Latency:
+    seconds = [each.seconds for each in sides if not each.has_failed]
+    if not seconds:
+        return Latency(0, None, None)
+    median, p95 = (float(each) for each in np.quantile(seconds, [0.5, 0.95]))
+    return Latency(len(seconds), median, p95)
+
+
+def _keep(parts: Components, name: str, found: Comparison, settings: Challenger) -> Comparison:
+    """Store the evidence, before anything moves by it."""
+    values = {**told(found), "rules": settings.model_dump(mode="json")}
+    values.pop("evidence")
+    parents = (("live", found.live.version), ("challenger", found.challenger.version))
+    made = Made(metadata={"decision": found.done}, parents=parents)
+    with parts.artifacts.writer(f"{EVIDENCE_KIND}/{name}", made) as draft:
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        (draft.folder / EVIDENCE).write_text(text + "\n", encoding="utf-8")
+    return replace(found, evidence=str(draft.reference))

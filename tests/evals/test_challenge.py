@@ -1,0 +1,71 @@
+"""Challengers by the rules: surely good ones are promoted, surely bad ones rolled back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evals.challenge import Decision, Observed, Rules, weigh
+
+RULES = Rules(min_requests=100, level=0.95, margin=0.0, agreement=None, max_failures=0.05)
+
+
+def seen(wrong: float, *, requests: int = 400, seed: int = 0) -> Observed:
+    """Return a challenger that is wrong in another share than the version in use, which is 0.2."""
+    rng = np.random.default_rng(seed)
+    errors = (rng.random(requests) < wrong).astype(float) - (rng.random(requests) < 0.2)
+    return Observed([1.0] * requests, errors.tolist(), [0.0] * requests)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "decision"), [(0.05, "promote"), (0.2, "wait"), (0.4, "roll_back")]
+)
+def test_error_decides(wrong: float, decision: Decision) -> None:
+    weighed = weigh(seen(wrong), RULES)
+    assert weighed.decision == decision
+    assert "error" in weighed.reason
+
+
+def test_nothing_is_promoted_before_there_are_enough() -> None:
+    weighed = weigh(seen(0.0), replace(RULES, min_requests=401))
+    assert weighed.decision == "wait"
+    assert weighed.reason == "error: 400 requests are known, and min_requests is 401"
+    unlabelled = replace(seen(0.0), errors=[])
+    assert "error: 0 requests" in weigh(unlabelled, RULES).reason
+
+
+def test_one_that_need_not_be_better_is_promoted_within_the_margin() -> None:
+    same = Observed([1.0] * 400, [0.0] * 400, [0.0] * 400)
+    assert weigh(same, RULES).decision == "wait"
+    assert weigh(same, replace(RULES, margin=0.05)).decision == "promote"
+
+
+def test_one_that_has_to_be_better_is_not_rolled_back_for_being_as_good() -> None:
+    assert weigh(seen(0.2), replace(RULES, margin=-0.3)).decision == "wait"
+
+
+def test_failures_roll_back_before_any_label() -> None:
+    failing = Observed([], [], [1.0, 0.0] * 20)
+    weighed = weigh(failing, RULES)
+    assert weighed.decision == "roll_back"
+    assert weighed.reason.startswith("failures is 0.5")
+
+
+def test_agreement_decides_only_where_it_is_asked_for() -> None:
+    apart = Observed([0.5] * 400, [], [0.0] * 400)
+    unruled = replace(RULES, margin=None)
+    assert [each.verdict for each in weigh(apart, unruled).measures] == ["told", "told", "holds"]
+    assert weigh(apart, unruled).decision == "wait"
+    assert weigh(apart, replace(unruled, agreement=0.4)).decision == "promote"
+    assert weigh(apart, replace(unruled, agreement=0.8)).decision == "roll_back"
+
+
+def test_looking_after_every_request_rolls_back_no_more_often_than_it_says() -> None:
+    rolled = 0
+    for seed in range(20):
+        whole = seen(0.2, requests=120, seed=seed)
+        looks = [replace(whole, errors=whole.errors[:count]) for count in range(10, 121, 10)]
+        rolled += any(weigh(look, RULES).decision == "roll_back" for look in looks)
+    assert rolled <= 3
