@@ -94,4 +94,6 @@ def _content(predicted: Predicted, row: int, label: Any, kept: Kept) -> dict[str
         )
     if kept == "inputs":
         content["features"] = row_values(predicted.table, row, predicted.loaded.model.inputs)
+        if predicted.table.versions:
+            content["views"] = dict(predicted.table.versions)
     return content
