@@ -159,7 +159,9 @@ class Search(Part):
 
     metric: Metric | None = None
     """By default `log_loss`, and `rmse` of amounts."""
-    sampler: Literal["grid", "random"] = "grid"
+    sampler: Literal["grid", "random", "tpe"] = "grid"
+    """Every combination, any, or those that promise most by the scores so far; `tpe` needs optuna,
+    which `ragstone[finetune]` brings."""
     trials: int = Field(default=20, ge=1, le=1_000)
     """Of each candidate, at most."""
     nested: bool = False
