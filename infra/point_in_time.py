@@ -78,20 +78,11 @@ class Index:
         self._sort(frame, keys, np.array(moments.microseconds, dtype=np.int64))
         self._lag = round(view.lag_seconds * _MICROSECONDS)
         self._ttl = None if view.ttl_seconds is None else round(view.ttl_seconds * _MICROSECONDS)
+        self.size_bytes = self._size()
+        """About how much memory it takes."""
 
     def __len__(self) -> int:
         return len(self._times)
-
-    @property
-    def size_bytes(self) -> int:
-        """About how much memory it takes."""
-        texts = sum(map(sys.getsizeof, self._ordinals)) if self.key_type == "string" else 0
-        return int(
-            self._features.estimated_size()
-            + 8 * (len(self._times) + len(self._starts))
-            + _KEY_BYTES * len(self._ordinals)
-            + texts
-        )
 
     def find(self, keys: Sequence[Any], moments: Moments) -> Found:
         """Return where the values of rows are that were known at their times.
@@ -136,6 +127,13 @@ class Index:
             polars.col(each).alias(name)
             for each, name in zip(self._view.columns, self._view.features, strict=True)
         )[order]
+
+    def _size(self) -> int:
+        texts = sum(map(sys.getsizeof, self._ordinals)) if self.key_type == "string" else 0
+        numbers = 8 * (len(self._times) + len(self._starts))
+        return int(
+            self._features.estimated_size() + numbers + _KEY_BYTES * len(self._ordinals) + texts
+        )
 
     def _refuse_twins(self, sides: pl.DataFrame) -> None:
         twins = sides.filter(sides.is_duplicated())

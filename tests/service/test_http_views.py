@@ -19,10 +19,11 @@ from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest
 from infra.settings import load_settings
 from migrated import put_schema
-from service import batch_predicting, model_training
+from service import batch_predicting
 from service.app import create_app
 from service.cli.entry import app
 from service.prediction import loading
+from service.prediction.joining import Joins
 from service.prediction.views import Views
 from service.wiring import Components
 from surroundings import no_settings_from_outside
@@ -56,7 +57,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Components]:
         )
         components = Components(settings)
     accounts.put(components.artifacts)
-    around = model_training.around(components, folder)
+    around = classical.Around(folder, store=components.artifacts)
     classical.train(classical.parse(accounts.asked()), folder / "run", around)
     return components  # the application closes it
 
@@ -205,6 +206,13 @@ def test_what_is_shown_and_kept_names_the_view(served: TestClient, parts: Compon
         app, ["models", "show", "orders"], env={"RAGSTONE_DATA_FOLDER": folder}
     )
     assert "joined from" in words.stdout
+    with parts.artifacts.open("model/orders@v1", "card.md") as card:
+        row = next(line for line in card.read().decode().split("\n") if "dataset/accounts" in line)
+    with parts.artifacts.open("model/orders@v1", "evaluation.json") as file:
+        (joined,) = json.load(file)["joined"]
+    names = "`balance`, `logins`, `segment`"
+    missed = sum(joined["missed"].values())
+    assert row == f"| dataset/accounts@v1 | customer | {names} | 3600 | 864000 | {missed} |"
     pinned = batch_predicting._pin(parts, "orders", "dataset/orders")["views"]
     assert pinned == {"dataset/accounts": parts.artifacts.find("dataset/accounts@v1").pinned}
 
@@ -245,6 +253,17 @@ def test_a_version_of_other_types_is_refused(
     views = Views(lambda: parts.artifacts, 1 << 20)
     with pytest.raises(InvalidRequest, match=words):
         views.open(model, {"dataset/accounts": put_view(parts, frame)})
+
+
+def test_a_required_view_refuses_rows_without_values(parts: Components) -> None:
+    model = loading.described(parts.artifacts, "model/orders@v1")
+    needed = [each.model_copy(update={"required": True}) for each in model.views]
+    model = model.model_copy(update={"views": tuple(needed)})
+    views = Views(lambda: parts.artifacts, 1 << 20)
+    joins = Joins(model, views.open(model, {"dataset/accounts": "dataset/accounts@v1"}))
+    words = r"Row 1: dataset/accounts@v1 has no values of customer 'c99' .* \(unknown_key\)"
+    with pytest.raises(InvalidRequest, match=words):
+        joins.run(2, {"customer": ["c1", "c99"], "at": ["2026-01-20T00:00:00Z"] * 2})
 
 
 def test_views_have_bounded_memory_and_are_shared(parts: Components) -> None:
