@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import Column, ModelFile
-from infra.classical_rows import Values
+from infra.classical_rows import Values, encode
 from infra.errors import InvalidRequest
-from infra.point_in_time import Moments, Why, count, moments_of
-from service.prediction.views import LiveView
+from infra.feature_views import FeatureView
+from infra.point_in_time import Found, Moments, Why, count, moments_of
+from service.prediction.views import LiveView, Version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +42,10 @@ class Joins:
     ) -> None:
         """Take a model that has views, the same in memory, and the clock of rows without a time."""
         self.views = views
+        self._columns = [
+            [each for each in model.inputs if each.name in set(live.view.features)]
+            for live in views
+        ]
         self._time = str(model.time)
         self._clock = clock
         keys = {each.view.asked_key: each.view.key_type for each in views}
@@ -78,16 +83,22 @@ class Joins:
         Raises:
             InvalidRequest: a key or a time is none, or a row without values needs some.
         """
+        from training.tabular.columns import raw
+
         moments = self._moments(rows, given.get(self._time))
         columns: dict[str, NDArray[Any]] = {}
         missed: list[tuple[int, str, Why]] = []
         versions: dict[str, str] = {}
-        for live in self.views:
-            key = live.view.asked_key
-            features, without, version = live.join(_listed(given[key]), moments)
-            columns |= features
-            missed += [(row, key, why) for row, why in without]
-            versions[live.view.followed] = version
+        for live, mine in zip(self.views, self._columns, strict=True):
+            view, version = live.view, live.version
+            keys = _listed(given[view.asked_key])
+            found = version.index.find(keys, moments)
+            if found.missed and view.required:
+                raise _required(version, view, keys, found)
+            frame = version.index.features(found)
+            columns |= {each.name: encode(raw(frame[each.name], each), each) for each in mine}
+            missed += [(row, view.asked_key, why) for row, why in found.missed]
+            versions[view.followed] = str(version.reference)
         return Joined(columns, missed, versions)
 
     def _moments(self, rows: int, given: Values | None) -> Moments:
@@ -98,6 +109,17 @@ class Joins:
         found = moments_of(values, source=f"The column {self._time!r}")
         filled = [now if each is None else each for each in found.microseconds]
         return Moments(filled, found.is_zoned)
+
+
+def _required(
+    version: Version, view: FeatureView, keys: Sequence[Any], found: Found
+) -> InvalidRequest:
+    row, why = found.missed[0]
+    return InvalidRequest(
+        f"Row {row}: {version.reference} has no values of {view.asked_key} {keys[row]!r} as of "
+        f"its time ({why})",
+        parameter=view.asked_key,
+    )
 
 
 def _check_row(place: int, row: Mapping[str, Any], live: LiveView) -> None:

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
-
-from numpy.typing import NDArray
 
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
@@ -19,7 +17,7 @@ from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.feature_views import JoinedView
 from infra.plugins import require
-from infra.point_in_time import Index, Moments, Why
+from infra.point_in_time import Index
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,7 +43,7 @@ class LiveView:
     ) -> None:
         self.view = view
         self.columns = columns
-        """Of the model."""
+        """Of a model that takes from it."""
         self.version = version
         self.pin = pin
         """What is read instead of the newest version."""
@@ -54,32 +52,13 @@ class LiveView:
         self.problem: str | None = None
         """Why it cannot."""
 
-    def join(
-        self, keys: Sequence[Any], moments: Moments
-    ) -> tuple[dict[str, NDArray[Any]], Sequence[tuple[int, Why]], str]:
-        """Return columns as the model takes them, rows without values, and what was read.
-
-        Raises:
-            InvalidRequest: keys or times are not the view's, or a row without values needs some.
-        """
-        from training.tabular.columns import raw
-
-        version = self.version
-        found = version.index.find(keys, moments)
-        if found.missed and self.view.required:
-            row, why = found.missed[0]
-            raise InvalidRequest(
-                f"Row {row}: {version.reference} has no values of {self.view.asked_key} "
-                f"{keys[row]!r} as of its time ({why})",
-                parameter=self.view.asked_key,
-            )
-        frame = version.index.features(found)
-        features = {each.name: encode(raw(frame[each.name], each), each) for each in self.columns}
-        return features, found.missed, str(version.reference)
-
 
 class Views:
-    """All views in memory; one that no model takes from any more goes by itself."""
+    """All views in memory; one that no model takes from any more goes by itself.
+
+    Models that take the same columns of a view in the same way, as versions of one model do, share
+    it.
+    """
 
     def __init__(self, store: Callable[[], ArtifactStore], max_bytes: int) -> None:
         self._store = store
@@ -140,8 +119,9 @@ class Views:
         features = set(view.features)
         columns = [each for each in model.inputs if each.name in features]
         pin = pins.get(view.followed)
-        same = view.model_copy(update={"version": ""})
-        key = "\n".join([same.model_dump_json(), pin or "", *map(repr, columns)])
+        same = view.model_copy(update={"version": "", "rows": view.followed})
+        kinds = [f"{each.name} {each.type} {is_text(each)}" for each in columns]
+        key = "\n".join([same.model_dump_json(), pin or "", *kinds])
         live = self._live.get(key)
         if live is None:
             found = self._store().find(pin or view.followed)
@@ -208,6 +188,8 @@ def _check(view: JoinedView, columns: Sequence[Column], index: Index, frame: pl.
             f"The times of {index.source} have {zone}, other than those of {view.version}, with "
             "which the model was trained"
         )
+    from training.tabular.columns import raw
+
     names = dict(zip(view.features, view.columns, strict=True))
     for column in columns:
         kind = frame[names[column.name]].dtype
@@ -224,3 +206,7 @@ def _check(view: JoinedView, columns: Sequence[Column], index: Index, frame: pl.
                 f"{names[column.name]!r} of {index.source} holds {kind}, and the model was trained "
                 f"with {wanted}"
             )
+        try:
+            encode(raw(frame[names[column.name]], column), column)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{index.source}: {error.message}") from error

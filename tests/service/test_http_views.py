@@ -243,6 +243,7 @@ def test_a_newer_version_takes_over_unless_it_is_not_what_was_trained_with(
         (FEW.with_columns(segment=1), "'segment' of .* holds Int32, and the model was trained wit"),
         (FEW.with_columns(logins=pl.lit("a")), "'logins' of .* holds String"),
         (pl.concat([FEW, FEW.with_columns(balance=1.0)]), "share key and time"),
+        (FEW.with_columns(balance=float("inf")), "dataset/accounts.*Row 0: 'balance' is not fin"),
         (FEW[:0], "has no row"),
     ],
 )
@@ -271,7 +272,9 @@ def test_views_have_bounded_memory_and_are_shared(parts: Components) -> None:
     pins = {"dataset/accounts": "dataset/accounts@v1"}
     views = Views(lambda: parts.artifacts, 1 << 20)
     (live,) = views.open(model, pins)
-    assert views.open(model, pins) == (live,)
+    inputs = tuple(each.model_copy(update={"high": None}) for each in model.inputs)
+    retrained = model.model_copy(update={"inputs": inputs})
+    assert views.open(retrained, pins) == (live,)
     assert 0 < views.size_bytes < 1 << 20
     with pytest.raises(InvalidRequest, match=r"bytes or more in memory.*models\.view_bytes"):
         Views(lambda: parts.artifacts, 1_000).open(model, pins)
