@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from infra.errors import InvalidRequest, NotFound, TooLarge
+from infra.feature_views import JoinedView
 from infra.section import Section
 
 FILE = "model.json"
@@ -86,6 +87,10 @@ class ModelFile(Section):
     """By the text of a class; see `decide`. None: the most probable class."""
     features: tuple[str, ...] = ()
     """What the pipeline makes of the columns."""
+    views: tuple[JoinedView, ...] = ()
+    """From which some of the columns are joined, in training and for requests alike."""
+    time: str | None = Field(default=None, pattern=_NAME)
+    """The rows' column of the moment as of which they are."""
     seed: int = 0
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages it was made with."""
@@ -101,7 +106,13 @@ class ModelFile(Section):
             raise ValueError("classes and thresholds are of classification")
         if self.task == "classification":
             _check_classes(self.classes, self.thresholds)
+        _check_views(self.views, self.time, names)
         return self
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Names of the columns that come from views, and not with a row."""
+        return frozenset(name for view in self.views for name in view.features)
 
 
 def text_of(label: Any) -> str:
@@ -196,6 +207,17 @@ def write(folder: Path, model: ModelFile) -> Path:
     text = json.dumps(model.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def _check_views(views: tuple[JoinedView, ...], time: str | None, inputs: list[str]) -> None:
+    if bool(views) != (time is not None):
+        raise ValueError("time: views are joined as of a column of times, and nothing else is")
+    features = [name for view in views for name in view.features]
+    asked = {time, *(view.asked_key for view in views)}
+    if len(set(features)) < len(features) or not set(features) <= set(inputs):
+        raise ValueError("views: a column is joined twice, or is none of the inputs")
+    if views and asked & set(inputs):
+        raise ValueError("views: a key, or the time, is one of the inputs")
 
 
 def _check_classes(classes: tuple[Any, ...] | None, thresholds: Mapping[str, float] | None) -> None:

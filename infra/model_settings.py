@@ -54,9 +54,13 @@ class Models(Section):
     alias: Alias = "production"
     """Of the version that answers where a request names none."""
     watch_seconds: float = Field(default=1.0, gt=0)
-    """Between two looks at aliases: how soon a version that was promoted answers."""
+    """Between two looks at aliases and feature views: how soon a version that was promoted answers,
+    and a new version of a view is joined."""
     cache_bytes: int = Field(default=512 * 2**20, ge=1)
     """Of model files that stay loaded; those that were used least recently go first."""
+    view_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Of feature views in memory, all together; a version for which there is no room is refused.
+    While one is replaced, both are there."""
     max_model_bytes: int = Field(default=256 * 2**20, ge=1)
     """Of one model's file; larger ones are refused."""
     max_rows: int = Field(default=10_000, ge=1)

@@ -82,7 +82,8 @@ class PredictionMetrics:
         )
         self._warnings = Counter(
             "ragstone_prediction_warnings_total",
-            "Values that training never saw: unknown_category or out_of_range.",
+            "Values that training never saw: unknown_category or out_of_range; and rows without "
+            "values of a feature view: unknown_key, too_early or too_old.",
             ("model", "kind"),
             registry=registry,
         )
@@ -111,5 +112,5 @@ class PredictionMetrics:
         self._batches.labels(self._models.bounded(model)).observe(rows)
 
     def count_warnings(self, model: str, kind: str, number: int) -> None:
-        """Count values that training never saw."""
+        """Count values that training never saw, or rows without values of a view."""
         self._warnings.labels(self._models.bounded(model), kind).inc(number)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,10 @@ def define(registered: Registry, parts: Components) -> None:
     def predict(attempt: Attempt, *, model: str, data: str, name: str) -> dict[str, Any]:
         """Predict for the rows of a dataset; they become the artifact `predictions/NAME`."""
         check_name(name)
-        pinned: dict[str, str] = attempt.step("pin", lambda: _pin(parts, model, data))
+        pinned: dict[str, Any] = attempt.step("pin", lambda: _pin(parts, model, data))
         _sweep(parts)
         with _kept_to_go_on(_folder(parts) / attempt.job_id) as folder:
-            loaded = opened(parts, pinned["model"])
+            loaded = opened(parts, pinned["model"], pinned.get("views"))
             batches = _datasets(parts).iterate(pinned["data"], rows=PART_ROWS)
             total = _datasets(parts).profile(pinned["data"]).rows
 
@@ -66,11 +67,18 @@ def check_name(name: str) -> None:
     refs.split(f"{KIND}/{name}")
 
 
-def opened(parts: Components, model: str) -> Loaded:
-    """Load a version: `NAME` by the alias of the settings, `NAME@v3` or `NAME@ALIAS`."""
+def opened(parts: Components, model: str, pins: Mapping[str, str] | None = None) -> Loaded:
+    """Load a version: `NAME` by the alias of the settings, `NAME@v3` or `NAME@ALIAS`.
+
+    Args:
+        parts: of the process.
+        model: the version.
+        pins: of views, the versions to join; by default the newest.
+    """
     from service.prediction import loading
 
-    return loading.read(parts.artifacts, full_reference(parts, model), parts.settings.models)
+    reference = full_reference(parts, model)
+    return loading.read(parts.artifacts, reference, parts.settings.models, pins=pins)
 
 
 def full_reference(parts: Components, model: str) -> str:
@@ -84,7 +92,8 @@ def predict_file(
 ) -> int:
     """Predict for the rows of a table, and write them with the predictions as Parquet.
 
-    Parts that an earlier run wrote of the same file with the same model are taken as they are.
+    Parts that an earlier run wrote of the same file with the same model and the same versions of
+    its views are taken as they are.
     Returns how many rows there are.
 
     Raises:
@@ -98,7 +107,9 @@ def predict_file(
     if output.is_dir() or output.resolve() == source.resolve():
         raise InvalidRequest(f"{str(output)!r} cannot be written to; name another file")
     status = source.stat()
-    stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{loaded.reference.digest[-12:]}"
+    read = [loaded.reference.digest, *loaded.joined_digests]
+    made_by = hashlib.sha256("".join(read).encode()).hexdigest()[:12]
+    stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{made_by}"
     with _kept_to_go_on(output.with_name(f".{output.name}.{stamp}.parts")) as folder:
         rows = write_parts(loaded, _batches(source), folder, tell=tell)
         _join(folder, output)
@@ -145,7 +156,7 @@ def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table
     model, reader = loaded.model, _sized(loaded.reader, batch.num_rows)
     given = {
         each.name: _values(batch.column(each.name))
-        for each in model.inputs
+        for each in reader.asked
         if each.name in batch.schema.names
     }
     try:
@@ -173,12 +184,15 @@ def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table
 
 def _sized(reader: Reader, rows: int) -> Reader:
     """Return a reader that takes so many rows."""
-    return Reader(reader.model, max(1, rows), reader.refuses_unknown)
+    return Reader(reader.model, max(1, rows), reader.refuses_unknown, reader.joins)
 
 
 def _values(column: pa.Array) -> Values:
     pa = require("pyarrow", extra=EXTRA)
     kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's moments are coarser
+        floor = require("pyarrow.compute", extra=EXTRA).floor_temporal
+        column = floor(column, unit="microsecond").cast(pa.timestamp("us", kind.tz))
     is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
     if is_number and (pa.types.is_floating(kind) or not column.null_count):
         array: Values = column.to_numpy(zero_copy_only=False)
@@ -239,23 +253,28 @@ def _sweep(parts: Components) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _pin(parts: Components, model: str, data: str) -> dict[str, str]:
+def _pin(parts: Components, model: str, data: str) -> dict[str, Any]:
+    from service.prediction import loading
+
     found = parts.artifacts.find(full_reference(parts, model))
     rows = _datasets(parts).find(data)
+    views = loading.described(parts.artifacts, found.pinned).views
     return {
         "model": found.pinned,
         "data": rows.pinned,
+        "views": {each.followed: parts.artifacts.find(each.followed).pinned for each in views},
     }
 
 
 def _publish(
-    parts: Components, folder: Path, name: str, *, pinned: dict[str, str], job: str
+    parts: Components, folder: Path, name: str, *, pinned: dict[str, Any], job: str
 ) -> str:
     from infra.datasets.datasets import Options
 
+    views = [("features", each) for each in pinned.get("views", {}).values()]
     made = Made(
         metadata={"model": pinned["model"]},
-        parents=(("model", pinned["model"]), ("rows", pinned["data"])),
+        parents=(("model", pinned["model"]), ("rows", pinned["data"]), *views),
         job=job,
     )
     return str(_datasets(parts).put(folder, f"{KIND}/{name}", Options(made=made)))

@@ -27,6 +27,7 @@ from training.tabular import (
     exploring,
     fitting,
     importance,
+    joining,
     pipelines,
     reading,
     scoring,
@@ -34,6 +35,7 @@ from training.tabular import (
 )
 from training.tabular.evaluation import Errors, Said
 from training.tabular.exploring import Exploration
+from training.tabular.joining import Joined, OpenView
 from training.tabular.preparation import Material, prepare
 from training.tabular.reading import Rows
 from training.tabular.searching import Found, Progress
@@ -85,6 +87,22 @@ class Outcome:
     diagnosis: str | None
     run: str | None
     """Its id among the tracked runs."""
+    joined: tuple[Joined, ...] = ()
+    """How many rows have no values of a view."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sources:
+    rows: Rows
+    test: Rows | None
+    views: tuple[OpenView, ...]
+    joined: tuple[Joined, ...]
+
+    @property
+    def roles(self) -> list[tuple[str, Rows]]:
+        """What a model is made from, by its role."""
+        found = [("train", self.rows)] + ([] if self.test is None else [("test", self.test)])
+        return found + [("features", each.rows) for each in self.views]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +112,7 @@ class _Fitted:
     thresholds: Mapping[str, float] | None
     said: Said
     figures: dict[str, Any]
+    views: tuple[OpenView, ...] = ()
 
 
 def read(path: Path) -> Classical:
@@ -130,8 +149,11 @@ def train(spec: Classical, folder: Path, around: Around) -> Outcome:
         Aborted: no model is better than a constant by `accept.min_gain`; nothing is registered.
         StorageFailed: the store is full or out of reach.
     """
-    rows, test = _read(spec, around)
+    sources = _read(spec, around)
+    rows, test = sources.rows, sources.test
     around.note(f"read {len(rows.frame):,} rows of {rows.name}")
+    for joined in sources.joined:
+        around.note(str(joined))
     material = prepare(spec, rows.frame, None if test is None else test.frame)
     explored = exploring.explore(
         material.raw_train, name=rows.name, target=spec.data.target, task=spec.task, seed=spec.seed
@@ -139,8 +161,9 @@ def train(spec: Classical, folder: Path, around: Around) -> Outcome:
     warnings = _warnings(explored, material)
     for each in warnings:
         around.note(f"look at this: {each}")
-    with _tracked(spec, around, rows, test) as run:
-        fitted = _fit(spec, material, around)
+    with _tracked(spec, around, sources) as run:
+        fitted = replace(_fit(spec, material, around), views=sources.views)
+        fitted.figures["joined"] = [asdict(each) for each in sources.joined]
         draft = folder / DRAFT
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -152,11 +175,12 @@ def train(spec: Classical, folder: Path, around: Around) -> Outcome:
         draft.rename(place)
         said = [*warnings, *([written.warning] if written.warning else [])]
         outcome = _outcome(place, material, fitted, written, warnings=said, run=run)
+        outcome = replace(outcome, joined=sources.joined)
         _log(run, outcome)
-        return _register(spec, outcome, around, (rows, test), run=run)
+        return _register(spec, outcome, around, sources, run=run)
 
 
-def _read(spec: Classical, around: Around) -> tuple[Rows, Rows | None]:
+def _read(spec: Classical, around: Around) -> _Sources:
     datasets = None if around.store is None else Datasets(around.store)
     found = [
         None if source is None else reading.read(source, folder=around.folder, datasets=datasets)
@@ -165,8 +189,10 @@ def _read(spec: Classical, around: Around) -> tuple[Rows, Rows | None]:
     for rows in found:
         if rows is not None:
             reading.check(rows, spec.data.expectations, folder=around.folder, now=around.clock())
-    assert found[0] is not None
-    return found[0], found[1]
+    views = joining.open_views(spec.data.features, folder=around.folder, datasets=datasets)
+    (rows, test), joined = joining.join_all(found, views, spec.data)
+    assert rows is not None
+    return _Sources(rows, test, views, tuple(joined))
 
 
 def _warnings(explored: Exploration, material: Material) -> list[str]:
@@ -231,7 +257,7 @@ def _write(
     around: Around,
 ) -> artifact.Written:
     written = artifact.write_model(
-        folder, fitted.pipeline, material, spec, thresholds=fitted.thresholds
+        folder, fitted.pipeline, material, spec, thresholds=fitted.thresholds, views=fitted.views
     )
     if written.warning is not None:
         around.note(f"look at this: {written.warning}")
@@ -299,7 +325,7 @@ def _register(
     spec: Classical,
     outcome: Outcome,
     around: Around,
-    sources: tuple[Rows, Rows | None],
+    sources: _Sources,
     *,
     run: Run | None,
 ) -> Outcome:
@@ -308,10 +334,7 @@ def _register(
         return outcome
     if around.store is None:
         raise InvalidConfiguration("register: there is no artifact store here")
-    roles = zip(("train", "test"), sources, strict=True)
-    parents = tuple(
-        (role, each.name) for role, each in roles if each is not None and each.is_stored
-    )
+    parents = tuple((role, each.name) for role, each in sources.roles if each.is_stored)
     facts = {
         "spec": spec.digest,
         "task": spec.task,
@@ -319,7 +342,7 @@ def _register(
         "format": outcome.format,
         "estimator": outcome.estimator,
         "held_out": artifact.finite(outcome.held_out),
-        "data": [each.digest for each in sources if each is not None],
+        "data": [each.digest for _, each in sources.roles],
     }
     made = Made(metadata=facts, parents=parents, job=outcome.run)
     reference = around.store.put(Path(outcome.model), f"{classical.KIND}/{asked.name}", made)
@@ -332,9 +355,7 @@ def _register(
 
 
 @contextmanager
-def _tracked(
-    spec: Classical, around: Around, rows: Rows, test: Rows | None
-) -> Iterator[Run | None]:
+def _tracked(spec: Classical, around: Around, sources: _Sources) -> Iterator[Run | None]:
     if around.tracker is None:
         yield None
         return
@@ -342,7 +363,6 @@ def _tracked(
     with around.tracker.run(
         RUN_KIND, name=spec.name, parameters=parameters, parent=around.parent
     ) as run:
-        run.use(rows.name, role="train", digest=rows.digest)
-        if test is not None:
-            run.use(test.name, role="test", digest=test.digest)
+        for role, each in sources.roles:
+            run.use(each.name, role=role, digest=each.digest)
         yield run

@@ -16,6 +16,7 @@ from service.cli.session import opened
 
 if TYPE_CHECKING:
     from infra.classical import ModelFile
+    from service.prediction.views import LiveView
     from service.wiring import Components
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@v3 or NAME@ALIAS.")]
@@ -41,7 +42,10 @@ def show(model: Model, json: Json = False) -> None:
     with opened() as parts:
         loaded = batch_predicting.opened(parts, model)
     found = loaded.model
-    inputs = [each.model_dump(mode="json", exclude_none=True) for each in found.inputs]
+    asked = loaded.reader.asked
+    inputs = [each.model_dump(mode="json", exclude_none=True) for each in asked]
+    joins = loaded.reader.joins
+    views = [] if joins is None else [_view(each) for each in joins.views]
     if json:
         print_json(
             {
@@ -52,6 +56,7 @@ def show(model: Model, json: Json = False) -> None:
                 "classes": found.classes,
                 "thresholds": found.thresholds,
                 "inputs": inputs,
+                "views": views,
                 "bytes": loaded.runtime.size_bytes,
             }
         )
@@ -60,6 +65,24 @@ def show(model: Model, json: Json = False) -> None:
     say(f"{loaded.reference} predicts {found.target!r}{classes}")
     rows = [[each["name"], each["type"], "yes" if each["nullable"] else "no"] for each in inputs]
     print_table(("input", "type", "may be missing"), rows)
+    if views:
+        told = [
+            [each["view"], each["key"], ", ".join(each["columns"]), f"{each['rows']:,}"]
+            for each in views
+        ]
+        print_table(("joined from", "by", "columns", "rows"), told)
+
+
+def _view(live: LiveView) -> dict[str, Any]:
+    view, version = live.view, live.version
+    return {
+        "view": str(version.reference),
+        "key": view.asked_key,
+        "columns": view.features,
+        "rows": len(version.index),
+        "bytes": version.index.size_bytes,
+        "trained_with": view.version,
+    }
 
 
 def predict(

@@ -68,7 +68,7 @@ class Canaries:
         """
         try:
             async with asyncio.timeout(seconds):
-                if challenger.model.inputs != live.model.inputs:
+                if not challenger.reads_like(live):
                     table = read(challenger)
                 return table, await challenger.batcher.run(table)
         except TimeoutError:

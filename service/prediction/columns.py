@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,18 @@ from infra.classical import Column, ModelFile, text_of
 from infra.classical_rows import MISSING_TEXT, Values, encode, encode_rows, is_text
 from infra.errors import InvalidRequest, TooLarge
 
+if TYPE_CHECKING:
+    from service.prediction.joining import Joined, Joins
+
 MOST_SHOWN = 5
 FEW_ROWS = 8
 """Up to here a loop is faster than NumPy."""
-WarningKind = Literal["unknown_category", "out_of_range"]
+WarningKind = Literal["unknown_category", "out_of_range", "unknown_key", "too_early", "too_old"]
 
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """A value that training never saw."""
+    """A value that training never saw, or a key without values of a view."""
 
     row: int
     column: str
@@ -37,6 +40,8 @@ class Table:
     columns: Mapping[str, NDArray[Any]]
     """As a runtime takes them, in the model's order."""
     warnings: Sequence[Warned] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """By view, what was joined."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +51,11 @@ class Reader:
     model: ModelFile
     max_rows: int
     refuses_unknown: bool = False
+    joins: Joins | None = None
+    """Of a model that takes columns from views."""
+    asked: Sequence[Column] = field(init=False)
+    """What is given with a row: the model's own columns, and those of the join."""
+    _own: Sequence[Column] = field(init=False)
     _columns: Mapping[str, Column] = field(init=False)
     _seen: Mapping[str, frozenset[str]] = field(init=False)
     _ranges: Mapping[str, tuple[float, float]] = field(init=False)
@@ -65,7 +75,12 @@ class Reader:
             for each in inputs
             if not is_text(each) and (each.low is not None or each.high is not None)
         }
-        object.__setattr__(self, "_columns", {each.name: each for each in inputs})
+        joins, joined = self.joins, self.model.joined
+        own = tuple(each for each in inputs if joins is None or each.name not in joined)
+        asked = own if joins is None else (*own, *joins.asked)
+        object.__setattr__(self, "asked", asked)
+        object.__setattr__(self, "_own", own)
+        object.__setattr__(self, "_columns", {each.name: each for each in asked})
         object.__setattr__(self, "_seen", seen)
         object.__setattr__(self, "_ranges", ranges)
 
@@ -80,7 +95,12 @@ class Reader:
         for place, row in enumerate(rows):
             if type(row) is not dict:
                 raise InvalidRequest(f"Row {place} is no object of columns", parameter="rows")
-        return self._table(len(rows), encode_rows(rows, self.model.inputs))
+        if self.joins is None:
+            return self._table(len(rows), encode_rows(rows, self._own))
+        own, given = self.joins.divided(rows)
+        return self._joined(
+            len(rows), encode_rows(own, self._own), self.joins.run(len(rows), given)
+        )
 
     def of_values(self, rows: int, given: Mapping[str, Values]) -> Table:
         """Read columns: lists as JSON has them, or arrays.
@@ -91,10 +111,11 @@ class Reader:
         """
         self._check_count(rows)
         if given.keys() != self._columns.keys():
-            self._refuse_columns(given)
-        return self._table(
-            rows, {name: encode(given[name], column) for name, column in self._columns.items()}
-        )
+            self._check_columns(given)
+        columns = {each.name: encode(given[each.name], each) for each in self._own}
+        if self.joins is None:
+            return self._table(rows, columns)
+        return self._joined(rows, columns, self.joins.run(rows, given))
 
     def _check_count(self, rows: int) -> None:
         if rows < 1:
@@ -104,6 +125,12 @@ class Reader:
                 f"{rows:,} rows in one request, {self.max_rows:,} are allowed; send several, or "
                 "predict in a job: ragstone models predict"
             )
+
+    def _joined(self, rows: int, own: Mapping[str, NDArray[Any]], joined: Joined) -> Table:
+        whole = {**own, **joined.columns}
+        table = self._table(rows, {each.name: whole[each.name] for each in self.model.inputs})
+        missed = [Warned(row, key, why) for row, key, why in joined.missed]
+        return replace(table, warnings=[*table.warnings, *missed], versions=joined.versions)
 
     def _table(self, rows: int, columns: Mapping[str, NDArray[Any]]) -> Table:
         warnings: list[Warned] = []
@@ -124,9 +151,12 @@ class Reader:
             ]
         return Table(rows, columns, warnings)
 
-    def _refuse_columns(self, given: Mapping[str, Any]) -> None:
-        missing = [name for name in self._columns if name not in given]
+    def _check_columns(self, given: Mapping[str, Any]) -> None:
+        optional = frozenset() if self.joins is None else self.joins.optional
+        missing = [name for name in self._columns if name not in given and name not in optional]
         strange = sorted(given.keys() - self._columns.keys())
+        if not missing and not strange:
+            return
         said = [f"is not given {_listed(missing)}"] if missing else []
         said += [f"has no {_listed(strange)}"] if strange else []
         raise InvalidRequest(

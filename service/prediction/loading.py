@@ -20,7 +20,9 @@ from infra.classical_rows import MISSING_TEXT, is_text
 from infra.errors import EngineFailed, InvalidRequest, NotFound, StorageFailed
 from infra.model_settings import Models
 from service.prediction.columns import Reader
+from service.prediction.joining import Joins
 from service.prediction.tensors import DATATYPES
+from service.prediction.views import Views
 from service.runtimes import Limits, Runtime, open_runtime, skops
 
 PIPELINE = "model.skops"
@@ -67,17 +69,43 @@ class Loaded:
         """The number, or the digest of what has none any more."""
         return str(self.reference.version or self.reference.digest)
 
+    @property
+    def joined_digests(self) -> list[str]:
+        """What its views are read from."""
+        joins = self.reader.joins
+        return [each.version.reference.digest for each in joins.views] if joins else []
+
+    def reads_like(self, other: Loaded) -> bool:
+        """Whether rows that were read for another version are what this one would read."""
+        mine, theirs = self.model, other.model
+        return (mine.inputs, mine.views, mine.time) == (theirs.inputs, theirs.views, theirs.time)
+
     def inputs(self) -> list[tuple[str, str]]:
-        """Name and datatype of each input tensor."""
-        return [(each.name, DATATYPES[each.type]) for each in self.model.inputs]
+        """Name and datatype of each input tensor; what comes from views is none."""
+        return [(each.name, DATATYPES[each.type]) for each in self.reader.asked]
 
 
-def read(store: ArtifactStore, reference: str, options: Models) -> Loaded:
+def read(
+    store: ArtifactStore,
+    reference: str,
+    options: Models,
+    *,
+    views: Views | None = None,
+    pins: Mapping[str, str] | None = None,
+) -> Loaded:
     """Load a version and try it on made-up rows; nothing is laid out on the disk.
 
+    Args:
+        store: holds it.
+        reference: of it.
+        options: bounds.
+        views: in memory already; by default its own are read.
+        pins: of views, the versions that are meant instead of the newest.
+
     Raises:
-        NotFound: there is no such version, or it is no classical model.
-        InvalidRequest: its file is not what it says to be, or it does not run.
+        NotFound: there is no such version, it is no classical model, or a view is gone.
+        InvalidRequest: its file is not what it says to be, it does not run, or a view of it is not
+            what it was trained with.
     """
     with store.reading(reference) as found:
         manifest = store.resolve(found.pinned)
@@ -86,17 +114,30 @@ def read(store: ArtifactStore, reference: str, options: Models) -> Loaded:
     runtime = open_runtime(model, data, _limits(options))
     answer = _tried(model, runtime)
     labels, label_type = _labels(model)
+    joins = None
+    if model.views:
+        if views is None:
+            views = Views(lambda: store, options.view_bytes)
+        joins = Joins(model, views.open(model, pins))
+    reader = Reader(model, options.max_rows, options.unknown == "refuse", joins)
     return Loaded(
         reference=found,
         model=model,
         runtime=runtime,
-        reader=Reader(model, options.max_rows, refuses_unknown=options.unknown == "refuse"),
-        kinds={each.name: each.type for each in model.inputs},
+        reader=reader,
+        kinds={each.name: each.type for each in reader.asked},
         labels=labels,
         class_names=tuple(classical.text_of(each) for each in model.classes or ()),
         label_type=label_type,
         number_type="FP32" if answer.dtype == np.float32 else "FP64",
     )
+
+
+def described(store: ArtifactStore, reference: str) -> ModelFile:
+    """Return what a version says of itself. Raises as `read` does."""
+    with store.reading(reference) as found:
+        manifest = store.resolve(found.pinned)
+        return classical.parse(json_of(_bytes(store, found.pinned, manifest, classical.FILE)))
 
 
 def pipeline(store: ArtifactStore, loaded: Loaded, options: Models) -> Any:

@@ -30,6 +30,7 @@ from service.prediction import loading
 from service.prediction.batching import Batcher, Bounds
 from service.prediction.loading import Key, Loaded
 from service.prediction.shelf import Shelf
+from service.prediction.views import Views
 from service.rounds import Rounds
 from service.runtimes import Runtime
 
@@ -91,6 +92,7 @@ class Models:
         self._observe = observe
         self._clock = clock
         self._shelf: Shelf[Hosted] = Shelf(options.cache_bytes)
+        self._views = Views(store, options.view_bytes)
         self._threads = ThreadPoolExecutor(options.threads, "predict")
         self._targets: Mapping[tuple[str, str], str] = {}
         """By name and alias, the digest that is meant."""
@@ -193,6 +195,8 @@ class Models:
             if name in self._unloaded:
                 found.append(Standing(name, "", "UNAVAILABLE", "unloaded"))
             elif held is not None:
+                joins = held.reader.joins
+                reason = reason or (joins and joins.problem) or ""
                 found.append(Standing(name, held.version, "READY", reason))
             elif (name, digest) in self._loading:
                 found.append(Standing(name, "", "LOADING"))
@@ -227,7 +231,7 @@ class Models:
                 self._shelf.remove(held.key)
 
     async def refresh(self) -> None:
-        """Look at the aliases, and put in force what they mean now once it is loaded."""
+        """Look at aliases and views, and put in force what they mean now once it is loaded."""
         await self._look_up()
         for key in [key for key in self._in_force if key not in self._targets]:
             del self._in_force[key]
@@ -237,6 +241,8 @@ class Models:
                 await self._follow(name, alias)
         self._prune()
         self.has_looked = True
+        if len(self._views):
+            await in_thread(self._views.refresh)
 
     async def _watch(self) -> None:
         rounds = Rounds("the models")
@@ -311,7 +317,9 @@ class Models:
     async def _read(self, name: str, digest: str) -> Hosted:
         reference = f"{KIND}/{name}@{digest}"
         try:
-            read = await in_thread(lambda: loading.read(self._store(), reference, self.options))
+            read = await in_thread(
+                lambda: loading.read(self._store(), reference, self.options, views=self._views)
+            )
         except (InvalidRequest, MissingDependency, NotFound, StorageFailed) as error:
             failure = self._failed(name, error)
             self._failures[name, digest] = failure

@@ -167,7 +167,7 @@ class Shadows:
 
 def _predict(copy: Copy) -> tuple[Table, NDArray[Any]]:
     other, table = copy.other, copy.first.table
-    if other.model.inputs != copy.first.loaded.model.inputs:
+    if not other.reads_like(copy.first.loaded):
         table = copy.read(other)
     return table, checked(other.runtime.run, table.columns, table.rows)
 

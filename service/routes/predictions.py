@@ -92,10 +92,12 @@ def _told(predicted: Predicted) -> dict[str, Any]:
     if predicted.explanations is not None:
         for row, explanation in zip(rows, predicted.explanations, strict=True):
             row["explanation"] = explanation
+    versions = predicted.table.versions
     return {
         "id": predicted.id,
         "object": "prediction",
         "model": str(loaded.reference),
+        **({"views": versions} if versions else {}),
         "predictions": rows,
         "warnings": [
             {"row": each.row, "column": each.column, "kind": each.kind}

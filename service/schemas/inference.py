@@ -213,6 +213,11 @@ PREDICT_ANSWER: dict[int | str, dict[str, Any]] = {
                         "id": {"type": "string"},
                         "object": {"const": "prediction"},
                         "model": {"type": "string"},
+                        "views": {
+                            "type": "object",
+                            "additionalProperties": {"type": "string"},
+                            "description": "By feature view, the version that was joined.",
+                        },
                         "predictions": {
                             "type": "array",
                             "items": {

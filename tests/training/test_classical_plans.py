@@ -24,7 +24,7 @@ pytest.importorskip("skl2onnx")
         {"data__group": "customer", "imbalance": {"resampling": "over"}, "candidates": []},
         {"data__time": "month", "imbalance": {"resampling": "under"}, "candidates": []},
         {"search": {"nested": True}, "candidates": [], "features__categories": "ordinal"},
-        {"data__target": "rating", "features": {}, "accept__min_gain": 0.0},
+        {"data__target": "rating", "features": {}, "search__sampler": "tpe", "search__trials": 2},
         {"data__target": "guarantee", "candidates": []},
     ],
 )

@@ -23,8 +23,8 @@ from training.tabular import (
     deciding,
     fitting,
     pipelines,
+    proposing,
     sampling,
-    searching,
     splitting,
 )
 from training.tabular.preparation import prepare
@@ -222,6 +222,10 @@ def _value(metric: str, truth: Any, chosen: Any) -> float:
     return (hits / (hits + missed) + quiet / (quiet + alarms)) / 2
 
 
+def planned(some: Classical) -> list[tuple[str, dict[str, Any]]]:
+    return [(each.estimator, each.ask()) for each in proposing.plan(some)]
+
+
 def test_a_grid_takes_each_point_and_random_draws_stay_in_range() -> None:
     tree = {
         "estimator": "decision_tree",
@@ -231,7 +235,7 @@ def test_a_grid_takes_each_point_and_random_draws_stay_in_range() -> None:
             "min_samples_leaf": {"low": 1, "high": 9, "step": 4, "whole": True},
         },
     }
-    points = list(searching.plan(spec(candidates=[tree])))
+    points = planned(spec(candidates=[tree]))
     assert points[0] == ("logistic_regression", {})
     assert [point["min_samples_leaf"] for _, point in points[1:]] == [1, 5, 9, 1, 5, 9]
     assert {point["criterion"] for _, point in points[1:]} == {"gini"}
@@ -240,19 +244,55 @@ def test_a_grid_takes_each_point_and_random_draws_stay_in_range() -> None:
         candidates=[{"estimator": "logistic_regression", **logs}],
         search={"sampler": "random", "trials": 50},
     )
-    drawn = [point["C"] for _, point in list(searching.plan(some))[1:]]
+    drawn = [point["C"] for _, point in planned(some)[1:]]
     assert len(set(drawn)) == 50
     assert 1e-4 <= min(drawn) < 1e-2 < 1 < max(drawn) <= 1e2
-    assert drawn == [point["C"] for _, point in list(searching.plan(some))[1:]]
+    assert drawn == [point["C"] for _, point in planned(some)[1:]]
+
+
+def test_tpe_draws_by_the_scores_so_far_and_the_same_again() -> None:
+    logs = {
+        "fixed": {"max_iter": 50},
+        "parameters": {
+            "C": {"low": 1e-4, "high": 1e4, "log": True},
+            "fit_intercept": [True, 1],
+            "l1_ratio": {"low": 0.0, "high": 1.0, "step": 0.25},
+            "n_jobs": {"low": 1, "high": 3, "whole": True},
+        },
+    }
+    some = spec(
+        candidates=[{"estimator": "logistic_regression", **logs}],
+        search={"sampler": "tpe", "trials": 40},
+    )
+
+    def found() -> list[dict[str, Any]]:
+        points = []
+        for proposal in proposing.plan(some)[1:]:
+            points.append(proposal.ask())
+            far = abs(np.log10(points[-1]["C"]) - 2)
+            proposal.tell(float("nan") if len(points) == 3 else far)
+        return points
+
+    points = found()
+    assert points == found()
+    assert len(points) == 40
+    assert {each["max_iter"] for each in points} == {50}
+    assert {each["l1_ratio"] for each in points} <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert {each["n_jobs"] for each in points} <= {1, 2, 3}
+    assert {repr(each["fit_intercept"]) for each in points} == {"True", "1"}
+    early, late = (
+        [abs(np.log10(each["C"]) - 2) for each in part] for part in (points[:10], points[-10:])
+    )
+    assert np.mean(late) < np.mean(early) / 2
 
 
 def test_a_grid_that_is_too_large_is_refused() -> None:
     wide = {"estimator": "decision_tree", "parameters": {"max_depth": list(range(1, 32))}}
     with pytest.raises(InvalidRequest, match="31 points, and search.trials is 20"):
-        list(searching.plan(spec(candidates=[wide])))
+        proposing.plan(spec(candidates=[wide]))
     huge = {"estimator": "decision_tree", "parameters": {"max_depth": list(range(1, 20_000))}}
     with pytest.raises(TooLarge, match="19,999 points"):
-        list(searching.plan(spec(candidates=[huge])))
+        proposing.plan(spec(candidates=[huge]))
 
 
 def test_ranges_and_categories_are_learned_from_rows_that_are_trained_on() -> None:

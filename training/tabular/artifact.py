@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from infra import classical
 from infra.classical import ModelFile
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training.tabular import exporting, parity, pipelines
+from training.tabular import exporting, joining, parity, pipelines
+from training.tabular.joining import OpenView
 from training.tabular.parity import Parity
 from training.tabular.preparation import Material
 from training.tabular.specification import Classical
@@ -43,6 +44,7 @@ def write_model(
     spec: Classical,
     *,
     thresholds: Mapping[str, float] | None,
+    views: Sequence[OpenView] = (),
 ) -> Written:
     """Write the pipeline as skops and, where it says the same there, as a graph.
 
@@ -51,6 +53,7 @@ def write_model(
     """
     columns = material.chosen.columns
     trusted = exporting.to_skops(pipeline, folder / exporting.SKOPS)
+    joined = joining.remembered(views, columns)
     model = ModelFile(
         format="skops",
         file=exporting.SKOPS,
@@ -60,6 +63,8 @@ def write_model(
         classes=material.train.classes,
         thresholds=None if thresholds is None else dict(thresholds),
         features=pipelines.feature_names(pipeline),
+        views=joined,
+        time=spec.data.time if joined else None,
         seed=spec.seed,
         libraries=exporting.libraries(),
         trusted=trusted,

@@ -34,6 +34,8 @@ def write(
         _section("Columns", _columns(model)),
         _section("What it rests on", _important(important, evaluation["metric"])),
     ]
+    if model.views:
+        parts.append(_section("Joined from views", _joined(model, evaluation["joined"])))
     if model.thresholds is not None:
         parts.append(_section("Decision", _pairs(model.thresholds)))
     if evaluation.get("diagnosis"):
@@ -56,6 +58,24 @@ def write(
 
 def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}"
+
+
+def _joined(model: ModelFile, counted: Sequence[Mapping[str, Any]]) -> str:
+    missing: dict[str, int] = {}
+    for each in counted:
+        missing[each["view"]] = missing.get(each["view"], 0) + sum(each["missed"].values())
+    rows = [
+        "| view | by | columns | lag, s | time to live, s | rows without values |",
+        "|---" * 6 + "|",
+    ]
+    for view in model.views:
+        ttl = "-" if view.ttl_seconds is None else f"{view.ttl_seconds:g}"
+        names = ", ".join(f"`{_plain(each)}`" for each in view.features)
+        rows.append(
+            f"| {_plain(view.version)} | {_plain(view.asked_key)} | {names} | "
+            f"{view.lag_seconds:g} | {ttl} | {missing.get(view.version, 0):,} |"
+        )
+    return "\n".join([*rows, "", f"As of `{_plain(str(model.time))}` of each row."])
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ def choose(train: pl.DataFrame, whole: pl.DataFrame, spec: Classical) -> Chosen:
     """
     data, kinds = spec.data, spec.features.kinds
     apart = {data.target, data.time, data.group, spec.sampling.weight, *data.leave_out}
+    apart |= {view.asked_key for view in data.features}
+    joined = {name for view in data.features for name in view.features}
     _check_names([*(each for each in apart if each), *kinds], whole)
     columns: list[Column] = []
     left_out: dict[str, str] = {}
@@ -54,7 +56,7 @@ def choose(train: pl.DataFrame, whole: pl.DataFrame, spec: Classical) -> Chosen:
         if isinstance(found, str):
             left_out[name] = found
         else:
-            may_miss = _is_missing(whole[name])
+            may_miss = name in joined or _is_missing(whole[name])
             columns.append(found.model_copy(update={"nullable": may_miss}))
     if not columns:
         raise InvalidRequest(
@@ -72,7 +74,18 @@ def encoded(frame: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
         InvalidRequest: a value is none that the column can hold.
     """
     _check_names([each.name for each in columns], frame)
-    return as_frame({each.name: encode(_raw(frame[each.name], each), each) for each in columns})
+    return as_frame({each.name: encode(raw(frame[each.name], each), each) for each in columns})
+
+
+def raw(values: pl.Series, column: Column) -> Any:
+    """Return values in the fastest form that says the same."""
+    polars = require("polars", extra="classical")
+    dtype = values.dtype
+    if is_text(column):
+        return (values.cast(polars.String) if _is_words(dtype) else values).to_list()
+    if dtype.is_numeric() or str(dtype) == "Boolean":
+        return np.asarray(values.cast(polars.Float64).to_numpy(), dtype=np.float64)
+    return values.to_list()
 
 
 def as_frame(values: Mapping[str, NDArray[Any]]) -> pl.DataFrame:
@@ -186,14 +199,3 @@ def _is_missing(values: pl.Series) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _raw(values: pl.Series, column: Column) -> Any:
-    """Return values in the fastest form that says the same."""
-    polars = require("polars", extra="classical")
-    dtype = values.dtype
-    if is_text(column):
-        return (values.cast(polars.String) if _is_words(dtype) else values).to_list()
-    if dtype.is_numeric() or str(dtype) == "Boolean":
-        return np.asarray(values.cast(polars.Float64).to_numpy(), dtype=np.float64)
-    return values.to_list()

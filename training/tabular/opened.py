@@ -14,9 +14,10 @@ from infra import classical
 from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
 from infra.classical import ModelFile
+from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
-from training.tabular import artifact, columns, exporting, fitting, scoring
+from training.tabular import artifact, columns, exporting, fitting, joining, scoring
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,6 +32,8 @@ class Opened:
     pipeline: Any
     held_out: pl.DataFrame
     """Raw rows that it was measured on, with their labels."""
+    datasets: Datasets
+    """Views are read from these."""
 
     @property
     def names(self) -> list[str]:
@@ -40,11 +43,14 @@ class Opened:
     def losses(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Return the loss of each row; a class that it does not know is one it gets wrong.
 
-        A column that there was not yet is missing.
+        A column that there was not yet is missing. Views are joined to rows that lack them.
 
         Raises:
-            InvalidRequest: a value is none that the column can hold.
+            NotFound: there is no such view any more.
+            InvalidRequest: a value is none that the column can hold, or a view cannot be joined.
         """
+        if self.file.views:
+            rows = joining.join_for(self.file, rows, self.datasets)
         # What was never missing in training may be now, and is asked all the same.
         given = [each.model_copy(update={"nullable": True}) for each in self.file.inputs]
         rows = _with_all(rows, [each.name for each in given])
@@ -74,6 +80,7 @@ def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
         file,
         exporting.from_skops(folder / exporting.SKOPS, file.trusted),
         _held_out(folder / artifact.REFERENCE),
+        Datasets(store),
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,17 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import Column
-from infra.errors import InvalidRequest, TooLarge
-from training.specification.sweep import Range
-from training.tabular import fitting, pipelines, scoring, splitting
-from training.tabular.names import DUMMY, LINEAR
-from training.tabular.specification import Candidate, Classical, Search
+from training.tabular import fitting, pipelines, proposing, scoring, splitting
+from training.tabular.names import DUMMY
+from training.tabular.specification import Classical
 from training.tabular.table import Table
 
 BASELINE = "constant"
-MAX_GRID = 10_000
-GRID_STEPS = 5
-"""Values that a grid takes of a range without steps."""
 Places = NDArray[np.intp]
 
 
@@ -83,9 +77,9 @@ def search(
     Raises:
         InvalidRequest: an estimator refuses its parameters or the rows.
         TooLarge: a grid has too many points.
-        MissingDependency: the package of an estimator is not installed.
+        MissingDependency: the package of an estimator, or of the sampler, is not installed.
     """
-    planned = list(plan(spec))
+    planned = proposing.plan(spec)
     folds = splitting.folds(table, spec)
     baseline = _try(
         BASELINE,
@@ -99,9 +93,11 @@ def search(
     )
     trials: list[Trial] = []
     best: Trial | None = None
-    for estimator, parameters in planned:
+    for proposal in planned:
+        estimator, parameters = proposal.estimator, proposal.ask()
         make = partial(pipelines.build, spec, columns, estimator, parameters)
         trial = _try(estimator, parameters, make, (table, spec, folds))
+        proposal.tell(trial.score)
         trials.append(trial)
         if best is None or scoring.is_better(spec.metric, trial.score, best.score):
             best = trial
@@ -125,65 +121,6 @@ def nested(table: Table, spec: Classical, columns: Sequence[Column]) -> tuple[fl
         said = fitting.ask(pipeline, outer.features, outer.classes)
         found.append(scoring.score(spec.metric, outer.truth, said, outer.weights))
     return tuple(found)
-
-
-def plan(spec: Classical) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return what is tried: the linear model, then the candidates' points."""
-    yield LINEAR[spec.task], {}
-    for place, candidate in enumerate(spec.candidates):
-        seed = np.random.default_rng([spec.seed, place])
-        for point in _points(candidate, spec.search, seed):
-            yield candidate.estimator, {**candidate.fixed, **point}
-
-
-def _points(
-    candidate: Candidate, search: Search, draw: np.random.Generator
-) -> Iterator[dict[str, Any]]:
-    names = list(candidate.parameters)
-    if search.sampler == "random" and names:
-        for _ in range(search.trials):
-            yield {name: _drawn(candidate.parameters[name], draw) for name in names}
-        return
-    axes = [_axis(candidate.parameters[name]) for name in names]
-    size = int(np.prod([len(axis) for axis in axes])) if axes else 1
-    if size > MAX_GRID:
-        raise TooLarge(
-            f"candidates: the grid of {candidate.estimator!r} has {size:,} points; use sampler "
-            "'random'"
-        )
-    if size > search.trials:
-        raise InvalidRequest(
-            f"candidates: the grid of {candidate.estimator!r} has {size:,} points, and "
-            f"search.trials is {search.trials}; raise it or use sampler 'random'"
-        )
-    for values in itertools.product(*axes):
-        yield dict(zip(names, values, strict=True))
-
-
-def _axis(choice: Any) -> list[Any]:
-    if not isinstance(choice, Range):
-        return list(choice)
-    if choice.step is not None:
-        values = np.arange(choice.low, choice.high + choice.step / 2, choice.step)
-    elif choice.log:
-        values = np.geomspace(choice.low, choice.high, GRID_STEPS)
-    else:
-        values = np.linspace(choice.low, choice.high, GRID_STEPS)
-    found = [round(float(each)) if choice.whole else float(each) for each in values]
-    return list(dict.fromkeys(found))
-
-
-def _drawn(choice: Any, draw: np.random.Generator) -> Any:
-    if not isinstance(choice, Range):
-        return choice[int(draw.integers(len(choice)))]
-    if choice.step is not None:
-        axis = _axis(choice)
-        return axis[int(draw.integers(len(axis)))]
-    if choice.log:
-        value = float(np.exp(draw.uniform(np.log(choice.low), np.log(choice.high))))
-    else:
-        value = float(draw.uniform(choice.low, choice.high))
-    return round(value) if choice.whole else value
 
 
 def _try(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from infra.feature_views import FeatureView
 from training.specification.part import Part
 from training.specification.sweep import Choice
 from training.tabular.names import CLASSIFIERS, METRICS, REGRESSORS, Metric
@@ -44,6 +45,22 @@ class TableData(Part):
     """Paths of suites of expectations; training is refused where a required check fails."""
     max_categories: int = Field(default=100, ge=2, le=10_000)
     """A column of text with more different values is left out, and told."""
+    features: tuple[FeatureView, ...] = Field(default=(), max_length=20)
+    """Tables whose columns are joined to the rows by key, as of `time`; requests to the model get
+    the same ones by the same code."""
+
+    @model_validator(mode="after")
+    def _can_be_joined(self) -> TableData:
+        if self.features and self.time is None:
+            raise ValueError("features are joined as of the rows' time; name its column in 'time'")
+        asked = {self.target, self.time, *(view.asked_key for view in self.features)}
+        names = [name for view in self.features for name in view.features]
+        for name in names:
+            if names.count(name) > 1 or name in asked:
+                raise ValueError(
+                    f"features: {name!r} is the name of two columns; give one of the views a prefix"
+                )
+        return self
 
 
 class Sampling(Part):
@@ -142,7 +159,9 @@ class Search(Part):
 
     metric: Metric | None = None
     """By default `log_loss`, and `rmse` of amounts."""
-    sampler: Literal["grid", "random"] = "grid"
+    sampler: Literal["grid", "random", "tpe"] = "grid"
+    """Every combination, any, or those that promise most by the scores so far; `tpe` needs optuna,
+    which `ragstone[finetune]` brings."""
     trials: int = Field(default=20, ge=1, le=1_000)
     """Of each candidate, at most."""
     nested: bool = False
@@ -200,6 +219,7 @@ class Classical(Part):
         if self.task == "regression" and self.imbalance != Imbalance():
             raise ValueError("imbalance is of classification")
         self._check_split()
+        self._check_views()
         return self
 
     def _check_split(self) -> None:
@@ -215,6 +235,14 @@ class Classical(Part):
                 "sampling.plan 'convenience': what is measured on rows that were at hand says "
                 "nothing of those that will come; give data.test, drawn by a plan"
             )
+
+    def _check_views(self) -> None:
+        for view in self.data.features:
+            if self.register_as is not None and not view.rows.startswith("dataset/"):
+                raise ValueError(
+                    f"data.features: {view.rows!r} is a file, and requests are answered from the "
+                    "newest version of a dataset; put it in the store, or leave out 'register'"
+                )
 
     @property
     def method(self) -> str:

@@ -119,9 +119,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     found: Counter[str] = Counter()
     read = loading.read
 
-    def counted(store: ArtifactStore, reference: str, options: Options) -> Loaded:
+    def counted(store: ArtifactStore, reference: str, options: Options, **more: Any) -> Loaded:
         found[str(store.find(reference).version)] += 1
-        return read(store, reference, options)
+        return read(store, reference, options, **more)
 
     monkeypatch.setattr(loading, "read", counted)
     return found
@@ -162,7 +162,7 @@ def test_store_that_fails_is_told_of_and_not_asked_with_each_request(
     put(store, classifier(0), tmp_path / "0")
     reads = 0
 
-    def damaged(*_: Any) -> Any:
+    def damaged(*_: Any, **more: Any) -> Any:
         nonlocal reads
         reads += 1
         raise StorageFailed("'model.onnx' does not match its digest")

@@ -1,0 +1,282 @@
+"""Feature views: requests get the features that training had, from the newest version in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+import accounts
+from infra.datasets.datasets import Datasets
+from infra.errors import InvalidRequest
+from infra.settings import load_settings
+from migrated import put_schema
+from service import batch_predicting
+from service.app import create_app
+from service.cli.entry import app
+from service.prediction import loading
+from service.prediction.joining import Joins
+from service.prediction.views import Views
+from service.wiring import Components
+from surroundings import no_settings_from_outside
+from training import classical
+from training.tabular import columns, fitting, joining
+from training.tabular.opened import open_model
+
+pytest.importorskip("skl2onnx")
+FEW = accounts.accounts(days=3)
+LONGER = accounts.accounts(days=50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with pytest.importorskip("threadpoolctl").threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Components]:
+    """A store with both tables and the model `orders`."""
+    folder = tmp_path_factory.mktemp("views")
+    put_schema(folder / "data" / "ragstone.db")
+    with pytest.MonkeyPatch.context() as patch:
+        no_settings_from_outside(patch, folder)
+        settings = load_settings(
+            data_folder=folder / "data",
+            retrieval={"embedder": "hashing"},
+            generation={"engine": "echo"},
+            models={"keep": "inputs", "watch_seconds": 3600.0},
+        )
+        components = Components(settings)
+    accounts.put(components.artifacts)
+    around = classical.Around(folder, store=components.artifacts)
+    classical.train(classical.parse(accounts.asked()), folder / "run", around)
+    return components  # the application closes it
+
+
+@pytest.fixture(scope="module")
+def served(parts: Components) -> Iterator[TestClient]:
+    application = create_app(parts)
+    with TestClient(
+        application, base_url="http://127.0.0.1", raise_server_exceptions=False
+    ) as client:
+        assert client.post("/v2/repository/models/orders/load").status_code == 200
+        yield client
+
+
+def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    asked = frame.select("customer", "at", "amount").to_dicts()
+    return [{**row, "at": row["at"].isoformat()} for row in asked]
+
+
+def predict(client: TestClient, *rows: dict[str, Any]) -> Any:
+    return client.post("/v1/predict", json={"model": "orders", "rows": list(rows)})
+
+
+def put_view(parts: Components, frame: pl.DataFrame) -> str:
+    return str(Datasets(parts.artifacts).put(frame, "accounts"))
+
+
+def refresh(client: TestClient, parts: Components) -> None:
+    assert client.portal is not None
+    client.portal.call(parts.models.refresh)
+
+
+def test_requests_get_the_features_and_answers_of_training(
+    served: TestClient, parts: Components, tmp_path: Path
+) -> None:
+    spec = classical.parse(accounts.asked())
+    orders = accounts.orders()
+    views = joining.open_views(
+        spec.data.features, folder=tmp_path, datasets=Datasets(parts.artifacts)
+    )
+    offline, told = joining.join(orders, views, "at")
+    opened = open_model(parts.artifacts, "model/orders@v1", tmp_path / "model")
+    encoded = columns.encoded(offline, opened.file.inputs)
+    loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
+    online = loaded.reader.of_rows(rows_of(orders))
+    assert list(online.columns) == encoded.columns
+    assert {*online.columns} == {"amount", "balance", "logins", "segment"}
+    for name, values in online.columns.items():
+        wanted = encoded[name].to_numpy()
+        if values.dtype == np.float64:
+            assert values.tobytes() == wanted.tobytes(), name
+        else:
+            assert values.tolist() == wanted.tolist(), name
+
+    answer = predict(served, *rows_of(orders)).json()
+    assert answer["views"] == {"dataset/accounts": "dataset/accounts@v1"}
+    missed = [each for each in answer["warnings"] if each["column"] == "customer"]
+    assert len(missed) == sum(told[0].missed.values()) > 0
+    assert {each["kind"] for each in missed} == {"unknown_key", "too_early", "too_old"}
+    direct = loaded.runtime.run({name: encoded[name].to_numpy() for name in encoded.columns})
+    found = [list(each["probabilities"].values()) for each in answer["predictions"]]
+    assert found == direct.tolist()
+    by_pipeline = fitting.ask(opened.pipeline, encoded, opened.file.classes)
+    labels = [("failed", "paid")[at] for at in by_pipeline.argmax(axis=1)]
+    assert [each["prediction"] for each in answer["predictions"]] == labels
+    nanoseconds = pl.col("at").dt.cast_time_unit("ns")
+    batch = (
+        orders.select("customer", nanoseconds, "amount").to_arrow().combine_chunks().to_batches()[0]
+    )
+    scored = batch_predicting.scored(loaded, batch)
+    assert scored["probabilities"].to_pylist() == found
+    assert opened.losses(orders).tolist() == opened.losses(offline).tolist()
+
+
+def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:
+    loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
+    joins = loaded.reader.joins
+    assert joins is not None
+    joins._clock = lambda: datetime(2026, 1, 20, tzinfo=UTC)
+    now, then = loaded.reader.of_rows(
+        [
+            {"customer": "c1", "amount": 9.5},
+            {"customer": "c1", "amount": 9.5, "at": "2026-01-20T01:00:00+01:00"},
+        ]
+    ), loaded.reader.of_values(1, {"customer": ["c1"], "amount": [9.5]})  # fmt: skip
+    for name in ("balance", "logins", "segment"):
+        first, second = now.columns[name].tolist()
+        assert first == second == then.columns[name].tolist()[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"amount": 1.0}, "Row 0 lacks 'customer', the key by which dataset/accounts is joined"),
+        ({"customer": 7, "amount": 1.0}, "'customer' is 7, and the keys of dataset/accounts@v1"),
+        ({"customer": "c1", "amount": 1.0, "at": "now"}, "'now' is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": 5}, "5 is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": "2026-01-20T00:00:00"}, "have none"),
+        ({"customer": "c1", "amount": 1.0, "logins": 3}, "'logins', which the model takes from"),
+        ({"customer": "c1", "amount": 1.0, "note": "n"}, "no column 'note'"),
+        ({"customer": "c1"}, "lacks 'amount'"),
+    ],
+)
+def test_rows_that_cannot_be_joined_are_refused(
+    served: TestClient, row: dict[str, Any], words: str
+) -> None:
+    answer = predict(served, row)
+    assert answer.status_code == 400, answer.text
+    assert words in answer.json()["error"]["message"]
+
+
+def test_tensors_are_joined_as_rows_are(served: TestClient) -> None:
+    asked = served.get("/v2/models/orders").json()["inputs"]
+    assert [(each["name"], each["datatype"]) for each in asked] == [
+        ("amount", "FP64"), ("customer", "BYTES"), ("at", "BYTES"),
+    ]  # fmt: skip
+    row = {"amount": 12.5, "customer": "c3", "at": "2026-01-20T00:00:00Z"}
+    inputs = [
+        {"name": each["name"], "datatype": each["datatype"], "shape": [1, 1],
+         "data": [row[each["name"]]]}
+        for each in asked
+    ]  # fmt: skip
+    outputs = served.post("/v2/models/orders/infer", json={"inputs": inputs}).json()["outputs"]
+    wanted = predict(served, row).json()["predictions"][0]["probabilities"]
+    found = next(each["data"] for each in outputs if each["name"] == "probabilities")
+    assert np.float32(found).tolist() == np.float32(list(wanted.values())).tolist()
+
+
+def test_what_is_shown_and_kept_names_the_view(served: TestClient, parts: Components) -> None:
+    answer = predict(served, {"customer": "c1", "amount": 1.0, "at": "2026-01-20T00:00:00Z"}).json()
+    parts.interactions.flush()
+    found = served.get(f"/v1/interactions/{answer['predictions'][0]['id']}").json()
+    assert found["content"]["views"] == {"dataset/accounts": "dataset/accounts@v1"}
+    assert set(found["content"]["features"]) == {"amount", "balance", "logins", "segment"}
+    assert "dataset/accounts@v1" in str(parts.artifacts.lineage("model/orders@v1"))
+    folder = str(parts.settings.data_folder)
+    told = CliRunner().invoke(
+        app, ["models", "show", "orders", "--json"], env={"RAGSTONE_DATA_FOLDER": folder}
+    )
+    shown = json.loads(told.stdout)
+    assert [each["name"] for each in shown["inputs"]] == ["amount", "customer", "at"]
+    (view,) = shown["views"]
+    assert (view["view"], view["key"], view["rows"]) == ("dataset/accounts@v1", "customer", 215)
+    assert view["columns"] == ["balance", "logins", "segment"]
+    words = CliRunner().invoke(
+        app, ["models", "show", "orders"], env={"RAGSTONE_DATA_FOLDER": folder}
+    )
+    assert "joined from" in words.stdout
+    with parts.artifacts.open("model/orders@v1", "card.md") as card:
+        row = next(line for line in card.read().decode().split("\n") if "dataset/accounts" in line)
+    with parts.artifacts.open("model/orders@v1", "evaluation.json") as file:
+        (joined,) = json.load(file)["joined"]
+    names = "`balance`, `logins`, `segment`"
+    missed = sum(joined["missed"].values())
+    assert row == f"| dataset/accounts@v1 | customer | {names} | 3600 | 864000 | {missed} |"
+    pinned = batch_predicting._pin(parts, "orders", "dataset/orders")["views"]
+    assert pinned == {"dataset/accounts": parts.artifacts.find("dataset/accounts@v1").pinned}
+
+
+def test_a_newer_version_takes_over_unless_it_is_not_what_was_trained_with(
+    served: TestClient, parts: Components
+) -> None:
+    late = {"customer": "c1", "amount": 1.0, "at": "2026-02-19T00:00:00Z"}
+    before = predict(served, late).json()
+    gone = put_view(parts, LONGER.drop("logins"))
+    refresh(served, parts)
+    assert predict(served, late).json()["views"] == before["views"]
+    standing = next(each for each in parts.models.standings() if each.name == "orders")
+    assert f"{gone} has no column 'logins', which the model takes from it" in standing.reason
+    newest = put_view(parts, LONGER)
+    refresh(served, parts)
+    after = predict(served, late).json()
+    assert after["views"] == {"dataset/accounts": newest}
+    assert after["predictions"][0]["probabilities"] != before["predictions"][0]["probabilities"]
+    assert next(each for each in parts.models.standings() if each.name == "orders").reason == ""
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (FEW[:1].with_columns(id=1), "keys of .* are int64, and those of dataset/accounts@v1"),
+        (FEW.with_columns(pl.col("known").dt.replace_time_zone(None)), "have no time zone"),
+        (FEW.with_columns(segment=1), "'segment' of .* holds Int32, and the model was trained wit"),
+        (FEW.with_columns(logins=pl.lit("a")), "'logins' of .* holds String"),
+        (pl.concat([FEW, FEW.with_columns(balance=1.0)]), "share key and time"),
+        (FEW.with_columns(balance=float("inf")), "dataset/accounts.*Row 0: 'balance' is not fin"),
+        (FEW[:0], "has no row"),
+    ],
+)
+def test_a_version_of_other_types_is_refused(
+    parts: Components, frame: pl.DataFrame, words: str
+) -> None:
+    model = loading.described(parts.artifacts, "model/orders@v1")
+    views = Views(lambda: parts.artifacts, 1 << 20)
+    with pytest.raises(InvalidRequest, match=words):
+        views.open(model, {"dataset/accounts": put_view(parts, frame)})
+
+
+def test_a_required_view_refuses_rows_without_values(parts: Components) -> None:
+    model = loading.described(parts.artifacts, "model/orders@v1")
+    needed = [each.model_copy(update={"required": True}) for each in model.views]
+    model = model.model_copy(update={"views": tuple(needed)})
+    views = Views(lambda: parts.artifacts, 1 << 20)
+    joins = Joins(model, views.open(model, {"dataset/accounts": "dataset/accounts@v1"}))
+    words = r"Row 1: dataset/accounts@v1 has no values of customer 'c99' .* \(unknown_key\)"
+    with pytest.raises(InvalidRequest, match=words):
+        joins.run(2, {"customer": ["c1", "c99"], "at": ["2026-01-20T00:00:00Z"] * 2})
+
+
+def test_views_have_bounded_memory_and_are_shared(parts: Components) -> None:
+    model = loading.described(parts.artifacts, "model/orders@v1")
+    pins = {"dataset/accounts": "dataset/accounts@v1"}
+    views = Views(lambda: parts.artifacts, 1 << 20)
+    (live,) = views.open(model, pins)
+    inputs = tuple(each.model_copy(update={"high": None}) for each in model.inputs)
+    retrained = model.model_copy(update={"inputs": inputs})
+    assert views.open(retrained, pins) == (live,)
+    assert 0 < views.size_bytes < 1 << 20
+    with pytest.raises(InvalidRequest, match=r"bytes or more in memory.*models\.view_bytes"):
+        Views(lambda: parts.artifacts, 1_000).open(model, pins)
+    del live
+    assert len(views) == 0
