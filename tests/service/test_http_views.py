@@ -19,7 +19,7 @@ from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest
 from infra.settings import load_settings
 from migrated import put_schema
-from service import batch_predicting
+from service import batch_predicting, model_gates
 from service.app import create_app
 from service.cli.entry import app
 from service.prediction import loading
@@ -27,7 +27,7 @@ from service.prediction.joining import Joins
 from service.prediction.views import Views
 from service.wiring import Components
 from surroundings import no_settings_from_outside
-from training import classical
+from training import classical, retrain
 from training.tabular import columns, fitting, joining
 from training.tabular.opened import open_model
 
@@ -280,3 +280,20 @@ def test_views_have_bounded_memory_and_are_shared(parts: Components) -> None:
         Views(lambda: parts.artifacts, 1_000).open(model, pins)
     del live
     assert len(views) == 0
+
+
+def test_a_retraining_joins_views_to_the_log(parts: Components, tmp_path: Path) -> None:
+    put_view(parts, accounts.accounts())
+    Datasets(parts.artifacts).put(accounts.orders(300, seed=9), "orders-log")
+    (tmp_path / "orders.yaml").write_text(json.dumps(accounts.asked()))
+    told: list[str] = []
+    later = datetime(2027, 1, 1, tzinfo=UTC)
+    around = classical.Around(tmp_path, parts.artifacts, clock=lambda: later, note=told.append)
+    log = {"rows": "dataset/orders-log", "time": "at"}
+    asked = {"name": "orders", "spec": "orders.yaml", "log": log, "labels": {"min_rows": 20}}
+    result = retrain.retrain(retrain.parse(asked), around, model_gates.judge)
+    assert (result.champion, result.challenger) == ("model/orders@v1", "model/orders@v2")
+    latest = result.answers[0].numbers
+    assert latest["cases"] == 60
+    assert max(latest["champion"], latest["challenger"]) < 0.5
+    assert sum("rows have no values" in each for each in told) == 2
