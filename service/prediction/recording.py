@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from numpy.typing import NDArray
 
@@ -18,7 +18,9 @@ from service.errors import describe
 from service.prediction.columns import Table, row_values
 from service.prediction.loading import Loaded
 
-LIVE, CANARY, SHADOW = "live", "canary", "shadow"
+LIVE: Final = "live"
+CANARY: Final = "canary"
+SHADOW: Final = "shadow"
 Kept = Literal["inputs", "predictions", "nothing"]
 
 
