@@ -142,10 +142,16 @@ class Models:
         return None if digest is None else self._shelf.get((name, digest))
 
     def challenger(self, live: Loaded) -> Hosted | None:
-        """Return the version that is compared with the one that answers, if it is loaded."""
+        """Return the version that is compared with the one that answers, if it is loaded.
+
+        One that answers something else, such as numbers in place of classes, never takes its place.
+        """
         settings = self.options.challengers.get(live.name)
         found = None if settings is None else self.at_hand(live.name, settings.alias)
-        return None if found is None or found.key == live.key else found
+        if found is None or found.key == live.key:
+            return None
+        is_alike = (found.model.task, found.label_type) == (live.model.task, live.label_type)
+        return found if is_alike else None
 
     async def find(self, name: str, selector: str | None = None) -> Hosted:
         """Return what answers, loading it if need be.

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
-from classical_models import COLUMNS, ROW, classifier, put, rows
+from classical_models import COLUMNS, ROW, classifier, put, regressor, rows
 from infra.artifacts.store import open_store
 from infra.contracts import Interaction
 from infra.errors import EngineFailed
@@ -48,6 +48,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     put_schema(folder / "data" / "ragstone.db")
     half = {"weight": 0.5}
     challengers = {"churn": {}, "split": half, "risky": {"weight": 1}, "plain": {}, "weak": half}
+    challengers["odd"] = {"weight": 1}
     with pytest.MonkeyPatch.context() as patch:
         no_settings_from_outside(patch, folder)
         settings = load_settings(
@@ -64,7 +65,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
             if name != "plain":
                 two = folder / f"{name}2"
                 changes = CHANGES.get(name, {})
-                put(store, classifier(1), two, name=name, alias="challenger", **changes)
+                made = regressor() if name == "odd" else classifier(1)
+                put(store, made, two, name=name, alias="challenger", **changes)
         assert client.portal is not None
         client.portal.call(app.state.components.models.refresh)
         yield client
@@ -123,10 +125,10 @@ def test_copies_are_no_predictions_to_label_by_request_or_to_watch(client: TestC
     assert copy.id not in ids
 
 
-def test_version_that_is_asked_for_and_a_model_without_challenger_answer_alone(
+def test_version_asked_for_and_one_without_a_challenger_of_its_kind_answer_alone(
     client: TestClient,
 ) -> None:
-    for model in ("churn@v1", "split@production", "plain"):
+    for model in ("churn@v1", "split@production", "plain", "odd"):
         told = predict(client, model, ROW)
         assert "x-ragstone-target" not in told.headers
         assert told.json()["model"].endswith("@v1")

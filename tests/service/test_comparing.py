@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from service.cli.entry import app
 from service.wiring import Components
 
 RULES = {"min_requests": 60, "max_failures": 0.1, "promote": True}
-LATER = timedelta(hours=1)
 Open = Callable[..., Components]
 
 
@@ -53,30 +52,23 @@ def open_parts(tmp_path: Path) -> Iterator[Open]:
         yield open_
 
 
-def record(
-    parts: Components,
-    *,
-    live: list[Any],
-    challenger: list[Any],
-    labels: list[str] | None = None,
-    name: str = "churn",
-) -> None:
+def record(parts: Components, said: Mapping[str, list[Any]], name: str = "churn") -> None:
     """Record what both said of one row of each request, and what was right; None has failed."""
-    at = datetime.now(UTC) + LATER
-    for place, told in enumerate(zip(live, challenger, strict=True)):
+    at = datetime.now(UTC)
+    for place, told in enumerate(zip(said["live"], said["challenger"], strict=True)):
         first = Interaction(
             f"pred-{place}-0", "prediction", at, f"model/{name}", "answered", 200, seconds=0.25
         )
-        for item, version, said in (
+        for item, version, each in (
             (replace(first, tag="live"), 1, told[0]),
             (replace(first, id=copy_of(first.id), tag="shadow", seconds=0.5), 2, told[1]),
         ):
-            content = {"prediction": said}
-            outcome = {"outcome": "failed", "status": 502} if said is None else {}
+            content = {"prediction": each}
+            outcome = {"outcome": "failed", "status": 502} if each is None else {}
             upstream = f"{name}@v{version}"
             parts.interactions.add(replace(item, upstream=upstream, content=content, **outcome))  # type: ignore[arg-type]
     parts.interactions.flush()
-    for place, label in enumerate(labels or ()):
+    for place, label in enumerate(said.get("labels", [])):
         parts.feedback.add(Statement(f"pred-{place}-0", "label", label))
 
 
@@ -109,7 +101,7 @@ def evidence(parts: Components, reference: str) -> Mapping[str, Any]:
 
 def test_good_challenger_is_promoted_with_its_evidence(open_parts: Open) -> None:
     parts = open_parts()
-    record(parts, **planted(0.4, 0.05))
+    record(parts, planted(0.4, 0.05))
     (found,) = comparing.decide_all(parts)
     assert (found.decision, found.done) == ("promote", "promoted")
     assert version(parts, "production") == "model/churn@v2"
@@ -125,7 +117,7 @@ def test_good_challenger_is_promoted_with_its_evidence(open_parts: Open) -> None
 
 def test_bad_challenger_is_rolled_back_and_the_version_in_use_stays(open_parts: Open) -> None:
     parts = open_parts()
-    record(parts, **planted(0.05, 0.5))
+    record(parts, planted(0.05, 0.5))
     found = comparing.decide(parts, "churn")
     assert (found.decision, found.done) == ("roll_back", "rolled_back")
     assert found.reason.startswith("error is ")
@@ -137,7 +129,7 @@ def test_bad_challenger_is_rolled_back_and_the_version_in_use_stays(open_parts: 
 
 def test_failing_challenger_is_rolled_back_without_labels(open_parts: Open) -> None:
     parts = open_parts()
-    record(parts, live=["yes"] * 30, challenger=[None, "yes", "yes"] * 10)
+    record(parts, {"live": ["yes"] * 30, "challenger": [None, "yes", "yes"] * 10})
     found = comparing.decide(parts, "churn")
     assert (found.done, found.labelled) == ("rolled_back", 0)
     assert found.challenger.aside.requests == 20
@@ -147,13 +139,13 @@ def test_failing_challenger_is_rolled_back_without_labels(open_parts: Open) -> N
 @pytest.mark.parametrize(("seconds", "decision"), [(0.3, "roll_back"), (0.6, "wait")])
 def test_challenger_that_is_too_slow_fails(open_parts: Open, seconds: float, decision: str) -> None:
     parts = open_parts(max_seconds=seconds)
-    record(parts, live=["yes"] * 30, challenger=["yes"] * 30)
+    record(parts, {"live": ["yes"] * 30, "challenger": ["yes"] * 30})
     assert comparing.compare(parts, "churn").decision == decision
 
 
 def test_what_settings_do_not_allow_is_told_and_left(open_parts: Open) -> None:
     parts = open_parts(promote=False)
-    record(parts, **planted(0.4, 0.05))
+    record(parts, planted(0.4, 0.05))
     found = comparing.decide(parts, "churn")
     assert (found.decision, found.done, found.evidence) == ("promote", None, None)
     assert version(parts, "production") == "model/churn@v1"
@@ -161,7 +153,7 @@ def test_what_settings_do_not_allow_is_told_and_left(open_parts: Open) -> None:
 
 def test_labels_that_come_late_are_counted_and_the_last_one_holds(open_parts: Open) -> None:
     parts = open_parts()
-    record(parts, live=["yes"] * 3, challenger=["no", "yes", "yes"], labels=["yes"])
+    record(parts, {"live": ["yes"] * 3, "challenger": ["no", "yes", "yes"], "labels": ["yes"]})
     before = comparing.compare(parts, "churn")
     assert (before.requests, before.labelled, before.decision) == (3, 1, "wait")
     assert (before.live.loss, before.challenger.loss) == (0.0, 1.0)
@@ -178,8 +170,12 @@ def test_labels_that_come_late_are_counted_and_the_last_one_holds(open_parts: Op
 
 def test_numbers_are_compared_by_their_distance_from_the_label(open_parts: Open) -> None:
     parts = open_parts(made=regressor, name="price")
-    told = {"live": [10.0, 20.0], "challenger": [11.0, 20.1], "labels": ["12", "cheap"]}
-    record(parts, name="price", **told)  # type: ignore[arg-type]
+    told: dict[str, list[Any]] = {
+        "live": [10.0, 20.0],
+        "challenger": [11.0, 20.1],
+        "labels": ["12", "cheap"],
+    }
+    record(parts, told, "price")
     found = comparing.compare(parts, "price")
     assert (found.labelled, found.live.loss, found.challenger.loss) == (1, 2.0, 1.0)
     assert found.measures[0].interval is not None
@@ -190,7 +186,8 @@ def test_numbers_are_compared_by_their_distance_from_the_label(open_parts: Open)
 
 def test_what_was_predicted_before_an_alias_moved_says_nothing(open_parts: Open) -> None:
     parts = open_parts()
-    record(parts, **planted(0.05, 0.5, requests=4))
+    record(parts, planted(0.05, 0.5, requests=4))
+    assert comparing.compare(parts, "churn").requests == 4
     store = parts.artifacts
     store.untag("model/churn", "challenger")
     store.tag("model/churn@v1", "challenger")
@@ -198,9 +195,9 @@ def test_what_was_predicted_before_an_alias_moved_says_nothing(open_parts: Open)
         comparing.compare(parts, "churn")
     assert comparing.decide_all(parts) == []
     store.tag("model/churn@v2", "challenger")
-    assert (
-        comparing.compare(parts, "churn").since == store.history("model/churn", "challenger")[0].at
-    )
+    after = comparing.compare(parts, "churn")
+    assert after.since == store.history("model/churn", "challenger")[0].at
+    assert (after.requests, after.decision) == (0, "wait")
 
 
 @pytest.mark.parametrize("shares", [(0.4, 0.05), (0.05, 0.5)])
@@ -209,7 +206,7 @@ def test_alias_that_moved_meanwhile_is_left(
     open_parts: Open, monkeypatch: pytest.MonkeyPatch, shares: tuple[float, float], moved: str
 ) -> None:
     parts = open_parts()
-    record(parts, **planted(*shares))
+    record(parts, planted(*shares))
     keep = comparing._keep
 
     def slowly(*arguments: Any) -> Any:
@@ -225,7 +222,7 @@ def test_alias_that_moved_meanwhile_is_left(
 
 def test_job_command_and_route_tell_the_same(open_parts: Open, tmp_path: Path) -> None:
     parts = open_parts(promote=False)
-    record(parts, **planted(0.4, 0.05, requests=80))
+    record(parts, planted(0.4, 0.05, requests=80))
     assert comparing.COMPARE in work.registry(parts).names
     words = "[models.challengers.churn]\nmin_requests = 60\nmax_failures = 0.1\n"
     (tmp_path / "ragstone.toml").write_text(words)
