@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -21,10 +23,11 @@ from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
 from monitoring.prediction_pairs import copy_of
-from service import retraining
+from service import monitors, retraining
 from service.wiring import Components
 from training import retrain
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-classical-models.md"
 Open = Callable[..., Components]
 START = datetime(2026, 11, 2, tzinfo=UTC)
 
@@ -34,8 +37,11 @@ def open_parts(tmp_path: Path) -> Iterator[Open]:
     put_schema(tmp_path / "data" / "ragstone.db")
     with ExitStack() as opened:
 
-        def open_(made: Made, **models: Any) -> Components:
-            parts = Components(load_settings(data_folder=tmp_path / "data", models=models))
+        def open_(made: Made, watch: Any = None, **models: Any) -> Components:
+            settings = load_settings(
+                data_folder=tmp_path / "data", models=models, watch=watch or {}
+            )
+            parts = Components(settings)
             opened.callback(parts.close)
             put(parts.artifacts, made, tmp_path / "1")
             return parts
@@ -163,3 +169,17 @@ def test_challenger_that_nobody_would_compare_is_refused_before_it_is_trained(
     parts = open_parts(classifier(0), challengers=challengers)
     with pytest.raises(InvalidConfiguration, match="nobody compares 'challenger'"):
         retraining.run(parts, written(tmp_path, promotion={"to": "challenger"}))
+
+
+def test_settings_of_the_page_make_a_loop(open_parts: Open, tmp_path: Path) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("### The loop, closed")[2]
+    words, spec = re.findall(r"```text\n(.*?)```", section, re.DOTALL)[:2]
+    sections = tomllib.loads(words)
+    parts = open_parts(classifier(0), sections["watch"], **sections["models"])
+    monitor, _ = monitors.opened(parts, "churn")
+    assert monitor.trigger is not None
+    file = tmp_path / "retraining.yaml"
+    file.write_text(spec)
+    ask(parts, ROW)
+    with pytest.raises(NotFound, match=r"churn\.yaml"):
+        retraining.run(parts, file)
