@@ -20,6 +20,7 @@ from service import (
     ingesting,
     launching,
     pipelining,
+    retraining,
     snapshots,
     syncing,
     watching,
@@ -46,6 +47,7 @@ def registry(parts: Components) -> Registry:
         watching.define,
         batch_predicting.define,
         comparing.define,
+        retraining.define,
     ):
         define(registered, parts)
     return registered

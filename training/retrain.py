@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra import classical
-from infra.artifacts.aliases import Guard
+from infra.artifacts.aliases import Guard, targets
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore
 from infra.datasets.datasets import Datasets
@@ -27,18 +27,19 @@ from training.sentinel import Aborted
 from training.tabular import artifact, forming, reading
 from training.tabular.forming import Formed
 from training.tabular.opened import Opened, open_model
-from training.tabular.retraining import Retraining
+from training.tabular.retraining import CANDIDATE, Retraining
 from training.tabular.specification import Classical, Register, TableSource
 
 if TYPE_CHECKING:
     import polars as pl
+    from sqlalchemy import Connection
 
 RUN_KIND = "retraining"
 EVIDENCE_KIND = "retraining"
 """Of the artifact that holds the evidence."""
 EVIDENCE = "evidence.json"
-CANDIDATE = "candidate"
-Decision = Literal["promoted", "withheld", "refused"]
+Decision = Literal["promoted", "staged", "withheld", "refused"]
+"""`staged`: it passed, and is compared in production before it may take over."""
 Kind = Literal["superior", "non_inferior"]
 
 
@@ -92,6 +93,8 @@ class _Standing:
     champion: Opened | None
     earlier: tuple[Opened, ...]
     """Champions, this one first, on whose held-out rows it is asked."""
+    staged: str | None = None
+    """What the alias `promotion.to` points at, by its digest."""
 
 
 def read(path: Path) -> Retraining:
@@ -120,13 +123,15 @@ def retrain(
 
     The champion is what the alias points at. A challenger is compared with it on the latest rows,
     which neither was trained on, and on what earlier versions were measured on, so that it does not
-    forget. Where labels are missing nothing is promoted without a person.
+    forget. Where labels are missing nothing is promoted without a person. With `promotion.to` it is
+    not promoted but put where it is compared in production.
 
     Args:
         asked: the specification.
         around: stores, tracking, who is told.
         judge: gates.
-        cause: what started it, such as an alarm of drift; kept with the evidence.
+        cause: what started it, such as an alarm of drift; kept with the evidence, of which the
+            artifact that its `evidence` names is a parent.
 
     Raises:
         InvalidConfiguration: there is no artifact store.
@@ -156,10 +161,10 @@ def retrain(
         result = replace(result, run=None if run is None else run.id)
         result = _keep(store, asked, result, cause=cause)
         try:
-            if result.decision == "promoted":
-                _promote(store, asked, standing.champion, result)
+            if result.decision in {"promoted", "staged"}:
+                _promote(store, asked, standing, result)
         except Conflict as error:
-            said = f"it passed, and {asked.alias!r} moved meanwhile: {error.message}"
+            said = f"it passed, and an alias moved meanwhile: {error.message}"
             result = replace(result, decision="withheld", reasons=(said,))
             _tell(store, run, _keep(store, asked, result, cause=cause))
             raise
@@ -178,12 +183,15 @@ def _challenge(
     pinned = reference.pinned
     log = asked.log
     apart = [each for each in (log.key, log.labelled_at) if each and each != spec.data.group]
+    columns = formed.train.columns
+    has_time = spec.data.time in columns or spec.data.features
+    left_out = [each for each in (*spec.data.leave_out, *apart) if each in columns]
     data = spec.data.model_copy(
         update={
             "train": TableSource(rows=pinned, split="train"),
             "test": TableSource(rows=pinned, split="test"),
-            "time": spec.data.time or log.time,
-            "leave_out": tuple(dict.fromkeys([*spec.data.leave_out, *apart])),
+            "time": spec.data.time if has_time else log.time,
+            "leave_out": tuple(dict.fromkeys(left_out)),
         }
     )
     given = spec.model_copy(
@@ -214,15 +222,24 @@ def _decide(
     failed = [f"{each.name}: {each.reason}" for each in result.answers if not each.passed]
     if failed:
         return replace(result, reasons=tuple(failed))
-    waiting = _why_wait(asked, formed)
+    waiting = _why_wait(asked, formed, standing)
     if waiting:
         return replace(result, decision="withheld", reasons=tuple(waiting))
+    if champion is not None and asked.promotion.to is not None:
+        said = f"it is surely better; as {asked.promotion.to!r} it is compared in production"
+        return replace(result, decision="staged", reasons=(said,))
     said = "it is surely better, and forgets nothing" if champion else "there was no champion"
     return replace(result, decision="promoted", reasons=(said,))
 
 
-def _why_wait(asked: Retraining, formed: Formed) -> list[str]:
+def _why_wait(asked: Retraining, formed: Formed, standing: _Standing) -> list[str]:
     found = []
+    champion = None if standing.champion is None else standing.champion.reference.digest
+    if champion is not None and standing.staged not in {None, champion}:
+        found.append(
+            f"{asked.promotion.to!r} points at {standing.staged!r}, which is still compared with "
+            "the champion"
+        )
     if formed.counts.share < asked.labels.min_share:
         found.append(
             f"{formed.counts.share:.0%} of the rows old enough have a label, and labels.min_share "
@@ -283,7 +300,11 @@ def _standing(store: ArtifactStore, asked: Retraining, scratch: Path) -> _Standi
         else open_model(store, f"{name}@v{numbers[digest]}", scratch / f"v{numbers[digest]}")
         for digest in living
     ]
-    return _Standing(champion, tuple(opened))
+    staged = None
+    if asked.promotion.to is not None:
+        with suppress(NotFound):
+            staged = store.find(f"{name}@{asked.promotion.to}").digest
+    return _Standing(champion, tuple(opened), staged)
 
 
 def _apart(formed: Formed, standing: _Standing) -> Formed:
@@ -299,12 +320,19 @@ def _apart(formed: Formed, standing: _Standing) -> Formed:
     return replace(formed, train=train, counts=counts)
 
 
-def _promote(
-    store: ArtifactStore, asked: Retraining, champion: Opened | None, result: Result
-) -> None:
-    """Move the alias, if it still points at what was compared with."""
-    expected = None if champion is None else champion.reference.digest
-    store.tag(str(result.challenger), asked.alias, guard=Guard(expect=expected), actor=result.run)
+def _promote(store: ArtifactStore, asked: Retraining, standing: _Standing, result: Result) -> None:
+    """Move the alias, if what was compared with is still where it was."""
+    champion = None if standing.champion is None else standing.champion.reference.digest
+    to, guard = asked.alias, Guard(expect=champion)
+    if result.decision == "staged":
+
+        def holds(connection: Connection) -> None:
+            found = targets(connection, classical.KIND).get((asked.name, asked.alias))
+            if found != champion:
+                raise Conflict(f"{asked.alias!r} points at {found!r} by now")
+
+        to, guard = str(asked.promotion.to), Guard(expect=standing.staged, holds=holds)
+    store.tag(str(result.challenger), to, guard=guard, actor=result.run)
 
 
 def _keep(
@@ -317,7 +345,11 @@ def _keep(
     """Store the evidence, before anything moves by it."""
     values = {**asdict(result), "spec": asked.model_dump(mode="json"), "cause": dict(cause or {})}
     values.pop("evidence")
-    named = {"champion": result.champion, "challenger": result.challenger}
+    named = {
+        "champion": result.champion,
+        "challenger": result.challenger,
+        "cause": (cause or {}).get("evidence"),
+    }
     parents = tuple((role, name) for role, name in named.items() if name is not None)
     made = Made(metadata={"decision": result.decision}, parents=parents, job=result.run)
     with store.writer(f"{EVIDENCE_KIND}/{asked.name}", made) as draft:

@@ -79,16 +79,14 @@ def retrain(
 ) -> None:
     """Train a challenger on what came in; it takes over if it is surely better and forgets nothing.
 
-    Fails if the challenger was refused. One that is withheld waits as the alias `candidate`.
+    Fails if the challenger was refused. One that is withheld waits as the alias `candidate`, one
+    that is staged is compared in production as `promotion.to` says.
     """
-    from service import model_gates, model_training
-    from training import retrain as retraining
+    from service import retraining
 
-    asked = retraining.read(spec)
     with opened() as parts, _bar() as tell:
-        around = model_training.around(parts, spec.absolute().parent, note=note, tell=tell)
         why = {"words": cause} if cause else None
-        result = retraining.retrain(asked, around, model_gates.judge, cause=why)
+        result = retraining.run(parts, spec, cause=why, note=note, tell=tell)
     if json:
         print_json(asdict(result))
     else:

@@ -195,6 +195,39 @@ def test_where_labels_are_missing_nothing_is_promoted_without_a_person(
     assert production(at_work) == FIRST_MODEL
 
 
+def test_a_challenger_that_passes_can_be_put_where_it_is_compared_in_production(
+    at_work: Components, tmp_path: Path
+) -> None:
+    asking: dict[str, Any] = {
+        "formation": {"method": "rolling", "rows": 900, "replay": 0.8},
+        "promotion": {"to": "challenger"},
+    }
+    result = kept_fresh(at_work, tmp_path, pl.concat([FIRST, THEN]), **asking)
+    assert result.decision == "staged", result
+    assert production(at_work) == FIRST_MODEL
+    store = at_work.artifacts
+    assert str(store.find("model/signal@challenger")) == "model/signal@v2"
+    assert store.history("model/signal", "challenger")[0].actor == result.run
+    later = kept_fresh(at_work, tmp_path, pl.concat([FIRST, THEN]), **asking)
+    assert later.decision == "withheld", later
+    assert "still compared" in later.reasons[0]
+    assert str(store.find("model/signal@challenger")) == "model/signal@v2"
+
+
+def test_nothing_is_staged_where_the_champion_changed_meanwhile(
+    at_work: Components, tmp_path: Path
+) -> None:
+    def meddle(questions: Sequence[Question]) -> list[Answer]:
+        at_work.artifacts.tag("model/signal@v2", "production")
+        return [Answer(each.name, True, "so be it", {}) for each in questions]
+
+    log = pl.concat([FIRST, THEN])
+    with pytest.raises(Conflict, match="by now"):
+        kept_fresh(at_work, tmp_path, log, judge=meddle, promotion={"to": "challenger"})
+    with pytest.raises(NotFound):
+        at_work.artifacts.find("model/signal@challenger")
+
+
 def test_without_a_champion_the_first_model_takes_the_place(
     parts: Components, tmp_path: Path
 ) -> None:
@@ -298,6 +331,8 @@ def test_of_labels_that_come_twice_the_latest_counts() -> None:
     ("changes", "said"),
     [
         ({"formation": {"method": "rolling"}}, "needs 'rows' or 'length'"),
+        ({"promotion": {"to": "candidate"}}, "'candidate' is taken"),
+        ({"log": {"key": "id"}}, "key is of rows"),
         ({"formation": {"method": "expanding"}}, "needs 'start'"),
         ({"formation": {"method": "stratified", "rows": 50}}, "needs 'rows' and 'by'"),
         ({"formation": {"replay": 0.5}}, "leaves no older rows out"),

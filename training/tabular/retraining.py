@@ -8,25 +8,40 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from infra.errors import InvalidRequest
 from training.specification.part import Part
 from training.tabular.specification import NAME, TableSource
+
+CANDIDATE = "candidate"
+"""The alias of every challenger that was trained."""
 
 
 class Log(Part):
     """What came in since the model was put to work."""
 
-    rows: str = Field(min_length=1)
-    """A dataset such as `dataset/loans-log`, or a path; its newest version is read."""
+    rows: str | None = Field(default=None, min_length=1)
+    """A dataset such as `dataset/loans-log`, or a path; its newest version is read. Without it,
+    what the model was asked, which `models.keep = "inputs"` keeps, and the labels that came."""
     split: str | None = None
-    time: str
-    """A column of moments, or of numbers that rise."""
+    time: str = "at"
+    """A column of moments, or of numbers that rise; without `rows`, when the model was asked."""
     key: str | None = None
     """A column that tells rows apart; of several rows with one key, the latest label counts."""
     labelled_at: str | None = None
     """A column that says when a label came, by which the latest of a key is told; else `time`."""
 
+    @model_validator(mode="after")
+    def _is_of_rows(self) -> Log:
+        for name in ("split", "key", "labelled_at"):
+            if self.rows is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is of rows; name them, or leave it out")
+        return self
+
     @property
     def source(self) -> TableSource:
+        """Where rows are. Raises `InvalidRequest` where the log is what the model was asked."""
+        if self.rows is None:
+            raise InvalidRequest("log.rows names no rows, and predictions are read by the service")
         return TableSource(rows=self.rows, split=self.split)
 
 
@@ -77,6 +92,9 @@ class Promotion(Part):
 
     automatic: bool = True
     """Otherwise a challenger that passes waits for a person."""
+    to: str | None = Field(default=None, pattern=NAME)
+    """An alias that a challenger which passes gets instead of the champion's, such as `challenger`:
+    it is compared in production then, and takes over by those rules."""
     min_gain: float = Field(default=0.0, ge=0)
     """By how much its error on the latest rows must be lower than the champion's, surely."""
     max_loss: float = Field(default=0.02, gt=0)
@@ -101,6 +119,12 @@ class Retraining(Part):
     formation: Formation = Formation()
     labels: Labels = Labels()
     promotion: Promotion = Promotion()
+
+    @model_validator(mode="after")
+    def _goes_elsewhere(self) -> Retraining:
+        if self.promotion.to in {self.alias, CANDIDATE}:
+            raise ValueError(f"promotion.to: {self.promotion.to!r} is taken; name another alias")
+        return self
 
     @property
     def digest(self) -> str:
