@@ -14,10 +14,9 @@ help: ## List the targets
 demo: .venv/runtime.done ## Index the documentation, ask it questions, print cited answers
 	@$(BIN)/ragstone demo
 
-# Two workers of three compute while one waits. Threads that wait for each other in a loop would take their cores.
-TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
+# Threads that wait for each other in a loop would only take the other worker's core.
 test: .venv/dev.done ## Run the test suite
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 5
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 5
 
 check: .venv/dev.done ## Format, lint, types, import contracts, size gates, tests
 	@$(BIN)/ruff format --check .
