@@ -343,7 +343,8 @@ def test_who_leaves_stops_the_work(
         # Of a model that writes fast, vLLM tells late how it is; what has arrived tells at once.
         return received >= bytes_first if bytes_first else vllm_alone.running() > 0
 
-    assert leave_when(service.url, body, is_time), "it ended before its caller left"
+    # Where vLLM tells too late that it writes, the answer may be over before its caller leaves.
+    until(lambda: leave_when(service.url, body, is_time))
     seconds = vllm_alone.seconds_until(lambda server: server.running() == 0)
     assert seconds < FAR_BEFORE_ITS_END_SECONDS
 
