@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import numpy as np
-from lxml import html
 
-from evals.reports.elements import Element, clean, element, number, short
+from evals.reports.elements import Element, clean, document, element, number, short
 from monitoring.columns import Column
 from monitoring.comparison import FeatureFinding, Report
 from monitoring.windows import Window
@@ -20,7 +19,6 @@ MOST_EXAMPLES = 5
 MOST_FEATURES = 100
 _WIDTH, _TALL, _FLOOR = 420.0, 120.0, 100.0
 _TEXT = 400
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:24px auto;padding:0 20px;"
     "color:#1c2430;background:#fff}h2{font-size:18px;margin:32px 0 4px}.drift{color:#c22f3d}"
@@ -46,29 +44,18 @@ def write(
     """
     order = sorted(report.findings, key=lambda each: each.order, reverse=True)[:MOST_FEATURES]
     parts = [part for each in order for part in _feature(each, reference, window, texts)]
-    page = element(
-        "html",
+    return document(
+        f"Drift of {name}",
+        _STYLE,
+        element("h1", f"{name}: {report.verdict}"),
         element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("title", f"Drift of {name}"),
-            element("style", _STYLE),
+            "p",
+            f"{at:%Y-%m-%d %H:%M %Z}. {report.window_rows:,} rows beside "
+            f"{report.reference_rows:,} of the reference; level {number(report.level)}, "
+            f"corrected by {report.correction}. Grey is the reference, blue the window.",
         ),
-        element(
-            "body",
-            element("h1", f"{name}: {report.verdict}"),
-            element(
-                "p",
-                f"{at:%Y-%m-%d %H:%M %Z}. {report.window_rows:,} rows beside "
-                f"{report.reference_rows:,} of the reference; level {number(report.level)}, "
-                f"corrected by {report.correction}. Grey is the reference, blue the window.",
-            ),
-            *parts,
-        ),
-        lang="en",
+        *parts,
     )
-    return bytes(html.tostring(page, doctype="<!DOCTYPE html>", encoding="utf-8"))
 
 
 def _feature(

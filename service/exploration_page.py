@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import resources
 
-from lxml import html
-
 from evals.reports import figures
 from evals.reports.contents import Distribution
-from evals.reports.elements import Element, element, number, short
+from evals.reports.elements import Element, document, element, number, short
 from infra.datasets.profile import Column
 from training.tabular.exploring import Exploration, outliers
 
@@ -17,30 +15,17 @@ MOST_COLUMNS = 200
 MOST_HINTS = 200
 MOST_VALUES = 8
 _NAME = 120
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write(found: Exploration) -> bytes:
     """Return the page in UTF-8."""
     style = resources.files("evals.reports").joinpath("page.css").read_text(encoding="utf-8")
-    page = element(
-        "html",
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("title", f"Exploration of {short(found.name, _NAME)}"),
-            element("style", style),
-        ),
-        element(
-            "body",
-            _top(found),
-            element("main", *_hints(found), *_powers(found), *_columns(found)),
-        ),
-        lang="en",
+    return document(
+        f"Exploration of {short(found.name, _NAME)}",
+        style,
+        _top(found),
+        element("main", *_hints(found), *_powers(found), *_columns(found)),
     )
-    return bytes(html.tostring(page, doctype="<!doctype html>", encoding="utf-8")) + b"\n"
 
 
 def _top(found: Exploration) -> Element:

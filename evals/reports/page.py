@@ -12,7 +12,7 @@ from evals.evaluation import Evaluation
 from evals.gates import Decision
 from evals.reports import contents, figures, page_checks
 from evals.reports.contents import Row
-from evals.reports.elements import Element, element, number, short
+from evals.reports.elements import Element, document, element, number, short
 from evals.reports.page_cases import case_block, failure_block, regression_block
 from evals.reports.wording import MEANINGS, about, between, demand, numbers
 from evals.suite import ALL
@@ -23,7 +23,6 @@ _CASE_BYTES = 600_000
 """Of each list of cases, so that a page stays below two megabytes whatever a model writes."""
 _NAME = 200
 _MOST_DECISIONS = 100
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write(
@@ -48,16 +47,9 @@ def write(
     """
     suite = evaluation.described.suite
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{suite.name}: {judgement.verdict}"),
-        element("style", style),
-    )
-    body = element(
-        "body",
+    return document(
+        f"{suite.name}: {judgement.verdict}",
+        style,
         _top(evaluation, judgement, name),
         element(
             "main",
@@ -71,10 +63,6 @@ def write(
             *_cases(evaluation, min(cases, MOST_CASES)),
         ),
     )
-    written = html.tostring(
-        element("html", head, body, lang="en"), doctype="<!doctype html>", encoding="utf-8"
-    )
-    return bytes(written) + b"\n"
 
 
 def _top(evaluation: Evaluation, judgement: Judgement, name: str) -> Element:

@@ -45,6 +45,7 @@ from service.cli.output import note, printable
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+STOPPED = "\nragstone: stopped; what was committed stays; run again to go on"
 
 
 class _Verbs(TyperGroup):
@@ -63,7 +64,7 @@ class _Verbs(TyperGroup):
             where = f" {str(error.filename)!r}" if error.filename else ""
             note(f"ragstone: {error.strerror or error}{where}")
         except KeyboardInterrupt:
-            note("\nragstone: stopped; what was committed stays; run again to go on")
+            note(STOPPED)
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(FAILED)
 
@@ -81,7 +82,11 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    app(prog_name="ragstone")
+    try:
+        app(prog_name="ragstone")
+    except KeyboardInterrupt:  # while the verbs are still put together
+        note(STOPPED)
+        sys.exit(INTERRUPTED)
 
 
 def _print_version(wanted: bool) -> None:

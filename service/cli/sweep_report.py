@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree, html
+from lxml import etree
 
-from evals.reports.elements import Element, clean, element
+from evals.reports.elements import Element, clean, document, element
 from infra.tracking.points import Bucket
 from service.cli import figures
 from service.cli.figures import Chart, Line
@@ -24,7 +24,6 @@ MOST_CURVES = 8
 MOST_ROWS = 500
 WIDTH, HEIGHT, EDGE = 370, 210, 44
 COLOURS = {"complete": "#0072b2", "pruned": "#e69f00", "failed": "#d55e00", "running": "#999"}
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #f5f7f9; margin: 0; }
 main { width: min(1080px, 100% - 40px); margin: 24px auto 64px; }
@@ -60,37 +59,25 @@ def write(
     """
     assert spec.sweep is not None
     metric, curves = spec.sweep.metric, _curves(spec, trials)
-    page = element(
-        "html",
+    return document(
+        f"Sweep {spec.name}",
+        _STYLE,
         element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("title", f"Sweep {spec.name}"),
-            element("style", _STYLE),
-        ),
-        element(
-            "body",
+            "main",
+            element("h1", f"Sweep {spec.name}"),
+            element("p", _summary(spec, trials, best)),
+            *(_best(best, metric, lock) if best is not None else ()),
+            *_section("Trials", _drawn(_history(spec, trials))),
+            *(_section("While they ran", _drawn(curves)) if curves is not None else ()),
+            element("h2", "By parameter"),
             element(
-                "main",
-                element("h1", f"Sweep {spec.name}"),
-                element("p", _summary(spec, trials, best)),
-                *(_best(best, metric, lock) if best is not None else ()),
-                *_section("Trials", _drawn(_history(spec, trials))),
-                *(_section("While they ran", _drawn(curves)) if curves is not None else ()),
-                element("h2", "By parameter"),
-                element(
-                    "section",
-                    *(_scatter(key, metric, trials) for key in spec.sweep.parameters),
-                    class_="grid",
-                ),
-                *_section("All trials", *_table(spec, trials, best)),
+                "section",
+                *(_scatter(key, metric, trials) for key in spec.sweep.parameters),
+                class_="grid",
             ),
+            *_section("All trials", *_table(spec, trials, best)),
         ),
-        lang="en",
     )
-    return bytes(html.tostring(page, doctype="<!doctype html>", encoding="utf-8")) + b"\n"
 
 
 def _section(title: str, *children: Element) -> tuple[Element, Element]:

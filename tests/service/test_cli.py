@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from infra.settings import Settings, load_settings
-from service.cli.entry import app
+from service.cli.entry import app, main
 from service.cli.output import place, printable
 from service.cli.settings_text import every_setting, to_toml, write_toml
 
@@ -330,3 +330,16 @@ def test_reader_that_leaves_early_costs_no_traceback() -> None:
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_before_the_verb_has_begun_costs_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.main.get_command", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert "ragstone: stopped" in capsys.readouterr().err
