@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("service", "training", "retrieval", "evals", "monitoring", "infra")
 STANDS_IN = """#!{python} -IS
 import array, json, os, signal, socket, sys
 order = {{"words": sys.argv[1:], "folder": os.getcwd(), "variables": dict(os.environ)}}
@@ -137,8 +138,9 @@ def _import_everything() -> None:
             if "migrations" not in module.name:
                 try:
                     importlib.import_module(module.name)
-                except ImportError:
-                    continue  # of an extra that is not installed
+                except ModuleNotFoundError as error:  # of an extra that is not installed
+                    if str(error.name).partition(".")[0] in PACKAGES:
+                        raise
 
 
 if __name__ == "__main__":
