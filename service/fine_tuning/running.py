@@ -227,6 +227,8 @@ class _Work:
     def _leave(self) -> None:
         """End the processes of a job that was paused or cancelled."""
         self._end_processes()
+        with self._parts.database.write() as connection:
+            self._attempt.guard(connection)
         job = self._jobs.get(self._id)
         if job.paused:
             self._look()
@@ -238,12 +240,13 @@ class _Work:
         job = self._jobs.get(self._id)
         error = job.error or {"code": code, "message": message, "param": parameter}
         said = [] if job.error else [Said(message, "error")]
-        if error["code"] == SERVER_CODE:
+        ended = {"status": "failed", "paused": False, "finished_at": datetime.now(UTC)}
+        self._change(*said, error=error, **ended)
+        job = self._jobs.get(self._id)
+        if error["code"] == SERVER_CODE and job.status == "failed":
             tidy(self._folder, keep_run=True)
         else:
             abandon(self._parts, job)
-        ended = {"status": "failed", "paused": False, "finished_at": datetime.now(UTC)}
-        self._change(*said, error=error, **ended)
 
     def _change(self, *said: Said, **values: Any) -> None:
         with self._parts.database.write() as connection:

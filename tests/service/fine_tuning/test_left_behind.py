@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from infra.errors import InvalidRequest, StorageFailed
 from infra.fine_tuning_settings import Tunable
 from infra.jobs import leases
 from infra.jobs.admission import Capacity, Claimant, TenantLimits, claim
-from infra.jobs.attempt import Attempt, NoSteps
+from infra.jobs.attempt import Attempt, Interrupted, NoSteps
 from infra.jobs.definitions import Registry, Resources
 from infra.jobs.processes import this_process
 from service import launching
 from service.fine_tuning import running
-from service.fine_tuning.records import Asked, FineTuningJob, FineTuningJobs, Status
+from service.fine_tuning.records import FINISHED, Asked, FineTuningJob, FineTuningJobs, Status
 from service.fine_tuning.specifying import Wanted, specify
 from service.wiring import Components
 
@@ -41,7 +42,7 @@ def store(parts: Components, tmp_path: Path) -> Store:
         rows = {"data": {"train": {"rows": "rows/training.jsonl"}, "eval": None}}
         made = FineTuningJob(
             f"ftjob-{number:012}", None, job_id or f"job_{number}", asked, rows, status, NOW,
-            finished_at=NOW - timedelta(days=days_ago),
+            finished_at=NOW - timedelta(days=days_ago) if status in FINISHED else None,
         )  # fmt: skip
         with parts.database.write() as connection:
             FineTuningJobs(parts.database).add(connection, made)
@@ -100,22 +101,49 @@ def test_where_the_store_is_out_of_reach_a_later_sweep_finds_the_rest(
     assert stored(parts, job) == [0]
 
 
-def test_a_job_that_cannot_be_carried_out_leaves_nothing(parts: Components, store: Store) -> None:
+def carry_out(
+    parts: Components, job: FineTuningJob, *, fence: int = 0, is_cancelled: bool = False
+) -> None:
+    """Make an attempt at a job, with a fence that is so much less than the one in force."""
     registry = Registry()
     running.define(registry, parts)
-    job = store(1, "queued", job_id=parts.jobs.start("fine_tuning", {"job": f"ftjob-{1:012}"}).id)
     capacity = Capacity(Resources(cpu=1), slots=1)
     who = Claimant("worker", ("fine_tuning",), capacity, TenantLimits())
     with parts.database.write() as connection:
         leases.register(connection, who, process=this_process(), now=parts.jobs.now())
     [taken] = claim(parts.database, who, now=parts.jobs.now())
-    attempt = Attempt(parts.database, taken, steps=NoSteps(), now=parts.jobs.now)
+    stale = replace(taken, fence=taken.fence - fence)
+    attempt = Attempt(parts.database, stale, steps=NoSteps(), now=parts.jobs.now)
+    if is_cancelled:
+        attempt.interrupt("cancelled")
+    registry.get("fine_tuning").function(attempt, job=job.id)
+
+
+def queue(parts: Components, number: int) -> str:
+    """Queue the work of a job; return what the queue calls it."""
+    return parts.jobs.start("fine_tuning", {"job": f"ftjob-{number:012}"}).id
+
+
+def test_a_job_that_cannot_be_carried_out_leaves_nothing(parts: Components, store: Store) -> None:
+    job = store(1, "queued", job_id=queue(parts, 1))
     with pytest.raises(InvalidRequest, match="it was deleted"):
-        registry.get("fine_tuning").function(attempt, **taken.arguments)
+        carry_out(parts, job)
     ended = FineTuningJobs(parts.database).get(job.id)
     assert ended.error is not None
     assert (ended.status, ended.error["param"]) == ("failed", "training_file")
     assert stored(parts, job) == [0]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_attempt_that_is_no_more_in_force_removes_nothing(
+    parts: Components, store: Store, is_cancelled: bool
+) -> None:
+    job = store(1, "running", job_id=queue(parts, 1))
+    with pytest.raises(Interrupted) as interrupted:
+        carry_out(parts, job, fence=1, is_cancelled=is_cancelled)
+    assert interrupted.value.reason == "superseded"
+    assert FineTuningJobs(parts.database).get(job.id).status == "running"
+    assert stored(parts, job) == [3]
 
 
 def test_no_process_imports_what_lies_in_its_working_folder(
