@@ -286,7 +286,7 @@ def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
     data = f"{ENVIRONMENT_PREFIX}DATA_FOLDER"
     own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
     return Spec(
-        command=(*launching.RAGSTONE, *words),
+        command=(*launching.ragstone(options.launcher), *words),
         folder=str(Path.cwd()),
         name=spec.name,
         environment={

@@ -219,3 +219,12 @@ def test_no_process_imports_what_lies_in_its_working_folder(
     python, *options = running.program(parts, spec, tmp_path).command
     assert (python, *options[:3]) == launching.RAGSTONE
     assert options[0] == "-P"
+
+
+def test_a_launcher_elsewhere_starts_the_program_of_its_own_machines(
+    fast_settings: Any, open_components: Any, tmp_path: Path
+) -> None:
+    parts = open_components(fast_settings(fine_tuning={"launcher": "slurm"}))
+    wanted = Wanted("supervised", 1, "rows/training.jsonl")
+    spec = specify("ftjob-1", "tiny", Tunable(model="m", device="cpu"), wanted)
+    assert running.program(parts, spec, tmp_path).command[:3] == ("ragstone", "train", "run")
