@@ -15,6 +15,11 @@ RAGSTONE = (sys.executable, "-P", "-c", "from service.cli import main; main()")
 """Starts this program on this machine; what lies in the working folder is not imported."""
 
 
+def ragstone(launcher: str) -> tuple[str, ...]:
+    """Return what starts this program where a launcher runs it: elsewhere it is on the path."""
+    return RAGSTONE if launcher == "local" else ("ragstone",)
+
+
 def define(registered: Registry, parts: Components) -> None:
     """Register the job that launches a program elsewhere and watches it.
 

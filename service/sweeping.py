@@ -46,7 +46,7 @@ def around(
 
     machinery = Machinery(
         launching.open_launcher(parts, spec.runtime.launcher),
-        program=launching.RAGSTONE if spec.runtime.launcher == "local" else ("ragstone",),
+        program=launching.ragstone(spec.runtime.launcher),
         working_folder=Path.cwd(),
         secrets=tuple(sorted(name for name in os.environ if name.startswith(OWN))),
     )

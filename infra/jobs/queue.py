@@ -101,7 +101,10 @@ class Jobs:
 
     def find(self, job_ids: Iterable[str]) -> dict[str, Job]:
         """Return those of the jobs that there are, by id."""
-        query = select(job).where(job.c.id.in_(tuple(job_ids)))
+        wanted = tuple(job_ids)
+        if not wanted:
+            return {}
+        query = select(job).where(job.c.id.in_(wanted))
         with self.database.read() as connection:
             return {row.id: read_job(row) for row in connection.execute(query)}
 

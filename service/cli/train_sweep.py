@@ -59,30 +59,33 @@ def sweep(
             tell(now)
 
         found = run(asked, place, sweeping.around(parts, asked, spec.absolute().parent, tell=told))
-    _write(page, sweep_report.write(asked, found.trials, found.best, lock=str(found.path)))
+    last = sweep_report.write(asked, found.trials, found.best, lock=str(found.path))
+    written = str(page) if _write(page, last) else None
     if json:
-        print_json({**as_values(found), "report": str(page)})
+        print_json({**as_values(found), "report": written})
     else:
-        _print(asked, found, page)
+        _print(asked, found, written)
 
 
 def _check_writable(report: Path) -> None:
     """Look before hours of work whether there is a place for what comes out."""
-    folder = report.absolute().parent
-    if report.is_dir() or not os.access(folder, os.W_OK):
+    written = report if report.exists() else report.absolute().parent
+    if report.is_dir() or not os.access(written, os.W_OK):
         raise InvalidRequest(
-            f"No file {str(report)!r} can be written; give --report a file in a folder that there "
-            "is",
+            f"No file {str(report)!r} can be written; give --report one that may be, in a folder "
+            "that there is",
             parameter="report",
         )
 
 
-def _write(page: Path, content: bytes) -> None:
-    """Write the report, or say why not: trials go on without it."""
+def _write(page: Path, content: bytes) -> bool:
+    """Write the report, or say why not and return False: trials go on without it."""
     try:
         page.write_bytes(content)
     except OSError as error:
         note(f"{str(page)!r} cannot be written: {error.strerror}")
+        return False
+    return True
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def _line(spec: FineTuning, told: Told) -> str:
     return f"trial {trial.number}: {spec.sweep.metric} {trial.value:.6g}{words}, {values}"
 
 
-def _print(spec: FineTuning, found: Swept, page: Path) -> None:
+def _print(spec: FineTuning, found: Swept, report: str | None) -> None:
     from service.cli.sweep_report import shown
 
     assert spec.sweep is not None
@@ -140,7 +143,8 @@ def _print(spec: FineTuning, found: Swept, page: Path) -> None:
     say(f"best: trial {found.best.number}, {spec.sweep.metric} {found.best.value:.6g}, {best}")
     say(f"lock {found.lock.digest}")
     say(f"ragstone train rerun {printable(str(found.path))}")
-    note(f"report: {page}")
+    if report is not None:
+        note(f"report: {report}")
 
 
 def _value(trial: Trial) -> str:

@@ -261,22 +261,21 @@ class Orders:
         if job.is_finished:
             raise Conflict(f"Job {job_id!r} has {_ended(job.status)}; it cannot be {what}")
         with self._held(job) as held:
+            if held.job.job_id != job.job_id:
+                raise Conflict(f"Job {job_id!r} was resumed meanwhile; try again")
             if held.job.is_finished or _end(held.job, held.queued):
                 raise Conflict(f"Job {job_id!r} has ended meanwhile; it cannot be {what}")
             yield held
 
     @contextmanager
     def _held(self, seen: FineTuningJob) -> Iterator[_Held]:
-        """Keep a job and its work as they are, within one transaction.
+        """Keep a job, and the work it was seen to have, as they are within one transaction.
 
         Its work holds its own entry in the queue first when it writes how the job stands.
         """
         with self._parts.database.write() as connection:
             queued = self._parts.jobs.hold(connection, seen.job_id)
-            job = self.jobs.hold(connection, seen.id)
-            if job.job_id != seen.job_id:
-                raise Conflict(f"Job {job.id!r} was resumed meanwhile; try again")
-            yield _Held(connection, job, queued)
+            yield _Held(connection, self.jobs.hold(connection, seen.id), queued)
 
     def _standing(self, *jobs: FineTuningJob) -> tuple[FineTuningJob, ...]:
         """Return jobs as the queue knows them, where their own work could not write its end."""
@@ -288,7 +287,7 @@ class Orders:
     def _settled(self, seen: FineTuningJob) -> FineTuningJob:
         """Write down how a job ended, unless that is so no more."""
         with self._held(seen) as (connection, job, queued):
-            ended = _end(job, queued)
+            ended = _end(job, queued) if job.job_id == seen.job_id else None
             if ended is None:
                 return job
             self.jobs.change(connection, job.id, **ended)

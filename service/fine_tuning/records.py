@@ -78,6 +78,7 @@ class FineTuningJob:
     error: dict[str, Any] | None = None
     """With OpenAI's `code`, `message` and `param`."""
     result_files: Sequence[str] = ()
+    """The client's once it has succeeded; before that they may go with what the run wrote."""
     told_bytes: int = 0
     """How much of what its process told has become events."""
 

@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,12 +43,32 @@ class Published:
     """A reference to a version."""
     checkpoints: dict[int, str]
     """By step, references to the adapters of checkpoints before the last one."""
-    results: str
-    """The id of a file."""
 
 
-def publish(parts: Components, job: FineTuningJob, run: Path, *, results: str) -> Published:
-    """Store what a run wrote, beside its `results`, which are stored.
+def store_metrics(
+    parts: Components, job: FineTuningJob, *, guard: Callable[[Connection], None]
+) -> None:
+    """Write what was told of the steps as a file of the client's, and its id on the job.
+
+    A file of an earlier attempt goes, and so does this one if the job was cancelled.
+    """
+    with parts.database.read() as connection:
+        metrics: list[dict[str, Any]] = metrics_of(connection, job.id)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(metrics)
+    access = None if job.tenant is None else Access(job.tenant)
+    files = parts.files.seen_by(access)
+    made = files.add(RESULTS, [text.getvalue().encode()], purpose=PURPOSE).id
+    with parts.database.write() as connection:
+        guard(connection)
+        is_kept = FineTuningJobs(parts.database).change(connection, job.id, result_files=[made])
+        doom_unreferenced(connection, job.result_files if is_kept else [made])
+
+
+def publish(parts: Components, job: FineTuningJob, run: Path) -> Published:
+    """Store what a run wrote.
 
     Raises:
         Conflict: the run ended without an outcome.
@@ -63,16 +84,15 @@ def publish(parts: Components, job: FineTuningJob, run: Path, *, results: str) -
         job,
         str(outcome["adapter"]),
         _store_checkpoints(parts, job, files.checkpoints, str(outcome["adapter"])),
-        results,
     )
 
 
-def succeed(connection: Connection, jobs: FineTuningJobs, made: Published) -> bool:
-    """Tell that a job has succeeded, and have its models served; False if it was cancelled."""
+def succeed(connection: Connection, jobs: FineTuningJobs, made: Published) -> None:
+    """Tell that a job has succeeded, and have its models served, unless it was cancelled."""
     job, now = made.job, datetime.now(UTC)
-    values = {"status": "succeeded", "finished_at": now, "result_files": [made.results]}
-    if not jobs.change(connection, job.id, **values, error=None, paused=False):
-        return False
+    values = {"status": "succeeded", "finished_at": now, "error": None, "paused": False}
+    if not jobs.change(connection, job.id, **values):
+        return
     models = {job.checkpoint_name(step): each for step, each in sorted(made.checkpoints.items())}
     for name, adapter in {**models, job.model_name: made.adapter}.items():  # the newest is the last
         connection.execute(
@@ -92,20 +112,13 @@ def succeed(connection: Connection, jobs: FineTuningJobs, made: Published) -> bo
         Said(f"New fine-tuned model created: {job.model_name}"),
         Said("The job has successfully completed"),
     )
-    return True
-
-
-def take_back(parts: Components, made: Published) -> None:
-    """Remove what was stored for a job that was cancelled in its last moment."""
-    for reference in (made.adapter, *made.checkpoints.values()):
-        parts.artifacts.expire(reference)
-    with parts.database.write() as connection:
-        doom_unreferenced(connection, [made.results])
-    parts.files.sweep()
 
 
 def discard(parts: Components, job: FineTuningJob) -> None:
-    """Remove the adapters that the runs of a job stored, of which no client is to know."""
+    """Remove the figures and adapters that the runs of a job stored without a success."""
+    with parts.database.write() as connection:
+        doom_unreferenced(connection, job.result_files)
+    parts.files.sweep()
     for newest in parts.artifacts.names(KIND):
         if newest.name == job.artifact or newest.name.startswith(f"{job.artifact}{STEP}"):
             for each in parts.artifacts.versions(f"{KIND}/{newest.name}"):
@@ -151,16 +164,3 @@ def _base_name(config: bytes) -> str:
     import orjson
 
     return str(orjson.loads(config).get("base_model_name_or_path") or "")
-
-
-def store_metrics(parts: Components, job: FineTuningJob) -> str:
-    """Write what was told of the steps as a file of the client's; return its id."""
-    with parts.database.read() as connection:
-        metrics: list[dict[str, Any]] = metrics_of(connection, job.id)
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    table.writerows(metrics)
-    access = None if job.tenant is None else Access(job.tenant)
-    files = parts.files.seen_by(access)
-    return files.add(RESULTS, [text.getvalue().encode()], purpose=PURPOSE).id

@@ -83,17 +83,19 @@ def tidy(folder: Path, *, keep_run: bool) -> None:
 def abandon(parts: Components, job: FineTuningJob) -> None:
     """Remove all that is left of a run that nothing more may come out of.
 
-    Where the store is out of reach its folder stays as well, for a sweep to find.
+    Where the store is out of reach, what the run wrote stays as well, for a sweep to find.
     """
+    folder = folder_of(parts, job.id)
+    tidy(folder, keep_run=True)
+    if job.status == "cancelled":
+        FineTuningJobs(parts.database).forget_checkpoints(job.id)
     try:
         if job.status != "succeeded":
             results.discard(parts, job)
     except StorageFailed as error:
         logger.warning("what fine-tuning job %s stored stays for now: %s", job.id, error.message)
         return
-    tidy(folder_of(parts, job.id), keep_run=False)
-    if job.status == "cancelled":
-        FineTuningJobs(parts.database).forget_checkpoints(job.id)
+    tidy(folder, keep_run=False)
 
 
 def sweep(parts: Components, *, now: datetime) -> None:
@@ -214,19 +216,20 @@ class _Work:
 
     def _finish(self) -> None:
         self._telling.take(self._folder / TOLD, self._folder / "run/checkpoints")
+        self._attempt.check()
         job = self._jobs.get(self._id)
-        table = self._attempt.step("results", lambda: results.store_metrics(self._parts, job))
-        made = results.publish(self._parts, job, self._folder / "run", results=table)
+        results.store_metrics(self._parts, job, guard=self._attempt.guard)
+        made = results.publish(self._parts, job, self._folder / "run")
         with self._parts.database.write() as connection:
             self._attempt.guard(connection)
-            is_done = results.succeed(connection, self._jobs, made)
-        if not is_done:
-            results.take_back(self._parts, made)
-        tidy(self._folder, keep_run=False)
+            results.succeed(connection, self._jobs, made)
+        abandon(self._parts, self._jobs.get(self._id))
 
     def _leave(self) -> None:
         """End the processes of a job that was paused or cancelled."""
         self._end_processes()
+        with self._parts.database.write() as connection:
+            self._attempt.guard(connection)
         job = self._jobs.get(self._id)
         if job.paused:
             self._look()
@@ -238,12 +241,13 @@ class _Work:
         job = self._jobs.get(self._id)
         error = job.error or {"code": code, "message": message, "param": parameter}
         said = [] if job.error else [Said(message, "error")]
-        if error["code"] == SERVER_CODE:
+        ended = {"status": "failed", "paused": False, "finished_at": datetime.now(UTC)}
+        self._change(*said, error=error, **ended)
+        job = self._jobs.get(self._id)
+        if error["code"] == SERVER_CODE and job.status == "failed":
             tidy(self._folder, keep_run=True)
         else:
             abandon(self._parts, job)
-        ended = {"status": "failed", "paused": False, "finished_at": datetime.now(UTC)}
-        self._change(*said, error=error, **ended)
 
     def _change(self, *said: Said, **values: Any) -> None:
         with self._parts.database.write() as connection:
@@ -282,7 +286,7 @@ def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
     data = f"{ENVIRONMENT_PREFIX}DATA_FOLDER"
     own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
     return Spec(
-        command=(*launching.RAGSTONE, *words),
+        command=(*launching.ragstone(options.launcher), *words),
         folder=str(Path.cwd()),
         name=spec.name,
         environment={

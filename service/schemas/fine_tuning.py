@@ -149,19 +149,19 @@ class FineTuningJobOut(BaseModel):
 
     @classmethod
     def of(cls, job: FineTuningJob) -> FineTuningJobOut:
-        asked, is_running = job.asked, job.status == "running"
-        estimate = job.estimated_finish if is_running else None
+        asked, has_succeeded = job.asked, job.status == "succeeded"
+        estimate = job.estimated_finish if job.status == "running" else None
         hyperparameters = asked.method[asked.method["type"]]["hyperparameters"]
         return cls(
             id=job.id,
             created_at=unix(job.created_at),
             error=JobError(**job.error) if job.error and job.status == "failed" else None,
-            fine_tuned_model=job.model_name if job.status == "succeeded" else None,
+            fine_tuned_model=job.model_name if has_succeeded else None,
             finished_at=unix(job.finished_at) if job.finished_at else None,
             hyperparameters=hyperparameters,
             model=asked.model,
             organization_id=job.tenant or OWNER,
-            result_files=list(job.result_files),
+            result_files=list(job.result_files) if has_succeeded else [],
             seed=asked.seed,
             status=job.status,
             trained_tokens=job.trained_tokens if job.is_finished else None,

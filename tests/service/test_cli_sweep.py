@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from infra.errors import InvalidRequest
 from service import launching
+from service.cli import train_sweep
 from service.cli.entry import app
 from trained import only_third_parties_warn, write_task
 
@@ -69,9 +72,30 @@ def test_a_sweep_tells_of_its_trials_and_prints_the_best_lock(
     page = (place / "sweep.html").read_text()
     assert "eval_loss by schedule.learning_rate" in page
     assert f"ragstone train rerun {found['path']}" in page
-    lines = ragstone("sweep", str(spec)).stdout.splitlines()
+    own = Path(found["path"]).with_name("report.html")
+    again = ragstone("sweep", str(spec))
+    lines = again.stdout.splitlines()
     assert f"lock {found['digest']}" in lines
     assert lines[-1] == f"ragstone train rerun {found['path']}"
+    assert again.stderr.splitlines()[-1] == f"report: {own}"
+    own.unlink()
+    own.mkdir()
+    unwritten = ragstone("sweep", str(spec))
+    assert "report.html' cannot be written" in unwritten.stderr
+    assert "report: " not in unwritten.stderr
+    assert json.loads(ragstone("sweep", str(spec), "--json").stdout)["report"] is None
+
+
+def test_a_report_that_there_is_has_to_be_writable_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    page.touch()
+    monkeypatch.setattr(os, "access", lambda path, _: path == page)
+    train_sweep._check_writable(page)
+    monkeypatch.setattr(os, "access", lambda path, _: path != page)
+    with pytest.raises(InvalidRequest, match="page.html"):
+        train_sweep._check_writable(page)
 
 
 @pytest.mark.slow

@@ -319,6 +319,20 @@ def test_a_look_that_is_out_of_date_writes_no_end_over_what_was_decided_since(
         assert service.call("POST", f"{JOBS}/{job_id}/resume").json()["status"] == "queued"
 
 
+@only_sqlite
+def test_a_look_at_a_job_that_is_resumed_meanwhile_tells_how_it_stands_now(
+    service: Service,
+) -> None:
+    job_id = service.create()["id"]
+    orders = Orders(service.components, Caller())
+    seen = orders.jobs.get(job_id)
+    service.call("POST", f"{JOBS}/{job_id}/pause")
+    with service.components.database.write() as connection:
+        connection.execute(delete(queue_job))
+    resumed = service.call("POST", f"{JOBS}/{job_id}/resume").json()
+    assert orders._standing(seen)[0].status == resumed["status"] == "queued"
+
+
 def test_what_cannot_be_done_in_the_queue_is_not_written_down_nor_the_other_way_round(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

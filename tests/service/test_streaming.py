@@ -57,7 +57,7 @@ def test_an_error_is_raised_before_the_stream_and_told_within_it() -> None:
     event, last = told(Script(Look("a"), StorageFailed("the disk is full")))
     assert event == b"a"
     assert last.startswith(b"event: error\ndata: {")
-    assert b"the disk is full" in last or b"server_error" in last
+    assert b"storage_unavailable" in last
 
 
 def test_a_stream_ends_when_the_server_is_about_to_stop() -> None:

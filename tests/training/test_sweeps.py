@@ -63,10 +63,10 @@ def test_values_are_put_at_their_keys(base: Path, tmp_path: Path) -> None:
         ("schedule.learning_rate", [0.1, 2.0], "cannot be 2.0: schedule.learning_rate"),
         ("method.adapter.r", {"low": 0, "high": 4, "whole": True}, "cannot be 0"),
         ("base.quantization.method", ["nf4"], "no section 'quantization'"),
-        ("register.name", ["a"], "decides nothing"),
+        ("register.name", ["a"], "'register' is the same in every trial"),
         ("schedule.tokens_per_step", [4096], "not both"),
-        ("evaluate.max_eval_loss_ratio", [0.5, 1.0], "decides nothing"),
-        ("parallelism.devices_per_node", [1, 2], "decides nothing"),
+        ("evaluate.max_eval_loss_ratio", [0.5, 1.0], "'evaluate' is the same in every trial"),
+        ("parallelism.devices_per_node", [1, 2], "'parallelism' is the same in every trial"),
         ("seed", [1, 2, 1.0], "1.0 cannot be told from a value before it"),
     ],
 )

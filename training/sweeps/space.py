@@ -18,7 +18,7 @@ UNSWEPT = (
     *("version", "name", "sweep", "evaluate", "register", "serve"),
     *("parallelism", "runtime"),
 )
-"""Parts of a specification that decide nothing of what is learned."""
+"""Parts of a specification that are the same in every trial."""
 READ = ("data", "base", "method.type")
 """Keys on which the tokens of the rows depend."""
 MOST_GRID = 10_000
@@ -126,8 +126,8 @@ def reads_other_rows(spec: FineTuning) -> bool:
 
 
 def _fault(spec: FineTuning, key: str, value: Any) -> str | None:
-    if key.partition(".")[0] in UNSWEPT:
-        return f"{key!r} decides nothing of what is learned"
+    if (part := key.partition(".")[0]) in UNSWEPT:
+        return f"{key!r} is not swept: {part!r} is the same in every trial"
     try:
         with_values(spec, {key: value})
     except InvalidSpecification as error:

@@ -53,6 +53,15 @@ def test_job_started_in_a_transaction_that_fails_does_not_exist(
     assert jobs.list() == []
 
 
+def test_jobs_are_found_by_id_and_no_ids_ask_nothing(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = jobs.start("x")
+    assert jobs.find([made.id, "job_none"]) == {made.id: made}
+    monkeypatch.setattr(Database, "read", None)
+    assert jobs.find([]) == {}
+
+
 def test_arguments_are_checked_before_anything_is_queued(jobs: Jobs, registry: Registry) -> None:
     @registry.job("typed")
     def typed(attempt: Attempt, *, path: str) -> None:
