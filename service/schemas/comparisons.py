@@ -45,7 +45,6 @@ class ComparisonOut(BaseModel):
     challenger: StandingOut
     since: datetime
     requests: int
-    rows: int
     labelled: int
     weight: float
     measures: list[MeasureOut]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evals.challenge import Decision, Observed, Rules, weigh
+from evals.challenge import Decision, Earlier, Observed, Rules, weigh
 
 RULES = Rules(min_requests=100, level=0.95, margin=0.0, agreement=None, max_failures=0.05)
 
@@ -51,6 +51,29 @@ def test_failures_roll_back_before_any_label() -> None:
     weighed = weigh(failing, RULES)
     assert weighed.decision == "roll_back"
     assert weighed.reason.startswith("failures is 0.5")
+
+
+def test_rounds_share_the_error_and_each_begins_anew() -> None:
+    shares = [Earlier(rounds).share for rounds in range(2_000)]
+    assert shares[0] == 0.8
+    assert 0.999 < sum(shares) <= 1
+    failing = Observed([], [], [1.0, 0.0] * 60, earlier=Earlier(50, 1_000_000))
+    weighed = weigh(failing, RULES)
+    assert weighed.decision == "roll_back"
+    assert weighed.measures[2].requests == 1_000_120
+    first, later = (
+        weigh(each, RULES).measures[2].interval
+        for each in (replace(failing, earlier=Earlier()), failing)
+    )
+    assert first is not None
+    assert later is not None
+    assert later.low < first.low
+    assert later.level == first.level == RULES.level
+
+
+def test_round_of_which_nothing_is_known_yet_waits() -> None:
+    unlabelled = replace(seen(0.0), errors=[], earlier_labels=Earlier(1, 400))
+    assert weigh(unlabelled, RULES).reason == "error: nothing is known of the present round"
 
 
 def test_agreement_decides_only_where_it_is_asked_for() -> None:
