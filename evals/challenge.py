@@ -81,6 +81,9 @@ class Measure:
     """None where nothing was seen."""
     limit: float | None
     verdict: Verdict
+    bound: float | None = None
+    """On which the verdict rests: what it surely is at most, or at least. It looks one way, and a
+    rule that is broken has a smaller share of the error, so it is none of the interval's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +129,35 @@ def _measure(seen: _Seen, limit: float | None, rules: Rules, *, apart: float) ->
         return Measure(name, requests, None, limit, "told" if limit is None else "unsure")
     alpha = (1 - rules.level) * seen.earlier.share
     bet = bets(seen.values, bounds=(-1.0, 1.0) if name == ERROR else (0.0, 1.0))
-    verdict: Verdict = "told"
-    if limit is not None:
-        verdict = _verdict(name, bet, limit, alpha=alpha, apart=alpha * apart)
     interval = replace(bet.interval(1 - alpha), level=rules.level)
-    return Measure(name, requests, interval, limit, verdict)
+    if limit is None:
+        return Measure(name, requests, interval, limit, "told")
+    verdict, bound = _verdict(name, bet, limit, alpha=alpha, apart=alpha * apart)
+    return Measure(name, requests, interval, limit, verdict, bound)
 
 
-def _verdict(name: str, seen: Bets, limit: float, *, alpha: float, apart: float) -> Verdict:
-    if name == AGREEMENT:
-        holds, breaks = seen.p_above(limit), seen.p_below(limit)
-    else:
-        # One that has to be better and is not yet surely so is no worse for that.
-        holds, breaks = seen.p_below(limit), seen.p_above(max(limit, 0.0))
-    if breaks <= apart:
-        return "breaks"
-    return "holds" if holds <= alpha else "unsure"
+def _verdict(
+    name: str, seen: Bets, limit: float, *, alpha: float, apart: float
+) -> tuple[Verdict, float]:
+    """Return what is sure of a rule, and the bound that says so.
+
+    Bounds are found between few means, and may be on the wide side of the limit itself.
+    """
+    sign, side = (-1, seen.mirrored()) if name == AGREEMENT else (1, seen)
+    most = sign * limit
+    # One that has to be better and is not yet surely so is no worse for that.
+    worst = max(most, 0.0) if name == ERROR else most
+    if side.p_above(worst) <= apart:
+        return "breaks", sign * max(side.at_least(apart), worst)
+    if side.p_below(most) <= alpha:
+        return "holds", sign * min(side.at_most(alpha), most)
+    return "unsure", sign * max(side.at_most(alpha), most)
 
 
 def _decide(found: Sequence[Measure], rules: Rules) -> tuple[Decision, str]:
     broken = [each for each in found if each.verdict == "breaks"]
     if broken:
-        return "roll_back", "; ".join(_words(each) for each in broken)
+        return "roll_back", ", and ".join(_words(each) for each in broken)
     ruled = [each for each in found if each.verdict != "told"]
     few = [each for each in ruled if each.requests < rules.min_requests]
     if few:
@@ -158,20 +168,22 @@ def _decide(found: Sequence[Measure], rules: Rules) -> tuple[Decision, str]:
         )
     unsure = [each for each in ruled if each.verdict == "unsure"]
     if unsure:
-        return "wait", "; ".join(_words(each) for each in unsure)
+        return "wait", ", and ".join(_words(each) for each in unsure)
     if len(ruled) == 1:
         return "wait", "it does not fail, and neither margin nor agreement says what is better"
-    return "promote", "; ".join(_words(each) for each in ruled)
+    return "promote", ", and ".join(_words(each) for each in ruled)
 
 
 def _words(measure: Measure) -> str:
-    interval, said = measure.interval, {"breaks": "surely not within", "holds": "surely within"}
-    if interval is None:
+    if measure.interval is None:
         return f"{measure.name}: nothing is known of the present round"
-    assert measure.limit is not None
-    numbers = f"{interval.estimate:.4g} ({interval.low:.4g} to {interval.high:.4g})"
-    how = said.get(measure.verdict, "not surely within")
-    return f"{measure.name} is {numbers}, {how} {measure.limit:g}"
+    rule = "least" if measure.name == AGREEMENT else "most"
+    other = "most" if measure.name == AGREEMENT else "least"
+    way = other if measure.verdict == "breaks" else rule
+    return (
+        f"{measure.name} is {measure.interval.estimate:.4g}, surely at {way} {measure.bound:.4g}; "
+        f"the rule is at {rule} {measure.limit:g}"
+    )
 
 
 def relative(challenger: float, live: float) -> float:

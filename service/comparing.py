@@ -22,6 +22,7 @@ from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.model_settings import Challenger
 from monitoring.prediction_pairs import Found, Pair, Side, Wanted, read, read_labelled
+from service.prediction.loading import described
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -224,8 +225,7 @@ def _served(reference: Reference) -> str:
 
 
 def _task(parts: Components, reference: Reference) -> str:
-    with parts.artifacts.open(reference.pinned, classical.FILE) as stream:
-        return str(json.loads(stream.read(classical.MAX_BYTES)).get("task"))
+    return described(parts.artifacts, reference.pinned).task
 
 
 def _rules(settings: Challenger) -> challenge.Rules:

@@ -95,10 +95,10 @@ def _check_alias(parts: Components, asked: Retraining) -> None:
 def _put_log(parts: Components, asked: Retraining) -> str:
     """Store what the model was asked, with labels, as a dataset; returns its version."""
     from infra.datasets.datasets import Datasets
+    from service.prediction.loading import described
 
     model = f"{classical.KIND}/{asked.name}"
-    with parts.artifacts.open(f"{model}@{asked.alias}", classical.FILE) as stream:
-        file = classical.parse(json.loads(stream.read(classical.MAX_BYTES)))
+    file = described(parts.artifacts, f"{model}@{asked.alias}")
     if file.views:
         raise InvalidRequest(
             f"{model!r} joins feature views; name rows with their keys and times in log.rows"

@@ -36,6 +36,7 @@ class MeasureOut(BaseModel):
     interval: IntervalOut | None
     limit: float | None
     verdict: Literal["holds", "breaks", "unsure", "told"]
+    bound: float | None
 
 
 class ComparisonOut(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,32 @@ def test_failures_roll_back_before_any_label() -> None:
     weighed = weigh(failing, RULES)
     assert weighed.decision == "roll_back"
     assert weighed.reason.startswith("failures is 0.5")
+
+
+@pytest.mark.parametrize("requests", [*range(20, 60, 4), 200])
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 0.6])
+def test_bound_that_is_told_says_what_the_verdict_says(wrong: float, requests: int) -> None:
+    rules = replace(RULES, agreement=0.5, max_failures=0.2)
+    observed = seen(wrong, requests=requests, seed=requests)
+    agreement = [1.0 - abs(each) for each in observed.errors]
+    for each in weigh(replace(observed, agreement=agreement), rules).measures:
+        assert each.bound is not None
+        assert each.limit is not None
+        sign = -1 if each.name == "agreement" else 1
+        past = sign * (each.bound - each.limit)
+        assert {"holds": past <= 0, "breaks": past >= 0, "unsure": past >= 0}[each.verdict]
+
+
+def test_words_tell_the_bound_and_the_rule() -> None:
+    holds = weigh(seen(0.0), RULES)
+    assert re.match(
+        r"error is -0\.\d+, surely at most -0\.\d+; the rule is at most 0, and failures is 0, "
+        r"surely at most 0\.0\d+; the rule is at most 0\.05$",
+        holds.reason,
+    )
+    apart = Observed([0.0] * 60, [], [])
+    breaks = weigh(apart, replace(RULES, margin=None, agreement=0.5))
+    assert re.match(r"agreement is 0, surely at most 0\.\d+; the rule is at least", breaks.reason)
 
 
 def test_rounds_share_the_error_and_each_begins_anew() -> None:

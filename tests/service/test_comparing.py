@@ -238,6 +238,18 @@ def test_labels_that_come_late_are_counted_and_the_last_one_is_told(open_parts: 
     assert after.challenger.aside.median == 0.5
 
 
+def test_broken_model_leaves_other_challengers_to_be_decided(
+    open_parts: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = open_parts()
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "model.json").write_text("{")
+    broken = parts.artifacts.put(tmp_path / "3", "model/churn")
+    parts.artifacts.tag(str(broken), "challenger")
+    assert comparing.decide_all(parts) == []
+    assert "is not JSON" in caplog.text
+
+
 def test_numbers_are_compared_by_their_distance_from_the_label(open_parts: Open) -> None:
     parts = open_parts(made=regressor, name="price")
     told: dict[str, list[Any]] = {
