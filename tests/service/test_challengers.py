@@ -198,8 +198,10 @@ class Blocked:
     def __init__(self, *, fails: bool = False) -> None:
         self.free = threading.Event()
         self._fails = fails
+        self.asked = 0
 
     def run(self, columns: Mapping[str, Any]) -> Any:
+        self.asked += 1
         self.free.wait(60)
         if self._fails:
             raise EngineFailed("It is broken")
@@ -270,18 +272,54 @@ def test_copies_of_too_many_rows_wait_alone(loaded: Loaded) -> None:
     assert (counted(registry, "dropped"), counted(registry, "answered")) == (2.0, 1.0)
 
 
-def test_shadow_that_is_late_is_given_up(loaded: Loaded) -> None:
+def test_late_shadow_fails_alone_and_the_next_is_asked_once_it_has_ended(loaded: Loaded) -> None:
     registry, added = CollectorRegistry(), list[Interaction]()
-    blocked = Blocked()
+    blocked, quick, meanwhile = Blocked(), Blocked(), list[int]()
+    quick.free.set()
 
     async def scenario() -> None:
+        def add(item: Interaction) -> None:
+            added.append(item)
+            if item.outcome == "failed":
+                shadows._seconds = 60.0
+                asyncio.get_running_loop().call_soon(asked_meanwhile)
+
+        def asked_meanwhile() -> None:
+            meanwhile.append(quick.asked)
+            blocked.free.set()
+
         metrics = ChallengerMetrics(registry)
-        shadows = Shadows(most=2, most_rows=9, seconds=1e-9, metrics=metrics, add=added.append)
+        shadows = Shadows(most=2, most_rows=9, seconds=1e-9, metrics=metrics, add=add)
         shadows.offer(copy(loaded, blocked, "pred-0"))
+        shadows.offer(copy(loaded, quick, "pred-1"))
         await shadows.settle()
-        blocked.free.set()
         await shadows.close()
 
     asyncio.run(scenario())
-    assert counted(registry, "late") == 1.0
-    assert [(each.outcome, each.status) for each in added] == [("failed", 504)]
+    assert meanwhile == [0]
+    assert (counted(registry, "late"), counted(registry, "answered")) == (1.0, 1.0)
+    assert [(each.outcome, each.status) for each in added] == [("failed", 504)] + [
+        ("answered", 200)
+    ] * 2
+
+
+def test_seconds_of_a_shadow_are_those_of_its_call(loaded: Loaded) -> None:
+    added, ticks = list[Interaction](), iter([1.0, 1.5, 9.0])
+    quick = Blocked()
+    quick.free.set()
+
+    async def scenario() -> None:
+        shadows = Shadows(
+            most=2,
+            most_rows=9,
+            seconds=60,
+            metrics=ChallengerMetrics(CollectorRegistry()),
+            add=added.append,
+            clock=lambda: next(ticks),
+        )
+        shadows.offer(copy(loaded, quick, "pred-0"))
+        await shadows.settle()
+        await shadows.close()
+
+    asyncio.run(scenario())
+    assert {each.seconds for each in added} == {0.5}
