@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from classical_models import COLUMNS, ROW, classifier, put, regressor, rows
 from infra.artifacts.store import open_store
 from infra.contracts import Interaction
-from infra.errors import EngineFailed
+from infra.errors import EngineFailed, InvalidConfiguration
 from infra.model_settings import Models as Options
 from infra.settings import load_settings
 from migrated import open_migrated, put_schema
@@ -163,6 +163,16 @@ def test_version_in_use_answers_where_the_canary_cannot(client: TestClient) -> N
     assert predict(client, "risky", ROW).json()["model"] == "model/risky@v2"
 
 
+def test_request_in_more_haste_than_the_settings_is_answered_by_the_version_in_use(
+    client: TestClient,
+) -> None:
+    for seconds, version in (("9.5", 1), ("10", 2), ("60", 2)):
+        told = predict(client, "risky", ROW, **{"x-ragstone-timeout-seconds": seconds})
+        assert told.json()["model"] == f"model/risky@v{version}"
+        copy = kept(client, told)[1]
+        assert (copy.upstream, copy.tag) == (f"risky@v{3 - version}", "shadow")
+
+
 def test_weak_canary_is_found_by_labels_and_answers_nobody_any_more(client: TestClient) -> None:
     parts, live = parts_of(client), {"no": "yes", "yes": "no"}
     assert client.portal is not None
@@ -188,6 +198,12 @@ def test_weak_canary_is_found_by_labels_and_answers_nobody_any_more(client: Test
 def test_nothing_kept_is_nothing_to_compare() -> None:
     with pytest.raises(ValueError, match="keeps none"):
         Options.model_validate({"challengers": {"churn": {}}, "keep": "nothing"})
+
+
+def test_challenger_without_interactions_is_refused_at_start() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"models: .*telemetry\.interactions = false"):
+        load_settings(telemetry={"interactions": False}, models={"challengers": {"churn": {}}})
+    load_settings(telemetry={"interactions": False})
 
 
 class Blocked:
