@@ -199,8 +199,8 @@ def test_label_said_first_is_bet_on_and_the_last_one_is_told(open_parts: Open) -
 
 def test_label_that_is_no_number_waits_for_one_that_is(open_parts: Open) -> None:
     parts = open_parts(made=regressor, name="price")
-    told = {"live": [10.0, 20.0], "challenger": [11.0, 20.0], "labels": ["cheap", "21"]}
-    record(parts, told, "price")
+    said: dict[str, list[Any]] = {"live": [10.0, 20.0], "challenger": [11.0, 20.0]}
+    record(parts, {**said, "labels": ["cheap", "21"]}, "price")
     parts.feedback.add(Statement("pred-0-0", "label", "12"))
     found = comparing.compare(parts, "price")
     assert (found.labelled, found.live.loss) == (2, 1.5)
