@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ Verdict = Literal["holds", "breaks", "unsure", "told"]
 """Whether a rule is surely kept, surely broken, or neither; `told` has no rule."""
 Decision = Literal["promote", "roll_back", "wait"]
 AGREEMENT, ERROR, FAILURES = "agreement", "error", "failures"
+_FIRST_SHARE = 0.8
+"""Of the error, for the first round; most challengers are decided in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,38 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What was seen, a value for each request, in the order in which it was known.
+class Earlier:
+    """What came before the values that are seen."""
 
-    A request counts once, however many rows it has: rows of one request are alike.
+    rounds: int = 0
+    """Each with bets of its own, and a share of the error of its own."""
+    requests: int = 0
+    """Of all of them."""
+
+    @property
+    def share(self) -> float:
+        """The present round's share of the error: most in the first, and 1 over all of them."""
+        rest = 1 - _FIRST_SHARE
+        return rest / (self.rounds * (self.rounds + 1)) if self.rounds else _FIRST_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen in a round, a value for each request, in the order in which it was known.
+
+    A request counts once, however many rows it has: rows of one request are alike. A round is as
+    many requests as were agreed on before; when it is full the next one begins with none.
     """
 
     agreement: Sequence[float]
-    """The share of rows of which both say the same."""
+    """1 where both say the same."""
     errors: Sequence[float]
     """The challenger's loss less that of the version in use, each from 0 to 1."""
     failures: Sequence[float]
     """1 where the challenger failed."""
+    earlier: Earlier = Earlier()
+    earlier_labels: Earlier = Earlier()
+    """The same of errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +76,14 @@ class Measure:
 
     name: str
     requests: int
+    """Of all rounds; the rest is of the present one."""
     interval: Interval | None
     """None where nothing was seen."""
     limit: float | None
     verdict: Verdict
+    bound: float | None = None
+    """On which the verdict rests: what it surely is at most, or at least. It looks one way, and a
+    rule that is broken has a smaller share of the error, so it is none of the interval's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,45 +101,63 @@ def weigh(observed: Observed, rules: Rules) -> Weighed:
     A good challenger is rolled back with probability 1 - level at most, over all rules and however
     often one looks; a bad one is promoted with no more.
     """
-    margin = rules.margin
-    ruled = [rules.agreement is not None, margin is not None, True]
-    alpha = 1 - rules.level
-    apart = alpha / sum(ruled)  # any broken rule is enough to roll back
+    ruled = [rules.agreement is not None, rules.margin is not None, True]
+    apart = 1 / sum(ruled)  # any broken rule is enough to roll back
+    kept, earlier = rules.agreement, observed.earlier
     found = (
-        _measure(AGREEMENT, observed.agreement, rules.agreement, rules, apart=apart),
-        _measure(ERROR, observed.errors, margin, rules, apart=apart),
-        _measure(FAILURES, observed.failures, rules.max_failures, rules, apart=apart),
+        _measure(_Seen(AGREEMENT, observed.agreement, earlier), kept, rules, apart=apart),
+        _measure(
+            _Seen(ERROR, observed.errors, observed.earlier_labels), rules.margin, rules, apart=apart
+        ),
+        _measure(
+            _Seen(FAILURES, observed.failures, earlier), rules.max_failures, rules, apart=apart
+        ),
     )
     return Weighed(found, *_decide(found, rules))
 
 
-def _measure(
-    name: str, values: Sequence[float], limit: float | None, rules: Rules, *, apart: float
-) -> Measure:
-    if not values:
-        return Measure(name, 0, None, limit, "told" if limit is None else "unsure")
-    seen = bets(values, bounds=(-1.0, 1.0) if name == ERROR else (0.0, 1.0))
-    verdict: Verdict = "told"
-    if limit is not None:
-        verdict = _verdict(name, seen, limit, alpha=1 - rules.level, apart=apart)
-    return Measure(name, len(values), seen.interval(rules.level), limit, verdict)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    name: str
+    values: Sequence[float]
+    earlier: Earlier
 
 
-def _verdict(name: str, seen: Bets, limit: float, *, alpha: float, apart: float) -> Verdict:
-    if name == AGREEMENT:
-        holds, breaks = seen.p_above(limit), seen.p_below(limit)
-    else:
-        # One that has to be better and is not yet surely so is no worse for that.
-        holds, breaks = seen.p_below(limit), seen.p_above(max(limit, 0.0))
-    if breaks <= apart:
-        return "breaks"
-    return "holds" if holds <= alpha else "unsure"
+def _measure(seen: _Seen, limit: float | None, rules: Rules, *, apart: float) -> Measure:
+    name, requests = seen.name, seen.earlier.requests + len(seen.values)
+    if not seen.values:
+        return Measure(name, requests, None, limit, "told" if limit is None else "unsure")
+    alpha = (1 - rules.level) * seen.earlier.share
+    bet = bets(seen.values, bounds=(-1.0, 1.0) if name == ERROR else (0.0, 1.0))
+    interval = replace(bet.interval(1 - alpha), level=rules.level)
+    if limit is None:
+        return Measure(name, requests, interval, limit, "told")
+    verdict, bound = _verdict(name, bet, limit, alpha=alpha, apart=alpha * apart)
+    return Measure(name, requests, interval, limit, verdict, bound)
+
+
+def _verdict(
+    name: str, seen: Bets, limit: float, *, alpha: float, apart: float
+) -> tuple[Verdict, float]:
+    """Return what is sure of a rule, and the bound that says so.
+
+    Bounds are found between few means, and may be on the wide side of the limit itself.
+    """
+    sign, side = (-1, seen.mirrored()) if name == AGREEMENT else (1, seen)
+    most = sign * limit
+    # One that has to be better and is not yet surely so is no worse for that.
+    worst = max(most, 0.0) if name == ERROR else most
+    if side.p_above(worst) <= apart:
+        return "breaks", sign * max(side.at_least(apart), worst)
+    if side.p_below(most) <= alpha:
+        return "holds", sign * min(side.at_most(alpha), most)
+    return "unsure", sign * max(side.at_most(alpha), most)
 
 
 def _decide(found: Sequence[Measure], rules: Rules) -> tuple[Decision, str]:
     broken = [each for each in found if each.verdict == "breaks"]
     if broken:
-        return "roll_back", "; ".join(_words(each) for each in broken)
+        return "roll_back", ", and ".join(_words(each) for each in broken)
     ruled = [each for each in found if each.verdict != "told"]
     few = [each for each in ruled if each.requests < rules.min_requests]
     if few:
@@ -124,19 +168,22 @@ def _decide(found: Sequence[Measure], rules: Rules) -> tuple[Decision, str]:
         )
     unsure = [each for each in ruled if each.verdict == "unsure"]
     if unsure:
-        return "wait", "; ".join(_words(each) for each in unsure)
+        return "wait", ", and ".join(_words(each) for each in unsure)
     if len(ruled) == 1:
         return "wait", "it does not fail, and neither margin nor agreement says what is better"
-    return "promote", "; ".join(_words(each) for each in ruled)
+    return "promote", ", and ".join(_words(each) for each in ruled)
 
 
 def _words(measure: Measure) -> str:
-    interval, said = measure.interval, {"breaks": "surely not within", "holds": "surely within"}
-    assert interval is not None
-    assert measure.limit is not None
-    numbers = f"{interval.estimate:.4g} ({interval.low:.4g} to {interval.high:.4g})"
-    how = said.get(measure.verdict, "not surely within")
-    return f"{measure.name} is {numbers}, {how} {measure.limit:g}"
+    if measure.interval is None:
+        return f"{measure.name}: nothing is known of the present round"
+    rule = "least" if measure.name == AGREEMENT else "most"
+    other = "most" if measure.name == AGREEMENT else "least"
+    way = other if measure.verdict == "breaks" else rule
+    return (
+        f"{measure.name} is {measure.interval.estimate:.4g}, surely at {way} {measure.bound:.4g}; "
+        f"the rule is at {rule} {measure.limit:g}"
+    )
 
 
 def relative(challenger: float, live: float) -> float:

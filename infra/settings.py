@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -287,6 +294,17 @@ class Settings(BaseSettings):
             raise ValueError(f"names {url.get_backend_name()!r}; use sqlite or postgresql")
         if url.password and str(url.password).lower() in PLACEHOLDERS:
             raise ValueError("holds a placeholder password; choose a real one")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _keeps_what_is_compared(cls, value: Models, info: ValidationInfo) -> Models:
+        telemetry = info.data.get("telemetry")
+        if value.challengers and telemetry is not None and not telemetry.interactions:
+            raise ValueError(
+                "challengers are compared by interactions, and telemetry.interactions = false "
+                "keeps none"
+            )
         return value
 
     @property

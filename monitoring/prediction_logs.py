@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
@@ -27,17 +27,26 @@ class LoggedRow:
     """What was right, as it was said last; None where nobody looked."""
 
 
-def read(database: Database, model: str) -> Iterator[LoggedRow]:
-    """Yield the rows whose inputs were kept, in the order in which they were written.
+def count(database: Database, model: str) -> int:
+    """Return how many rows a model was asked, whether or not their inputs were kept."""
+    with database.read() as connection:
+        counted = select(func.count()).select_from(table).where(*_conditions(model))
+        return int(connection.execute(counted).scalar_one())
+
+
+def read(database: Database, model: str, *, most: int) -> Iterator[Sequence[LoggedRow]]:
+    """Yield the rows whose inputs were kept, in batches, in the order in which they were written.
 
     Args:
         database: of the interactions.
         model: with `model/`.
+        most: rows, the latest, that are looked at.
     """
-    query = Query(kind="prediction", model=model, outcome="answered", copies=False)
-    statement = select(table.c.number, table.c.id, table.c.at, table.c.content)
-    statement = statement.where(*query.conditions()).order_by(table.c.number).limit(BATCH)
-    last = 0
+    statement = select(
+        table.c.number, table.c.id, table.c.at, table.c.content["features"].label("features")
+    )
+    statement = statement.where(*_conditions(model)).order_by(table.c.number).limit(BATCH)
+    last = _before(database, model, most)
     while True:
         with database.read() as connection:
             rows = connection.execute(statement.where(table.c.number > last)).fetchall()
@@ -45,10 +54,22 @@ def read(database: Database, model: str) -> Iterator[LoggedRow]:
         if not rows:
             return
         last = rows[-1].number
-        for row in rows:
-            features = (row.content or {}).get("features")
-            if isinstance(features, Mapping):
-                yield LoggedRow(row.at, features, labels.get(row.id))
+        kept = [row for row in rows if isinstance(row.features, Mapping)]
+        if kept:
+            yield [LoggedRow(row.at, row.features, labels.get(row.id)) for row in kept]
+
+
+def _conditions(model: str) -> list[ColumnElement[bool]]:
+    query = Query(kind="prediction", model=model, outcome="answered", copies=False)
+    return list(query.conditions())
+
+
+def _before(database: Database, model: str, most: int) -> int:
+    """Return the number of the latest row that is not read; 0 where all are."""
+    numbers = select(table.c.number).where(*_conditions(model)).order_by(table.c.number.desc())
+    with database.read() as connection:
+        found = connection.execute(numbers.offset(most).limit(1)).scalar_one_or_none()
+    return 0 if found is None else int(found)
 
 
 def _labels(connection: Connection, ids: Sequence[str]) -> dict[str, str]:

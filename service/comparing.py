@@ -21,7 +21,8 @@ from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.model_settings import Challenger
-from monitoring.prediction_pairs import Pair, Side, Wanted, read, read_labelled
+from monitoring.prediction_pairs import Found, Pair, Side, Wanted, read, read_labelled
+from service.prediction.loading import described
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,9 +35,9 @@ COMPARE = "compare"
 EVIDENCE_KIND = "comparison"
 """Of the artifact that says why an alias moved."""
 EVIDENCE = "evidence.json"
-MOST_ROWS = 20_000
-"""Of one comparison, the earliest, and as many with a label; what has not decided by then is for a
-person to judge."""
+ROUND = 20_000
+"""Requests that are looked at together, and requests with a label. After as many both begin anew,
+so that what fails later is seen too, and no look reads more."""
 Done = Literal["promoted", "rolled_back"]
 
 
@@ -72,9 +73,8 @@ class Comparison:
     since: datetime
     """When the later of the two aliases moved."""
     requests: int
-    rows: int
     labelled: int
-    """Rows."""
+    """Requests of which a row has a label."""
     weight: float
     measures: tuple[challenge.Measure, ...]
     decision: challenge.Decision
@@ -192,21 +192,20 @@ def _compare(parts: Components, name: str) -> tuple[Comparison, Reference, Refer
         parts.artifacts.history(model, alias)[0].at for alias in (options.alias, settings.alias)
     )
     parts.interactions.flush()
-    wanted = Wanted(model, _served(live), _served(challenger), since, MOST_ROWS)
-    pairs = read(parts.database, wanted)
-    labelled = read_labelled(parts.database, wanted)
-    losses = (_Losses.of(each, is_number=task == "regression") for each in labelled)
+    wanted = Wanted(model, _served(live), _served(challenger), since, ROUND)
+    asked, labelled = read(parts.database, wanted), read_labelled(parts.database, wanted)
+    losses = (_Losses.of(each, is_number=task == "regression") for each in labelled.pairs)
     seen = [each for each in losses if each is not None]
-    requests = _by_request(pairs)
-    weighed = challenge.weigh(_observed(requests, seen, settings.max_seconds), _rules(settings))
+    weighed = challenge.weigh(_observed(asked, labelled, seen, settings), _rules(settings))
+    latest = list({each.request: each for each in seen}.values())
+    pairs = asked.pairs
     comparison = Comparison(
         model,
-        _standing(live, [each.live for each in pairs], [each.live for each in seen]),
-        _standing(challenger, [each.challenger for each in pairs], [each.other for each in seen]),
+        _standing(live, [each.live for each in pairs], [each.live for each in latest]),
+        _standing(challenger, [each.challenger for each in pairs], [each.other for each in latest]),
         since,
-        len(requests),
-        len(pairs),
-        len(seen),
+        asked.known,
+        labelled.rounds * ROUND + len(latest),
         settings.weight,
         weighed.measures,
         weighed.decision,
@@ -226,8 +225,7 @@ def _served(reference: Reference) -> str:
 
 
 def _task(parts: Components, reference: Reference) -> str:
-    with parts.artifacts.open(reference.pinned, classical.FILE) as stream:
-        return str(json.loads(stream.read(classical.MAX_BYTES)).get("task"))
+    return described(parts.artifacts, reference.pinned).task
 
 
 def _rules(settings: Challenger) -> challenge.Rules:
@@ -269,13 +267,6 @@ class _Losses:
         return cls(pair.request, live, other, difference)
 
 
-def _by_request(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    found: dict[str, list[Pair]] = {}
-    for each in pairs:
-        found.setdefault(each.request, []).append(each)
-    return list(found.values())
-
-
 def _is_wrong(side: Side, label: str) -> bool:
     return side.has_failed or classical.text_of(side.prediction) != label
 
@@ -290,16 +281,18 @@ def _distance(side: Side, label: str) -> float:
 
 
 def _observed(
-    requests: Sequence[Sequence[Pair]], seen: Sequence[_Losses], max_seconds: float | None
+    asked: Found, labelled: Found, seen: Sequence[_Losses], settings: Challenger
 ) -> challenge.Observed:
-    most = float("inf") if max_seconds is None else max_seconds
+    most = float("inf") if settings.max_seconds is None else settings.max_seconds
     first: dict[str, float] = {}
-    for each in seen:
+    for each in seen:  # a label that corrects another one changes nothing that was bet on
         first.setdefault(each.request, each.difference)
     return challenge.Observed(
-        agreement=[float(np.mean(same)) for rows in requests if (same := list(_same(rows)))],
+        agreement=list(_same(asked.pairs)),
         errors=list(first.values()),
-        failures=[float(any(_fails(row.challenger, most) for row in rows)) for rows in requests],
+        failures=[float(_fails(each.challenger, most)) for each in asked.pairs],
+        earlier=challenge.Earlier(asked.rounds, asked.rounds * ROUND),
+        earlier_labels=challenge.Earlier(labelled.rounds, labelled.rounds * ROUND),
     )
 
 
@@ -307,10 +300,10 @@ def _fails(side: Side, most: float) -> bool:
     return side.has_failed or side.seconds > most
 
 
-def _same(rows: Sequence[Pair]) -> Iterator[bool]:
-    for row in rows:
-        if row.live.prediction is not None and row.challenger.prediction is not None:
-            yield classical.is_same(row.live.prediction, row.challenger.prediction)
+def _same(pairs: Sequence[Pair]) -> Iterator[float]:
+    for each in pairs:
+        if each.live.prediction is not None and each.challenger.prediction is not None:
+            yield float(classical.is_same(each.live.prediction, each.challenger.prediction))
 
 
 def _standing(reference: Reference, sides: Sequence[Side], losses: Sequence[float]) -> Standing:

@@ -148,13 +148,14 @@ class Predictor:
     async def _run(self, asked: Asked, loaded: Hosted, table: Table, read: Read) -> _Run:
         most = self._options.deadline_seconds
         limit = most if asked.seconds is None else min(asked.seconds, most)
+        is_usual = limit >= most  # or a canary would be held to less than it was put up for
         other, failure = None, None
         if asked.selector is None and not asked.explain:
             other = self.models.challenger(loaded)
         try:
             async with asyncio.timeout(limit):
                 user = asked.user or asked.caller.key_id
-                if other is not None and self._canaries.draws(other, user):
+                if other is not None and is_usual and self._canaries.draws(other, user):
                     try:
                         theirs, values = await self._canaries.answer(
                             other, loaded, table, read=read, seconds=limit / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from training.tabular.searching import Progress
 
 RETRAIN = "retrain"
+MOST_ROWS = 2_000_000
+"""Of what a model was asked, that are read into memory."""
 _TYPES = {"float64": "Float64", "int64": "Int64", "string": "String", "bool": "Boolean"}
 """Of polars, by those of columns."""
 
@@ -95,10 +97,10 @@ def _check_alias(parts: Components, asked: Retraining) -> None:
 def _put_log(parts: Components, asked: Retraining) -> str:
     """Store what the model was asked, with labels, as a dataset; returns its version."""
     from infra.datasets.datasets import Datasets
+    from service.prediction.loading import described
 
     model = f"{classical.KIND}/{asked.name}"
-    with parts.artifacts.open(f"{model}@{asked.alias}", classical.FILE) as stream:
-        file = classical.parse(json.loads(stream.read(classical.MAX_BYTES)))
+    file = described(parts.artifacts, f"{model}@{asked.alias}")
     if file.views:
         raise InvalidRequest(
             f"{model!r} joins feature views; name rows with their keys and times in log.rows"
@@ -106,18 +108,33 @@ def _put_log(parts: Components, asked: Retraining) -> str:
     if asked.log.time in {file.target, *(each.name for each in file.inputs)}:
         raise InvalidRequest(f"log.time: {asked.log.time!r} is a column of {model!r} already")
     parts.interactions.flush()
-    rows = list(prediction_logs.read(parts.database, model))
-    if not rows:
+    _check_size(parts, asked, model)
+    batches = prediction_logs.read(parts.database, model, most=MOST_ROWS)
+    tables = [_as_table(rows, file, time=asked.log.time) for rows in batches]
+    if not tables:
         raise InvalidRequest(
             f'Nothing is kept of what {model!r} was asked; set models.keep = "inputs", or name '
             "rows in log.rows"
         )
-    table = _as_table(rows, file, time=asked.log.time)
+    polars = require("polars", extra="classical")
+    table = polars.concat(tables, how="vertical_relaxed")  # a batch may have no label at all
     stored = Datasets(parts.artifacts).put(table, f"dataset/{asked.name}-predictions")
     return stored.pinned
 
 
-def _as_table(rows: list[LoggedRow], file: ModelFile, *, time: str) -> pl.DataFrame:
+def _check_size(parts: Components, asked: Retraining, model: str) -> None:
+    """Refuse more rows than are read, unless the latest are those that are meant."""
+    if asked.formation.method == "rolling":
+        return
+    if (rows := prediction_logs.count(parts.database, model)) > MOST_ROWS:
+        raise InvalidRequest(
+            f"formation.method: {asked.formation.method!r} wants all {rows:,} rows that {model!r} "
+            f"was asked, and {MOST_ROWS:,} can be read; take 'rolling', which reads the latest, "
+            "keep fewer with telemetry.keep_days, or name rows in log.rows"
+        )
+
+
+def _as_table(rows: Sequence[LoggedRow], file: ModelFile, *, time: str) -> pl.DataFrame:
     """Return rows by the names and types of the training; a label that is none is missing."""
     polars = require("polars", extra="classical")
     columns = [

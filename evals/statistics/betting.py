@@ -55,7 +55,15 @@ class Bets:
     def interval(self, level: float = 0.95) -> Interval:
         """Return the bounds after the last cluster; those of all earlier looks are in them."""
         tail = (1 - level) / 2
-        return Interval(self.estimate, self._low(tail), -self.mirrored()._low(tail), level)
+        return Interval(self.estimate, self.at_least(tail), self.at_most(tail), level)
+
+    def at_least(self, alpha: float) -> float:
+        """Return what the mean is below with probability alpha at most, after all looks so far."""
+        return self._low(alpha)
+
+    def at_most(self, alpha: float) -> float:
+        """Return what the mean is above with probability alpha at most, after all looks so far."""
+        return -self.mirrored()._low(alpha)
 
     def mirrored(self) -> Bets:
         return Bets(-self.sums, self.sizes, -self.highest, -self.lowest)

@@ -50,7 +50,7 @@ def _print(found: Comparison) -> None:
     print_table(("measure", "requests", "is", "low", "high", "rule", "verdict"), rows)
     columns = ("version", "loss", "answered", "median s", "aside", "median s aside")
     print_table(columns, [_row(found.live), _row(found.challenger)])
-    note(f"{found.rows:,} rows of {found.requests:,} requests, {found.labelled:,} with a label")
+    note(f"{found.requests:,} requests, {found.labelled:,} with a label")
     say(f"{found.done or found.decision}: {found.reason}")
     if found.evidence is not None:
         note(f"evidence {found.evidence}")

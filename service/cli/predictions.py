@@ -148,11 +148,14 @@ def _bar() -> Iterator[Callable[[int], None]]:
 def _rows(parts: Components) -> Iterator[dict[str, Any]]:
     from infra import classical
     from infra.errors import NotFound, RagstoneError
+    from service.prediction import loading
 
     for name in parts.artifacts.names(classical.KIND):
         for version in parts.artifacts.versions(f"{name.kind}/{name.name}"):
             try:
-                found: ModelFile | None = _read(parts, str(version.reference))
+                found: ModelFile | None = loading.described(
+                    parts.artifacts, version.reference.pinned
+                )
             except NotFound:  # a language model has the same kind
                 break
             except RagstoneError as error:
@@ -168,15 +171,6 @@ def _rows(parts: Components) -> Iterator[dict[str, Any]]:
                 "created_at": version.created_at,
                 "digest": version.reference.digest,
             }
-
-
-def _read(parts: Components, reference: str) -> ModelFile:
-    from infra import classical
-    from service.prediction import loading
-
-    with parts.artifacts.open(reference, classical.FILE) as stream:
-        data = stream.read(classical.MAX_BYTES + 1)
-    return classical.parse(loading.json_of(data))
 
 
 def _cell(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -102,6 +103,8 @@ class Models:
         self._loading: dict[Key, asyncio.Task[Hosted]] = {}
         self._failures: dict[Key, _Failure] = {}
         """Versions that cannot be loaded: they are not tried again with every request."""
+        self._reads: dict[Key, tuple[float, int]] = {}
+        """When a version was loaded, and its bytes."""
         self._unloaded: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self.has_looked = False
@@ -232,6 +235,8 @@ class Models:
         if (name, self.options.alias) not in self._targets:
             raise self._no_model(name, self.options.alias)
         self._unloaded.add(name)
+        for key in [key for key in self._in_force if key[0] == name]:
+            del self._in_force[key]  # or a challenger would count as loaded ever after
         for held in self._shelf:
             if held.name == name:
                 self._shelf.remove(held.key)
@@ -267,7 +272,7 @@ class Models:
     async def _follow(self, name: str, alias: str) -> None:
         """Have an alias answered by what it means now; until that is loaded, by what it meant."""
         digest, before = self._targets.get((name, alias)), self._in_force.get((name, alias))
-        if digest is None or digest == before:
+        if digest is None or (digest == before and not self._has_to_return(name, alias, digest)):
             return
         if before is None and self._shelf.is_full:
             return  # it is loaded when it is asked for
@@ -278,6 +283,20 @@ class Models:
         self._in_force[name, alias] = digest
         logger.info("%s@%s is answered by version %s", name, alias, loaded.version)
 
+    def _has_to_return(self, name: str, alias: str, digest: str) -> bool:
+        """Whether a challenger made room for others, and what it is compared with leaves it some.
+
+        No request loads it, as it does the version in use. It does not return with every look, or
+        those that have no room for each other would be loaded all the time.
+        """
+        if alias == self.options.alias or not self._is_followed((name, alias)):
+            return False
+        when, size = self._reads.get((name, digest), (-math.inf, 0))
+        if (name, digest) in self._shelf or self._clock() - when < RETRY_SECONDS:
+            return False
+        live = self.at_hand(name, None)
+        return live is not None and live.runtime.size_bytes + size <= self.options.cache_bytes
+
     def _prune(self) -> None:
         """Forget versions that are not loaded, and failures that nothing means any more."""
         meant = {(name, digest) for (name, _), digest in self._targets.items()}
@@ -287,6 +306,7 @@ class Models:
             for (name, number), digest in self._versions.items()
             if (name, digest) in self._shelf
         }
+        self._reads = {key: read for key, read in self._reads.items() if key in meant}
         self._failures = {
             key: failure
             for key, failure in self._failures.items()
@@ -332,6 +352,7 @@ class Models:
             raise failure.error(name) from error
         self._failures.pop((name, digest), None)
         loaded = Hosted.of(read, self._batcher(name, read.runtime))
+        self._reads[loaded.key] = (self._clock(), read.runtime.size_bytes)
         self._shelf.put(loaded)
         return loaded
 

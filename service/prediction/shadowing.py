@@ -7,9 +7,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -33,6 +34,7 @@ from service.prediction.recording import (
 
 logger = logging.getLogger(__name__)
 Read = Callable[[Loaded], Table]
+_Said: TypeAlias = tuple[Table, NDArray[Any], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,16 +125,25 @@ class Shadows:
             await self._answer(self._waiting.popleft())
 
     async def _answer(self, copy: Copy) -> None:
-        start = self._clock()
-        other = copy.other
+        work = asyncio.get_running_loop().run_in_executor(self._thread, _predict, copy, self._clock)
         try:
-            table, values = await self._run(copy)
-        except RagstoneError as error:
-            self._metrics.count(other.name, other.version, SHADOW, outcome_of(error))
-            if self._add is not None:
-                failed = Failed(other, SHADOW, error)
-                record_failure(copy.first, self._add, failed=failed, origin=copy.origin)
+            await self._compare(copy, work)
+        finally:
+            work.cancel()  # nobody hears of one that is given up
+
+    async def _compare(self, copy: Copy, work: asyncio.Future[_Said]) -> None:
+        await asyncio.wait({work}, timeout=self._seconds)
+        if not work.done():
+            self._fail(copy, EngineTimedOut(f"It did not answer within {self._seconds:g} s"))
+            with suppress(RagstoneError):
+                await work  # it has the thread, and what comes next would be late for its sake
             return
+        try:
+            table, values, seconds = await work
+        except RagstoneError as error:
+            self._fail(copy, error)
+            return
+        other = copy.other
         found = replace(
             copy.first,
             loaded=other,
@@ -151,25 +162,27 @@ class Shadows:
                 found,
                 self._add,
                 origin=copy.origin,
-                seconds=self._clock() - start,
+                seconds=seconds,
                 kept="predictions",
             )
             await asyncio.get_running_loop().run_in_executor(self._thread, write)
 
-    async def _run(self, copy: Copy) -> tuple[Table, NDArray[Any]]:
-        work = asyncio.get_running_loop().run_in_executor(self._thread, _predict, copy)
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await work
-        except TimeoutError:
-            raise EngineTimedOut(f"It did not answer within {self._seconds:g} s") from None
+    def _fail(self, copy: Copy, error: RagstoneError) -> None:
+        other = copy.other
+        self._metrics.count(other.name, other.version, SHADOW, outcome_of(error))
+        if self._add is not None:
+            failed = Failed(other, SHADOW, error)
+            record_failure(copy.first, self._add, failed=failed, origin=copy.origin)
 
 
-def _predict(copy: Copy) -> tuple[Table, NDArray[Any]]:
+def _predict(copy: Copy, clock: Callable[[], float]) -> _Said:
+    """Return the rows, what the other version says of them, and the seconds it took."""
+    start = clock()
     other, table = copy.other, copy.first.table
     if not other.reads_like(copy.first.loaded):
         table = copy.read(other)
-    return table, checked(other.runtime.run, table.columns, table.rows)
+    values = checked(other.runtime.run, table.columns, table.rows)
+    return table, values, clock() - start
 
 
 def _same(first: Predicted, other: Predicted) -> int:

@@ -36,6 +36,7 @@ class MeasureOut(BaseModel):
     interval: IntervalOut | None
     limit: float | None
     verdict: Literal["holds", "breaks", "unsure", "told"]
+    bound: float | None
 
 
 class ComparisonOut(BaseModel):
@@ -45,7 +46,6 @@ class ComparisonOut(BaseModel):
     challenger: StandingOut
     since: datetime
     requests: int
-    rows: int
     labelled: int
     weight: float
     measures: list[MeasureOut]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from evals.challenge import Decision, Observed, Rules, weigh
+from evals.challenge import Decision, Earlier, Observed, Rules, weigh
 
 RULES = Rules(min_requests=100, level=0.95, margin=0.0, agreement=None, max_failures=0.05)
 
@@ -51,6 +52,55 @@ def test_failures_roll_back_before_any_label() -> None:
     weighed = weigh(failing, RULES)
     assert weighed.decision == "roll_back"
     assert weighed.reason.startswith("failures is 0.5")
+
+
+@pytest.mark.parametrize("requests", [*range(20, 60, 4), 200])
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 0.6])
+def test_bound_that_is_told_says_what_the_verdict_says(wrong: float, requests: int) -> None:
+    rules = replace(RULES, agreement=0.5, max_failures=0.2)
+    observed = seen(wrong, requests=requests, seed=requests)
+    agreement = [1.0 - abs(each) for each in observed.errors]
+    for each in weigh(replace(observed, agreement=agreement), rules).measures:
+        assert each.bound is not None
+        assert each.limit is not None
+        sign = -1 if each.name == "agreement" else 1
+        past = sign * (each.bound - each.limit)
+        assert {"holds": past <= 0, "breaks": past >= 0, "unsure": past >= 0}[each.verdict]
+
+
+def test_words_tell_the_bound_and_the_rule() -> None:
+    holds = weigh(seen(0.0), RULES)
+    assert re.match(
+        r"error is -0\.\d+, surely at most -0\.\d+; the rule is at most 0, and failures is 0, "
+        r"surely at most 0\.0\d+; the rule is at most 0\.05$",
+        holds.reason,
+    )
+    apart = Observed([0.0] * 60, [], [])
+    breaks = weigh(apart, replace(RULES, margin=None, agreement=0.5))
+    assert re.match(r"agreement is 0, surely at most 0\.\d+; the rule is at least", breaks.reason)
+
+
+def test_rounds_share_the_error_and_each_begins_anew() -> None:
+    shares = [Earlier(rounds).share for rounds in range(2_000)]
+    assert shares[0] == 0.8
+    assert 0.999 < sum(shares) <= 1
+    failing = Observed([], [], [1.0, 0.0] * 60, earlier=Earlier(50, 1_000_000))
+    weighed = weigh(failing, RULES)
+    assert weighed.decision == "roll_back"
+    assert weighed.measures[2].requests == 1_000_120
+    first, later = (
+        weigh(each, RULES).measures[2].interval
+        for each in (replace(failing, earlier=Earlier()), failing)
+    )
+    assert first is not None
+    assert later is not None
+    assert later.low < first.low
+    assert later.level == first.level == RULES.level
+
+
+def test_round_of_which_nothing_is_known_yet_waits() -> None:
+    unlabelled = replace(seen(0.0), errors=[], earlier_labels=Earlier(1, 400))
+    assert weigh(unlabelled, RULES).reason == "error: nothing is known of the present round"
 
 
 def test_agreement_decides_only_where_it_is_asked_for() -> None:

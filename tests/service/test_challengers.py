@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from classical_models import COLUMNS, ROW, classifier, put, regressor, rows
 from infra.artifacts.store import open_store
 from infra.contracts import Interaction
-from infra.errors import EngineFailed
+from infra.errors import EngineFailed, InvalidConfiguration
 from infra.model_settings import Models as Options
 from infra.settings import load_settings
 from migrated import open_migrated, put_schema
@@ -163,6 +163,16 @@ def test_version_in_use_answers_where_the_canary_cannot(client: TestClient) -> N
     assert predict(client, "risky", ROW).json()["model"] == "model/risky@v2"
 
 
+def test_request_in_more_haste_than_the_settings_is_answered_by_the_version_in_use(
+    client: TestClient,
+) -> None:
+    for seconds, version in (("9.5", 1), ("10", 2), ("60", 2)):
+        told = predict(client, "risky", ROW, **{"x-ragstone-timeout-seconds": seconds})
+        assert told.json()["model"] == f"model/risky@v{version}"
+        copy = kept(client, told)[1]
+        assert (copy.upstream, copy.tag) == (f"risky@v{3 - version}", "shadow")
+
+
 def test_weak_canary_is_found_by_labels_and_answers_nobody_any_more(client: TestClient) -> None:
     parts, live = parts_of(client), {"no": "yes", "yes": "no"}
     assert client.portal is not None
@@ -190,6 +200,12 @@ def test_nothing_kept_is_nothing_to_compare() -> None:
         Options.model_validate({"challengers": {"churn": {}}, "keep": "nothing"})
 
 
+def test_challenger_without_interactions_is_refused_at_start() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"models: .*telemetry\.interactions = false"):
+        load_settings(telemetry={"interactions": False}, models={"challengers": {"churn": {}}})
+    load_settings(telemetry={"interactions": False})
+
+
 class Blocked:
     """A runtime that answers once it is let go, or fails."""
 
@@ -198,8 +214,10 @@ class Blocked:
     def __init__(self, *, fails: bool = False) -> None:
         self.free = threading.Event()
         self._fails = fails
+        self.asked = 0
 
     def run(self, columns: Mapping[str, Any]) -> Any:
+        self.asked += 1
         self.free.wait(60)
         if self._fails:
             raise EngineFailed("It is broken")
@@ -270,18 +288,54 @@ def test_copies_of_too_many_rows_wait_alone(loaded: Loaded) -> None:
     assert (counted(registry, "dropped"), counted(registry, "answered")) == (2.0, 1.0)
 
 
-def test_shadow_that_is_late_is_given_up(loaded: Loaded) -> None:
+def test_late_shadow_fails_alone_and_the_next_is_asked_once_it_has_ended(loaded: Loaded) -> None:
     registry, added = CollectorRegistry(), list[Interaction]()
-    blocked = Blocked()
+    blocked, quick, meanwhile = Blocked(), Blocked(), list[int]()
+    quick.free.set()
 
     async def scenario() -> None:
+        def add(item: Interaction) -> None:
+            added.append(item)
+            if item.outcome == "failed":
+                shadows._seconds = 60.0
+                asyncio.get_running_loop().call_soon(asked_meanwhile)
+
+        def asked_meanwhile() -> None:
+            meanwhile.append(quick.asked)
+            blocked.free.set()
+
         metrics = ChallengerMetrics(registry)
-        shadows = Shadows(most=2, most_rows=9, seconds=1e-9, metrics=metrics, add=added.append)
+        shadows = Shadows(most=2, most_rows=9, seconds=1e-9, metrics=metrics, add=add)
         shadows.offer(copy(loaded, blocked, "pred-0"))
+        shadows.offer(copy(loaded, quick, "pred-1"))
         await shadows.settle()
-        blocked.free.set()
         await shadows.close()
 
     asyncio.run(scenario())
-    assert counted(registry, "late") == 1.0
-    assert [(each.outcome, each.status) for each in added] == [("failed", 504)]
+    assert meanwhile == [0]
+    assert (counted(registry, "late"), counted(registry, "answered")) == (1.0, 1.0)
+    assert [(each.outcome, each.status) for each in added] == [("failed", 504)] + [
+        ("answered", 200)
+    ] * 2
+
+
+def test_seconds_of_a_shadow_are_those_of_its_call(loaded: Loaded) -> None:
+    added, ticks = list[Interaction](), iter([1.0, 1.5, 9.0])
+    quick = Blocked()
+    quick.free.set()
+
+    async def scenario() -> None:
+        shadows = Shadows(
+            most=2,
+            most_rows=9,
+            seconds=60,
+            metrics=ChallengerMetrics(CollectorRegistry()),
+            add=added.append,
+            clock=lambda: next(ticks),
+        )
+        shadows.offer(copy(loaded, quick, "pred-0"))
+        await shadows.settle()
+        await shadows.close()
+
+    asyncio.run(scenario())
+    assert {each.seconds for each in added} == {0.5}

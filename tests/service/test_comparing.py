@@ -52,10 +52,12 @@ def open_parts(tmp_path: Path) -> Iterator[Open]:
         yield open_
 
 
-def record(parts: Components, said: Mapping[str, list[Any]], name: str = "churn") -> None:
+def record(
+    parts: Components, said: Mapping[str, list[Any]], name: str = "churn", *, start: int = 0
+) -> None:
     """Record what both said of one row of each request, and what was right; None has failed."""
     at = datetime.now(UTC)
-    for place, told in enumerate(zip(said["live"], said["challenger"], strict=True)):
+    for place, told in enumerate(zip(said["live"], said["challenger"], strict=True), start):
         first = Interaction(
             f"pred-{place}-0", "prediction", at, f"model/{name}", "answered", 200, seconds=0.25
         )
@@ -70,6 +72,25 @@ def record(parts: Components, said: Mapping[str, list[Any]], name: str = "churn"
     parts.interactions.flush()
     for place, label in enumerate(said.get("labels", [])):
         parts.feedback.add(Statement(f"pred-{place}-0", "label", label))
+
+
+def answer_alike(parts: Components, request: str, *, rows: int) -> None:
+    """Record a request of several rows, of which both say the same."""
+    at = datetime.now(UTC)
+    for row in range(rows):
+        first = Interaction(
+            f"{request}-{row}",
+            "prediction",
+            at,
+            "model/churn",
+            "answered",
+            200,
+            upstream="churn@v1",
+        )
+        first = replace(first, content={"prediction": "yes", "features": {"age": row}})
+        copy = replace(first, id=copy_of(first.id), upstream="churn@v2", tag="shadow")
+        parts.interactions.add(first)
+        parts.interactions.add(copy)
 
 
 def planted(live: float, challenger: float, *, requests: int = 120) -> dict[str, list[str]]:
@@ -136,6 +157,55 @@ def test_failing_challenger_is_rolled_back_without_labels(open_parts: Open) -> N
     assert "failures" in found.reason
 
 
+def test_challenger_that_fails_after_the_first_round_is_rolled_back(
+    open_parts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "ROUND", 40)
+    parts = open_parts(promote=False)
+    record(parts, {"live": ["yes"] * 80, "challenger": ["yes"] * 80})
+    quiet = comparing.decide(parts, "churn")
+    assert (quiet.decision, quiet.requests, quiet.measures[2].requests) == ("wait", 80, 80)
+    assert quiet.challenger.aside.requests == 40, "of the latest round"
+    record(parts, {"live": ["yes"] * 40, "challenger": [None, "yes"] * 20}, start=80)
+    assert comparing.decide(parts, "churn").done == "rolled_back"
+
+
+def test_request_counts_once_however_many_rows_and_labels_it_has(
+    open_parts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "ROUND", 4)
+    parts = open_parts()
+    for number in range(4):
+        answer_alike(parts, f"pred-{number}", rows=12)
+    parts.interactions.flush()
+    for number in range(4):
+        for row in (11, 10, 0):
+            parts.feedback.add(Statement(f"pred-{number}-{row}", "label", "yes"))
+    found = comparing.compare(parts, "churn")
+    assert (found.requests, found.labelled) == (4, 4)
+    assert [each.requests for each in found.measures] == [4, 4, 4]
+    assert (found.live.told.requests, found.live.loss) == (4, 0.0)
+
+
+def test_label_said_first_is_bet_on_and_the_last_one_is_told(open_parts: Open) -> None:
+    parts = open_parts()
+    record(parts, {"live": ["yes"] * 2, "challenger": ["no"] * 2, "labels": ["yes", "yes"]})
+    before = comparing.compare(parts, "churn")
+    parts.feedback.add(Statement("pred-0-0", "label", "no"))
+    after = comparing.compare(parts, "churn")
+    assert after.measures == before.measures
+    assert (before.challenger.loss, after.challenger.loss) == (1.0, 0.5)
+
+
+def test_label_that_is_no_number_waits_for_one_that_is(open_parts: Open) -> None:
+    parts = open_parts(made=regressor, name="price")
+    said: dict[str, list[Any]] = {"live": [10.0, 20.0], "challenger": [11.0, 20.0]}
+    record(parts, {**said, "labels": ["cheap", "21"]}, "price")
+    parts.feedback.add(Statement("pred-0-0", "label", "12"))
+    found = comparing.compare(parts, "price")
+    assert (found.labelled, found.live.loss) == (2, 1.5)
+
+
 @pytest.mark.parametrize(("seconds", "decision"), [(0.3, "roll_back"), (0.6, "wait")])
 def test_challenger_that_is_too_slow_fails(open_parts: Open, seconds: float, decision: str) -> None:
     parts = open_parts(max_seconds=seconds)
@@ -151,7 +221,7 @@ def test_what_settings_do_not_allow_is_told_and_left(open_parts: Open) -> None:
     assert version(parts, "production") == "model/churn@v1"
 
 
-def test_labels_that_come_late_are_counted_and_the_last_one_holds(open_parts: Open) -> None:
+def test_labels_that_come_late_are_counted_and_the_last_one_is_told(open_parts: Open) -> None:
     parts = open_parts()
     record(parts, {"live": ["yes"] * 3, "challenger": ["no", "yes", "yes"], "labels": ["yes"]})
     before = comparing.compare(parts, "churn")
@@ -166,6 +236,18 @@ def test_labels_that_come_late_are_counted_and_the_last_one_holds(open_parts: Op
     assert agreement.estimate == pytest.approx(2 / 3)
     assert after.live.told.median == 0.25
     assert after.challenger.aside.median == 0.5
+
+
+def test_broken_model_leaves_other_challengers_to_be_decided(
+    open_parts: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = open_parts()
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "model.json").write_text("{")
+    broken = parts.artifacts.put(tmp_path / "3", "model/churn")
+    parts.artifacts.tag(str(broken), "challenger")
+    assert comparing.decide_all(parts) == []
+    assert "is not JSON" in caplog.text
 
 
 def test_numbers_are_compared_by_their_distance_from_the_label(open_parts: Open) -> None:

@@ -21,6 +21,7 @@ from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from infra.feature_views import JoinedView
 from infra.settings import load_settings
 from migrated import put_schema
+from monitoring import prediction_logs
 from monitoring.feedback import Statement
 from monitoring.prediction_pairs import copy_of
 from service import monitors, retraining
@@ -104,6 +105,30 @@ def test_log_is_what_the_model_was_asked_with_the_labels_said_last(
     assert found["plan"].to_list() == ["pro", None, "gold"]
     assert (found["visits"].dtype, found["trial"].dtype) == (pl.Int64, pl.Boolean)
     assert found["asked_at"].to_list() == [START + timedelta(hours=each) for each in (0, 2, 3)]
+
+
+def test_log_in_batches_is_one_table(
+    open_parts: Open, logs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_logs, "BATCH", 2)
+    parts = open_parts(classifier(0, (0, 1)))
+    ask(parts, *[{**ROW, "age": float(each)} for each in range(5)])
+    parts.feedback.add(Statement("pred-3-0", "label", "1"))
+    found = log_of(parts, logs, tmp_path)
+    assert found["age"].to_list() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert found["churned"].to_list() == [None, None, None, 1, None]
+
+
+def test_log_that_memory_would_not_hold_is_refused_or_its_latest_rows_taken(
+    open_parts: Open, logs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retraining, "MOST_ROWS", 2)
+    parts = open_parts(classifier(0))
+    ask(parts, *[{**ROW, "age": float(each)} for each in range(3)])
+    with pytest.raises(InvalidRequest, match="'all' wants all 3 rows .* and 2 can be read"):
+        retraining.run(parts, written(tmp_path))
+    rolling = {"method": "rolling", "rows": 20}
+    assert log_of(parts, logs, tmp_path, formation=rolling)["age"].to_list() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,51 @@ def test_what_was_unloaded_answers_again_once_it_is_loaded(
     run(scenario)
 
 
+def test_challenger_returns_when_its_model_is_loaded_again(
+    store: ArtifactStore, tmp_path: Path, run: Any
+) -> None:
+    put(store, classifier(0), tmp_path / "0")
+    put(store, classifier(1), tmp_path / "1", alias="challenger")
+
+    async def scenario(models: Models) -> None:
+        await models.refresh()
+        await models.unload("churn")
+        await models.refresh()
+        assert models.loaded == 0
+        live = await models.load("churn")
+        await models.refresh()
+        found = models.challenger(live)
+        assert found is not None
+        assert found.version == "2"
+
+    run(scenario, challengers={"churn": {}})
+
+
+@pytest.mark.parametrize(("room", "returns"), [(2, True), (1, False)])
+def test_challenger_that_made_room_returns_where_both_fit(
+    store: ArtifactStore, tmp_path: Path, run: Any, clock: Clock, *, room: int, returns: bool
+) -> None:
+    put(store, classifier(0), tmp_path / "0")
+    put(store, classifier(1), tmp_path / "1", alias="challenger")
+    put(store, classifier(2), tmp_path / "2", name="other", alias="champion")
+
+    async def scenario(models: Models) -> None:
+        await models.refresh()
+        live = await models.find("churn")
+        await models.find("other", "champion")
+        assert (await models.find("churn")).key == live.key
+        assert models.challenger(live) is None
+        await models.refresh()
+        assert models.challenger(live) is None, "not with every look"
+        clock.seconds += RETRY_SECONDS
+        await models.refresh()
+        assert (models.challenger(live) is not None) is returns
+        assert models.at_hand("churn", None) is not None
+
+    size = max(len(classifier(seed).onnx) for seed in range(3))
+    run(scenario, challengers={"churn": {}}, cache_bytes=room * size)
+
+
 @pytest.mark.parametrize("change", [{"max_model_bytes": 100}, {}])
 def test_file_that_is_too_large_or_damaged_is_not_loaded(
     store: ArtifactStore, tmp_path: Path, run: Any, change: dict[str, Any]
