@@ -17,7 +17,7 @@ from evals.testsets import review
 from evals.trial import Case
 from infra.datasets import files, json_lines
 from infra.datasets.csv_files import Dialect
-from infra.datasets.files import DataFile
+from infra.datasets.data_file import DataFile
 from infra.errors import InvalidRequest, NotFound
 
 Row: TypeAlias = tuple[str, Mapping[str, Any]]

@@ -204,11 +204,12 @@ def _values(column: pa.Array) -> Values:
 def _batches(source: Path) -> Iterator[pa.RecordBatch]:
     from infra.datasets import files
     from infra.datasets.csv_files import Dialect
+    from infra.datasets.data_file import DataFile
 
     form = files.format_of(source.name)
     if form is None:
         raise InvalidRequest(f"{str(source)!r} is neither CSV, JSON Lines nor Parquet by its name")
-    file = files.DataFile.at(source, source.name)
+    file = DataFile.at(source, source.name)
     schema = files.infer(form, [file], Dialect())
     return files.batches(form, file, schema, dialect=Dialect(), rows=PART_ROWS)
 

@@ -11,7 +11,7 @@ from evals.target_kinds import RecordedTarget
 from evals.targets.function import from_fields
 from evals.trial import Case, Output
 from infra.datasets import json_lines
-from infra.datasets.files import DataFile
+from infra.datasets.data_file import DataFile
 from infra.errors import InvalidRequest, NotFound
 
 

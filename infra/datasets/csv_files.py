@@ -18,7 +18,7 @@ from infra.plugins import require
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from infra.datasets.files import DataFile
+    from infra.datasets.data_file import DataFile
 
 MAX_ROW_BYTES = 64 << 20
 _BLOCK_BYTES = 4 << 20

@@ -19,10 +19,11 @@ from infra.datasets import difference as differences
 from infra.datasets import schema as schemas
 from infra.datasets.comparing import Found, Side
 from infra.datasets.csv_files import Dialect
+from infra.datasets.data_file import DataFile
 from infra.datasets.description import KEY, Description, Split
 from infra.datasets.difference import Difference
 from infra.datasets.drift import drifts
-from infra.datasets.files import BATCH_ROWS, DataFile
+from infra.datasets.files import BATCH_ROWS
 from infra.datasets.profile import Profile
 from infra.datasets.profiling import Summary
 from infra.datasets.sources import Layout

@@ -1,14 +1,10 @@
-"""The files of a dataset: which format each has, and how it is opened and read."""
+"""The files of a dataset: which format each has, and how its rows are read."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
 
 from infra.datasets import (
     arrow_files,
@@ -18,7 +14,7 @@ from infra.datasets import (
     json_types,
     parquet_files,
 )
-from infra.errors import InvalidRequest
+from infra.datasets.data_file import COMPRESSED, DataFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,44 +32,12 @@ _ENDINGS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
 }
-_COMPRESSED = ".gz"
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """One file of rows."""
-
-    path: str
-    """As the artifact names it; said in errors."""
-    open: Callable[[], BinaryIO]
-    """Returns its bytes, seekable."""
-
-    @classmethod
-    def at(cls, path: Path, name: str) -> DataFile:
-        return cls(name, lambda: path.open("rb"))
-
-    @contextmanager
-    def opened(self) -> Iterator[BinaryIO]:
-        """Give its bytes, unpacked.
-
-        Raises:
-            InvalidRequest: it is compressed, and damaged.
-        """
-        with self.open() as stream:
-            if not self.path.lower().endswith(_COMPRESSED):
-                yield stream
-                return
-            try:
-                with gzip.open(stream, "rb") as unpacked:
-                    yield cast(BinaryIO, unpacked)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise InvalidRequest(f"{self.path!r} is not a whole gzip file: {error}") from error
 
 
 def format_of(path: str) -> Format | None:
     """Return the format that the ending of a path tells, `None` if it tells none."""
     name = PurePosixPath(path.lower())
-    if name.suffix == _COMPRESSED:
+    if name.suffix == COMPRESSED:
         found = _ENDINGS.get(PurePosixPath(name.stem).suffix)
         return found if found in ("jsonl", "csv") else None
     return _ENDINGS.get(name.suffix)

@@ -18,7 +18,7 @@ from infra.plugins import require
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from infra.datasets.files import DataFile
+    from infra.datasets.data_file import DataFile
 
 MAX_LINE_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20

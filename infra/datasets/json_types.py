@@ -14,7 +14,7 @@ from infra.plugins import require
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from infra.datasets.files import DataFile
+    from infra.datasets.data_file import DataFile
 
 _CHUNK_ROWS = 10_000
 

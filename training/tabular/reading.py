@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from infra import expectations
 from infra.datasets import files
 from infra.datasets.csv_files import Dialect
+from infra.datasets.data_file import DataFile
 from infra.datasets.datasets import KIND, Datasets
 from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
 from infra.expectations import Report
@@ -100,7 +101,7 @@ def _from_file(source: TableSource, folder: Path) -> Rows:
         raise InvalidRequest(f"{source.rows!r} is neither CSV, JSON Lines nor Parquet by its name")
     if source.split is not None:
         raise InvalidRequest(f"{source.rows!r} is a file and has no split {source.split!r}")
-    file = files.DataFile.at(path, path.name)
+    file = DataFile.at(path, path.name)
     schema = files.infer(form, [file], Dialect())
     batches = files.batches(form, file, schema, dialect=Dialect())
     frame = cast("pl.DataFrame", polars.from_arrow(pa.Table.from_batches(batches, schema)))
