@@ -1,4 +1,4 @@
-"""Models by folder or by hub id, fetched where they are not there yet."""
+"""Models by folder or by hub id, fetched where they are absent; never with pickled weights."""
 
 from __future__ import annotations
 
@@ -7,19 +7,57 @@ from pathlib import Path
 from infra.errors import InvalidConfiguration
 from infra.plugins import require
 
+WEIGHTS = ".safetensors"
+PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+"""Endings of weights that can carry code."""
+NOT_FETCHED = (
+    *(f"*{each}" for each in sorted(PICKLES)),
+    *("*.h5", "*.msgpack", "*.ot", "*.tflite", "onnx/*", "openvino/*"),
+)
+"""Files of the hub that nothing here reads; of a small model they are most of the bytes."""
+
 
 def located(model: str, *, extra: str) -> Path:
     """Return the folder of a model that is one, or a hub id (`name` or `name@revision`).
 
     Raises:
-        InvalidConfiguration: there is no such model.
+        InvalidConfiguration: there is no such model, or its weights are pickles.
         MissingDependency: the packages for it are not installed.
     """
     if Path(model).is_dir():
-        return Path(model).absolute()
+        folder = Path(model).absolute()
+        refuse_pickles(folder, model=model)
+        return folder
     hub = require("huggingface_hub", extra=extra)
     name, _, revision = model.partition("@")
     try:
-        return Path(hub.snapshot_download(name, revision=revision or None))
+        folder = Path(
+            hub.snapshot_download(
+                name, revision=revision or None, ignore_patterns=list(NOT_FETCHED)
+            )
+        )
     except (OSError, ValueError) as error:  # the hub's own errors derive from these
         raise InvalidConfiguration(f"Cannot fetch model {model!r}: {error}") from error
+    if not any(folder.rglob(f"*{WEIGHTS}")):
+        raise InvalidConfiguration(_words(model, "no weights in safetensors"))
+    return folder
+
+
+def refuse_pickles(folder: Path, *, model: str) -> None:
+    """Refuse a folder in which weights stand as a pickle alone.
+
+    Libraries read safetensors where both are there.
+
+    Raises:
+        InvalidConfiguration: it has such weights.
+    """
+    for each in sorted(folder.rglob("*")):
+        if each.suffix in PICKLES and not any(each.parent.glob(f"*{WEIGHTS}")):
+            raise InvalidConfiguration(_words(model, f"only {str(each.relative_to(folder))!r}"))
+
+
+def _words(model: str, found: str) -> str:
+    return (
+        f"Model {model!r} has {found}; pickled weights can run code and are never read: name a "
+        "revision with safetensors, or convert them"
+    )

@@ -39,6 +39,7 @@ def load_base(
         "attn_implementation": attention_of(base, device=device),
         "quantization_config": quantization,
         "local_files_only": True,
+        "use_safetensors": True,
     }
     if shards > 1:
         distributed = require("transformers.distributed", extra="finetune")

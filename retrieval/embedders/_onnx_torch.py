@@ -25,7 +25,12 @@ def export(folder: ModelFolder, target: Path) -> None:
     library = require("sentence_transformers", extra=EXTRA)
     require("onnxscript", extra=EXTRA)
     require("transformers", extra=EXTRA).utils.logging.disable_progress_bar()
-    model = library.SentenceTransformer(str(folder.path), device="cpu", local_files_only=True)
+    model = library.SentenceTransformer(
+        str(folder.path),
+        device="cpu",
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True},
+    )
     example = torch.ones((1, EXAMPLE_TOKENS), dtype=torch.int64)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the exporter's own, about its own future

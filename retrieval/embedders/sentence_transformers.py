@@ -150,7 +150,7 @@ class SentenceTransformersEmbedder:
             str(self._folder.path),
             device=device,
             local_files_only=True,
-            model_kwargs={"dtype": self._options.precision},
+            model_kwargs={"dtype": self._options.precision, "use_safetensors": True},
         )
 
 

@@ -61,6 +61,7 @@ class CrossEncoderReranker:
                     device=self._device,
                     max_length=self._max_tokens,
                     local_files_only=True,
+                    model_kwargs={"use_safetensors": True},
                 )
                 if model.num_labels != 1:
                     raise InvalidConfiguration(

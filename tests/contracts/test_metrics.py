@@ -22,10 +22,12 @@ from infra.plugins import available
 from retrieval.embedders import open_embedder
 
 EVERY = available("evals.metrics")
-OF_SETS = [name for name in EVERY if is_of_set(open_metric(name, {}))]
+OF_A_MODEL = {"toxicity"}
+"""They have no default model, and files of tests of their own."""
+OF_SETS = [name for name in EVERY if name not in OF_A_MODEL and is_of_set(open_metric(name, {}))]
 JUDGED = [name for name in EVERY if name.startswith(("ragas_", "judge_"))]
 """They need a judge, and files of tests of their own."""
-NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED}]
+NAMES = [name for name in EVERY if name not in {*OF_SETS, *JUDGED, *OF_A_MODEL}]
 WITHOUT_REFERENCE = {
     *("citation_precision", "citation_recall", "cost", "faithfulness", "latency"),
     *("context_relevance", "refusal", "tokens"),

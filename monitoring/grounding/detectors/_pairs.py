@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from infra.errors import InvalidConfiguration
 from infra.model_hub import located
 from infra.plugins import require
+from infra.stretches import offsets, stretches
 from monitoring.columns import Floats
 from monitoring.grounding.detectors import Finding
 from monitoring.grounding.evidence import Evidence
@@ -108,7 +109,9 @@ class PairModel:
                 where = {"local_files_only": True, "trust_remote_code": False}
                 try:
                     tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder, **where)
-                    model = getattr(transformers, self._head).from_pretrained(self._folder, **where)
+                    model = getattr(transformers, self._head).from_pretrained(
+                        self._folder, use_safetensors=True, **where
+                    )
                 except (OSError, ValueError) as error:
                     raise InvalidConfiguration(
                         f"{str(self._folder)!r} is no model for {self._head}: {error}"
@@ -120,7 +123,7 @@ class PairModel:
     def _least(
         self, tokenizer: Any, claim: str, texts: Sequence[str], most: int, risks: Risks
     ) -> Finding:
-        room = most - len(_offsets(tokenizer, claim)) - _SLACK
+        room = most - len(offsets(tokenizer, claim)) - _SLACK
         windows = [each for text in texts for each in stretches(tokenizer, text, max(1, room))]
         least = Finding(1.0)
         size = self._reading.batch_size
@@ -190,19 +193,6 @@ def place_of(config: Any, label: str | None, known: Sequence[str], *, what: str)
     return found
 
 
-def stretches(tokenizer: Any, text: str, most: int) -> Iterator[str]:
-    """Yield a text in stretches of so many tokens, each beginning in the middle of the one before.
-
-    Nothing is left out, and what is said within half a stretch stands in one of them whole.
-    """
-    spans = _offsets(tokenizer, text)
-    step = max(1, most // 2)
-    for first in range(0, max(1, len(spans) - most + step), step):
-        part = spans[first : first + most]
-        if part:
-            yield text[part[0][0] : part[-1][1]]
-
-
 def readable(text: str) -> str:
     """Return a text that tokenizers take, as long as it was: halves of characters replaced."""
     return text.encode("utf-8", "replace").decode()
@@ -231,8 +221,3 @@ def chances(logits: Any) -> Floats:
 
 def _whole(above: str, text: str) -> str:
     return f"{above}\n{text}" if above else text
-
-
-def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [(first, last) for first, last in encoded["offset_mapping"] if last > first]

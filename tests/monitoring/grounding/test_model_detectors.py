@@ -13,6 +13,7 @@ import pytest
 
 from infra.contracts import Answer, Passage, Usage
 from infra.errors import EngineFailed, InvalidConfiguration
+from infra.stretches import stretches
 from judge_server import JudgeServer, judging
 from monitoring.groundedness import Scorer
 from monitoring.grounding.detectors import _pairs, judge, open_detector
@@ -57,7 +58,7 @@ def test_stretches_cover_every_token_of_a_text(pairs: _pairs.PairModel) -> None:
     tokenizer, _ = pairs.open()
     words = [f"{number}" for number in range(200)]
     for most in (1, 2, 3, 7, 50, 200, 999):
-        parts = [part.split() for part in _pairs.stretches(tokenizer, " ".join(words), most)]
+        parts = [part.split() for part in stretches(tokenizer, " ".join(words), most)]
         assert sorted(set().union(*parts), key=int) == words
         assert max(map(len, parts)) <= most
 
