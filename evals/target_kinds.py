@@ -1,4 +1,4 @@
-"""What a suite can evaluate: a collection, model, URL, function, recorded outputs, a constant."""
+"""What a suite can evaluate: what is served, a URL, a function, recorded outputs, a constant."""
 
 from __future__ import annotations
 
@@ -47,6 +47,16 @@ class ModelTarget(_Chat):
     """The one target of the route that may answer, such as `canary` for a candidate."""
 
 
+class ClassicalTarget(Strict):
+    """Predicts by a classical model of the store, with the thresholds that it is served with."""
+
+    kind: Literal["classical"]
+    model: Text
+    """Without `model/`."""
+    version: Text | None = None
+    """Such as `v3`, or an alias, such as `candidate`; what is served if absent."""
+
+
 class UrlTarget(_Chat):
     """Answers by any server that speaks OpenAI's chat completions."""
 
@@ -86,6 +96,12 @@ class ConstantTarget(Strict):
 
 
 Target: TypeAlias = Annotated[
-    CollectionTarget | ModelTarget | UrlTarget | FunctionTarget | RecordedTarget | ConstantTarget,
+    CollectionTarget
+    | ModelTarget
+    | ClassicalTarget
+    | UrlTarget
+    | FunctionTarget
+    | RecordedTarget
+    | ConstantTarget,
     Field(discriminator="kind"),
 ]

@@ -62,6 +62,8 @@ class Output:
     """What was found, best first."""
     prediction: Any = None
     """A label, a number, or a mapping from labels to their probabilities."""
+    decision: Any = None
+    """The label that is chosen, where a threshold decides; None is the likeliest."""
     usage: Usage = Usage()
     cost: float | None = None
     """In the currency of the settings; None where it is not known."""
@@ -71,6 +73,16 @@ class Output:
     """How sure the target is, larger is surer; None where it does not say."""
     latency_seconds: float | None = None
     """Measured by the runner, not by the target; kept apart, because no two runs share it."""
+
+    @property
+    def label(self) -> Any:
+        """The label that was chosen; a prediction that is no probabilities is it."""
+        if self.decision is not None:
+            return self.decision
+        if isinstance(self.prediction, Mapping) and self.prediction:
+            found = self.prediction
+            return max(sorted(found, key=str), key=lambda name: found[name])
+        return self.prediction
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values without the latency and without what is empty."""

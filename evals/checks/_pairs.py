@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from evals.evaluation import Evaluation
-from evals.metrics._answers import label, said, squad
+from evals.metrics._answers import said, squad
 from evals.metrics.token_f1 import f1
 from evals.refusals import is_refusal, is_silent
 from evals.suite import ALL
@@ -58,7 +58,7 @@ def agree(pair: Pair, *, same_from: float) -> bool | None:
     if is_refusal(live) or is_refusal(candidate):
         return is_refusal(live) and is_refusal(candidate)
     if live.prediction is not None or candidate.prediction is not None:
-        return bool(label(live.prediction) == label(candidate.prediction))
+        return bool(live.label == candidate.label)
     return f1(squad(said(live)), squad(said(candidate))) >= same_from
 
 

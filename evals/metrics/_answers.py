@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping
-from typing import Any
 
 from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
@@ -39,17 +37,10 @@ def settled(case: Case, output: Output) -> Score | None:
 
 
 def said(output: Output) -> str:
-    """Return the answer without the numbers of its sources; of a classifier the likeliest label."""
+    """Return the answer without the numbers of its sources; of a classifier its label."""
     if output.prediction is not None:
-        return str(label(output.prediction))
+        return str(output.label)
     return _MARKERS.sub("", output.text)
-
-
-def label(prediction: Any) -> Any:
-    """Return the likeliest label of probabilities, and anything else as it is."""
-    if isinstance(prediction, Mapping) and prediction:
-        return max(sorted(prediction, key=str), key=lambda name: prediction[name])
-    return prediction
 
 
 def whole(text: str) -> str:

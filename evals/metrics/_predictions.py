@@ -10,7 +10,6 @@ from typing import Any
 
 from evals.context import Context
 from evals.metric import Parameters
-from evals.metrics._answers import label
 from evals.scores import Score
 from evals.trial import Case, Output, Trial
 
@@ -28,12 +27,16 @@ class Predicted:
 
     trial: Trial
     expected: Any
-    prediction: Any
+    output: Output
+
+    @property
+    def prediction(self) -> Any:
+        return self.output.prediction
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The expected and the likeliest label."""
-        return str(self.expected), str(label(self.prediction))
+        """The expected label, and the one that was chosen."""
+        return str(self.expected), str(self.output.label)
 
 
 class OfPredictions(Parameters):
@@ -46,9 +49,13 @@ class OfPredictions(Parameters):
         if output.prediction is None:
             return Score.unscored("the output has no prediction")
         try:
-            return Score.of(self.measure(case, output.prediction))
+            return Score.of(self.measure(case, self.read(output)))
         except Unusable as error:
             return Score.error(str(error))
+
+    def read(self, output: Output) -> Any:
+        """Return what is measured of an output that has a prediction."""
+        return output.prediction
 
     @abstractmethod
     def measure(self, case: Case, prediction: Any) -> float:
@@ -79,7 +86,7 @@ class OfPredictedSet(Parameters):
 def predicted(trials: Sequence[Trial]) -> list[Predicted]:
     """Return references and predictions of trials that take part."""
     return [
-        Predicted(trial, trial.case.expected, trial.output.prediction)
+        Predicted(trial, trial.case.expected, trial.output)
         for trial in trials
         if trial.output is not None
     ]

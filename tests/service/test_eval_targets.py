@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import classical_models
 from chat_server import ChatServer, serving
+from classical_models import classifier, put, regressor
+from evals.context import Context
+from evals.metric import open_metric
 from evals.trial import Case, Output
 from infra.contracts import Usage
 from infra.errors import EngineFailed, InvalidConfiguration, InvalidRequest, NotFound
@@ -57,7 +62,7 @@ def parts(fast_settings: Callable[..., Settings], open_components: Any, served: 
 
 
 def test_folder_holds_the_served_targets_we_ship() -> None:
-    assert available(evaluating.SERVED) == ["collection", "model", "url"]
+    assert available(evaluating.SERVED) == ["classical", "collection", "model", "url"]
 
 
 def test_url_is_asked_as_openai_clients_ask(parts: Components, served: ChatServer) -> None:
@@ -141,3 +146,75 @@ def test_unknown_route_and_collection_are_named(parts: Components) -> None:
     ):
         with pytest.raises(NotFound):
             ask(parts, target)
+
+
+@pytest.fixture
+def stored(components: Components, tmp_path: Path) -> Components:
+    store = components.artifacts
+    lenient = {"thresholds": {"no": 0.9, "yes": 0.1}}
+    put(store, classifier(0), tmp_path / "one")
+    put(store, classifier(0), tmp_path / "two", alias="candidate", **lenient)
+    put(store, regressor(), tmp_path / "price", name="price")
+    return components
+
+
+def rows(count: int) -> tuple[list[Case], Any]:
+    given = classical_models.rows(count, seed=8)
+    frame = classical_models.frame_of(classical_models.columns_of(given))
+    return [Case(str(at), row, "yes") for at, row in enumerate(given)], frame
+
+
+def test_classical_model_predicts_with_the_thresholds_it_is_served_with(stored: Components) -> None:
+    cases, frame = rows(30)
+    wanted = classifier(0).pipeline.predict_proba(frame)
+    target = {"kind": "classical", "model": "churn"}
+    found = [ask(stored, target, case) for case in cases]
+    shares = np.array([[each.prediction["no"], each.prediction["yes"]] for each in found])
+    assert shares == pytest.approx(wanted, abs=1e-5)
+    assert [each.label for each in found] == list(classifier(0).pipeline.predict(frame))
+    lenient = [ask(stored, {**target, "version": "candidate"}, case) for case in cases]
+    assert [each.prediction for each in lenient] == [each.prediction for each in found]
+    assert [each.label for each in lenient] == ["yes" if row[1] >= 0.1 else "no" for row in wanted]
+    accuracy: Any = open_metric("accuracy", {})
+    scores = [
+        asyncio.run(accuracy.score(case, output, Context())).value
+        for case, output in zip(cases, lenient, strict=True)
+    ]
+    assert scores == [float(row[1] >= 0.1) for row in wanted]
+    assert sum(scores) > sum(each.label == "yes" for each in found)
+
+
+def test_values_of_a_regression_are_numbers(stored: Components) -> None:
+    cases, frame = rows(3)
+    target = {"kind": "classical", "model": "price"}
+    found = [ask(stored, target, case).prediction for case in cases]
+    assert found == pytest.approx(list(regressor().pipeline.predict(frame)), rel=1e-4)
+
+
+def test_identity_of_a_classical_model_is_its_content_and_not_its_alias(
+    stored: Components,
+) -> None:
+    def opened(**more: str) -> Any:
+        target = suite(target={"kind": "classical", "model": "churn", **more})
+        return evaluating.open_target(stored, target, Path())
+
+    before = opened()
+    assert opened().identity == before.identity
+    assert [role for role, _ in before.parents] == ["model"]
+    stored.artifacts.tag("model/churn@v2", "production")
+    assert opened().identity != before.identity
+    assert opened(version="v1").identity["digest"] == before.identity["digest"]
+
+
+def test_rows_that_are_not_the_models_and_unknown_models_say_what_is_wrong(
+    stored: Components,
+) -> None:
+    target = {"kind": "classical", "model": "churn"}
+    with pytest.raises(InvalidRequest, match="no mapping of features"):
+        ask(stored, target)
+    with pytest.raises(InvalidRequest, match="Row 0.*'visits'"):
+        ask(stored, target, Case("1", {**classical_models.ROW, "visits": "many"}))
+    with pytest.raises(NotFound, match="price|churn"):
+        ask(stored, {**target, "model": "chrun"}, Case("1", classical_models.ROW))
+    with pytest.raises(NotFound):
+        ask(stored, {**target, "version": "nosuch"}, Case("1", classical_models.ROW))
