@@ -311,11 +311,7 @@ def _apart(formed: Formed, standing: _Standing) -> Formed:
     """Leave out of the training what earlier versions were measured on, and will be again."""
     train = formed.train
     for each in standing.earlier:
-        names = [name for name in each.names if name in train.columns]
-        held = each.held_out.select(names).cast(
-            {name: train.schema[name] for name in names}, strict=False
-        )
-        train = train.join(held, on=names, how="anti", nulls_equal=True, maintain_order="left")
+        train = each.others(train)
     counts = replace(formed.counts, trained_on=len(train), set_aside=len(formed.train) - len(train))
     return replace(formed, train=train, counts=counts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +280,16 @@ def test_views_have_bounded_memory_and_are_shared(parts: Components) -> None:
         Views(lambda: parts.artifacts, 1_000).open(model, pins)
     del live
     assert len(views) == 0
+
+
+def test_rows_of_one_key_and_other_times_are_told_apart(parts: Components, tmp_path: Path) -> None:
+    opened = open_model(parts.artifacts, "model/orders@v1", tmp_path / "model")
+    held = opened.held_out.select("customer", "at", "amount", "outcome")
+    later = held.with_columns(pl.col("at") + timedelta(microseconds=1))
+    elsewhere = held.with_columns(customer=pl.lit("c77"))
+    assert opened.others(pl.concat([held, later, elsewhere])).equals(pl.concat([later, elsewhere]))
+    as_text = pl.concat([later, held]).with_columns(pl.col("at").dt.strftime("%+"))
+    assert len(opened.others(as_text)) == len(later)
 
 
 def test_a_retraining_joins_views_to_the_log(parts: Components, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from infra.classical import ModelFile
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
+from infra.point_in_time import moments_of
 from training.tabular import artifact, columns, exporting, fitting, joining, scoring
 
 if TYPE_CHECKING:
@@ -35,10 +36,34 @@ class Opened:
     datasets: Datasets
     """Views are read from these."""
 
-    @property
-    def names(self) -> list[str]:
-        """Its raw columns and its target."""
-        return [*(each.name for each in self.file.inputs), self.file.target]
+    def others(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that are none of those it was measured on.
+
+        Rows are the same if all that both sides tell of them is: raw columns, the target, and of a
+        model with views key and time as well, since rows of other moments have other features.
+        """
+        given = [*(each.name for each in self.file.inputs), self.file.target]
+        names = [
+            name
+            for name in (*given, *self.file.asked_for_views)
+            if name in rows.columns and name in self.held_out.columns
+        ]
+        held = self._comparable(self.held_out.select(names))
+        own = self._comparable(rows.select(names))
+        held = held.cast(dict(own.schema), strict=False)  # type: ignore[arg-type]
+        places = own.with_row_index("").join(
+            held, on=names, how="anti", nulls_equal=True, maintain_order="left"
+        )
+        return rows[places[""]]
+
+    def _comparable(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with the time as a number: it may be text on one side."""
+        time = self.file.time
+        if time is None or time not in rows.columns:
+            return rows
+        polars = require("polars", extra="classical")
+        moments = moments_of(rows[time], source=f"The rows' {time!r}").microseconds
+        return rows.with_columns(polars.Series(time, moments, dtype=polars.Int64))
 
     def losses(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Return the loss of each row; a class that it does not know is one it gets wrong.
