@@ -14,8 +14,10 @@ import accounts
 from infra.artifacts.store import ArtifactStore, open_store
 from infra.classical import Column, ModelFile, parse
 from infra.datasets.datasets import Datasets
-from infra.errors import StorageFailed
+from infra.errors import InvalidRequest, StorageFailed
 from migrated import open_migrated
+from service.prediction.columns import Reader
+from service.prediction.joining import Joins
 from service.prediction.views import RETRY_SECONDS, Views
 
 FEW = accounts.accounts(days=3)
@@ -168,3 +170,33 @@ def test_views_of_several_versions_are_counted_once_and_go_with_the_last(
     assert views.size_bytes == size
     held.pop()
     assert (len(views), views.size_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_joined_category_that_training_never_saw_is_treated_as_one_of_the_rows_own(
+    store: ArtifactStore, views: Views, refuses: bool
+) -> None:
+    put(store, FEW.with_columns(segment=pl.lit("merged")))
+    own = Column(name="kind", type="string", categories=("a", "b"))
+    file = model(view())
+    file = file.model_copy(update={"inputs": (own, *file.inputs)})
+    reader = Reader(file, 10, refuses, Joins(file, views.open(file)))
+    row = {"kind": "a", "customer": "c1", "at": "2026-01-05T00:00:00Z"}
+    strange = [{**row, "kind": "z"}, {**row, "customer": "nobody"}, row]
+    columns = {name: [each[name] for each in strange[1:]] for name in row}
+    if refuses:
+        with pytest.raises(InvalidRequest, match=r"Row 0: 'kind' is 'z', which is none"):
+            reader.of_rows(strange)
+        words = r"Row 1: 'segment' is 'merged', .*none of the categories.*dataset/accounts@v1"
+        for ask in (lambda: reader.of_rows(strange[1:]), lambda: reader.of_values(2, columns)):
+            with pytest.raises(InvalidRequest, match=words):
+                ask()
+        return
+    table = reader.of_rows(strange)
+    assert table.columns["segment"].tolist() == ["merged", "", "merged"]
+    assert [(each.row, each.column, each.kind) for each in table.warnings] == [
+        (0, "kind", "unknown_category"),
+        (0, "segment", "unknown_category"),
+        (2, "segment", "unknown_category"),
+        (1, "customer", "unknown_key"),
+    ]
