@@ -24,6 +24,7 @@ from service.prediction.batching import checked
 from service.prediction.columns import Reader
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
     from service.prediction.loading import Loaded
@@ -154,12 +155,13 @@ def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table
     if taken:
         raise InvalidRequest(f"The rows have a column {taken[0]!r} already; rename it")
     model, reader = loaded.model, _sized(loaded.reader, batch.num_rows)
-    given = {
-        each.name: _values(batch.column(each.name))
-        for each in reader.asked
-        if each.name in batch.schema.names
-    }
+    time = None if reader.joins is None else reader.joins.time
     try:
+        given = {
+            each.name: _values(each.name, batch.column(each.name), is_time=each.name == time)
+            for each in reader.asked
+            if each.name in batch.schema.names
+        }
         table = reader.of_values(batch.num_rows, given)
     except InvalidRequest as error:
         raise InvalidRequest(
@@ -187,16 +189,18 @@ def _sized(reader: Reader, rows: int) -> Reader:
     return Reader(reader.model, max(1, rows), reader.refuses_unknown, reader.joins)
 
 
-def _values(column: pa.Array) -> Values:
+def _values(name: str, column: pa.Array, *, is_time: bool) -> Values | pl.Series:
     pa = require("pyarrow", extra=EXTRA)
     kind = column.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's moments are coarser
-        floor = require("pyarrow.compute", extra=EXTRA).floor_temporal
-        column = floor(column, unit="microsecond").cast(pa.timestamp("us", kind.tz))
+    if is_time and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        moments: pl.Series = require("polars", extra=EXTRA).from_arrow(column)
+        return moments
     is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
     if is_number and (pa.types.is_floating(kind) or not column.null_count):
         array: Values = column.to_numpy(zero_copy_only=False)
         return array
+    if pa.types.is_temporal(kind) and column.null_count < len(column):
+        raise InvalidRequest(f"{name!r} holds {kind}, which no column of a model is")
     values: Values = column.to_pylist()
     return values
 

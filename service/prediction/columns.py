@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import Column, ModelFile, text_of
-from infra.classical_rows import MISSING_TEXT, Values, encode, encode_rows, is_text
+from infra.classical_rows import MISSING_TEXT, encode, encode_rows, is_text
 from infra.errors import InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class Reader:
             len(rows), encode_rows(own, self._own), self.joins.run(len(rows), given)
         )
 
-    def of_values(self, rows: int, given: Mapping[str, Values]) -> Table:
-        """Read columns: lists as JSON has them, or arrays.
+    def of_values(self, rows: int, given: Mapping[str, Any]) -> Table:
+        """Read columns: lists as JSON has them, or arrays; times of the join also as polars'.
 
         Raises:
             InvalidRequest: a column is missing, strange, or holds what it cannot.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -132,6 +133,29 @@ def test_requests_get_the_features_and_answers_of_training(
     assert opened.losses(orders).tolist() == opened.losses(offline).tolist()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"at": pa.array([0, 2**60], pa.timestamp("ms", "UTC"))},
+            "'at', row 1: .* beyond the year",
+        ),
+        ({"at": pa.array([0, 2**30], pa.date32())}, "'at', row 1: 1,073,741,824 days since 1970"),
+        ({"at": pa.array([1.5, float("nan")])}, "'at', row 0: 1.5 is no time"),
+        ({"customer": pa.array([1.5, float("nan")])}, "Row 0: 'customer' is 1.5, and the keys"),
+        ({"customer": pa.array([0, 2**60], pa.timestamp("ms"))}, "'customer' holds timestamp.ms."),
+    ],
+)
+def test_tables_with_strange_keys_or_times_are_refused(
+    parts: Components, changes: dict[str, Any], words: str
+) -> None:
+    loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
+    good = {"customer": ["c1", "c2"], "amount": [1.0, 2.0], "at": [datetime(2026, 1, 20)] * 2}  # noqa: DTZ001
+    batch = pa.RecordBatch.from_pydict({**good, **changes})
+    with pytest.raises(InvalidRequest, match=f"In the 2 rows from 40 on: .*{words}"):
+        batch_predicting.scored(loaded, batch, first=40)
+
+
 def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:
     loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
     joins = loaded.reader.joins
@@ -154,7 +178,11 @@ def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:
         ({"amount": 1.0}, "Row 0 lacks 'customer', the key by which dataset/accounts is joined"),
         ({"customer": 7, "amount": 1.0}, "'customer' is 7, and the keys of dataset/accounts@v1"),
         ({"customer": "c1", "amount": 1.0, "at": "now"}, "'now' is no time"),
-        ({"customer": "c1", "amount": 1.0, "at": 5}, "5 is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": 5}, "The column 'at', row 0: 5 is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": True}, "row 0: True is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": "2026-13-01"}, "row 0: '2026-13-01' is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": "10000-01-01"}, "row 0: '10000-01-01' is no time"),
+        ({"customer": ["c1"], "amount": 1.0}, "Row 0: 'customer' is ['c1'], and the keys of"),
         ({"customer": "c1", "amount": 1.0, "at": "2026-01-20T00:00:00"}, "have none"),
         ({"customer": "c1", "amount": 1.0, "logins": 3}, "'logins', which the model takes from"),
         ({"customer": "c1", "amount": 1.0, "note": "n"}, "no column 'note'"),
