@@ -31,6 +31,7 @@ from surroundings import no_settings_from_outside
 from training import classical, retrain
 from training.tabular import columns, fitting, joining
 from training.tabular.opened import open_model
+from waiting import until
 
 pytest.importorskip("skl2onnx")
 FEW = accounts.accounts(days=3)
@@ -154,6 +155,38 @@ def test_tables_with_strange_keys_or_times_are_refused(
     batch = pa.RecordBatch.from_pydict({**good, **changes})
     with pytest.raises(InvalidRequest, match=f"In the 2 rows from 40 on: .*{words}"):
         batch_predicting.scored(loaded, batch, first=40)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_a_table_whose_rows_lack_times_is_refused_before_any_is_predicted(
+    parts: Components, tmp_path: Path, ending: str
+) -> None:
+    loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
+    rows = accounts.orders(3).select("customer", "amount", pl.col("at").dt.strftime("%+"))
+    source, output = tmp_path / f"rows{ending}", tmp_path / "scored.parquet"
+
+    def refused(frame: pl.DataFrame, words: str) -> None:
+        frame.write_parquet(source) if ending == ".parquet" else frame.write_csv(source)
+        with pytest.raises(InvalidRequest, match=words):
+            batch_predicting.predict_file(loaded, source, output)
+        assert list(tmp_path.iterdir()) == [source]
+
+    refused(rows.drop("at"), "have no column 'at', as of which model/orders@v1 joins dataset/acc")
+    gap = pl.Series("at", [*rows["at"][:2], None])
+    refused(rows.with_columns(gap), "In the 3 rows from 0 on: Row 2 has no time in 'at', as of")
+    refused(rows.with_columns(at=1.5), "In the 3 rows from 0 on: The column 'at', row 0: 1.5 is no")
+    rows.write_parquet(source) if ending == ".parquet" else rows.write_csv(source)
+    assert batch_predicting.predict_file(loaded, source, output) == 3
+
+
+def test_a_job_over_a_dataset_whose_rows_lack_times_is_refused(
+    served: TestClient, parts: Components
+) -> None:
+    Datasets(parts.artifacts).put(accounts.orders(5).with_columns(at=None), "timeless")
+    job = parts.jobs.start("predict", {"model": "orders", "data": "timeless", "name": "timeless"})
+    until(lambda: parts.jobs.get(job.id).is_finished)
+    assert "Row 0 has no time in 'at', as of which" in str(parts.jobs.get(job.id).error)
+    assert not parts.artifacts.names("predictions")
 
 
 def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:
