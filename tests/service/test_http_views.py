@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -245,6 +246,32 @@ def test_tensors_are_joined_as_rows_are(served: TestClient) -> None:
     wanted = predict(served, row).json()["predictions"][0]["probabilities"]
     found = next(each["data"] for each in outputs if each["name"] == "probabilities")
     assert np.float32(found).tolist() == np.float32(list(wanted.values())).tolist()
+
+
+def test_many_rows_are_read_and_joined_off_the_loop(
+    served: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served.portal is not None
+    loop, run = served.portal.call(threading.get_ident), Joins.run
+    is_off: list[bool] = []
+
+    def noted(self: Joins, rows: int, given: dict[str, Any]) -> Any:
+        is_off.append(threading.get_ident() != loop)
+        return run(self, rows, given)
+
+    monkeypatch.setattr(Joins, "run", noted)
+    row = {"amount": 12.5, "customer": "c3", "at": "2026-01-20T00:00:00Z"}
+    kinds = {"amount": "FP64", "customer": "BYTES", "at": "BYTES"}
+    answers = []
+    for count in (2, 500):
+        answers.append(predict(served, *[row] * count))
+        inputs = [
+            {"name": name, "datatype": kind, "shape": [count, 1], "data": [row[name]] * count}
+            for name, kind in kinds.items()
+        ]
+        answers.append(served.post("/v2/models/orders/infer", json={"inputs": inputs}))
+    assert [each.status_code for each in answers] == [200] * 4
+    assert is_off == [False, False, True, True]
 
 
 def test_what_is_shown_and_kept_names_the_view(served: TestClient, parts: Components) -> None:
