@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 import accounts
 from infra.datasets.datasets import Datasets
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, NotFound
+from infra.feature_views import FeatureView
 from infra.settings import load_settings
 from migrated import put_schema
 from service import batch_predicting, model_gates
@@ -31,6 +32,7 @@ from service.wiring import Components
 from surroundings import no_settings_from_outside
 from training import classical, retrain
 from training.tabular import columns, fitting, joining
+from training.tabular.open_views import OpenViews
 from training.tabular.opened import open_model
 from waiting import until
 
@@ -98,9 +100,8 @@ def test_requests_get_the_features_and_answers_of_training(
 ) -> None:
     spec = classical.parse(accounts.asked())
     orders = accounts.orders()
-    views = joining.open_views(
-        spec.data.features, folder=tmp_path, datasets=Datasets(parts.artifacts)
-    )
+    shared = OpenViews(folder=tmp_path, datasets=Datasets(parts.artifacts))
+    views = shared.open(spec.data.features)
     offline, told = joining.join(orders, views, "at")
     opened = open_model(parts.artifacts, "model/orders@v1", tmp_path / "model")
     encoded = columns.encoded(offline, opened.file.inputs)
@@ -380,13 +381,39 @@ def test_rows_of_one_key_and_other_times_are_told_apart(parts: Components, tmp_p
     assert len(opened.others(as_text)) == len(later)
 
 
+def test_a_view_is_read_once_by_the_columns_that_are_asked_for(
+    parts: Components, tmp_path: Path
+) -> None:
+    shared = OpenViews(folder=tmp_path, datasets=Datasets(parts.artifacts))
+    view = FeatureView.model_validate({**accounts.VIEW, "columns": ["balance"]})
+    before = put_view(parts, FEW)
+    (first,) = shared.open([view])
+    assert first.rows.frame.columns == ["id", "known", "balance"]
+    put_view(parts, LONGER)
+    more = FeatureView.model_validate(accounts.VIEW)
+    needed = view.model_copy(update={"required": True})
+    again, other = shared.open([needed, more])
+    assert again.index is first.index
+    assert other.rows.frame.columns == ["id", "known", "balance", "logins", "segment"]
+    assert other.rows.frame.equals(FEW.select(other.rows.frame.columns))
+    assert {each.rows.name for each in (first, again, other)} == {before}
+    with pytest.raises(NotFound, match=f"column of {before} 'balances'.*'balance'"):
+        shared.open([view.model_copy(update={"columns": ("balances",)})])
+
+
 def test_a_retraining_joins_views_to_the_log(parts: Components, tmp_path: Path) -> None:
     put_view(parts, accounts.accounts())
     Datasets(parts.artifacts).put(accounts.orders(300, seed=9), "orders-log")
     (tmp_path / "orders.yaml").write_text(json.dumps(accounts.asked()))
     told: list[str] = []
+
+    def note(said: str) -> None:
+        told.append(said)
+        if said.startswith("registered"):  # what comes meanwhile changes nothing
+            put_view(parts, accounts.accounts().drop("balance"))
+
     later = datetime(2027, 1, 1, tzinfo=UTC)
-    around = classical.Around(tmp_path, parts.artifacts, clock=lambda: later, note=told.append)
+    around = classical.Around(tmp_path, parts.artifacts, clock=lambda: later, note=note)
     log = {"rows": "dataset/orders-log", "time": "at"}
     asked = {"name": "orders", "spec": "orders.yaml", "log": log, "labels": {"min_rows": 20}}
     result = retrain.retrain(retrain.parse(asked), around, model_gates.judge)

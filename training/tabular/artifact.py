@@ -16,7 +16,7 @@ from infra.classical import ModelFile
 from infra.errors import InvalidRequest
 from infra.plugins import require
 from training.tabular import exporting, joining, parity, pipelines
-from training.tabular.joining import OpenView
+from training.tabular.open_views import OpenView
 from training.tabular.parity import Parity
 from training.tabular.preparation import Material
 from training.tabular.specification import Classical

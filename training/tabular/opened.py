@@ -19,6 +19,7 @@ from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
 from infra.point_in_time import moments_of
 from training.tabular import artifact, columns, exporting, fitting, joining, scoring
+from training.tabular.open_views import OpenViews
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,8 +34,8 @@ class Opened:
     pipeline: Any
     held_out: pl.DataFrame
     """Raw rows that it was measured on, with their labels."""
-    datasets: Datasets
-    """Views are read from these."""
+    views: OpenViews
+    """What it takes from other tables."""
 
     def others(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that are none of those it was measured on.
@@ -75,7 +76,7 @@ class Opened:
             InvalidRequest: a value is none that the column can hold, or a view cannot be joined.
         """
         if self.file.views:
-            rows = joining.join_for(self.file, rows, self.datasets)
+            rows = joining.join_for(self.file, rows, self.views)
         # What was never missing in training may be now, and is asked all the same.
         given = [each.model_copy(update={"nullable": True}) for each in self.file.inputs]
         rows = _with_all(rows, [each.name for each in given])
@@ -89,8 +90,16 @@ class Opened:
         return scoring.losses("classification", known, classical.decide(said, self.file))
 
 
-def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
+def open_model(
+    store: ArtifactStore, reference: str, place: Path, *, views: OpenViews | None = None
+) -> Opened:
     """Lay a version out in a folder that does not exist, and read it.
+
+    Args:
+        store: holds it.
+        reference: of it.
+        place: the folder.
+        views: that are open already; by default they are read when they are needed.
 
     Raises:
         NotFound: there is no such version, it is no classical model, or it lacks the pipeline or
@@ -105,7 +114,7 @@ def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
         file,
         exporting.from_skops(folder / exporting.SKOPS, file.trusted),
         _held_out(folder / artifact.REFERENCE),
-        Datasets(store),
+        views or OpenViews(folder=place, datasets=Datasets(store)),
     )
 
 
