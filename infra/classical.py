@@ -114,6 +114,12 @@ class ModelFile(Section):
         """Names of the columns that come from views, and not with a row."""
         return frozenset(name for view in self.views for name in view.features)
 
+    @property
+    def asked_for_views(self) -> tuple[str, ...]:
+        """Names of what a row has for the join alone: keys, and the time."""
+        keys = dict.fromkeys(view.asked_key for view in self.views)
+        return (*keys, *([] if self.time is None else [self.time]))
+
 
 def text_of(label: Any) -> str:
     """Return a class as the key of `thresholds`: as JSON writes it, text without its quotes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from bisect import bisect_right
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
 EXTRA = "classical"
 Why = Literal["unknown_key", "too_early", "too_old"]
 _MICROSECONDS = 1_000_000
-_UNITS = {"ms": 1_000, "us": 1}
+_UNITS = {"days": 86_400 * _MICROSECONDS, "ms": 1_000, "us": 1}
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments are compared as numbers
+_FIRST, _LAST = (
+    (each - _EPOCH) // timedelta(microseconds=1)
+    for each in (datetime.min, datetime.max)  # noqa: DTZ901
+)
+_CUT = re.compile(r"[.,]\d{6}0*[1-9]")
+"""Digits of a time beyond microseconds, which Python leaves out."""
+_CUT_ZONE = re.compile(r"[+-][\d:]+[.,]\d+$")
+"""A distance to UTC in parts of a second, of which it does the same."""
+_LEAST_KEY, _LARGEST_KEY = -(2**63), 2**63 - 1
+_MAX_SHOWN = 80
 _KEY_BYTES = 130
 """About what a key takes in a dictionary, beside its text."""
 
@@ -73,7 +84,9 @@ class Index:
         self.key_type = key_type(frame[view.key], source)
         keys, times = frame[view.key], frame[view.time]
         _refuse_missing(source, view, frame)
-        moments = moments_of(times, source=source, is_ceiling=True)
+        if str(keys.dtype) == "UInt64":
+            _refuse_large(keys.to_list(), f"{source}, row {{row}}: {view.key!r}")
+        moments = moments_of(times, source=f"{source}, {view.time!r}", is_ceiling=True)
         self.is_zoned = bool(moments.is_zoned)
         self._sort(frame, keys, np.array(moments.microseconds, dtype=np.int64))
         self._lag = round(view.lag_seconds * _MICROSECONDS)
@@ -151,10 +164,12 @@ class Index:
         if strange:
             row = next(at for at, key in enumerate(keys) if type(key) in strange)
             raise InvalidRequest(
-                f"Row {row}: {self._view.asked_key!r} is {keys[row]!r}, and the keys of "
+                f"Row {row}: {self._view.asked_key!r} is {shown(keys[row])}, and the keys of "
                 f"{self.source} are {self.key_type}",
                 parameter=self._view.asked_key,
             )
+        if wanted is int:
+            _refuse_large(keys, f"Row {{row}}: {self._view.asked_key!r}")
         if moments.is_zoned is not None and len(self) and moments.is_zoned != self.is_zoned:
             with_zone, without = (
                 ("the rows", self.source) if moments.is_zoned else (self.source, "the rows")
@@ -175,6 +190,12 @@ class Index:
         if self._ttl is not None and moment - self._times[place] > self._ttl:
             return "too_old"
         return place
+
+
+def _refuse_large(keys: Sequence[int | None], said: str) -> None:
+    for row, key in enumerate(keys):
+        if key is not None and not _LEAST_KEY <= key <= _LARGEST_KEY:
+            raise InvalidRequest(f"{said.format(row=row)} is {shown(key)}, which is no int64")
 
 
 def key_type(keys: pl.Series, source: str) -> KeyType:
@@ -199,25 +220,32 @@ def moments_of(
         is_ceiling: whether parts of a microsecond count as one more, and not as none.
 
     Raises:
-        InvalidRequest: a value is no such time, or some have time zones and some have none.
+        InvalidRequest: a value is no such time, or some have time zones and some have none; names
+            the row.
     """
     if isinstance(values, Sequence):
-        return _of_values(values, source)
+        return _of_values(values, source, is_ceiling)
     kind = str(values.dtype)
-    if kind == "Date":
-        return Moments([_of_date(each) for each in values.to_list()], is_zoned=False)
-    if not kind.startswith("Datetime"):
-        return _of_values(values.to_list(), source)
-    unit, zone = values.dtype.time_unit, values.dtype.time_zone  # type: ignore[attr-defined]
-    counts = values.to_physical()
-    if unit == "ns":
+    if not kind.startswith("Date"):
+        return _of_values(values.to_list(), source, is_ceiling)
+    zone = getattr(values.dtype, "time_zone", None)
+    unit = "days" if kind == "Date" else str(values.dtype.time_unit)  # type: ignore[attr-defined]
+    counts = values.to_physical().cast(require("polars", extra=EXTRA).Int64)
+    if unit == "ns":  # all of them are between the years 1677 and 2262
         counts = -(-counts // 1_000) if is_ceiling else counts // 1_000
     else:
+        beyond = (counts < -(-_FIRST // _UNITS[unit])) | (counts > _LAST // _UNITS[unit])
+        if beyond.any():
+            row = int(beyond.arg_true()[0])
+            raise InvalidRequest(
+                f"{source}, row {row}: {counts[row]:,} {unit} since 1970 are beyond the years 1 to "
+                "9999"
+            )
         counts = counts * _UNITS[unit]
     return Moments(counts.to_list(), zone is not None)
 
 
-def _of_values(values: Sequence[Any], source: str) -> Moments:
+def _of_values(values: Sequence[Any], source: str, is_ceiling: bool) -> Moments:
     found: list[int | None] = []
     zoned: set[bool] = set()
     for row, value in enumerate(values):
@@ -227,19 +255,23 @@ def _of_values(values: Sequence[Any], source: str) -> Moments:
         moment = _moment(value)
         if moment is None:
             raise InvalidRequest(
-                f"{source}, row {row}: {value!r} is no time such as 2026-01-31T09:00:00Z"
+                f"{source}, row {row}: {shown(value)} is no time such as 2026-01-31T09:00:00Z"
             )
         zoned.add(moment.tzinfo is not None)
-        found.append(count(moment))
-    if len(zoned) > 1:
-        raise InvalidRequest(f"{source}: some times have a time zone, and some have none")
+        if len(zoned) > 1:
+            raise InvalidRequest(
+                f"{source}: some times have a time zone, and some have none: that of row {row} is "
+                "unlike those before"
+            )
+        is_cut = is_ceiling and isinstance(value, str) and _CUT.search(value)
+        found.append(count(moment) + bool(is_cut))
     return Moments(found, next(iter(zoned), None))
 
 
 def _moment(value: Any) -> datetime | None:
     if isinstance(value, str):
         try:
-            return datetime.fromisoformat(value)
+            return None if _CUT_ZONE.search(value) else datetime.fromisoformat(value)
         except ValueError:
             return None
     if isinstance(value, datetime):
@@ -253,8 +285,10 @@ def count(moment: datetime) -> int:
     return since // timedelta(microseconds=1)
 
 
-def _of_date(value: date | None) -> int | None:
-    return None if value is None else (value - _EPOCH.date()).days * 86_400 * _MICROSECONDS
+def shown(value: Any) -> str:
+    """Return a value as a message may have it."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _shown(moment: int) -> str:

@@ -137,6 +137,9 @@ _GAUGES = {
     "questions_waiting": "Searches and answers waiting for their turn.",
     "models_loaded": "Classical models in memory.",
     "models_loaded_bytes": "Of their files.",
+    "feature_views_bytes": "Feature views in memory.",
+    "feature_views_stale": "Of them, those whose newest version cannot be read or joined; the one "
+    "before it is, or that of the training.",
     "documents_waiting": "Attached files that wait to be read.",
     "interactions_spooled_bytes": "Interactions on disk that wait for the database.",
     "jobs_queued": "Jobs that wait, those for a later moment too.",

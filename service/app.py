@@ -84,6 +84,8 @@ def create_app(components: Components) -> FastAPI:
     components.metrics.watch("questions_waiting", lambda: admission.waiting)
     components.metrics.watch("models_loaded", lambda: components.models.loaded)
     components.metrics.watch("models_loaded_bytes", lambda: components.models.loaded_bytes)
+    components.metrics.watch("feature_views_bytes", lambda: components.models.views.size_bytes)
+    components.metrics.watch("feature_views_stale", lambda: components.models.views.stale)
     app.state.components = components
     app.state.admission = admission
     app.state.stopping = threading.Event()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ from infra.errors import InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.plugins import require
+from infra.point_in_time import moments_of
 from service.prediction.batching import checked
 from service.prediction.columns import Reader
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
     from service.prediction.loading import Loaded
@@ -47,7 +50,9 @@ def define(registered: Registry, parts: Components) -> None:
         _sweep(parts)
         with _kept_to_go_on(_folder(parts) / attempt.job_id) as folder:
             loaded = opened(parts, pinned["model"], pinned.get("views"))
-            batches = _datasets(parts).iterate(pinned["data"], rows=PART_ROWS)
+            read = partial(_datasets(parts).iterate, pinned["data"], rows=PART_ROWS)
+            check_times(loaded, read, _datasets(parts).describe(pinned["data"]).columns)
+            batches = read()
             total = _datasets(parts).profile(pinned["data"]).rows
 
             def tell(rows: int) -> None:
@@ -110,10 +115,45 @@ def predict_file(
     read = [loaded.reference.digest, *loaded.joined_digests]
     made_by = hashlib.sha256("".join(read).encode()).hexdigest()[:12]
     stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{made_by}"
+    read, names = _reading(source)
+    check_times(loaded, read, names)
     with _kept_to_go_on(output.with_name(f".{output.name}.{stamp}.parts")) as folder:
-        rows = write_parts(loaded, _batches(source), folder, tell=tell)
+        rows = write_parts(loaded, read(), folder, tell=tell)
         _join(folder, output)
     return rows
+
+
+def check_times(
+    loaded: Loaded, read: Callable[..., Iterable[pa.RecordBatch]], names: Sequence[str]
+) -> None:
+    """Refuse rows without a time, where views are joined as of it, before any is predicted.
+
+    A request without one is of the moment in which it is answered. Rows of a table are not: its
+    parts are answered at other moments, and once more after a failure.
+
+    Args:
+        loaded: the model.
+        read: returns the rows, of the columns that it is given.
+        names: of the columns.
+
+    Raises:
+        InvalidRequest: the column is missing, or a row of it holds no time.
+    """
+    joins = loaded.reader.joins
+    if joins is None:
+        return
+    time, first = joins.time, 0
+    why = f"as of which {loaded.reference} joins {joins.views[0].view.followed}"
+    if time not in names:
+        raise InvalidRequest(f"The rows have no column {time!r}, {why}")
+    for batch in read(columns=[time]):
+        with _counted(batch.num_rows, first):
+            values: Any = _values(time, batch.column(0), is_time=True)
+            values = values.tolist() if isinstance(values, np.ndarray) else values
+            moments = moments_of(values, source=f"The column {time!r}").microseconds
+            if None in moments:
+                raise InvalidRequest(f"Row {moments.index(None)} has no time in {time!r}, {why}")
+        first += batch.num_rows
 
 
 def write_parts(
@@ -154,17 +194,14 @@ def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table
     if taken:
         raise InvalidRequest(f"The rows have a column {taken[0]!r} already; rename it")
     model, reader = loaded.model, _sized(loaded.reader, batch.num_rows)
-    given = {
-        each.name: _values(batch.column(each.name))
-        for each in reader.asked
-        if each.name in batch.schema.names
-    }
-    try:
+    time = None if reader.joins is None else reader.joins.time
+    with _counted(batch.num_rows, first):
+        given = {
+            each.name: _values(each.name, batch.column(each.name), is_time=each.name == time)
+            for each in reader.asked
+            if each.name in batch.schema.names
+        }
         table = reader.of_values(batch.num_rows, given)
-    except InvalidRequest as error:
-        raise InvalidRequest(
-            f"In the {batch.num_rows:,} rows from {first:,} on: {error}"
-        ) from error
     values = checked(loaded.runtime.run, table.columns, table.rows)
     found = pa.Table.from_batches([batch])
     if model.classes is None or loaded.labels is None:
@@ -182,26 +219,38 @@ def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table
     return found.append_column("warnings", pa.array(warnings))
 
 
+@contextmanager
+def _counted(rows: int, first: int) -> Iterator[None]:
+    """Have a refusal say from where its rows are counted."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(f"In the {rows:,} rows from {first:,} on: {error}") from error
+
+
 def _sized(reader: Reader, rows: int) -> Reader:
     """Return a reader that takes so many rows."""
     return Reader(reader.model, max(1, rows), reader.refuses_unknown, reader.joins)
 
 
-def _values(column: pa.Array) -> Values:
+def _values(name: str, column: pa.Array, *, is_time: bool) -> Values | pl.Series:
     pa = require("pyarrow", extra=EXTRA)
     kind = column.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's moments are coarser
-        floor = require("pyarrow.compute", extra=EXTRA).floor_temporal
-        column = floor(column, unit="microsecond").cast(pa.timestamp("us", kind.tz))
+    if is_time and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        moments: pl.Series = require("polars", extra=EXTRA).from_arrow(column)
+        return moments
     is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
     if is_number and (pa.types.is_floating(kind) or not column.null_count):
         array: Values = column.to_numpy(zero_copy_only=False)
         return array
+    if pa.types.is_temporal(kind) and column.null_count < len(column):
+        raise InvalidRequest(f"{name!r} holds {kind}, which no column of a model is")
     values: Values = column.to_pylist()
     return values
 
 
-def _batches(source: Path) -> Iterator[pa.RecordBatch]:
+def _reading(source: Path) -> tuple[Callable[..., Iterator[pa.RecordBatch]], Sequence[str]]:
+    """Return what reads a file, of all columns or of some, and their names."""
     from infra.datasets import files
     from infra.datasets.csv_files import Dialect
     from infra.datasets.data_file import DataFile
@@ -211,7 +260,16 @@ def _batches(source: Path) -> Iterator[pa.RecordBatch]:
         raise InvalidRequest(f"{str(source)!r} is neither CSV, JSON Lines nor Parquet by its name")
     file = DataFile.at(source, source.name)
     schema = files.infer(form, [file], Dialect())
-    return files.batches(form, file, schema, dialect=Dialect(), rows=PART_ROWS)
+
+    def read(columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        wanted = schema
+        if columns is not None:
+            wanted = require("pyarrow", extra=EXTRA).schema(
+                [schema.field(name) for name in columns]
+            )
+        return files.batches(form, file, wanted, dialect=Dialect(), rows=PART_ROWS)
+
+    return read, schema.names
 
 
 def _join(folder: Path, output: Path) -> None:

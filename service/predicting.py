@@ -36,7 +36,9 @@ Read = Callable[[Loaded], Table]
 USER_HEADER = "x-ragstone-user"
 """In a request whom it is for: the same version answers the same user."""
 MANY_ROWS = 32
-"""From here on rows are written down in a thread, not on the loop that others wait for."""
+"""From here on rows are read and written down in a thread, not on the loop that others wait for."""
+MANY_BYTES = 16_384
+"""The same of a body whose rows are not known before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Asked:
     """That the answer may take, where it is less than the settings say."""
     explain: bool = False
     """Whether to tell what each feature contributes to the score of each row."""
+    is_large: bool = False
+    """Whether rows are so many that they are read and joined off the loop."""
     user: str | None = None
     """What keeps a caller at the same version while a canary answers others; else the key."""
 
@@ -123,7 +127,7 @@ class Predictor:
         start = time.perf_counter()
         loaded = await self.find(asked)
         with self._counted(asked.name):
-            table = read(loaded)
+            table = await _table(read, loaded, is_large=asked.is_large)
             if asked.explain:
                 await in_thread(lambda: self._explainer.check(loaded))
             bill = await open_bill(
@@ -158,7 +162,11 @@ class Predictor:
                 if other is not None and is_usual and self._canaries.draws(other, user):
                     try:
                         theirs, values = await self._canaries.answer(
-                            other, loaded, table, read=read, seconds=limit / 2
+                            other,
+                            loaded,
+                            table,
+                            read=partial(_table, read, is_large=asked.is_large),
+                            seconds=limit / 2,
                         )
                         return _Run(self._predicted(other, theirs, values, CANARY), loaded)
                     except RagstoneError as error:
@@ -211,3 +219,7 @@ class Predictor:
         except RagstoneError as error:
             self._metrics.count(name, outcome_of(error))
             raise
+
+
+async def _table(read: Read, loaded: Loaded, *, is_large: bool) -> Table:
+    return await in_thread(lambda: read(loaded)) if is_large else read(loaded)

@@ -35,7 +35,8 @@ from training.tabular import (
 )
 from training.tabular.evaluation import Errors, Said
 from training.tabular.exploring import Exploration
-from training.tabular.joining import Joined, OpenView
+from training.tabular.joining import Joined
+from training.tabular.open_views import OpenView, OpenViews
 from training.tabular.preparation import Material, prepare
 from training.tabular.reading import Rows
 from training.tabular.searching import Found, Progress
@@ -64,6 +65,8 @@ class Around:
     """Writes an exploration as one HTML file."""
     parent: str | None = None
     """The tracked run that this one is part of."""
+    views: OpenViews | None = None
+    """That are open already, for all models of a retraining; by default those of this one are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,8 @@ def _read(spec: Classical, around: Around) -> _Sources:
     for rows in found:
         if rows is not None:
             reading.check(rows, spec.data.expectations, folder=around.folder, now=around.clock())
-    views = joining.open_views(spec.data.features, folder=around.folder, datasets=datasets)
+    shared = around.views or OpenViews(folder=around.folder, datasets=datasets)
+    views = shared.open(spec.data.features)
     (rows, test), joined = joining.join_all(found, views, spec.data)
     assert rows is not None
     return _Sources(rows, test, views, tuple(joined))

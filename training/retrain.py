@@ -26,6 +26,7 @@ from training.classical import Around, Outcome
 from training.sentinel import Aborted
 from training.tabular import artifact, forming, reading
 from training.tabular.forming import Formed
+from training.tabular.open_views import OpenViews
 from training.tabular.opened import Opened, open_model
 from training.tabular.retraining import CANDIDATE, Retraining
 from training.tabular.specification import Classical, Register, TableSource
@@ -148,14 +149,15 @@ def retrain(
     )
     around.note(f"formed {formed.counts.trained_on:,} rows to train on of {formed.counts.rows:,}")
     with _tracked(asked, around, cause) as run, tempfile.TemporaryDirectory() as scratch:
-        inside = replace(around, parent=None if run is None else run.id)
-        standing = _standing(store, asked, Path(scratch))
+        views = OpenViews(folder=around.folder, datasets=Datasets(store))
+        inside = replace(around, parent=None if run is None else run.id, views=views)
+        standing = _standing(store, asked, Path(scratch), views)
         formed = _apart(formed, standing)
         trained = _challenge(asked, spec, formed, inside, folder=Path(scratch))
         challenger = (
             trained
             if isinstance(trained, str)
-            else open_model(store, trained.model, Path(scratch) / "challenger")
+            else open_model(store, trained.model, Path(scratch) / "challenger", views=views)
         )
         result = _decide(asked, formed, standing, challenger, judge)
         result = replace(result, run=None if run is None else run.id)
@@ -280,14 +282,16 @@ def _questions(
         yield question(name, "non_inferior", limits.max_loss, each.held_out)
 
 
-def _standing(store: ArtifactStore, asked: Retraining, scratch: Path) -> _Standing:
+def _standing(
+    store: ArtifactStore, asked: Retraining, scratch: Path, views: OpenViews
+) -> _Standing:
     """Open the champion, and the champions before it, the latest first."""
     name = f"{classical.KIND}/{asked.name}"
     try:
         found = store.find(f"{name}@{asked.alias}")
     except NotFound:
         return _Standing(None, ())
-    champion = open_model(store, str(found), scratch / "champion")
+    champion = open_model(store, str(found), scratch / "champion", views=views)
     versions = [each.reference for each in store.versions(name)]
     numbers = {each.digest: each.version for each in versions}
     digests = dict.fromkeys(
@@ -297,7 +301,9 @@ def _standing(store: ArtifactStore, asked: Retraining, scratch: Path) -> _Standi
     opened = [
         champion
         if digest == found.digest
-        else open_model(store, f"{name}@v{numbers[digest]}", scratch / f"v{numbers[digest]}")
+        else open_model(
+            store, f"{name}@v{numbers[digest]}", scratch / f"v{numbers[digest]}", views=views
+        )
         for digest in living
     ]
     staged = None
@@ -311,11 +317,7 @@ def _apart(formed: Formed, standing: _Standing) -> Formed:
     """Leave out of the training what earlier versions were measured on, and will be again."""
     train = formed.train
     for each in standing.earlier:
-        names = [name for name in each.names if name in train.columns]
-        held = each.held_out.select(names).cast(
-            {name: train.schema[name] for name in names}, strict=False
-        )
-        train = train.join(held, on=names, how="anti", nulls_equal=True, maintain_order="left")
+        train = each.others(train)
     counts = replace(formed.counts, trained_on=len(train), set_aside=len(formed.train) - len(train))
     return replace(formed, train=train, counts=counts)
 

@@ -71,6 +71,9 @@ def show(model: Model, json: Json = False) -> None:
             for each in views
         ]
         print_table(("joined from", "by", "columns", "rows"), told)
+        for each in views:
+            if each["problem"]:
+                note(f"{each['view']} is not the newest: {each['problem']}")
 
 
 def _view(live: LiveView) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def _view(live: LiveView) -> dict[str, Any]:
         "rows": len(version.index),
         "bytes": version.index.size_bytes,
         "trained_with": view.version,
+        "problem": live.problem,
     }
 
 

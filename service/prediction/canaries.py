@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -59,7 +59,13 @@ class Canaries:
         return (self._draw() if user is None else share_of(known, user)) < weight
 
     async def answer(
-        self, challenger: Hosted, live: Loaded, table: Table, *, read: Read, seconds: float
+        self,
+        challenger: Hosted,
+        live: Loaded,
+        table: Table,
+        *,
+        read: Callable[[Loaded], Awaitable[Table]],
+        seconds: float,
     ) -> tuple[Table, NDArray[Any]]:
         """Return what the challenger says, and the rows as it read them.
 
@@ -69,7 +75,7 @@ class Canaries:
         try:
             async with asyncio.timeout(seconds):
                 if not challenger.reads_like(live):
-                    table = read(challenger)
+                    table = await read(challenger)
                 return table, await challenger.batcher.run(table)
         except TimeoutError:
             raise EngineTimedOut(f"The canary did not answer within {seconds:g} s") from None

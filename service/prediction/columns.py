@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import Column, ModelFile, text_of
-from infra.classical_rows import MISSING_TEXT, Values, encode, encode_rows, is_text
+from infra.classical_rows import MISSING_TEXT, encode, encode_rows, is_text
 from infra.errors import InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class Reader:
             len(rows), encode_rows(own, self._own), self.joins.run(len(rows), given)
         )
 
-    def of_values(self, rows: int, given: Mapping[str, Values]) -> Table:
-        """Read columns: lists as JSON has them, or arrays.
+    def of_values(self, rows: int, given: Mapping[str, Any]) -> Table:
+        """Read columns: lists as JSON has them, or arrays; times of the join also as polars'.
 
         Raises:
             InvalidRequest: a column is missing, strange, or holds what it cannot.
@@ -128,28 +129,40 @@ class Reader:
 
     def _joined(self, rows: int, own: Mapping[str, NDArray[Any]], joined: Joined) -> Table:
         whole = {**own, **joined.columns}
-        table = self._table(rows, {each.name: whole[each.name] for each in self.model.inputs})
+        columns = {each.name: whole[each.name] for each in self.model.inputs}
+        table = self._table(rows, columns, joined.versions)
         missed = [Warned(row, key, why) for row, key, why in joined.missed]
         return replace(table, warnings=[*table.warnings, *missed], versions=joined.versions)
 
-    def _table(self, rows: int, columns: Mapping[str, NDArray[Any]]) -> Table:
+    def _table(
+        self,
+        rows: int,
+        columns: Mapping[str, NDArray[Any]],
+        versions: Mapping[str, str] = MappingProxyType({}),
+    ) -> Table:
         warnings: list[Warned] = []
         for name, seen in self._seen.items():
             texts = columns[name].tolist()
             if not seen.issuperset(texts):
                 strange = [place for place, text in enumerate(texts) if text not in seen]
                 if self.refuses_unknown:
-                    raise InvalidRequest(
-                        f"Row {strange[0]}: {name!r} is {_shown(texts[strange[0]])}, which is none "
-                        "of the categories that the model knows",
-                        parameter=name,
-                    )
+                    raise self._unknown(strange[0], name, texts[strange[0]], versions)
                 warnings += [Warned(place, name, "unknown_category") for place in strange]
         for name, (low, high) in self._ranges.items():
             warnings += [
                 Warned(place, name, "out_of_range") for place in _beyond(columns[name], low, high)
             ]
         return Table(rows, columns, warnings)
+
+    def _unknown(
+        self, row: int, name: str, value: str, versions: Mapping[str, str]
+    ) -> InvalidRequest:
+        said = f"Row {row}: {name!r} is {_shown(value)}, which is none of the categories that the "
+        for view in self.model.views:
+            if name in view.features and view.followed in versions:
+                said += f"model knows; {versions[view.followed]} has it of the row's key"
+                return InvalidRequest(said, parameter=view.asked_key)
+        return InvalidRequest(f"{said}model knows", parameter=name)
 
     def _check_columns(self, given: Mapping[str, Any]) -> None:
         optional = frozenset() if self.joins is None else self.joins.optional

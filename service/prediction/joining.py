@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,11 @@ from infra.classical import Column, ModelFile
 from infra.classical_rows import Values, encode
 from infra.errors import InvalidRequest
 from infra.feature_views import FeatureView
-from infra.point_in_time import Found, Moments, Why, count, moments_of
+from infra.point_in_time import Found, Moments, Why, count, moments_of, shown
 from service.prediction.views import LiveView, Version
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +49,16 @@ class Joins:
             [each for each in model.inputs if each.name in set(live.view.features)]
             for live in views
         ]
-        self._time = str(model.time)
+        self.time = str(model.time)
+        """The column of times."""
         self._clock = clock
         keys = {each.view.asked_key: each.view.key_type for each in views}
         self.asked = (
             *(Column(name=name, type=kind, nullable=True) for name, kind in keys.items()),
-            Column(name=self._time, type="string", nullable=True),
+            Column(name=self.time, type="string", nullable=True),
         )
         """Columns that a row has for the join alone; of them the time may be left out."""
-        self.optional = frozenset({self._time})
+        self.optional = frozenset({self.time})
 
     @property
     def problem(self) -> str | None:
@@ -77,7 +81,7 @@ class Joins:
                 values.append(row.get(name))
         return own, given
 
-    def run(self, rows: int, given: Mapping[str, Values]) -> Joined:
+    def run(self, rows: int, given: Mapping[str, Any]) -> Joined:
         """Join; a row without a time is of this moment.
 
         Raises:
@@ -85,7 +89,7 @@ class Joins:
         """
         from training.tabular.columns import raw
 
-        moments = self._moments(rows, given.get(self._time))
+        moments = self._moments(rows, given.get(self.time))
         columns: dict[str, NDArray[Any]] = {}
         missed: list[tuple[int, str, Why]] = []
         versions: dict[str, str] = {}
@@ -101,12 +105,12 @@ class Joins:
             versions[view.followed] = str(version.reference)
         return Joined(columns, missed, versions)
 
-    def _moments(self, rows: int, given: Values | None) -> Moments:
+    def _moments(self, rows: int, given: Values | pl.Series | None) -> Moments:
         now = count(self._clock())
         if given is None:
             return Moments([now] * rows, None)
         values = given.tolist() if isinstance(given, np.ndarray) else given
-        found = moments_of(values, source=f"The column {self._time!r}")
+        found = moments_of(values, source=f"The column {self.time!r}")
         filled = [now if each is None else each for each in found.microseconds]
         return Moments(filled, found.is_zoned)
 
@@ -115,9 +119,10 @@ def _required(
     version: Version, view: FeatureView, keys: Sequence[Any], found: Found
 ) -> InvalidRequest:
     row, why = found.missed[0]
+    key = shown(keys[row])
     return InvalidRequest(
-        f"Row {row}: {version.reference} has no values of {view.asked_key} {keys[row]!r} as of "
-        f"its time ({why})",
+        f"Row {row}: {version.reference} has no values of {view.asked_key} {key} as of its time "
+        f"({why})",
         parameter=view.asked_key,
     )
 

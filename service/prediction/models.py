@@ -93,7 +93,7 @@ class Models:
         self._observe = observe
         self._clock = clock
         self._shelf: Shelf[Hosted] = Shelf(options.cache_bytes)
-        self._views = Views(store, options.view_bytes)
+        self.views = Views(store, options.view_bytes)
         self._threads = ThreadPoolExecutor(options.threads, "predict")
         self._targets: Mapping[tuple[str, str], str] = {}
         """By name and alias, the digest that is meant."""
@@ -252,8 +252,8 @@ class Models:
                 await self._follow(name, alias)
         self._prune()
         self.has_looked = True
-        if len(self._views):
-            await in_thread(self._views.refresh)
+        if len(self.views):
+            await in_thread(self.views.refresh)
 
     async def _watch(self) -> None:
         rounds = Rounds("the models")
@@ -344,7 +344,7 @@ class Models:
         reference = f"{KIND}/{name}@{digest}"
         try:
             read = await in_thread(
-                lambda: loading.read(self._store(), reference, self.options, views=self._views)
+                lambda: loading.read(self._store(), reference, self.options, views=self.views)
             )
         except (InvalidRequest, MissingDependency, NotFound, StorageFailed) as error:
             failure = self._failed(name, error)

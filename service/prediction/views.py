@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -14,7 +16,7 @@ from infra.artifacts.store import ArtifactStore
 from infra.classical import Column, ModelFile
 from infra.classical_rows import encode, is_text
 from infra.datasets.datasets import Datasets
-from infra.errors import InvalidRequest, NotFound
+from infra.errors import InvalidRequest, RagstoneError
 from infra.feature_views import JoinedView
 from infra.plugins import require
 from infra.point_in_time import Index
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXTRA = "classical"
+RETRY_SECONDS = 30.0
+"""Until a version that could not be read is read again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +53,18 @@ class LiveView:
         """What is read instead of the newest version."""
         self.refused: str | None = None
         """The digest of a newer version that cannot take over."""
+        self.retry_at = math.inf
+        """When it is tried again: it may be the store that was out of reach."""
         self.problem: str | None = None
         """Why it cannot."""
+
+    def stay(self, why: RagstoneError, digest: str | None, *, retry_at: float) -> None:
+        """Keep the version that is there: another is not what is needed, or cannot be read."""
+        self.refused = digest
+        self.retry_at = math.inf if isinstance(why, InvalidRequest) else retry_at
+        if why.message != self.problem:
+            logger.error("A view stays at %s: %s", self.version.reference, why.message)
+        self.problem = why.message
 
 
 class Views:
@@ -60,9 +74,16 @@ class Views:
     it.
     """
 
-    def __init__(self, store: Callable[[], ArtifactStore], max_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Callable[[], ArtifactStore],
+        max_bytes: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._max_bytes = max_bytes
+        self._clock = clock
         self._lock = Lock()
         self._live: WeakValueDictionary[str, LiveView] = WeakValueDictionary()
 
@@ -73,8 +94,16 @@ class Views:
     def size_bytes(self) -> int:
         return sum(each.version.index.size_bytes for each in list(self._live.values()))
 
+    @property
+    def stale(self) -> int:
+        """How many are not at the version that they should be at."""
+        return sum(each.problem is not None for each in list(self._live.values()))
+
     def open(self, model: ModelFile, pins: Mapping[str, str] | None = None) -> tuple[LiveView, ...]:
         """Return the views of a model, read unless another model has them; it blocks.
+
+        Where the newest version cannot be joined, the one that the model was trained with is, and
+        the log and `problem` say so.
 
         Args:
             model: whose views are meant.
@@ -82,8 +111,9 @@ class Views:
 
         Raises:
             NotFound: there is no such dataset any more.
-            InvalidRequest: its newest version is not what the model was trained with: a column is
-                gone or of another type, or there is no room for it.
+            InvalidRequest: neither its newest version nor that of the training is what the model
+                was trained with: a column is gone or of another type, or there is no room for it.
+            StorageFailed: neither can be read.
         """
         with self._lock:
             return tuple(self._opened(view, model, pins or {}) for view in model.views)
@@ -94,24 +124,22 @@ class Views:
         What cannot take over is told in the log, and what is there goes on answering.
         """
         for live in list(self._live.values()):
+            found: Reference | None = None
             try:
-                self._renew(live)
-            except (InvalidRequest, NotFound) as error:
-                if error.message != live.problem:
-                    logger.error("A view stays at %s: %s", live.version.reference, error.message)
-                live.problem = error.message
+                found = (
+                    live.version.reference if live.pin else self._store().find(live.view.followed)
+                )
+                self._renew(live, found)
+            except RagstoneError as error:  # of one view, which the others have nothing to do with
+                digest = None if found is None else found.digest
+                live.stay(error, digest, retry_at=self._clock() + RETRY_SECONDS)
 
-    def _renew(self, live: LiveView) -> None:
-        found = live.version.reference if live.pin else self._store().find(live.view.followed)
+    def _renew(self, live: LiveView, found: Reference) -> None:
         if found.digest == live.version.reference.digest:
             live.problem = live.refused = None
-        elif found.digest != live.refused:
-            try:
-                with self._lock:
-                    live.version = self._read(live.view, live.columns, found, instead_of=live)
-            except (InvalidRequest, NotFound):
-                live.refused = found.digest
-                raise
+        elif found.digest != live.refused or self._clock() >= live.retry_at:
+            with self._lock:
+                live.version = self._read(live.view, live.columns, found, instead_of=live)
             live.problem = live.refused = None
             logger.info("%s is joined from now on", found)
 
@@ -124,10 +152,33 @@ class Views:
         key = "\n".join([same.model_dump_json(), pin or "", *kinds])
         live = self._live.get(key)
         if live is None:
-            found = self._store().find(pin or view.followed)
-            live = LiveView(view, columns, self._read(view, columns, found), pin=pin)
-            self._live[key] = live
+            live = self._live[key] = self._first(view, columns, pin=pin)
         return live
+
+    def _first(self, view: JoinedView, columns: Sequence[Column], *, pin: str | None) -> LiveView:
+        """Return a view at its newest version, or where that cannot be at the one of training."""
+        found: Reference | None = None
+        try:
+            found = self._store().find(pin or view.followed)
+            return LiveView(view, columns, self._read(view, columns, found), pin=pin)
+        except RagstoneError as error:
+            digest = None if found is None else found.digest
+            version = None if pin else self._of_training(view, columns, other_than=digest)
+            if version is None:
+                raise
+            live = LiveView(view, columns, version, pin=None)
+            live.stay(error, digest, retry_at=self._clock() + RETRY_SECONDS)
+            return live
+
+    def _of_training(
+        self, view: JoinedView, columns: Sequence[Column], *, other_than: str | None
+    ) -> Version | None:
+        try:
+            found = self._store().find(view.version)
+            return None if found.digest == other_than else self._read(view, columns, found)
+        except RagstoneError as error:
+            logger.warning("Nor can %s be joined: %s", view.version, error.message)
+            return None
 
     def _read(
         self,

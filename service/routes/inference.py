@@ -17,7 +17,7 @@ from service.callers import Caller
 from service.dependencies import Asking, Parts
 from service.gateway.opening import answer_seconds
 from service.gateway.outgoing import TIMEOUT_HEADER
-from service.predicting import USER_HEADER, Asked
+from service.predicting import MANY_BYTES, USER_HEADER, Asked
 from service.prediction import tensors
 from service.prediction.columns import Table
 from service.prediction.loading import Loaded
@@ -247,7 +247,8 @@ async def _infer(request: Request, model_name: str, version: str | None) -> Resp
 
     seconds = _seconds(request)
     user = request.headers.get(USER_HEADER)
-    asked = Asked(caller, model_name, version, seconds, user=user)
+    is_large = len(body) >= MANY_BYTES
+    asked = Asked(caller, model_name, version, seconds, is_large=is_large, user=user)
     answer = await components.predictor.predict(asked, read)
     assert given is not None
     return _told(answer.predicted, given, dict(answer.headers))

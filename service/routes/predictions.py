@@ -13,7 +13,7 @@ from infra.errors import InvalidRequest
 from service.bodies import BytesRoute, refuse_nul
 from service.gateway.opening import answer_seconds
 from service.gateway.outgoing import TIMEOUT_HEADER
-from service.predicting import USER_HEADER, Asked
+from service.predicting import MANY_ROWS, USER_HEADER, Asked
 from service.prediction.recording import Predicted
 from service.schemas.inference import PREDICT, PREDICT_ANSWER
 from service.schemas.shared import OPENAI_ERRORS
@@ -39,6 +39,7 @@ async def predict(request: Request) -> Response:
         selector,
         seconds,
         explain=given.get("explain", False),
+        is_large=len(given["rows"]) >= MANY_ROWS,
         user=request.headers.get(USER_HEADER),
     )
     answer = await components.predictor.predict(

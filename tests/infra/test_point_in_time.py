@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -113,7 +114,19 @@ def test_why_a_row_has_no_value_is_told() -> None:
         ),
         (
             table([("a", 1), ("b", 1)]).with_columns(at=pl.Series([WHEN[0], WHEN[1][:-1]])),
-            "some times have a time zone, and some have none",
+            "'at': some times have a time zone, and some have none: that of row 1 is unlike",
+        ),
+        (
+            table([("a", 1), ("b", 1)]).with_columns(
+                customer=pl.Series([1, 2**63], dtype=pl.UInt64)
+            ),
+            "row 1: 'customer' is 9223372036854775808, which is no int64",
+        ),
+        (
+            table([("a", 1), ("b", 1)]).with_columns(
+                at=pl.Series([0, 2**62], dtype=pl.Int64).cast(pl.Datetime("ms"))
+            ),
+            "'at', row 1: 4,611,686,018,427,387,904 ms since 1970 are beyond",
         ),
     ],
 )
@@ -134,11 +147,28 @@ def test_column_that_is_not_there_is_named() -> None:
         ([True], [START], "'customer' is True"),
         (["a"], [START.replace(tzinfo=None)], "those of the rows have none"),
         (["a"], [None], "Row 0 has no time"),
+        (["a", math.nan], [START] * 2, "Row 1: 'customer' is nan"),
+        (["a", ["x" * 999]], [START] * 2, r"Row 1: 'customer' is \['x{78}\.\.\., and the keys"),
+        (["a", "a"], [START, math.nan], "The rows, row 1: nan is no time"),
+        (["a", "a"], [START, "y" * 999], r"The rows, row 1: 'y{79}\.\.\. is no time"),
+        (["a"], ["2026-01-01T00:00:00+00:00:00.0000009"], "row 0: .* is no time"),
+        (
+            ["a"],
+            pl.Series([2**30], dtype=pl.Int32).cast(pl.Date),
+            "row 0: 1,073,741,824 days since",
+        ),
     ],
 )
-def test_rows_of_other_types_are_refused(keys: list[Any], times: list[Any], words: str) -> None:
+def test_rows_of_other_types_are_refused(keys: list[Any], times: Any, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         joined(index(table([("a", 1)])), keys, times)
+
+
+def test_a_key_beyond_whole_numbers_is_refused() -> None:
+    made = index(table([(7, 1)]))
+    assert joined(made, [7, -(2**63)], [START + timedelta(seconds=1)] * 2) == [0.0, None]
+    with pytest.raises(InvalidRequest, match="Row 1: 'customer' is 9223372036854775808, which is"):
+        joined(made, [7, 2**63], [START] * 2)
 
 
 def test_times_mean_the_same_however_they_are_written() -> None:
@@ -159,3 +189,14 @@ def test_a_part_of_a_microsecond_never_shows_the_future() -> None:
     nanoseconds = pl.Series([1_500], dtype=pl.Int64).cast(pl.Datetime("ns"))
     assert moments_of(nanoseconds, source="rows").microseconds == [1]
     assert moments_of(nanoseconds, source="rows", is_ceiling=True).microseconds == [2]
+    texts = ["1970-01-01T00:00:00.0000015", "1970-01-01T00:00:00,00000200"]
+    assert moments_of(texts, source="rows").microseconds == [1, 2]
+    assert moments_of(texts, source="rows", is_ceiling=True).microseconds == [2, 2]
+
+
+def test_a_value_whose_moment_is_a_text_is_not_known_before_it() -> None:
+    times = ["2026-01-01T00:00:00.0000019Z", "2025-12-31T00:00:00Z"]
+    made = index(table([("a", 1), ("a", 2)]).with_columns(at=pl.Series(times)))
+    asked = ["2026-01-01T00:00:00.0000018Z", "2026-01-01T00:00:00.000001Z"]
+    later = ["2026-01-01T00:00:00.000002Z"]
+    assert joined(made, ["a"] * 3, asked + later) == [1.0, 1.0, 0.0]

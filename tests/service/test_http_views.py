@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import accounts
 from infra.datasets.datasets import Datasets
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, NotFound
+from infra.feature_views import FeatureView
 from infra.settings import load_settings
 from migrated import put_schema
 from service import batch_predicting, model_gates
@@ -29,7 +32,9 @@ from service.wiring import Components
 from surroundings import no_settings_from_outside
 from training import classical, retrain
 from training.tabular import columns, fitting, joining
+from training.tabular.open_views import OpenViews
 from training.tabular.opened import open_model
+from waiting import until
 
 pytest.importorskip("skl2onnx")
 FEW = accounts.accounts(days=3)
@@ -95,9 +100,8 @@ def test_requests_get_the_features_and_answers_of_training(
 ) -> None:
     spec = classical.parse(accounts.asked())
     orders = accounts.orders()
-    views = joining.open_views(
-        spec.data.features, folder=tmp_path, datasets=Datasets(parts.artifacts)
-    )
+    shared = OpenViews(folder=tmp_path, datasets=Datasets(parts.artifacts))
+    views = shared.open(spec.data.features)
     offline, told = joining.join(orders, views, "at")
     opened = open_model(parts.artifacts, "model/orders@v1", tmp_path / "model")
     encoded = columns.encoded(offline, opened.file.inputs)
@@ -132,6 +136,61 @@ def test_requests_get_the_features_and_answers_of_training(
     assert opened.losses(orders).tolist() == opened.losses(offline).tolist()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"at": pa.array([0, 2**60], pa.timestamp("ms", "UTC"))},
+            "'at', row 1: .* beyond the year",
+        ),
+        ({"at": pa.array([0, 2**30], pa.date32())}, "'at', row 1: 1,073,741,824 days since 1970"),
+        ({"at": pa.array([1.5, float("nan")])}, "'at', row 0: 1.5 is no time"),
+        ({"customer": pa.array([1.5, float("nan")])}, "Row 0: 'customer' is 1.5, and the keys"),
+        ({"customer": pa.array([0, 2**60], pa.timestamp("ms"))}, "'customer' holds timestamp.ms."),
+    ],
+)
+def test_tables_with_strange_keys_or_times_are_refused(
+    parts: Components, changes: dict[str, Any], words: str
+) -> None:
+    loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
+    good = {"customer": ["c1", "c2"], "amount": [1.0, 2.0], "at": [datetime(2026, 1, 20)] * 2}  # noqa: DTZ001
+    batch = pa.RecordBatch.from_pydict({**good, **changes})
+    with pytest.raises(InvalidRequest, match=f"In the 2 rows from 40 on: .*{words}"):
+        batch_predicting.scored(loaded, batch, first=40)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_a_table_whose_rows_lack_times_is_refused_before_any_is_predicted(
+    parts: Components, tmp_path: Path, ending: str
+) -> None:
+    loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
+    rows = accounts.orders(3).select("customer", "amount", pl.col("at").dt.strftime("%+"))
+    source, output = tmp_path / f"rows{ending}", tmp_path / "scored.parquet"
+
+    def refused(frame: pl.DataFrame, words: str) -> None:
+        frame.write_parquet(source) if ending == ".parquet" else frame.write_csv(source)
+        with pytest.raises(InvalidRequest, match=words):
+            batch_predicting.predict_file(loaded, source, output)
+        assert list(tmp_path.iterdir()) == [source]
+
+    refused(rows.drop("at"), "have no column 'at', as of which model/orders@v1 joins dataset/acc")
+    gap = pl.Series("at", [*rows["at"][:2], None])
+    refused(rows.with_columns(gap), "In the 3 rows from 0 on: Row 2 has no time in 'at', as of")
+    refused(rows.with_columns(at=1.5), "In the 3 rows from 0 on: The column 'at', row 0: 1.5 is no")
+    rows.write_parquet(source) if ending == ".parquet" else rows.write_csv(source)
+    assert batch_predicting.predict_file(loaded, source, output) == 3
+
+
+def test_a_job_over_a_dataset_whose_rows_lack_times_is_refused(
+    served: TestClient, parts: Components
+) -> None:
+    Datasets(parts.artifacts).put(accounts.orders(5).with_columns(at=None), "timeless")
+    job = parts.jobs.start("predict", {"model": "orders", "data": "timeless", "name": "timeless"})
+    until(lambda: parts.jobs.get(job.id).is_finished)
+    assert "Row 0 has no time in 'at', as of which" in str(parts.jobs.get(job.id).error)
+    assert not parts.artifacts.names("predictions")
+
+
 def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:
     loaded = loading.read(parts.artifacts, "model/orders@v1", parts.settings.models)
     joins = loaded.reader.joins
@@ -154,7 +213,11 @@ def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:
         ({"amount": 1.0}, "Row 0 lacks 'customer', the key by which dataset/accounts is joined"),
         ({"customer": 7, "amount": 1.0}, "'customer' is 7, and the keys of dataset/accounts@v1"),
         ({"customer": "c1", "amount": 1.0, "at": "now"}, "'now' is no time"),
-        ({"customer": "c1", "amount": 1.0, "at": 5}, "5 is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": 5}, "The column 'at', row 0: 5 is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": True}, "row 0: True is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": "2026-13-01"}, "row 0: '2026-13-01' is no time"),
+        ({"customer": "c1", "amount": 1.0, "at": "10000-01-01"}, "row 0: '10000-01-01' is no time"),
+        ({"customer": ["c1"], "amount": 1.0}, "Row 0: 'customer' is ['c1'], and the keys of"),
         ({"customer": "c1", "amount": 1.0, "at": "2026-01-20T00:00:00"}, "have none"),
         ({"customer": "c1", "amount": 1.0, "logins": 3}, "'logins', which the model takes from"),
         ({"customer": "c1", "amount": 1.0, "note": "n"}, "no column 'note'"),
@@ -184,6 +247,32 @@ def test_tensors_are_joined_as_rows_are(served: TestClient) -> None:
     wanted = predict(served, row).json()["predictions"][0]["probabilities"]
     found = next(each["data"] for each in outputs if each["name"] == "probabilities")
     assert np.float32(found).tolist() == np.float32(list(wanted.values())).tolist()
+
+
+def test_many_rows_are_read_and_joined_off_the_loop(
+    served: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served.portal is not None
+    loop, run = served.portal.call(threading.get_ident), Joins.run
+    is_off: list[bool] = []
+
+    def noted(self: Joins, rows: int, given: dict[str, Any]) -> Any:
+        is_off.append(threading.get_ident() != loop)
+        return run(self, rows, given)
+
+    monkeypatch.setattr(Joins, "run", noted)
+    row = {"amount": 12.5, "customer": "c3", "at": "2026-01-20T00:00:00Z"}
+    kinds = {"amount": "FP64", "customer": "BYTES", "at": "BYTES"}
+    answers = []
+    for count in (2, 500):
+        answers.append(predict(served, *[row] * count))
+        inputs = [
+            {"name": name, "datatype": kind, "shape": [count, 1], "data": [row[name]] * count}
+            for name, kind in kinds.items()
+        ]
+        answers.append(served.post("/v2/models/orders/infer", json={"inputs": inputs}))
+    assert [each.status_code for each in answers] == [200] * 4
+    assert is_off == [False, False, True, True]
 
 
 def test_what_is_shown_and_kept_names_the_view(served: TestClient, parts: Components) -> None:
@@ -282,13 +371,49 @@ def test_views_have_bounded_memory_and_are_shared(parts: Components) -> None:
     assert len(views) == 0
 
 
+def test_rows_of_one_key_and_other_times_are_told_apart(parts: Components, tmp_path: Path) -> None:
+    opened = open_model(parts.artifacts, "model/orders@v1", tmp_path / "model")
+    held = opened.held_out.select("customer", "at", "amount", "outcome")
+    later = held.with_columns(pl.col("at") + timedelta(microseconds=1))
+    elsewhere = held.with_columns(customer=pl.lit("c77"))
+    assert opened.others(pl.concat([held, later, elsewhere])).equals(pl.concat([later, elsewhere]))
+    as_text = pl.concat([later, held]).with_columns(pl.col("at").dt.strftime("%+"))
+    assert len(opened.others(as_text)) == len(later)
+
+
+def test_a_view_is_read_once_by_the_columns_that_are_asked_for(
+    parts: Components, tmp_path: Path
+) -> None:
+    shared = OpenViews(folder=tmp_path, datasets=Datasets(parts.artifacts))
+    view = FeatureView.model_validate({**accounts.VIEW, "columns": ["balance"]})
+    before = put_view(parts, FEW)
+    (first,) = shared.open([view])
+    assert first.rows.frame.columns == ["id", "known", "balance"]
+    put_view(parts, LONGER)
+    more = FeatureView.model_validate(accounts.VIEW)
+    needed = view.model_copy(update={"required": True})
+    again, other = shared.open([needed, more])
+    assert again.index is first.index
+    assert other.rows.frame.columns == ["id", "known", "balance", "logins", "segment"]
+    assert other.rows.frame.equals(FEW.select(other.rows.frame.columns))
+    assert {each.rows.name for each in (first, again, other)} == {before}
+    with pytest.raises(NotFound, match=f"column of {before} 'balances'.*'balance'"):
+        shared.open([view.model_copy(update={"columns": ("balances",)})])
+
+
 def test_a_retraining_joins_views_to_the_log(parts: Components, tmp_path: Path) -> None:
     put_view(parts, accounts.accounts())
     Datasets(parts.artifacts).put(accounts.orders(300, seed=9), "orders-log")
     (tmp_path / "orders.yaml").write_text(json.dumps(accounts.asked()))
     told: list[str] = []
+
+    def note(said: str) -> None:
+        told.append(said)
+        if said.startswith("registered"):  # what comes meanwhile changes nothing
+            put_view(parts, accounts.accounts().drop("balance"))
+
     later = datetime(2027, 1, 1, tzinfo=UTC)
-    around = classical.Around(tmp_path, parts.artifacts, clock=lambda: later, note=told.append)
+    around = classical.Around(tmp_path, parts.artifacts, clock=lambda: later, note=note)
     log = {"rows": "dataset/orders-log", "time": "at"}
     asked = {"name": "orders", "spec": "orders.yaml", "log": log, "labels": {"min_rows": 20}}
     result = retrain.retrain(retrain.parse(asked), around, model_gates.judge)

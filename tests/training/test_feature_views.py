@@ -14,7 +14,7 @@ from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from infra.feature_views import FeatureView
 from training import classical
 from training.tabular import columns, joining
-from training.tabular.joining import OpenView
+from training.tabular.open_views import OpenView, OpenViews
 
 FILE = {**accounts.VIEW, "rows": "accounts.parquet"}
 ORDERS = accounts.orders(60)
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path, **changes: Any) -> tuple[OpenView, ...]:
     view = FeatureView.model_validate({**FILE, **changes})
-    return joining.open_views([view], folder=folder, datasets=None)
+    return OpenViews(folder=folder, datasets=None).open([view])
 
 
 def test_rows_without_values_are_counted_by_why(folder: Path) -> None:

@@ -302,6 +302,19 @@ def test_rows_are_formed_as_asked_and_the_latest_are_compared_on() -> None:
     assert some.counts.trained_on == 100
 
 
+@pytest.mark.parametrize("zone", [None, "UTC"])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_times_have_a_zone_in_what_is_formed_only_where_the_log_has_one(
+    zone: str | None, is_text: bool
+) -> None:
+    times = [datetime(2025, 1, 1) + timedelta(hours=each) for each in range(200)]  # noqa: DTZ001
+    moments = pl.Series("t", times).dt.replace_time_zone(zone)
+    text = moments.dt.strftime("%Y-%m-%dT%H:%M:%S" + ("Z" if zone else ""))
+    formed = form(stream(200, "north").with_columns(text if is_text else moments))
+    assert formed.train["t"].equals(moments[:160])
+    assert formed.compare["t"].equals(moments[160:])
+
+
 def test_labels_that_may_still_change_are_waited_for() -> None:
     rows = stream(500, "north")
     late = form(rows, labels={"delay": 100})

@@ -16,7 +16,7 @@ from infra.classical import ModelFile
 from infra.errors import InvalidRequest
 from infra.plugins import require
 from training.tabular import exporting, joining, parity, pipelines
-from training.tabular.joining import OpenView
+from training.tabular.open_views import OpenView
 from training.tabular.parity import Parity
 from training.tabular.preparation import Material
 from training.tabular.specification import Classical
@@ -82,11 +82,13 @@ def write_reference(
     """Write the rows held out, as they came, with what the model says of them.
 
     Monitoring compares what comes later with these, and a later model is asked of them: columns
-    that told nothing yet are kept. `probability` is that of the class chosen.
+    that told nothing yet are kept, and keys and times of views. `probability` is that of the class
+    chosen.
     """
     polars = require("polars", extra="classical")
     names = [each.name for each in model.inputs]
-    frame = material.raw_test.select([*names, *material.chosen.left_out])
+    names = list(dict.fromkeys([*names, *material.chosen.left_out, *model.asked_for_views]))
+    frame = material.raw_test.select(names)
     if model.classes is None:
         added = [polars.Series("prediction", said)]
     else:

@@ -80,7 +80,7 @@ def form(rows: pl.DataFrame, asked: Retraining, *, target: str, now: datetime, s
             raise NotFound("column", name, among=rows.columns)
     if rows[log.time].null_count():
         raise InvalidRequest(f"{rows[log.time].null_count()} rows of the log have no {log.time!r}")
-    clock = _moments(rows[log.time])
+    clock, has_zone = _moments(rows[log.time]), _has_zone(rows[log.time])
     rows = rows.with_columns(clock.alias(log.time))
     known = _latest(rows, log, target).sort(log.time, maintain_order=True)
     final = _final(known, log, labels, now=now)
@@ -95,6 +95,10 @@ def form(rows: pl.DataFrame, asked: Retraining, *, target: str, now: datetime, s
     window, before = _window(older, log.time, formation, seed=seed)
     replayed = _replayed(before, formation.replay, len(window), seed=seed)
     train = polars.concat([replayed, window])
+    newest = labelled[log.time].max()
+    if clock.dtype.is_temporal() and not has_zone:  # views whose moments have none could not join
+        bare = polars.col(log.time).dt.replace_time_zone(None)
+        train, compare = train.with_columns(bare), compare.with_columns(bare)
     counts = Counts(
         rows=len(rows),
         superseded=len(rows) - len(known),
@@ -105,7 +109,7 @@ def form(rows: pl.DataFrame, asked: Retraining, *, target: str, now: datetime, s
         replayed=len(replayed),
         compared=len(compare),
     )
-    return Formed(train, compare, counts, labelled[log.time].max())
+    return Formed(train, compare, counts, newest)
 
 
 def _moments(values: pl.Series) -> pl.Series:
@@ -124,6 +128,12 @@ def _moments(values: pl.Series) -> pl.Series:
     if getattr(values.dtype, "time_zone", None):
         return values.dt.convert_time_zone("UTC").cast(polars.Datetime("us", "UTC"))
     return found.dt.replace_time_zone("UTC")
+
+
+def _has_zone(values: pl.Series) -> bool:
+    if str(values.dtype) == "String":
+        return bool(values.str.contains(r"\d([Zz]|[+-]\d{2}:?\d{2})$").any())
+    return getattr(values.dtype, "time_zone", None) is not None
 
 
 def _latest(rows: pl.DataFrame, log: Log, target: str) -> pl.DataFrame:

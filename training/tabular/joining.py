@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.classical import Column, ModelFile
-from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
-from infra.feature_views import FeatureView, JoinedView
-from infra.point_in_time import Found, Index, key_type, moments_of
-from training.tabular import reading
+from infra.feature_views import JoinedView
+from infra.point_in_time import Found, key_type, moments_of
+from training.tabular.open_views import OpenView, OpenViews
 from training.tabular.reading import Rows
-from training.tabular.specification import TableData, TableSource
+from training.tabular.specification import TableData
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,15 +23,6 @@ WORDS = {
     "too_early": "are earlier than what it knows of their key",
     "too_old": "are later than its ttl_seconds allow",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenView:
-    """A view in memory."""
-
-    view: FeatureView
-    rows: Rows
-    index: Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +40,6 @@ class Joined:
             f"{self.view}: {sum(self.missed.values()):,} of {self.rows:,} rows have no values: "
             + "; ".join(said)
         )
-
-
-def open_views(
-    views: Iterable[FeatureView], *, folder: Path, datasets: Datasets | None
-) -> tuple[OpenView, ...]:
-    """Read views whole; paths are taken from `folder`.
-
-    Raises:
-        NotFound: there is no such file, dataset or column.
-        InvalidRequest: a view is no table of keys and times, or tells two values for one moment.
-        InvalidConfiguration: one is a dataset, and there is no store.
-    """
-    found = []
-    for view in views:
-        rows = reading.read(TableSource(rows=view.rows), folder=folder, datasets=datasets)
-        found.append(OpenView(view, rows, Index(view, rows.frame, source=rows.name)))
-    return tuple(found)
 
 
 def join(
@@ -133,22 +105,23 @@ def remembered(views: Sequence[OpenView], inputs: Sequence[Column]) -> tuple[Joi
     return tuple(found)
 
 
-def join_for(model: ModelFile, frame: pl.DataFrame, datasets: Datasets) -> pl.DataFrame:
+def join_for(model: ModelFile, frame: pl.DataFrame, views: OpenViews) -> pl.DataFrame:
     """Join what a stored model takes from views, as they are now, to rows that lack it.
 
     A view whose key or time the rows lack is left out.
 
     Raises:
-        NotFound, InvalidRequest: as `open_views` and `join` do.
+        NotFound, InvalidRequest: as `OpenViews.open` and `join` do.
     """
     names = set(frame.columns)
-    wanted = [
-        view.model_copy(update={"rows": view.followed, "required": False})
-        for view in model.views
-        if not names & set(view.features) and {view.asked_key, model.time} <= names
-    ]
-    views = open_views(wanted, folder=Path(), datasets=datasets)
-    return join(frame, views, str(model.time))[0]
+    wanted = []
+    for view in model.views:
+        pairs = zip(view.columns, view.features, strict=True)
+        lacking = tuple(column for column, name in pairs if name not in names)
+        if lacking and {view.asked_key, model.time} <= names:
+            given = {"rows": view.followed, "required": False, "columns": lacking}
+            wanted.append(view.model_copy(update=given))
+    return join(frame, views.open(wanted), str(model.time))[0]
 
 
 def _check(frame: pl.DataFrame, opened: OpenView) -> None:

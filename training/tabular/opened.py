@@ -17,7 +17,9 @@ from infra.classical import ModelFile
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound, first_line
 from infra.plugins import require
+from infra.point_in_time import moments_of
 from training.tabular import artifact, columns, exporting, fitting, joining, scoring
+from training.tabular.open_views import OpenViews
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,13 +34,37 @@ class Opened:
     pipeline: Any
     held_out: pl.DataFrame
     """Raw rows that it was measured on, with their labels."""
-    datasets: Datasets
-    """Views are read from these."""
+    views: OpenViews
+    """What it takes from other tables."""
 
-    @property
-    def names(self) -> list[str]:
-        """Its raw columns and its target."""
-        return [*(each.name for each in self.file.inputs), self.file.target]
+    def others(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that are none of those it was measured on.
+
+        Rows are the same if all that both sides tell of them is: raw columns, the target, and of a
+        model with views key and time as well, since rows of other moments have other features.
+        """
+        given = [*(each.name for each in self.file.inputs), self.file.target]
+        names = [
+            name
+            for name in (*given, *self.file.asked_for_views)
+            if name in rows.columns and name in self.held_out.columns
+        ]
+        held = self._comparable(self.held_out.select(names))
+        own = self._comparable(rows.select(names))
+        held = held.cast(dict(own.schema), strict=False)  # type: ignore[arg-type]
+        places = own.with_row_index("").join(
+            held, on=names, how="anti", nulls_equal=True, maintain_order="left"
+        )
+        return rows[places[""]]
+
+    def _comparable(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with the time as a number: it may be text on one side."""
+        time = self.file.time
+        if time is None or time not in rows.columns:
+            return rows
+        polars = require("polars", extra="classical")
+        moments = moments_of(rows[time], source=f"The rows' {time!r}").microseconds
+        return rows.with_columns(polars.Series(time, moments, dtype=polars.Int64))
 
     def losses(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Return the loss of each row; a class that it does not know is one it gets wrong.
@@ -50,7 +76,7 @@ class Opened:
             InvalidRequest: a value is none that the column can hold, or a view cannot be joined.
         """
         if self.file.views:
-            rows = joining.join_for(self.file, rows, self.datasets)
+            rows = joining.join_for(self.file, rows, self.views)
         # What was never missing in training may be now, and is asked all the same.
         given = [each.model_copy(update={"nullable": True}) for each in self.file.inputs]
         rows = _with_all(rows, [each.name for each in given])
@@ -64,8 +90,16 @@ class Opened:
         return scoring.losses("classification", known, classical.decide(said, self.file))
 
 
-def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
+def open_model(
+    store: ArtifactStore, reference: str, place: Path, *, views: OpenViews | None = None
+) -> Opened:
     """Lay a version out in a folder that does not exist, and read it.
+
+    Args:
+        store: holds it.
+        reference: of it.
+        place: the folder.
+        views: that are open already; by default they are read when they are needed.
 
     Raises:
         NotFound: there is no such version, it is no classical model, or it lacks the pipeline or
@@ -80,7 +114,7 @@ def open_model(store: ArtifactStore, reference: str, place: Path) -> Opened:
         file,
         exporting.from_skops(folder / exporting.SKOPS, file.trusted),
         _held_out(folder / artifact.REFERENCE),
-        Datasets(store),
+        views or OpenViews(folder=place, datasets=Datasets(store)),
     )
 
 
