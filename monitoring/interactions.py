@@ -23,15 +23,14 @@ from infra.database.monitoring_tables import feedback
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
 from monitoring.interaction_queue import Waiting
+from monitoring.interaction_replay import BATCH, Replay
 from monitoring.interaction_rows import Row, as_interaction, as_row
-from monitoring.interaction_spool import Segment
 from monitoring.prediction_pairs import COPIES
 
 logger = logging.getLogger(__name__)
 
 TIDY_SECONDS = 3600.0
 """Between two looks for what is too old."""
-BATCH = 500
 REFUSED = (StatementError, ArithmeticError, AttributeError, RecursionError, TypeError, ValueError)
 """What a value raises that no column takes, in the database or on the way to it."""
 
@@ -92,6 +91,8 @@ class Interactions:
         self._flush_seconds = waiting.flush_seconds
         self._queue = waiting.queue
         self._spool = waiting.spool
+        lost = partial(count_dropped, "refused")
+        self._replay = Replay(waiting.spool, count_lost=lost) if waiting.spool else None
         self._patience_seconds = None if waiting.spool is None else waiting.patience_seconds
         self._keep = keep
         self._mask = mask or (lambda text: text)
@@ -102,8 +103,8 @@ class Interactions:
         self._writing = threading.Lock()
         self._rows: list[Row] = []
         """Of the oldest that wait, made once, however often they are tried."""
-        self._is_down = False
-        """Whether the database did not take what it was last given."""
+        self._is_down = self._is_disk_down = False
+        """Whether the database, and the disk, did not take what they were last given."""
 
     def add(self, item: Interaction) -> None:
         """Take an interaction; never blocks, never raises."""
@@ -128,10 +129,7 @@ class Interactions:
             self._thread = None
         with self._writing:
             try:
-                self._write_all(self._patience_seconds)
-            except StorageFailed:
-                if not self._put_aside():
-                    raise
+                self._write_or_put_aside(self._patience_seconds)
             finally:
                 if self._spool is not None:
                     self._spool.close()
@@ -139,14 +137,13 @@ class Interactions:
     def flush(self) -> None:
         """Write everything that was taken so far; what the database will never take is dropped.
 
+        What a database that is down does not take is put on disk, and written later.
+
         Raises:
-            StorageFailed: the database cannot be written to, or a file on disk not be read; what
-                is not written is kept for the next time.
+            StorageFailed: neither takes it; what is not written is kept for the next time.
         """
         with self._writing:
-            unread = self._write_all(None)
-        if unread is not None:
-            raise StorageFailed(f"Interactions wait on disk, unread: {unread}") from unread
+            self._write_or_put_aside(None)
 
     @property
     def waiting(self) -> int:
@@ -163,11 +160,11 @@ class Interactions:
             self._wake.wait(self._flush_seconds)
             try:
                 self._look()
-                if time.monotonic() - tidied > TIDY_SECONDS:
+                if not self._is_down and time.monotonic() - tidied > TIDY_SECONDS:
                     tidied = time.monotonic()
                     self.expire(datetime.now(UTC))
             except StorageFailed as error:
-                logger.warning("interactions wait for the database: %s", error.message)
+                logger.warning("the log of interactions is not tidied: %s", error.message)
 
     def _look(self) -> None:
         """Write what waits, or put it on disk; in the latter way at once while the base is down."""
@@ -177,51 +174,50 @@ class Interactions:
             try:
                 self._write_all(self._patience_seconds)
                 self._is_down = False
-            except StorageFailed:
+            except StorageFailed as error:
+                if not self._is_down:
+                    logger.warning("interactions wait for the database: %s", error.message)
                 self._is_down = True
                 self._put_aside()
+
+    def _write_or_put_aside(self, patience_seconds: float | None) -> None:
+        try:
+            self._write_all(patience_seconds)
+        except StorageFailed:
+            if not self._put_aside():
                 raise
+
+    def _write_to_the_last(self) -> None:
+        """Write everything: what waits elsewhere cannot be removed.
+
+        Raises:
+            StorageFailed: the database cannot be written to, or a file on disk not be read.
+        """
+        with self._writing:
+            unread = self._write_all(None)
+        if unread is not None:
+            raise StorageFailed(f"Interactions wait on disk, unread: {unread}") from unread
 
     def _write_all(self, patience_seconds: float | None) -> OSError | None:
         """Write what waits on disk, then what waits in memory, in the order in which they came.
 
         A file that cannot be read keeps nothing else from being written; returns why it could not.
         """
-        unread = None
-        if (spool := self._spool) is not None:
-            for path in spool.paths():
-                try:
-                    with spool.taken(path) as segment:
-                        self._replay(segment, patience_seconds)
-                except OSError as error:
-                    logger.warning("interactions wait on disk, unread: %s", error)
-                    unread = error
+        write = partial(self._write, patience_seconds=patience_seconds)
+        # What is read off the disk is removed from it afterwards.
+        durably = partial(self._write_rows, partial(write, durable=True))
+        unread = None if self._replay is None else self._replay.run(durably)
         while self._rows or self._make_rows():
-            self._write_rows(self._rows, patience_seconds, done=self._let_go)
+            self._write_rows(partial(write, durable=False), self._rows, self._let_go)
         return unread
-
-    def _replay(self, segment: Segment | None, patience_seconds: float | None) -> None:
-        if segment is None:
-            return
-        for records, damaged in segment.records(BATCH):
-            for _ in range(damaged):
-                logger.error("a record in %s was damaged, and is lost", segment.path.name)
-                self._count_dropped("refused")
-            # Its only other copy is removed after this.
-            rows = [Row.decoded(each) for each in records]
-            self._write_rows(rows, patience_seconds, durable=True)
-        segment.remove()
 
     def _write_rows(
         self,
+        write: Callable[[Sequence[Row]], None],
         rows: Sequence[Row],
-        patience_seconds: float | None,
-        *,
-        durable: bool = False,
-        done: Callable[[int], None] = lambda _: None,
+        done: Callable[[int], None],
     ) -> None:
         """Write rows together, or where the database refuses them, each for itself."""
-        write = partial(self._write, durable=durable, patience_seconds=patience_seconds)
         try:
             write(rows)
         except REFUSED:
@@ -247,8 +243,11 @@ class Interactions:
             try:
                 taken = self._spool.append([record for _, record in records])
             except OSError as error:
-                logger.warning("the disk takes no interactions, they wait in memory: %s", error)
+                if not self._is_disk_down:
+                    logger.warning("the disk takes no interactions, they wait in memory: %s", error)
+                self._is_disk_down = True
                 return False
+            self._is_disk_down = False
             done = records[taken][0] if taken < len(records) else len(self._rows)
             for place, failure in refused:
                 if place < done:
@@ -343,7 +342,7 @@ class Interactions:
 
     def erase_content(self, file_ids: Sequence[str]) -> int:
         """Remove what interactions quote of documents; the numbers stay. Returns how many."""
-        self.flush()
+        self._write_to_the_last()
         with self._database.write() as connection:
             numbers = select(quoted.c.interaction_number).where(quoted.c.file_id.in_(file_ids))
             done = connection.execute(
@@ -365,7 +364,7 @@ class Interactions:
 
     def delete(self, query: Query) -> int:
         """Remove interactions, those that wait to be written too; returns how many."""
-        self.flush()
+        self._write_to_the_last()
         return self._remove(query, None)
 
     def _remove(self, query: Query, patience_seconds: float | None) -> int:

@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,8 @@ from infra.errors import StorageFailed
 from migrated import open_migrated
 from monitoring import interaction_spool
 from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue, Waiting
-from monitoring.interaction_rows import as_row
+from monitoring.interaction_replay import BATCH, Replay
+from monitoring.interaction_rows import Row, as_row
 from monitoring.interaction_spool import InteractionSpool
 from monitoring.interactions import Interactions, Query
 from standing_documents import remove, stand
@@ -210,19 +211,94 @@ def read(spool: InteractionSpool) -> list[list[tuple[list[bytes], int]]]:
     return found
 
 
-def test_a_file_that_cannot_be_read_keeps_no_other_interaction_from_being_written(
-    kept: Kept, tmp_path: Path
+def test_a_file_that_cannot_be_read_keeps_nothing_else_from_being_written_and_is_told_once(
+    kept: Kept, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "spool" / "0.spool").mkdir(parents=True)
-    assert kept.spool.append([as_row(made(0), mask=str).encoded()])
+    assert kept.spool.append([line(0)])
     kept.log.start()
     for number in (1, 2):
         kept.add(number)
         until(lambda number=number: len(written(kept.database)) == number + 1, seconds=20)
+    kept.log.flush()
     with pytest.raises(StorageFailed, match="on disk, unread"):
         kept.log.delete(Query())
+    with pytest.raises(StorageFailed, match="on disk, unread"):
+        kept.log.erase_content(["file-a"])
     kept.log.stop()
     assert written(kept.database) == ids(0, 1, 2)
+    assert caplog.text.count("unread") == 1
+
+
+def line(number: int) -> bytes:
+    return as_row(made(number), mask=str).encoded()
+
+
+def test_only_what_removes_fails_while_the_database_is_down(kept: Kept) -> None:
+    kept.add(1)
+    with gone(kept.path):
+        kept.log.flush()
+        assert kept.log.waiting == 0
+        assert kept.log.spooled_bytes() > 0
+        kept.add(2)
+        with pytest.raises(StorageFailed):
+            kept.log.delete(Query())
+        with pytest.raises(StorageFailed):
+            kept.log.erase_content(["file-a"])
+    kept.log.flush()
+    assert written(kept.database) == ids(1, 2)
+
+
+def test_an_outage_is_told_once(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    kept.log.start()
+    with gone(kept.path):
+        for number in range(3):
+            kept.add(number)
+            until(lambda number=number: len(spooled(kept.spool)) == number + 1, seconds=20)
+    until(lambda: kept.log.spooled_bytes() == 0, seconds=20)
+    kept.log.stop()
+    assert caplog.text.count("wait for the database") == 1
+
+
+def test_records_that_nobody_can_read_are_counted_and_told_once(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert kept.spool.append([b"{}", line(0), b"no JSON", line(1)])
+    (path,) = kept.spool.paths()
+    path.write_bytes(b"0 torn by a disk\n" + path.read_bytes())
+    with gone(kept.path):
+        for _ in range(3):
+            kept.log.flush()
+    assert kept.dropped == {"refused": 3}
+    kept.log.flush()
+    assert kept.dropped == {"refused": 3}
+    assert caplog.text.count("damaged") == 1
+    assert written(kept.database) == ids(0, 1)
+
+
+def test_a_file_is_gone_on_with_where_the_database_took_no_more(tmp_path: Path) -> None:
+    spool, wrote = InteractionSpool(tmp_path), list[str]()
+    assert spool.append([line(number) for number in range(2 * BATCH)])
+    replay = Replay(spool, count_lost=lambda: None)
+
+    def write(rows: Sequence[Row], done: Callable[[int], None]) -> None:
+        if len(wrote) == BATCH + 3:
+            raise StorageFailed("down")
+        taken = rows[: 3 if wrote else BATCH]
+        wrote.extend(row.id for row in taken)
+        done(len(taken))
+        if len(taken) < len(rows):
+            raise StorageFailed("down")
+
+    def write_all(rows: Sequence[Row], _: Callable[[int], None]) -> None:
+        wrote.extend(row.id for row in rows)
+
+    for _ in range(2):
+        with pytest.raises(StorageFailed):
+            replay.run(write)
+    assert replay.run(write_all) is None
+    assert wrote == ids(*range(2 * BATCH))
+    assert spool.paths() == []
 
 
 def test_a_line_that_a_failing_disk_tore_spoils_no_record_after_it(

@@ -17,7 +17,8 @@ from infra.database.engine import Database
 from infra.errors import NotFound, StorageFailed
 from migrated import put_schema
 from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue, Waiting
-from monitoring.interactions import BATCH, Interactions, Query
+from monitoring.interaction_replay import BATCH
+from monitoring.interactions import Interactions, Query
 from standing_documents import remove, stand
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import model_server
 from infra.contracts import Usage
+from infra.errors import EngineFailed, Overloaded
 from infra.expectations.recognizers import mask
 from relayed import call, gateway, opened
 from scripted_chat import cut
@@ -128,7 +129,7 @@ def test_what_is_told_beside_the_text_is_masked_or_left_out() -> None:
         "reasoning_details": [{"type": "reasoning.text", "text": "ada@exam"}],
         "annotations": cited,
     }
-    choice = {"index": 0, "finish_reason": None, "filters": {"found": SECRET}}
+    choice = {"index": 0, "finish_reason": None, "content_filter_results": {"found": SECRET}}
     streamed = EventMasker().feed(chunk({**choice, "delta": said}, sources=[SECRET]))
     body = orjson.dumps({"choices": [{**choice, "message": said}], "sources": [SECRET]})
 
@@ -139,23 +140,117 @@ def test_what_is_told_beside_the_text_is_masked_or_left_out() -> None:
     for told_as, part in ((content, "delta"), (orjson.loads(asyncio.run(ask())), "message")):
         (found,) = told_as["choices"]
         assert told_as["sources"] == [mask(SECRET)]
-        assert found["filters"] == {"found": mask(SECRET)}
+        assert found["content_filter_results"] == {"found": mask(SECRET)}
         (note,) = found[part].pop("annotations")
         assert note["url_citation"] == {"title": mask(SECRET), "url": "https://a.example"}
         assert found[part] == {}
 
 
-def test_comments_and_errors_pass_and_nothing_held_is_told_behind_an_error() -> None:
+def test_comments_and_errors_pass_masked_and_nothing_held_is_told_behind_an_error() -> None:
     masker = EventMasker()
     assert masker.feed(b": ping\n\n") == b": ping\n\n"
+    assert masker.feed(b": for ada@example.org\n\n") == b": for <email>\n\n"
     assert masker.feed(event(content="+49 30 12345")) == b""
-    error = frame({"error": {"message": "gone"}})
+    error = frame({"error": {"message": "gone", "code": "1234567890123456"}})
     assert masker.feed(error) == error
+    assert SECRET not in masker.feed(frame({"error": {"message": SECRET}})).decode()
 
 
-async def asked(body: bytes, *, path: str = "/v1/chat/completions") -> GatewayReply:
+NAMED = {"id": "chatcmpl-4111111111111111", "model": "10.0.0.7:8000/m", "object": "chat.completion"}
+ANYWHERE = ["choices", "message", "delta", "content", "usage", "error", "output", "reasoning"]
+ANYWHERE += ["metadata", "index", "audio", "transcript", "annotations", "citations", "tool_calls"]
+ANYWHERE += ["id", "model", "type", "finish_reason", "prompt_logprobs", "p", SECRET]
+LEAVES = st.sampled_from([SECRET, "fine", 0, 1.5, None, True, "ada@example.org"])
+FIELDS = st.sampled_from(ANYWHERE)
+TREES = st.recursive(
+    LEAVES,
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(FIELDS, parts, max_size=4),
+    max_leaves=25,
+)
+ANSWERS = st.dictionaries(FIELDS, TREES, min_size=1, max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(answer=ANSWERS, status=st.sampled_from([200, 400]))
+def test_personal_data_anywhere_in_an_answer_passes_neither_whole_nor_as_an_event(
+    answer: dict[str, Any], status: int
+) -> None:
+    async def ask() -> bytes:
+        return await read(await asked(orjson.dumps(answer), status=status))
+
+    masker = EventMasker()
+    for passed in (asyncio.run(ask()), masker.feed(frame(answer)) + masker.feed(DONE)):
+        assert b"ada@" not in passed
+        assert b"1234567" not in passed
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    parts=st.lists(st.sampled_from(["message", "delta", "x", "text", "reasoning"]), max_size=3),
+    is_choice=st.booleans(),
+    sizes=SIZES,
+    said=st.sampled_from([SECRET, "ada@example.org"]),
+)
+def test_a_text_that_comes_in_pieces_is_masked_wherever_it_stands(
+    parts: list[str], is_choice: bool, sizes: Sequence[int], said: str
+) -> None:
+    """Beside the choices, in one of them or deeper, where nobody knows that it is a text."""
+    masker, passed = EventMasker(), b""
+    for piece in cut(said, sizes):
+        held: Any = piece
+        for name in ["said", *parts]:
+            held = {name: held}
+        choices = [{"index": 0, "finish_reason": None, **(held if is_choice else {})}]
+        passed += masker.feed(frame({**NAMED, **({} if is_choice else held), "choices": choices}))
+    passed += masker.feed(event(reason="stop") + DONE)
+    told_by = dict[str, str]()
+    for content in contents(passed):
+        for path, text in leaves(content):
+            told_by[path] = told_by.get(path, "") + text
+    is_told = not parts or (is_choice and parts[-1] in {"message", "delta"} and len(parts) == 1)
+    assert (mask(said) in told_by.values()) == is_told
+    assert not any("ada@" in text or "1234567" in text for text in told_by.values())
+
+
+def leaves(value: Any, path: str = "") -> list[tuple[str, str]]:
+    """Texts in JSON, each with the way to it."""
+    if isinstance(value, str):
+        return [(path, value)]
+    parts = dict(enumerate(value)) if isinstance(value, list) else value
+    inner = parts.items() if isinstance(parts, dict) else ()
+    return [found for name, part in inner for found in leaves(part, f"{path}/{name}")]
+
+
+def test_names_that_a_program_reads_pass_though_they_look_like_numbers_of_a_person() -> None:
+    async def ask() -> bytes:
+        return await read(await asked(orjson.dumps({**NAMED, "choices": [], "text": SECRET})))
+
+    (streamed,) = contents(EventMasker().feed(frame({**NAMED, "choices": []})))
+    assert streamed == {**NAMED, "choices": []}
+    assert orjson.loads(asyncio.run(ask())) == {**NAMED, "choices": [], "text": mask(SECRET)}
+
+
+@pytest.mark.parametrize("kind", [EngineFailed, Overloaded])
+def test_the_words_of_a_server_that_fails_are_masked(kind: type[EngineFailed | Overloaded]) -> None:
+    async def fail(_: Any) -> GatewayReply:
+        raise kind(f"http://models:8000 answered 500: {SECRET}")
+
+    with pytest.raises(kind) as failure:
+        asyncio.run(MaskedCalls(fail).run(call()))
+    assert failure.value.message == str(failure.value)
+    assert str(failure.value) == f"http://models:8000 answered 500: {mask(SECRET)}"
+
+
+def test_an_answer_that_is_nested_too_deep_to_be_read_is_a_failure() -> None:
+    with pytest.raises(EngineFailed, match="too deep"):
+        asyncio.run(asked(b'{"output": %b%b}' % (b"[" * 1_000, b"]" * 1_000)))
+
+
+async def asked(
+    body: bytes, *, path: str = "/v1/chat/completions", status: int = 200
+) -> GatewayReply:
     async def run(_: Any) -> GatewayReply:
-        return GatewayReply(200, {"content-length": str(len(body))}, whole(body))
+        return GatewayReply(status, {"content-length": str(len(body))}, whole(body))
 
     return await MaskedCalls(run).run(call(path=path))
 
