@@ -15,6 +15,7 @@ from benchmarks import (
     corpus,
     environments,
     evals,
+    feature_views,
     gateway,
     gateway_servers,
     index_scale,
@@ -242,3 +243,11 @@ def test_inference_is_measured_by_clients_and_beside_the_graph_alone(options: Op
     memory = rows["memory after it all"].ours
     assert memory is not None
     assert 50 < memory.median < 2_000
+
+
+def test_joins_of_a_feature_view_are_measured_beside_those_of_polars(options: Options) -> None:
+    found = by_metric(feature_views.run(options))
+    for name in ("1 row", "100 rows", "2,000 rows", "2,000 rows, time of processors"):
+        assert found[name].ours is not None
+        assert found[name].peer is not None
+    assert found["the view in memory"].ours is not None
