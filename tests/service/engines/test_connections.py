@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
+from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable, InvalidConfiguration
 from relayed import run, until
 from service.engines import ServerContext
 from service.engines._connections import BUFFER_BYTES, Connection
@@ -345,13 +345,48 @@ def test_a_host_is_asked_at_its_next_address_where_the_first_is_silent() -> None
         runner.run(work())
 
 
-def test_the_time_to_begin_an_answer_holds_for_connecting_too() -> None:
+@pytest.mark.parametrize(
+    ("connecting", "beginning", "told"),
+    [(50, 0.01, "0.01"), (0.02, 50, "0.02"), (0.004, 9, "0.004")],
+)
+def test_a_server_that_takes_no_connection_is_waited_for_as_long_as_is_set(
+    connecting: float, beginning: float, told: str
+) -> None:
     async def work() -> None:
-        server = build_server(ServerContext("http://10.255.255.1:1", connect_seconds=50))
-        with pytest.raises(EngineTimedOut, match=r"no connection within 0\.01 s"):
-            await send(server, seconds=0.01)
+        server = build_server(ServerContext("http://10.255.255.1:1", connect_seconds=connecting))
+        with pytest.raises(EngineUnreachable, match=f"no connection within {told} s"):
+            await send(server, seconds=beginning)
 
     with asyncio.Runner(loop_factory=Resolved) as runner:
+        runner.run(work())
+
+
+def test_what_connecting_took_is_taken_from_the_time_to_begin_an_answer() -> None:
+    """As long as is set, both together; and this is the time that is told."""
+
+    waits: list[float] = []
+
+    class Slow(asyncio.SelectorEventLoop):
+        async def create_connection(self, *given: Any, **how: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return await super().create_connection(*given, **how)
+
+        def call_later(self, delay: float, callback: Any, *given: Any, **how: Any) -> Any:
+            if isinstance(getattr(callback, "__self__", None), Connection):
+                waits.append(delay)
+            return super().call_later(delay, callback, *given, **how)
+
+    async def hang(_: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        async with opened(hang) as (server, _):
+            with pytest.raises(EngineTimedOut, match=r"begin to answer within 0\.1 s"):
+                await send(server, seconds=0.1)
+            (left,) = waits
+            assert left < 0.06
+
+    with asyncio.Runner(loop_factory=Slow) as runner:
         runner.run(work())
 
 
