@@ -220,12 +220,13 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.is_read = True
         self.is_closed = False
+        self.unsent = 0
 
     def write(self, data: Any) -> None:
         """Nobody is there."""
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.is_read = False
@@ -275,6 +276,23 @@ def test_a_connection_that_is_not_listened_to_serves_nobody_else() -> None:
         made.release()
         assert not kept
         assert wire.is_closed
+
+    run(work())
+
+
+@pytest.mark.parametrize("unsent", [0, 1])
+def test_a_connection_whose_request_was_answered_before_it_was_sent_serves_nobody_else(
+    unsent: int,
+) -> None:
+    async def work() -> None:
+        kept: list[Connection] = []
+        made, wire = wired(kept)
+        await made.read()
+        made.data_received(REST)
+        await made.read()
+        wire.unsent = unsent
+        made.release()
+        assert (len(kept), wire.is_closed) == (1 - unsent, unsent == 1)
 
     run(work())
 

@@ -110,7 +110,7 @@ def test_the_deadline_ends_a_stream_that_goes_on(serve: Serve) -> None:
     slow = serve(model_server.paced(0.05, tokens=1000))
 
     async def ask() -> None:
-        async with opened(gateway(slow)) as gate:
+        async with opened(gateway(slow, breaker_failures=1)) as gate:
             body = await answer(gate.relay, call(stream=True, seconds=0.2))
             assert b"engine_timeout" in body
             assert gate.breakers == ["closed"]  # it was asked for too much, it did not fail
@@ -133,6 +133,12 @@ def test_the_deadline_is_told_to_the_server(serve: Serve) -> None:
 
 def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> None:
     bad = serve(model_server.failing(500))
+    asked_by_then: list[int] = []
+
+    async def answer_late(server: Misbehaving, asked: model_server.Asked, write: Any) -> None:
+        await asyncio.sleep(0.05)
+        asked_by_then.append(len(server.asked))
+        await model_server.well(server, asked, write)
 
     async def ask() -> None:
         settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=0.3)
@@ -140,9 +146,10 @@ def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> Non
             await fail_thrice(gate)
             assert len(bad.asked) == 3
             await until(lambda: gate.breakers == ["half_open"])
-            bad.behaviour = model_server.paced(0.05)
+            bad.behaviour = answer_late
             replies = await asyncio.gather(*(answer(gate.relay, call()) for _ in range(4)))
             assert len(replies) == 4
+            assert asked_by_then[0] == 3 + 1  # the others waited for the trial
             assert gate.breakers == ["closed"]
 
     run(ask())
@@ -173,7 +180,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
     busy = serve(model_server.failing(429, Retry_After="7"))
 
     async def ask() -> None:
-        async with opened(gateway(busy, route={"retries": 0})) as gate:
+        async with opened(gateway(busy, route={"retries": 0}, breaker_failures=1)) as gate:
             for _ in range(2):
                 with pytest.raises(Overloaded) as caught:
                     await answer(gate.relay, call())
