@@ -24,6 +24,7 @@ RagstoneError
  ├─ Overloaded               every place at the model's servers is taken; later it is possible
  └─ EngineFailed             the generation engine did not answer
      └─ EngineTimedOut       not within the time that it had
+         └─ EngineUnreachable  it took no connection in time; nothing was asked of it
 """
 
 from __future__ import annotations
@@ -195,6 +196,10 @@ class EngineFailed(RagstoneError):
 
 class EngineTimedOut(EngineFailed):
     """The engine did not answer within the time that it had."""
+
+
+class EngineUnreachable(EngineTimedOut):
+    """The engine took no connection within the time that it had, so nothing was asked of it."""
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from infra.errors import EngineFailed, EngineTimedOut
+from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable
 from service.engines._place import Place
 
 HEAD_BYTES = 64 * 1024
@@ -46,7 +46,7 @@ class Connections:
         """Return a new one.
 
         Raises:
-            EngineTimedOut: it does not stand in time.
+            EngineUnreachable: it does not stand in time.
             EngineFailed: the server cannot be reached.
         """
         seconds = min(self._connect_seconds, timeout_seconds)
@@ -54,8 +54,8 @@ class Connections:
             async with asyncio.timeout(seconds):
                 made = await self._connect(seconds)
         except TimeoutError as error:
-            words = f"no connection within {round(seconds, 2):g} s"
-            raise EngineTimedOut(f"{self.place.address} cannot be asked: {words}") from error
+            words = f"no connection within {seconds:.3g} s"
+            raise EngineUnreachable(f"{self.place.address} cannot be asked: {words}") from error
         except (OSError, ValueError) as error:
             raise EngineFailed(f"{self.place.address} cannot be asked: {_words(error)}") from error
         self._open.add(made)
@@ -170,14 +170,18 @@ class Connection(asyncio.Protocol):
         if body:
             self._transport.write(body)
 
-    async def wait(self, timeout_seconds: float) -> None:
+    async def wait(self, timeout_seconds: float, *, of: float | None = None) -> None:
         """Return when status and headers are here; cancelling this closes the connection.
+
+        Args:
+            timeout_seconds: how long they are waited for.
+            of: of how many seconds that is what is left, as errors tell.
 
         Raises:
             EngineTimedOut: they are not, in time.
             EngineFailed: the connection broke, or the server does not speak HTTP.
         """
-        timer = self.loop.call_later(timeout_seconds, self._expire, timeout_seconds)
+        timer = self.loop.call_later(timeout_seconds, self._expire, of or timeout_seconds)
         try:
             while not self._has_head and self._failure is None:
                 await self._more()
@@ -246,7 +250,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _expire(self, seconds: float) -> None:
-        words = f"{self._address} did not begin to answer within {round(seconds, 2):g} s"
+        words = f"{self._address} did not begin to answer within {seconds:.3g} s"
         self.fail(EngineTimedOut(words))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

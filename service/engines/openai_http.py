@@ -53,17 +53,15 @@ class OpenAIServer:
         """Send a request and return when the head of the answer is there.
 
         Raises:
+            EngineUnreachable: there was no connection in time; nothing was asked.
             EngineTimedOut: it was not there in time.
             EngineFailed: the server cannot be reached, or does not speak HTTP.
         """
         head = self._place.request("POST", path, headers, len(body))
-        connection = self.connections.kept()
-        if connection is None:
-            begun = time.monotonic()
-            connection = await self.connections.made(timeout_seconds)
-            timeout_seconds -= time.monotonic() - begun
+        until = time.monotonic() + timeout_seconds
+        connection = self.connections.kept() or await self.connections.made(timeout_seconds)
         connection.ask(head, body)
-        await connection.wait(timeout_seconds)
+        await connection.wait(until - time.monotonic(), of=timeout_seconds)
         return HttpReply(connection, self.address, silence_seconds=self._silence_seconds)
 
     async def probe(self) -> bool:

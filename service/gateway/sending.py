@@ -7,7 +7,7 @@ import logging
 import random
 from typing import cast
 
-from infra.errors import EngineFailed, EngineTimedOut, Overloaded
+from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable, Overloaded
 from service.gateway import estimate
 from service.gateway.answers import Refused
 from service.gateway.attempts import Begun, NotServed, send, unserved
@@ -91,6 +91,7 @@ class _Search:
         self._tried: list[Replica] = []
         self._pause = PAUSE_SECONDS
         self._may_repeat = False
+        self._was_silent = False
 
     async def next(self) -> tuple[Target, Replica]:
         """Occupy the best place that was not tried; the same again only if there is no other.
@@ -120,9 +121,16 @@ class _Search:
         raise cast("Exception", problem)
 
     def note(self, error: Exception, replica: Replica) -> None:
-        """Remember a failure; one that took its time is not asked for again."""
+        """Remember a failure; one that took its time is not asked for again.
+
+        A server that took no connection has not begun anything: it has a second chance, as a
+        connection may be lost on its way, and not a third.
+        """
         self._tried.append(replica)
-        self._may_repeat = not isinstance(error, EngineTimedOut | Refused | Overloaded)
+        if isinstance(error, EngineUnreachable):
+            self._may_repeat, self._was_silent = not self._was_silent, True
+        else:
+            self._may_repeat = not isinstance(error, EngineTimedOut | Refused | Overloaded)
 
 
 async def send_aside(call: Call, target: Target) -> Begun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,13 @@ class Asked:
         self.waited.append(seconds)
         self.now += seconds
 
-    def __call__(self, question: Question, times: int = 1) -> Reply:
+    def __call__(
+        self,
+        question: Question,
+        times: int = 1,
+        *,
+        loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> Reply:
         async def ask() -> Reply:
             servers = JudgeServers(clock=self.clock, sleep=self.sleep)
             try:
@@ -49,7 +55,8 @@ class Asked:
             finally:
                 await servers.close()
 
-        return asyncio.run(ask())
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(ask())
 
 
 def at(server: JudgeServer, **changes: Any) -> Question:
@@ -145,6 +152,21 @@ def test_judge_that_does_not_answer_in_time_is_given_up(server: JudgeServer) -> 
     with pytest.raises(EngineTimedOut, match="did not answer within 0.2 s"):
         Asked()(at(server, timeout_seconds=0.2))
     assert time.monotonic() - started < 2
+
+
+def test_server_that_takes_no_connection_in_time_is_asked_again(server: JudgeServer) -> None:
+    class Deaf(asyncio.SelectorEventLoop):
+        silent = 2
+
+        async def create_connection(self, *given: Any, **how: Any) -> Any:
+            self.silent -= 1
+            if self.silent >= 0:  # what the system says of a host that is silent
+                raise TimeoutError("timed out")
+            return await super().create_connection(*given, **how)
+
+    asked = Asked()
+    assert asked(at(server), loop=Deaf).text == "{}"
+    assert len(asked.waited) == 2
 
 
 def test_server_that_is_not_there_is_told(server: JudgeServer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration
+from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable, InvalidConfiguration
 from relayed import run, until
 from service.engines import ServerContext
 from service.engines._connections import BUFFER_BYTES, Connection
@@ -220,12 +220,13 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.is_read = True
         self.is_closed = False
+        self.unsent = 0
 
     def write(self, data: Any) -> None:
         """Nobody is there."""
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.is_read = False
@@ -275,6 +276,23 @@ def test_a_connection_that_is_not_listened_to_serves_nobody_else() -> None:
         made.release()
         assert not kept
         assert wire.is_closed
+
+    run(work())
+
+
+@pytest.mark.parametrize("unsent", [0, 1])
+def test_a_connection_whose_request_was_answered_before_it_was_sent_serves_nobody_else(
+    unsent: int,
+) -> None:
+    async def work() -> None:
+        kept: list[Connection] = []
+        made, wire = wired(kept)
+        await made.read()
+        made.data_received(REST)
+        await made.read()
+        wire.unsent = unsent
+        made.release()
+        assert (len(kept), wire.is_closed) == (1 - unsent, unsent == 1)
 
     run(work())
 
@@ -345,13 +363,48 @@ def test_a_host_is_asked_at_its_next_address_where_the_first_is_silent() -> None
         runner.run(work())
 
 
-def test_the_time_to_begin_an_answer_holds_for_connecting_too() -> None:
+@pytest.mark.parametrize(
+    ("connecting", "beginning", "told"),
+    [(50, 0.01, "0.01"), (0.02, 50, "0.02"), (0.004, 9, "0.004")],
+)
+def test_a_server_that_takes_no_connection_is_waited_for_as_long_as_is_set(
+    connecting: float, beginning: float, told: str
+) -> None:
     async def work() -> None:
-        server = build_server(ServerContext("http://10.255.255.1:1", connect_seconds=50))
-        with pytest.raises(EngineTimedOut, match=r"no connection within 0\.01 s"):
-            await send(server, seconds=0.01)
+        server = build_server(ServerContext("http://10.255.255.1:1", connect_seconds=connecting))
+        with pytest.raises(EngineUnreachable, match=f"no connection within {told} s"):
+            await send(server, seconds=beginning)
 
     with asyncio.Runner(loop_factory=Resolved) as runner:
+        runner.run(work())
+
+
+def test_what_connecting_took_is_taken_from_the_time_to_begin_an_answer() -> None:
+    """As long as is set, both together; and this is the time that is told."""
+
+    waits: list[float] = []
+
+    class Slow(asyncio.SelectorEventLoop):
+        async def create_connection(self, *given: Any, **how: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return await super().create_connection(*given, **how)
+
+        def call_later(self, delay: float, callback: Any, *given: Any, **how: Any) -> Any:
+            if isinstance(getattr(callback, "__self__", None), Connection):
+                waits.append(delay)
+            return super().call_later(delay, callback, *given, **how)
+
+    async def hang(_: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        async with opened(hang) as (server, _):
+            with pytest.raises(EngineTimedOut, match=r"begin to answer within 0\.1 s"):
+                await send(server, seconds=0.1)
+            (left,) = waits
+            assert left < 0.06
+
+    with asyncio.Runner(loop_factory=Slow) as runner:
         runner.run(work())
 
 

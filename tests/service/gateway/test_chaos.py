@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 import orjson
 import pytest
 
 import model_server
-from infra.errors import EngineFailed, EngineTimedOut, Overloaded
+from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable, Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Behaviour, Misbehaving
 from relayed import HUNG, QUICK, answer, call, fail_thrice, gateway, opened, run, until
@@ -109,7 +110,7 @@ def test_the_deadline_ends_a_stream_that_goes_on(serve: Serve) -> None:
     slow = serve(model_server.paced(0.05, tokens=1000))
 
     async def ask() -> None:
-        async with opened(gateway(slow)) as gate:
+        async with opened(gateway(slow, breaker_failures=1)) as gate:
             body = await answer(gate.relay, call(stream=True, seconds=0.2))
             assert b"engine_timeout" in body
             assert gate.breakers == ["closed"]  # it was asked for too much, it did not fail
@@ -132,6 +133,12 @@ def test_the_deadline_is_told_to_the_server(serve: Serve) -> None:
 
 def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> None:
     bad = serve(model_server.failing(500))
+    asked_by_then: list[int] = []
+
+    async def answer_late(server: Misbehaving, asked: model_server.Asked, write: Any) -> None:
+        await asyncio.sleep(0.05)
+        asked_by_then.append(len(server.asked))
+        await model_server.well(server, asked, write)
 
     async def ask() -> None:
         settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=0.3)
@@ -139,9 +146,10 @@ def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> Non
             await fail_thrice(gate)
             assert len(bad.asked) == 3
             await until(lambda: gate.breakers == ["half_open"])
-            bad.behaviour = model_server.paced(0.05)
+            bad.behaviour = answer_late
             replies = await asyncio.gather(*(answer(gate.relay, call()) for _ in range(4)))
             assert len(replies) == 4
+            assert asked_by_then[0] == 3 + 1  # the others waited for the trial
             assert gate.breakers == ["closed"]
 
     run(ask())
@@ -172,7 +180,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(serve: Serve) -> None:
     busy = serve(model_server.failing(429, Retry_After="7"))
 
     async def ask() -> None:
-        async with opened(gateway(busy, route={"retries": 0})) as gate:
+        async with opened(gateway(busy, route={"retries": 0}, breaker_failures=1)) as gate:
             for _ in range(2):
                 with pytest.raises(Overloaded) as caught:
                     await answer(gate.relay, call())
@@ -197,6 +205,52 @@ def test_a_retry_goes_to_another_replica(serve: Serve, stream: bool) -> None:
 
     run(ask())
     assert len(good.asked) == 8
+
+
+class Deaf(asyncio.SelectorEventLoop):
+    """Of so many connections nothing is heard; those that follow are taken."""
+
+    silent = 1
+
+    async def create_connection(self, *given: Any, **how: Any) -> Any:
+        self.silent -= 1
+        if self.silent >= 0:
+            await asyncio.sleep(60)
+        return await super().create_connection(*given, **how)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_takes_no_connection_in_time_is_asked_once_more(
+    serve: Serve, stream: bool
+) -> None:
+    server = serve()
+
+    async def ask() -> None:
+        async with opened(gateway(server, route={"retries": 5}, connect_seconds=0.03)) as gate:
+            assert b"tiny" in await answer(gate.relay, call(stream=stream))
+            cast("Deaf", asyncio.get_running_loop()).silent = 100
+            await gate.tables.current.upstreams["u"].replicas[0].server.close()
+            with pytest.raises(EngineUnreachable, match=r"no connection within 0\.03 s"):
+                await answer(gate.relay, call(stream=stream))
+            assert [outcome.attempts for outcome in gate.outcomes] == [2, 2]
+            assert gate.is_idle
+
+    with asyncio.Runner(loop_factory=Deaf) as runner:
+        runner.run(ask())
+
+
+def test_the_connection_that_a_server_did_not_take_is_made_to_another(serve: Serve) -> None:
+    servers = serve(), serve()
+
+    async def ask() -> None:
+        async with opened(gateway(*servers, connect_seconds=0.03)) as gate:
+            assert b"tiny" in await answer(gate.relay, call())
+            assert gate.outcomes[0].attempts == 2
+            assert sorted(state.failures for state in gate.tables.current.snapshot()) == [0, 1]
+
+    with asyncio.Runner(loop_factory=Deaf) as runner:
+        runner.run(ask())
+    assert sum(len(server.asked) for server in servers) == 1
 
 
 def test_a_lone_server_that_fails_once_is_asked_again(serve: Serve) -> None:
