@@ -20,6 +20,7 @@ from service import (
     ingesting,
     launching,
     pipelining,
+    reindexing,
     retraining,
     snapshots,
     syncing,
@@ -48,6 +49,7 @@ def registry(parts: Components) -> Registry:
         batch_predicting.define,
         comparing.define,
         retraining.define,
+        reindexing.define,
     ):
         define(registered, parts)
     return registered
