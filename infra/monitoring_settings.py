@@ -70,7 +70,7 @@ class Labelled(Section):
     least_labels: int = Field(default=50, ge=10)
     """Of all rows together; with fewer, nothing is said."""
     days: float = Field(default=7.0, gt=0)
-    """How far back rows count."""
+    """How far back rows count; none from before the trigger last started something."""
     floor: float | None = None
     """Below it, there is harm."""
 
