@@ -70,7 +70,7 @@ class Labelled(Section):
     least_labels: int = Field(default=50, ge=10)
     """Of all rows together; with fewer, nothing is said."""
     days: float = Field(default=7.0, gt=0)
-    """How far back rows count."""
+    """How far back rows count; none from before the trigger last started something."""
     floor: float | None = None
     """Below it, there is harm."""
 
@@ -82,6 +82,18 @@ class Stream(Section):
     """A file of `monitoring/drift/` that watches streams, or a dotted path."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Such as `level` and `horizon`, the values within which that is the chance of an alarm."""
+
+
+class Questions(Section):
+    """What questions to a collection are like, as columns of a monitor."""
+
+    collection: str
+    """Its embedder tells what they are about."""
+    topics: int = Field(default=16, ge=2, le=256)
+    """That are looked for among the questions of the reference."""
+    most_rows: int = Field(default=1_000, ge=100, le=20_000)
+    """Drawn of the window, and twice as many of the reference, half of which topics are found on:
+    each is embedded at every look."""
 
 
 class Trigger(Section):
@@ -126,6 +138,10 @@ class Monitor(Section):
         *("seconds", "support", "groundedness"),
     )
     """Columns of interactions that are compared; those that the reference lacks are left out."""
+    questions: Questions | None = None
+    """Adds to `features` what the questions are about, how far they are from those of the
+    reference, how long they are, and how well the passages fit that are found for them; needs
+    `telemetry.content`."""
     detectors: dict[str, str] = Field(default_factory=dict)
     """By column, files of `monitoring/drift/` instead of those that its kind asks for."""
     level: float = Field(default=0.05, gt=0, lt=1)

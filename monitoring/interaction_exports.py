@@ -24,6 +24,8 @@ BATCH = 1_000
 _PLAIN = tuple(c.name for c in interaction.columns if c.name not in {"number", "content"})
 TEXTS = ("question", "answer")
 """Of the content, where it is kept."""
+SCORE = "retrieval_score"
+"""Of the content of answers: of the passage that was found first."""
 FEATURE, PREDICTION, PROBABILITY = "feature.", "prediction", "probability."
 """How the columns of what is kept of predictions begin, or are called."""
 SAID = ("thumbs", "label", "correction")
@@ -105,6 +107,7 @@ def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
     for name in (*_PLAIN, *TEXTS, *SAID):
         kind = pa.float64() if name in floats else pa.int64() if name in whole else pa.string()
         fields.append((name, pa.timestamp("us", tz="UTC") if name == "at" else kind))
+    fields.append((SCORE, pa.float64()))
     fields += [(name, getattr(pa, kind)()) for name, kind in predicted.items()]
     return pa.schema(fields)
 
@@ -114,7 +117,9 @@ def _row(row: Any, said: dict[str, str]) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in _PLAIN}
     texts = {name: content.get(name) for name in TEXTS}
     texts = {name: value if isinstance(value, str) else None for name, value in texts.items()}
-    return {**values, **texts, **{name: said.get(name) for name in SAID}}
+    score = content.get(SCORE)
+    found = {SCORE: float(score) if score is not None and _is_number(score) else None}
+    return {**values, **texts, **{name: said.get(name) for name in SAID}, **found}
 
 
 def _said(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:

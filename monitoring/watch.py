@@ -19,7 +19,7 @@ from monitoring.shapes import LEAST_WINDOWS, name_shape
 from monitoring.streams import Since, Standing, Stream
 from monitoring.triggers import Event, Start, State, Trigger, decide
 from monitoring.watch_results import Result, WatchResults
-from monitoring.windows import Window
+from monitoring.windows import EPOCH, Window
 
 MOST_FEATURES = 50
 """Of a report; those that moved most come first."""
@@ -70,17 +70,22 @@ def look(
 ) -> tuple[Result, Event | None]:
     """Judge one window, store what was found, and return what somebody has to be told of it.
 
+    Harm from before the trigger last started something is what that was started for: it counts no
+    more, however far back labels are looked for.
+
     Whoever tells does so after this: what was found is stored even where nobody can be reached.
     What the trigger starts is started with that, or not at all.
     """
     before, latest = results.judged(monitor.name), _latest(results, monitor)
     found = compare(*features(monitor, seen), monitor.plan)
     standings = _follow(monitor, seen, latest[-1:], now=now)
-    performance = _performance(monitor, seen, latest, now=now)
+    started = max((each.at for each in before if each.action == "started"), default=EPOCH)
+    performance = _performance(monitor, seen, latest, now=now, started=started)
     verdict = _verdict(found, standings)
     is_sure = any(each.verdict == "drift" for each in standings)
     alarm = is_alarm(before, verdict, monitor.patience, is_sure=is_sure)
-    harms = [_has_harm(each.report["performance"]) for each in latest] + [_has_harm(performance)]
+    since = [each.report["performance"] for each in latest if each.judged.at > started]
+    harms = [_has_harm(each) for each in (*since, performance)]
     state = State(alarm, harms[-1], is_confirmed(harms, monitor.patience))
     led_to = decide(monitor.trigger, before, state, now=now)
     report = _report(monitor, found, standings, performance, now=now)
@@ -127,7 +132,7 @@ def _follow(
 
 
 def _performance(
-    monitor: Monitor, seen: Seen, before: Sequence[Result], *, now: datetime
+    monitor: Monitor, seen: Seen, before: Sequence[Result], *, now: datetime, started: datetime
 ) -> list[dict[str, Any]]:
     """Return every metric of the window; one that cannot be told keeps no other from it."""
     found = [
@@ -140,7 +145,7 @@ def _performance(
             found.append(estimates.refused(wanted.name, wanted.floor, "confidence", error.message))
     for each in monitor.labelled:
         try:
-            rows = seen.since(now - each.over, each.columns)
+            rows = seen.since(max(now - each.over, started), each.columns)
             found.append(estimates.with_labels(each, rows, seen.mean))
         except (InvalidRequest, NotFound) as error:
             found.append(estimates.refused(each.name, each.floor, "labels", error.message))

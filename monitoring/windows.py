@@ -80,6 +80,22 @@ class Window:
         """Return the window with some columns, those of them that it has."""
         return replace(self, names=tuple(name for name in names if name in self.names))
 
+    def beside(self, other: Window) -> Window:
+        """Return the window with the columns of another one of the same rows, too.
+
+        Raises:
+            InvalidRequest: the other one has another number of rows.
+        """
+        if other.rows != self.rows:
+            raise InvalidRequest(f"{other.rows} rows cannot stand beside {self.rows}")
+        source = self.read
+
+        def read(name: str) -> Any:
+            return other.read(name) if name in other.names else source(name)
+
+        names = (*(name for name in self.names if name not in other.names), *other.names)
+        return replace(self, names=names, read=read, kinds={**self.kinds, **other.kinds})
+
     def take(self, rows: npt.NDArray[Any]) -> Window:
         """Return the window of some rows: a mask of shape (rows,), or positions."""
         places = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows

@@ -40,7 +40,7 @@ class Event:
 
     build_id: int
     kind: str
-    """`started`, `refused`, `swapped`, `rolled_back` or `retired`."""
+    """`started`, `refused`, `swapped`, `rolled_back`, `retired`, or `synced` with its sources."""
     detail: dict[str, Any]
     at: datetime
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
@@ -29,6 +30,7 @@ RECLAIMED_ROWS = 500
 """Removed in one transaction: writers wait no longer than for a document."""
 TAIL_ROUNDS = 100
 """Tries to find a moment at which a new build lacks nothing; writers fill it too, so few do."""
+NO_CAUSE: Mapping[str, object] = MappingProxyType({})
 MARK = 0
 """A chunk there never was: its removal is a place in the log, and changes no index."""
 
@@ -93,6 +95,12 @@ class Builds:
         with self._database.read() as connection:
             return build_state.history(connection, whole.id)
 
+    def note(self, whole: Collection, kind: str, detail: Mapping[str, Any]) -> None:
+        """Add to the history of the build that is live."""
+        with self._database.write(lock=whole.id) as connection:
+            live = build_state.get(connection, whole.id, whole.build_id)
+            build_state.record(connection, live, kind, dict(detail))
+
     def progress(self, of: Build) -> Progress:
         with self._database.read() as connection:
             documents, missing = build_state.count(connection, of)
@@ -101,10 +109,17 @@ class Builds:
             ).scalar_one()
         return Progress(documents, missing, int(chunks))
 
-    def start(self, whole: Collection, recipe: Recipe) -> Build:
+    def start(
+        self, whole: Collection, recipe: Recipe, *, cause: Mapping[str, object] = NO_CAUSE
+    ) -> Build:
         """Begin a build, or return the one with the same recipe that was begun and not swapped.
 
         From here on every write goes to it too; `Builder.fill` adds what was there before.
+
+        Args:
+            whole: the collection.
+            recipe: of the build.
+            cause: what began it; kept in the history.
 
         Raises:
             Conflict: a build with another recipe is under way.
@@ -141,7 +156,8 @@ class Builds:
                 .returning(build.c.id)
             ).scalar_one()
             begun = build_state.get(connection, whole.id, number)
-            build_state.record(connection, begun, "started", {"recipe": recipe.digest})
+            detail = {**cause, "recipe": recipe.digest}
+            build_state.record(connection, begun, "started", detail)
         return begun
 
     def swap(
@@ -150,6 +166,7 @@ class Builds:
         *,
         expect: int | None = None,
         evaluate: Evaluate | None = None,
+        cause: Mapping[str, object] = NO_CAUSE,
     ) -> Swap:
         """Have the new build answer instead of the live one, which stands by for a rollback.
 
@@ -160,6 +177,7 @@ class Builds:
             whole: the collection.
             expect: the build that is thought to be live.
             evaluate: decides whether it may; None asks nobody.
+            cause: what asked for it; kept in the history.
 
         Raises:
             Conflict: there is no new build, another build is live than expected, or the verdict is
@@ -178,9 +196,10 @@ class Builds:
         verdict = evaluate(live.of(whole), candidate.of(whole)) if evaluate else None
         if verdict is not None and not verdict.passed:
             with self._database.write(lock=whole.id) as connection:
-                build_state.record(connection, candidate, "refused", _said(verdict))
+                detail = {**cause, **_said(verdict)}
+                build_state.record(connection, candidate, "refused", detail)
             raise Conflict(f"Build {candidate.id} of {whole.name!r} stays out: {verdict.reason}")
-        detail = _said(verdict) if verdict else {"reason": "not evaluated"}
+        detail = {**cause, **(_said(verdict) if verdict else {"reason": "not evaluated"})}
         for _ in range(TAIL_ROUNDS):
             self._fill(whole, candidate)
             self._caught_up(candidate.of(whole))

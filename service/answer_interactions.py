@@ -78,4 +78,5 @@ def _content(subject: Subject, told: Told) -> dict[str, Any]:
             for each in told.citations
         ],
         "passages": [each.chunk_id for each in told.passages],
+        "retrieval_score": told.passages[0].score if told.passages else None,
     }

@@ -18,7 +18,7 @@ from infra.jobs.records import Job
 
 if TYPE_CHECKING:
     from retrieval.build_state import Build
-    from retrieval.builds import Swap
+    from retrieval.builds import Swap, Verdict
     from retrieval.collections import Collection
     from retrieval.recipe import Recipe
     from service.wiring import Components
@@ -52,7 +52,7 @@ def define(registered: Registry, parts: Components) -> None:
         whole = parts.collections.get(collection)
         into = parts.builds.get(whole, build)
         if into.state == "building":
-            _fill(attempt, parts, whole, into)
+            fill(attempt, parts, whole, into)
         result: dict[str, Any] = {"build": build, "chunks": parts.builds.progress(into).chunks}
         if swap and into.state == "building":
             attempt.check()
@@ -70,6 +70,18 @@ def rebuild(
     return begun, parts.jobs.start(BUILD, arguments)
 
 
+def fill(attempt: Attempt, parts: Components, whole: Collection, into: Build) -> None:
+    """Add what a build lacks, and tell how far it is; goes on where it was."""
+    from retrieval.building import Built
+
+    start = parts.builds.progress(into)
+    done, total = start.documents - start.missing, max(1, start.documents)
+    with closing(parts.builder.fill(whole, into)) as events:
+        for event in events:
+            done += isinstance(event, Built)
+            attempt.progress(min(1.0, done / total), f"{done} of {total} documents")
+
+
 def describe(swapped: Swap) -> dict[str, Any]:
     """Return what a swap or rollback did, as JSON can hold it."""
     verdict = swapped.verdict
@@ -77,13 +89,16 @@ def describe(swapped: Swap) -> dict[str, Any]:
         "live": swapped.live.id,
         "standby": swapped.standby.id,
         "sequence": swapped.sequence,
-        "verdict": None
-        if verdict is None
-        else {
-            "passed": verdict.passed,
-            "reason": verdict.reason,
-            "scores": dict(verdict.scores),
-        },
+        "verdict": None if verdict is None else described(verdict),
+    }
+
+
+def described(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON can hold it."""
+    return {
+        "passed": verdict.passed,
+        "reason": verdict.reason,
+        "scores": dict(verdict.scores),
     }
 
 
@@ -102,14 +117,3 @@ def row(parts: Components, build: Build) -> dict[str, Any]:
         "chunk_overlap_tokens": build.recipe.chunk_overlap_tokens,
         "created_at": build.created_at,
     }
-
-
-def _fill(attempt: Attempt, parts: Components, whole: Collection, into: Build) -> None:
-    from retrieval.building import Built
-
-    start = parts.builds.progress(into)
-    done, total = start.documents - start.missing, max(1, start.documents)
-    with closing(parts.builder.fill(whole, into)) as events:
-        for event in events:
-            done += isinstance(event, Built)
-            attempt.progress(min(1.0, done / total), f"{done} of {total} documents")

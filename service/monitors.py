@@ -14,6 +14,7 @@ import orjson
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from infra.jobs.definitions import Options
 from infra.plugins import load
+from service import question_features
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -51,7 +52,7 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
         name,
         timedelta(minutes=options.every_minutes),
         plan=_plan(options),
-        features=options.features,
+        features=(*options.features, *(question_features.NAMES if options.questions else ())),
         floors=options.floors,
         unlabelled=_unlabelled(options),
         labelled=_labelled(options),
@@ -69,7 +70,8 @@ def seen(parts: Components, options: MonitorSettings, folder: Path, *, now: date
     """Return the reference, laid out in an empty folder, and what came since the last look.
 
     Raises:
-        NotFound: the reference is gone.
+        NotFound: the reference is gone, or the collection whose questions are asked for.
+        InvalidRequest: the reference has too few questions.
     """
     from monitoring.interaction_exports import table_of
     from monitoring.interactions import Query
@@ -90,7 +92,10 @@ def seen(parts: Components, options: MonitorSettings, folder: Path, *, now: date
         return replace(Window.of(table_of(parts.database, query, columns)), start=moment, end=now)
 
     reference = open_reference(parts.artifacts, options.reference, folder)
-    return Seen(reference, since(now - timedelta(minutes=options.every_minutes)), since, _mean)
+    window = since(now - timedelta(minutes=options.every_minutes))
+    if options.questions is not None:
+        reference, window = question_features.beside(parts, options.questions, reference, window)
+    return Seen(reference, window, since, _mean)
 
 
 def receivers(parts: Components) -> Sequence[Tell]:

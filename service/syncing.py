@@ -64,7 +64,36 @@ def define(registered: Registry, parts: Components) -> None:
     ) -> dict[str, Any]:
         del collection  # names the lane
         wanted = by_name(parts, parts.sources.get(source), allow_deletes=allow_deletes)
-        return _run_job(attempt, parts, wanted)
+        return run(attempt, parts, wanted)
+
+
+def run(attempt: Attempt, parts: Components, wanted: Wanted) -> dict[str, Any]:
+    """Bring a collection in step within a job; returns what was done, as JSON can hold it."""
+    from retrieval.ingest import Summary
+
+    origin = connect(parts, wanted)
+    found = plan(
+        parts,
+        wanted,
+        origin,
+        on_listed=lambda count: attempt.progress(None, f"{count} listed"),
+    )
+    summary, total = Summary(unchanged=found.unchanged), len(found.to_fetch) + len(found.gone)
+    with closing(_stream(parts, wanted, origin, found)) as happening:
+        for event in happening:
+            summary.add(event)
+            done = summary.added + summary.updated + summary.removed + len(summary.skipped)
+            done += summary.unchanged - found.unchanged
+            attempt.progress(min(1.0, done / max(1, total)), f"{done} of {total} changes")
+    for skipped in summary.skipped[:SHOWN_SKIPPED]:
+        attempt.log(f"{skipped.uri}: {skipped.message}", level="warning")
+    reasons = Counter(skipped.code for skipped in summary.skipped)
+    return {
+        **as_dict(summary, found),
+        "skipped": len(summary.skipped),
+        "skipped_by_reason": dict(reasons),
+        "warnings": len(summary.warnings),
+    }
 
 
 def start(parts: Components, definition: Definition, *, allow_deletes: bool = False) -> Job:
@@ -191,34 +220,6 @@ def cron_of(every: str) -> str:
 def as_dict(summary: Summary, found: Plan) -> dict[str, Any]:
     """Return what a sync did, in what JSON can hold."""
     return {**asdict(summary), "withheld": found.withheld}
-
-
-def _run_job(attempt: Attempt, parts: Components, wanted: Wanted) -> dict[str, Any]:
-    from retrieval.ingest import Summary
-
-    origin = connect(parts, wanted)
-    found = plan(
-        parts,
-        wanted,
-        origin,
-        on_listed=lambda count: attempt.progress(None, f"{count} listed"),
-    )
-    summary, total = Summary(unchanged=found.unchanged), len(found.to_fetch) + len(found.gone)
-    with closing(_stream(parts, wanted, origin, found)) as happening:
-        for event in happening:
-            summary.add(event)
-            done = summary.added + summary.updated + summary.removed + len(summary.skipped)
-            done += summary.unchanged - found.unchanged
-            attempt.progress(min(1.0, done / max(1, total)), f"{done} of {total} changes")
-    for skipped in summary.skipped[:SHOWN_SKIPPED]:
-        attempt.log(f"{skipped.uri}: {skipped.message}", level="warning")
-    reasons = Counter(skipped.code for skipped in summary.skipped)
-    return {
-        **as_dict(summary, found),
-        "skipped": len(summary.skipped),
-        "skipped_by_reason": dict(reasons),
-        "warnings": len(summary.warnings),
-    }
 
 
 def _stream(parts: Components, wanted: Wanted, origin: Origin, found: Plan) -> Any:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from infra.errors import StorageFailed
+from infra.errors import Conflict, StorageFailed
 from infra.jobs.admission import Capacity, TenantLimits
 from infra.jobs.definitions import Registry, Resources
 from infra.jobs.records import Job
@@ -20,6 +20,7 @@ from service import (
     ingesting,
     launching,
     pipelining,
+    reindexing,
     retraining,
     snapshots,
     syncing,
@@ -48,6 +49,7 @@ def registry(parts: Components) -> Registry:
         batch_predicting.define,
         comparing.define,
         retraining.define,
+        reindexing.define,
     ):
         define(registered, parts)
     return registered
@@ -121,3 +123,22 @@ def cancel(parts: Components, job_id: str) -> Job:
     if job.name == ingesting.ATTACHED and not job.is_finished:
         ingesting.leave_unread(parts, str(job.arguments.get("collection")))
     return parts.jobs.cancel(job_id)
+
+
+def requeue(parts: Components, job_id: str, *, from_scratch: bool) -> Job:
+    """Give a failed or cancelled job another chance.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it is neither; or it works for a fine-tuning that is paused, and would train while
+            that says that it does not.
+    """
+    job = parts.jobs.get(job_id)
+    if job.name == fine_tuning.JOB:
+        paused = fine_tuning.paused_for(parts, job)
+        if paused is not None:
+            raise Conflict(
+                f"Job {job_id!r} works for {paused!r}, which is paused; resume that instead: "
+                f"POST /v1/fine_tuning/jobs/{paused}/resume"
+            )
+    return parts.jobs.requeue(job_id, from_scratch=from_scratch)

@@ -171,8 +171,10 @@ def retry(
     json: Json = False,
 ) -> None:
     """Give a failed or cancelled job another chance."""
+    from service import work
+
     with opened() as parts:
-        found = parts.jobs.requeue(job, from_scratch=from_scratch)
+        found = work.requeue(parts, job, from_scratch=from_scratch)
         tell_without_worker(parts)
     if json:
         print_json(as_dict(found))

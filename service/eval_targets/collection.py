@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 class CollectionAnswers:
     parents: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, kind: CollectionTarget, parts: Components) -> None:
+    def __init__(
+        self, kind: CollectionTarget, parts: Components, collection: Collection | None = None
+    ) -> None:
+        """Take what answers; `collection` is it as another build than the live one answers."""
         from retrieval.filters import parse
 
         self._limit = kind.limit
         self._filter = None if kind.filter is None else parse(kind.filter)
         self._parts = parts
-        self._collection = _find(parts, kind.collection)
+        self._collection = collection or _find(parts, kind.collection)
         chosen = parts.generators.choose(kind.generator, Caller())
         self._answering = parts.answering.using(chosen.engine, rewrite=chosen.rewrite)
         self.identity: Mapping[str, Any] = {

@@ -28,6 +28,7 @@ from service.fine_tuning.rows import ending_of, lay_out
 from service.fine_tuning.telling import SERVER_CODE, Telling
 
 if TYPE_CHECKING:
+    from infra.jobs.records import Job
     from service.wiring import Components
     from training.launchers import Launcher
     from training.launchers import Spec as Program
@@ -65,6 +66,14 @@ def define(registered: Registry, parts: Components) -> None:
     )
     def fine_tuning(attempt: Attempt, *, job: str) -> dict[str, Any]:
         return _Work(parts, attempt, job).run()
+
+
+def paused_for(parts: Components, job: Job) -> str | None:
+    """Return the fine-tuning job that a job of the queue works for, if that one is paused."""
+    with suppress(NotFound):
+        found = FineTuningJobs(parts.database).get(str(job.arguments.get("job")))
+        return found.id if found.paused and not found.is_finished else None
+    return None
 
 
 def folder_of(parts: Components, job_id: str) -> Path:

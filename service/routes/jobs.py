@@ -94,7 +94,7 @@ def cancel(job_id: str, components: Parts) -> JobOut:
 def retry(job_id: str, components: Parts, body: RetryJob | None = None) -> JobOut:
     """Give a failed or cancelled job another chance, after the last step that it finished."""
     from_scratch = body.from_scratch if body else False
-    return JobOut.of(components.jobs.requeue(job_id, from_scratch=from_scratch))
+    return JobOut.of(work.requeue(components, job_id, from_scratch=from_scratch))
 
 
 @router.get("/{job_id}/logs")

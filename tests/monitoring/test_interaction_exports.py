@@ -59,3 +59,9 @@ def test_a_text_among_numbers_of_a_later_batch_is_missing(database: Database) ->
     assert "feature.else" not in table.column_names
     assert table.column("feature.age").to_pylist()[-2:] == [999.0, None]
     assert table.column("prediction").to_pylist()[-2:] == [1.5, None]
+
+
+def test_the_score_of_the_passage_found_first_is_a_column_of_numbers(database: Database) -> None:
+    add(database, {"retrieval_score": 0.5}, {"retrieval_score": None}, {"retrieval_score": "1"})
+    table = interaction_exports.table_of(database, Query(), ["retrieval_score"])
+    assert table.column("retrieval_score").to_pylist() == [0.5, None, None]

@@ -231,3 +231,12 @@ def test_samples_merge_into_one_of_all_rows() -> None:
     assert 0 < values.sum() < 20  # a tenth of the rows, and not half of the sample
     with pytest.raises(InvalidRequest, match="columns"):
         first.add({"y": np.ones(1)})
+
+
+def test_columns_of_the_same_rows_stand_beside_each_other_and_others_are_refused() -> None:
+    window = Window.of({"a": [1.0, 2.0], "b": ["x", "y"]})
+    both = window.beside(Window.of({"b": ["z", "z"], "c": [3.0, 4.0]}))
+    assert both.names == ("a", "b", "c")
+    assert [both.read(name)[1] for name in both.names] == [2.0, "z", 4.0]
+    with pytest.raises(InvalidRequest, match="1 rows cannot stand beside 2"):
+        window.beside(Window.of({"c": [3.0]}))

@@ -261,6 +261,11 @@ def test_a_job_that_waits_is_paused_and_resumed(service: Service) -> None:
     for _ in range(2):
         assert service.call("POST", f"{JOBS}/{job_id}/pause").json()["status"] == "paused"
     assert service.call("GET", f"{JOBS}/{job_id}").json()["status"] == "paused"
+    [queued] = service.queue.list(name="fine_tuning")
+    retried = service.call("POST", f"/v1/jobs/{queued.id}/retry")
+    assert retried.status_code == 409
+    assert f"{JOBS}/{job_id}/resume" in retried.json()["error"]["message"]
+    assert service.queue.get(queued.id).state == "cancelled"
     assert service.call("POST", f"{JOBS}/{job_id}/resume").json()["status"] == "queued"
     assert [each.state for each in service.queue.list(name="fine_tuning")] == ["queued"]
     said = service.call("GET", f"{JOBS}/{job_id}/events").json()["data"]

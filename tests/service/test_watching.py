@@ -200,6 +200,26 @@ def test_few_votes_say_how_many_answers_are_right(
     assert "0 labels of the 50" in told["refused"]
 
 
+def test_harm_from_before_the_last_start_starts_nothing_again(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    right = {"label": "thumbs", "right": ["up"], "floor": 0.9}
+    trigger = {"when": "harm", "job": "watch", "cool_down_hours": 1}
+    asked = {"labelled": {"right": right}, "features": ["outcome"], "confirm": 1}
+    sections = watched(fast_settings, hooks, **asked, trigger=trigger)
+    settings = fast_settings(**sections, jobs={"in_process": False})
+    parts = open_client(settings).app.state.components
+    now = pinned(parts)
+    told = []
+    for up in (0.3, 1.0, 0.3):
+        traffic(parts, now)
+        voted(parts, now, up=up)
+        now += HOUR
+        (found,) = watching.look(parts, now=now)
+        told.append((found.judged.action, found.report["performance"][0]["rows"]))
+    assert told == [("started", 67), (None, 67), ("started", 134)]
+
+
 def predicted(parts: Components, start: datetime, *, rows: int = ROWS, shift: float = 0.0) -> None:
     """An hour of predictions, as the runtime of classical models records them."""
     chance = random.Random(start.isoformat())

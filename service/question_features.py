@@ -1,0 +1,83 @@
+"""What the questions to a collection are about, as columns beside those of a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infra.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from infra.contracts import Vectors
+    from infra.monitoring_settings import Questions
+    from monitoring.windows import Window
+    from service.wiring import Components
+
+PREFIX = "question_"
+NAMES = (
+    *("question_topic", "question_distance", "question_out_of_domain", "question_vector"),
+    *("question_length", "question_language", "retrieval_score"),
+)
+"""Of the columns that a monitor of questions compares beside its own."""
+_QUESTION = "question"
+_SEED = 0
+
+
+def beside(
+    parts: Components, options: Questions, reference: Window, window: Window
+) -> tuple[Window, Window]:
+    """Return reference and window, of both the rows whose question is kept, with what it is about.
+
+    Topics are found on half of the reference, and the window is compared with the other half. The
+    embedder is that of the build which answers now, for both.
+
+    Raises:
+        NotFound: there is no such collection.
+        InvalidRequest: the reference has too few questions.
+    """
+    from monitoring.text_features import fit_domain, window_of
+
+    before, asked_before = _asked(reference, most=2 * options.most_rows)
+    if not asked_before:
+        raise InvalidRequest(
+            "The reference has no questions; pin a window that was recorded with "
+            "telemetry.content = true"
+        )
+    now, asked = _asked(window, most=options.most_rows)
+    vectors = _embedded(parts, options.collection, asked_before)
+    domain = fit_domain(vectors, topics=options.topics, seed=_SEED)
+    held_out = domain.held_out
+    texts = [asked_before[row] for row in held_out]
+    features = [
+        window_of(domain=domain, vectors=vectors[held_out], texts=texts, prefix=PREFIX),
+        window_of(
+            domain=domain,
+            vectors=_embedded(parts, options.collection, asked),
+            texts=asked,
+            prefix=PREFIX,
+        ),
+    ]
+    return before.take(held_out).beside(features[0]), now.beside(features[1])
+
+
+def _asked(window: Window, *, most: int) -> tuple[Window, list[str]]:
+    """Return the rows with a question, at most so many, drawn at random, and their questions."""
+    if _QUESTION not in window.names:
+        return window.take(np.empty(0, dtype=np.int64)), []
+    said = window.read(_QUESTION)
+    texts: Sequence[str | None] = said.to_pylist() if hasattr(said, "to_pylist") else list(said)
+    rows = np.array([row for row, text in enumerate(texts) if text and text.strip()], np.int64)
+    if rows.size > most:
+        rows = np.sort(np.random.default_rng(_SEED).choice(rows, size=most, replace=False))
+    return window.take(rows), [str(texts[row]) for row in rows]
+
+
+def _embedded(parts: Components, collection: str, texts: Sequence[str]) -> Vectors:
+    whole = parts.collections.get(collection)
+    embedder = parts.embedders.of(whole.recipe, collection=whole.name)
+    if not texts:
+        return np.empty((0, embedder.dimension), dtype=np.float32)
+    return embedder.embed(texts, kind="query")
