@@ -60,8 +60,17 @@ def open_target(parts: Components, suite: Suite, folder: Path) -> Target:
     return cast("Target", load(SERVED, suite.target.kind)(suite.target, parts))
 
 
-def plan(parts: Components, suite: Suite, folder: Path, before: Stored | None = None) -> Plan:
+def plan(
+    parts: Components,
+    suite: Suite,
+    folder: Path,
+    before: Stored | None = None,
+    *,
+    target: Target | None = None,
+) -> Plan:
     """Resolve a suite; nothing is asked of its target. Raises as `open_target` and `run.plan`.
+
+    `target` is asked in place of the suite's own.
 
     Raises:
         IncomparableBaseline: `before` is of other cases or versions.
@@ -73,7 +82,7 @@ def plan(parts: Components, suite: Suite, folder: Path, before: Stored | None = 
     found = run.plan(
         suite,
         folder=folder,
-        target=open_target(parts, suite, folder),
+        target=target or open_target(parts, suite, folder),
         datasets=lambda: Datasets(parts.artifacts),
         embedder=lambda: parts.embedder.identity,
         settle=rubrics.sources(parts.artifacts, folder, baseline=baseline).settle,
