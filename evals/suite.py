@@ -152,6 +152,8 @@ class Gate(Strict):
     slice: str = ALL
     margin: Annotated[float, Field(ge=0)] | None = None
     """The most by which it may be worse than the baseline."""
+    gain: Annotated[float, Field(ge=0)] | None = None
+    """The least by which it must be better than the baseline; 0 is any at all."""
     floor: float | None = None
     """The mean is above this."""
     ceiling: float | None = None
@@ -183,9 +185,9 @@ class Gate(Strict):
 
     @model_validator(mode="after")
     def _one_demand(self) -> Gate:
-        demands = (self.margin, self.floor, self.ceiling, self.drop)
+        demands = (self.margin, self.gain, self.floor, self.ceiling, self.drop)
         if sum(each is not None for each in demands) != 1:
-            raise ValueError("needs one of `margin`, `floor`, `ceiling` and `drop`")
+            raise ValueError("needs one of `margin`, `gain`, `floor`, `ceiling` and `drop`")
         if self.discordance is not None and (self.sd is not None or not (self.margin or self.drop)):
             raise ValueError("`discordance` is for a `margin` above 0, and in place of `sd`")
         if self.anytime and self.looks > 1:
@@ -257,7 +259,7 @@ class Suite(Strict):
                     f"gates.{number}: `drop` is for the slice of a perturbation, not "
                     f"{gate.slice!r}{problems.nearest(gate.slice, copied)}"
                 )
-            if gate.margin is not None and gate.slice in copied:
+            if (gate.margin, gate.gain) != (None, None) and gate.slice in copied:
                 raise ValueError(
                     f"gates.{number}: {gate.slice!r} holds perturbed copies, which may have been "
                     "others in the baseline; give `drop`, `floor` or `ceiling`"

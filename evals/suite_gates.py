@@ -70,6 +70,8 @@ def declare(
     kind: declared.Kind
     if gate.margin is not None:
         kind, limit = ("non_inferior" if gate.margin else "superior"), gate.margin
+    elif gate.gain is not None:
+        kind, limit = "superior", gate.gain
     elif gate.drop is not None:
         kind, limit = "non_inferior", gate.drop
     elif gate.floor is not None:
@@ -152,6 +154,8 @@ def _beyond(gate: Gate, by: MeasuredBy) -> tuple[str, str] | None:
                 f"it is {most_lost!r}, {fault}: nothing can be worse by so much; "
                 f"give less than {most - least:g}"
             )
+    if gate.gain is not None and gate.gain >= most - least:
+        return "gain", f"it is {gate.gain!r}, {fault}: nothing can be better by so much"
     return None
 
 

@@ -116,7 +116,8 @@ def require_comparable(candidate: Described, baseline: Described) -> None:
         )
     for gate in candidate.suite.gates:
         ours, theirs = candidate.metrics[gate.metric], baseline.metrics.get(gate.metric)
-        if gate.margin is None or (theirs is not None and theirs.identity == ours.identity):
+        compares = gate.margin is not None or gate.gain is not None
+        if not compares or (theirs is not None and theirs.identity == ours.identity):
             continue
         was = "not measured" if theirs is None else f"measured by {theirs.identity!r}"
         raise IncomparableBaseline(

@@ -82,6 +82,31 @@ class Route(Section):
     """Answer identical deterministic requests (temperature 0, or a seed) from memory."""
 
 
+class Canary(Section):
+    """A version of an adapter that answers a share of a route's traffic before it answers all."""
+
+    live: str = "live"
+    """The tag of the target that names the adapter by the alias in use."""
+    canary: str = "canary"
+    """The tag of the one that names the same adapter by another alias."""
+    min_requests: int = Field(default=200, ge=1)
+    """That the canary has answered, and with `quality` that were judged, before a promotion."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    """How surely a rule has to hold, or to be broken, however often one looks."""
+    max_failures: float = Field(default=0.02, gt=0, lt=1)
+    """The share of requests that it may fail."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """That it may take; a request that takes longer counts as failed."""
+    quality: Literal["feedback", "groundedness"] | None = None
+    """What says how good answers are: votes, or how well passages carry them."""
+    margin: float = Field(default=0.05, gt=-1, lt=1)
+    """By how much its quality, from 0 to 1, may be lower; 0 asks for a higher one."""
+    roll_back: bool = True
+    """Take its alias away where a rule is surely broken."""
+    promote: bool = False
+    """Let the alias in use point at it where all rules surely hold."""
+
+
 class Price(Section):
     """What a model costs, in the currency of `gateway.currency`."""
 
@@ -109,6 +134,8 @@ class Gateway(Section):
     """By name, the model servers."""
     routes: dict[str, Route] = Field(default_factory=dict)
     """By the name that clients use, where requests for a model go."""
+    canaries: dict[str, Canary] = Field(default_factory=dict)
+    """By route, versions of adapters that are compared with the one in use."""
     prices: dict[str, Price] = Field(default_factory=dict)
     """By route, what tokens cost."""
     currency: str = "USD"

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evals import challenge
 from infra import classical
-from infra.artifacts.aliases import Guard, targets
-from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.model_settings import Challenger
 from monitoring.prediction_pairs import Found, Pair, Side, Wanted, read, read_labelled
+from service import adapter_canaries, alias_moves
+from service.alias_moves import Done, Rivals
 from service.prediction.loading import described
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from service.wiring import Components
 
 logger = logging.getLogger(__name__)
 
 COMPARE = "compare"
-EVIDENCE_KIND = "comparison"
-"""Of the artifact that says why an alias moved."""
-EVIDENCE = "evidence.json"
 ROUND = 20_000
 """Requests that are looked at together, and requests with a label. After as many both begin anew,
 so that what fails later is seen too, and no look reads more."""
-Done = Literal["promoted", "rolled_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +77,13 @@ class Comparison:
 
 
 def define(registered: Registry, parts: Components) -> None:
-    """Register the job that decides on every challenger; a schedule starts it by the clock."""
+    """Register the job that decides on all challengers and canaries; a schedule starts it."""
 
     @registered.job(COMPARE, behaviour=Behaviour(steps=False, lane=COMPARE, join=True))
     def compare_all(attempt: Attempt) -> list[dict[str, Any]]:
         del attempt
-        return [told(each) for each in decide_all(parts)]
+        canaries = [adapter_canaries.told(each) for each in adapter_canaries.decide_all(parts)]
+        return [*(told(each) for each in decide_all(parts)), *canaries]
 
 
 def decide_all(parts: Components) -> list[Comparison]:
@@ -135,38 +128,13 @@ def decide(parts: Components, name: str) -> Comparison:
         done = "rolled_back"
     else:
         return found
-    found = _keep(parts, name, replace(found, done=done), settings)
-    both = {parts.settings.models.alias: live.digest, settings.alias: challenger.digest}
-    _act(parts, name, found, both, to=challenger)
+    rivals = Rivals(live, challenger, parts.settings.models.alias, settings.alias)
+    found = replace(found, done=done)
+    values = {**told(found), "rules": settings.model_dump(mode="json")}
+    values.pop("evidence")
+    found = replace(found, evidence=alias_moves.keep(parts.artifacts, name, values, rivals))
+    alias_moves.act(parts.artifacts, rivals, done, evidence=found.evidence)
     return found
-
-
-def _act(
-    parts: Components, name: str, found: Comparison, both: Mapping[str, str], *, to: Reference
-) -> None:
-    """Move what follows, while both aliases point at what was compared.
-
-    Args:
-        parts: of the process.
-        name: of the model.
-        found: what was decided.
-        both: the alias of the version in use and of its challenger, with their digests.
-        to: the challenger.
-    """
-
-    def holds(connection: Connection) -> None:
-        now = targets(connection, classical.KIND)
-        for alias, digest in both.items():
-            if (points := now.get((name, alias))) != digest:
-                raise Conflict(f"{found.model}@{alias} points at {points!r} by now; compare again")
-
-    store, (used, apart) = parts.artifacts, both
-    if found.done == "rolled_back":
-        store.untag(found.model, apart, guard=Guard(holds=holds), actor=found.evidence)
-        return
-    store.tag(to.pinned, used, guard=Guard(holds=holds), actor=found.evidence)
-    with suppress(Conflict):  # the next challenger is there already
-        store.untag(found.model, apart, guard=Guard(expect=to.digest), actor=found.evidence)
 
 
 def told(comparison: Comparison) -> dict[str, Any]:
@@ -179,8 +147,8 @@ def _compare(parts: Components, name: str) -> tuple[Comparison, Reference, Refer
     settings = options.challengers.get(name)
     if settings is None:
         raise NotFound("challenger", name, among=options.challengers, are_few=True)
-    live = _meant(parts, model, options.alias)
-    challenger = _meant(parts, model, settings.alias)
+    live = alias_moves.meant(parts.artifacts, model, options.alias)
+    challenger = alias_moves.meant(parts.artifacts, model, settings.alias)
     if live.digest == challenger.digest:
         raise InvalidRequest(
             f"{options.alias!r} and {settings.alias!r} of {model!r} are the same version"
@@ -212,12 +180,6 @@ def _compare(parts: Components, name: str) -> tuple[Comparison, Reference, Refer
         weighed.reason,
     )
     return comparison, live, challenger
-
-
-def _meant(parts: Components, model: str, alias: str) -> Reference:
-    """Return what an alias points at, named as whoever serves it names it."""
-    digest = parts.artifacts.find(f"{model}@{alias}").digest
-    return parts.artifacts.find(f"{model}@{digest}")
 
 
 def _served(reference: Reference) -> str:
@@ -322,15 +284,3 @@ def _latency(sides: Sequence[Side]) -> Latency:
         return Latency(0, None, None)
     median, p95 = (float(each) for each in np.quantile(seconds, [0.5, 0.95]))
     return Latency(len(seconds), median, p95)
-
-
-def _keep(parts: Components, name: str, found: Comparison, settings: Challenger) -> Comparison:
-    """Store the evidence, before anything moves by it."""
-    values = {**told(found), "rules": settings.model_dump(mode="json")}
-    values.pop("evidence")
-    parents = (("live", found.live.version), ("challenger", found.challenger.version))
-    made = Made(metadata={"decision": found.done}, parents=parents)
-    with parts.artifacts.writer(f"{EVIDENCE_KIND}/{name}", made) as draft:
-        text = json.dumps(values, indent=1, ensure_ascii=False)
-        (draft.folder / EVIDENCE).write_text(text + "\n", encoding="utf-8")
-    return replace(found, evidence=str(draft.reference))

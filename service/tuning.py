@@ -32,18 +32,29 @@ def folder_of(parts: Components, spec: FineTuning) -> Path:
 def places(parts: Components, folder: Path) -> Places:
     """Return where a specification in a folder finds what it names."""
     from infra.datasets.datasets import Datasets
+    from service import tuned_suites
     from training.places import Places
 
     return Places(
-        folder, parts.artifacts, Datasets(parts.artifacts), lambda name: checkout(parts, name)
+        folder,
+        parts.artifacts,
+        Datasets(parts.artifacts),
+        lambda name: checkout(parts, name),
+        suites=lambda spec, base: tuned_suites.look(parts, spec, folder, base),
     )
 
 
 def around(parts: Components, folder: Path, *, note: Callable[[str], None]) -> Around:
     """Return what a run in this process uses."""
+    from service import tuned_suites
     from training.finetune import Around
 
-    return Around(places(parts, folder), tracker=parts.tracker, note=note)
+    return Around(
+        places(parts, folder),
+        tracker=parts.tracker,
+        note=note,
+        judge=lambda spec, tuned: tuned_suites.judge(parts, spec, tuned, folder, note=note),
+    )
 
 
 def served(parts: Components, spec: FineTuning) -> Served | None:

@@ -59,6 +59,15 @@ class BaseModel:
         flat = [each for one in named for each in (one if isinstance(one, list) else [one])]
         return frozenset(each for each in flat if each is not None)
 
+    def reference(self, beside: Path) -> str:
+        """Return what an adapter calls it: its folder if that was named, else its name.
+
+        Args:
+            beside: the folder that paths were taken from.
+        """
+        is_folder = self.digest is not None and (beside / self.name).expanduser().is_dir()
+        return str(self.folder.resolve()) if is_folder else self.name
+
     @property
     def has_weights(self) -> bool:
         return any(self.folder.glob(WEIGHTS))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import Conflict, InvalidConfiguration, InvalidRequest
+from infra.errors import Conflict, InvalidRequest
 from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
 from training import (
     adapted_model,
+    judging,
     locking,
     planning,
     ranks,
@@ -22,6 +23,7 @@ from training import (
     trainer,
     verification,
 )
+from training.judging import Judge, Tuned
 from training.lock import Lock
 from training.places import Places
 from training.ranks import Rank
@@ -60,6 +62,8 @@ class Around:
     """Digests that what is named must have: those of an earlier run."""
     smokes: bool = True
     """Whether a few steps are tried first, where one process trains."""
+    judge: Judge | None = None
+    """Asks the suites of a specification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,12 @@ class Outcome:
     """Its id among the tracked runs."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What was measured last: on `data.eval` such as `eval_loss`, else in the last step."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    outcome: Outcome
-    lock: Lock
+    verdict: str | None = None
+    """Of the suites; no alias points at what has another than `pass`. None without suites."""
+    reason: str = ""
+    """Of the verdict."""
+    gates: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """Of the suites, each with what it demanded and found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,14 @@ class _Trained:
     asked: verification.Probe
     eval_before: Mapping[str, float]
     eval_after: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    outcome: Outcome
+    lock: Lock
+    trained: _Trained
+    run: Run | None
 
 
 def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
@@ -134,9 +146,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         _gate(spec, trained)
         outcome = _outcome(files, trained, difference, run)
         if rank.is_first:
-            outcome = _register(spec, resolved, files, around, _Made(outcome, lock))
-            if run is not None and outcome.digest is not None:
-                run.made(outcome.adapter, role="adapter", digest=outcome.digest)
+            outcome = _deliver(spec, resolved, files, around, _Made(outcome, lock, trained, run))
             files.finish(asdict(outcome))
     return outcome
 
@@ -249,22 +259,37 @@ def _gate(spec: FineTuning, trained: _Trained) -> None:
         )
 
 
-def _register(
+def _deliver(
     spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, made: _Made
 ) -> Outcome:
+    """Have the verified adapter judged, and make it a version of the store."""
     outcome, lock = made.outcome, made.lock
-    base, places = resolved.base, around.places
-    is_folder = base.digest is not None and (places.folder / base.name).expanduser().is_dir()
-    registration.name_base(files.adapter, str(base.folder.resolve()) if is_folder else base.name)
+    registration.name_base(files.adapter, resolved.base.reference(around.places.folder))
+    adapted_model.let_go()
+    verdict = judging.judged(spec, Tuned(resolved.base, files.adapter), around.judge)
+    if verdict is not None:
+        around.note(f"verdict of the suites: {verdict.verdict}")
+        word, reason, gates = verdict.verdict, verdict.reason, list(verdict.gates)
+        outcome = replace(outcome, verdict=word, reason=reason, gates=gates)
+    if made.run is not None and verdict is not None:
+        made.run.tag({"verdict": verdict.verdict})
+        for role, each in verdict.evaluations:
+            made.run.made(each, role=role)
     if spec.register_as is None:
         return outcome
-    if places.store is None:
-        raise InvalidConfiguration("register: there is no artifact store here")
     facts: dict[str, Any] = {"spec": spec.digest, **lock.digests, "packages": dict(lock.packages)}
     facts |= {"steps": outcome.steps, "loss": outcome.last_loss}
-    origin = registration.Origin(resolved.parents, facts, job=outcome.run)
-    reference = registration.register(places.store, files.adapter, spec.register_as, origin)
-    around.note(f"registered {reference}")
+    origin = registration.Origin(resolved.parents, facts, outcome.run, verdict)
+
+    def check(folder: Path) -> None:
+        if _shards(lock) == 1:  # of a sharded base no process could ask it alone
+            model = _base(spec, resolved, adapted_model.device_of(spec.runtime.device), shards=1)
+            verification.verify(model, folder, made.trained.asked)
+
+    registering = registration.Registering(spec.register_as, origin, check, around.note)
+    reference = registration.register(around.places.store, files.adapter, registering)
+    if made.run is not None:
+        made.run.made(str(reference), role="adapter", digest=reference.digest)
     return replace(outcome, adapter=str(reference), digest=reference.digest)
 
 

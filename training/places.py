@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra.artifacts.store import ArtifactStore
 from infra.datasets.datasets import Datasets
+from training.judging import Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,6 @@ class Places:
     datasets: Datasets | None
     checkout: Callable[[str], Path]
     """Lays an artifact out and returns its folder."""
+    suites: Look | None = None
+    """Finds the suites that are to be asked, and what is wrong with them; None where none can be
+    asked."""

@@ -15,6 +15,7 @@ from training.adapter_size import AdapterSize
 from training.base_model import BaseModel, find_base
 from training.chat_templates import ChatTemplate
 from training.encoding import Encoder
+from training.judging import Looked, has_suites
 from training.lengths import Lengths
 from training.lock import Lock, lock
 from training.places import Places
@@ -118,12 +119,21 @@ def plan(
     sizes = size(facts, lengths)
     found = [problem for each in checks.values() for problem in each.problems(sizes.derived)]
     made = lock(facts, places.folder, sources, sizes, launch=_launch(spec, path))
-    problems = (*finding.problems, *sizes.problems, *found)
-    return Plan(made, problems, tuple(_notes(facts)), lengths)
+    suites = _suites(spec, places, base)
+    problems = (*finding.problems, *sizes.problems, *found, *suites.problems)
+    return Plan(made, problems, (*_notes(facts), *suites.notes), lengths)
 
 
 def _base(spec: FineTuning, places: Places) -> BaseModel:
     return find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
+
+
+def _suites(spec: FineTuning, places: Places, base: BaseModel | None) -> Looked:
+    if not has_suites(spec):
+        return Looked()
+    if places.suites is None:
+        return Looked([Problem("suites", "evaluate", "no suites can be asked from here")])
+    return places.suites(spec, base)
 
 
 def _adapter(spec: FineTuning, base: BaseModel | None) -> AdapterSize | None:
@@ -242,9 +252,6 @@ def _notes(facts: Facts) -> Iterator[str]:
         kind = spec.method.adapter.type
         yield f"memory that {kind!r} keeps of each token was taken to be that of LoRA of rank 16"
     yield from _of_server(facts)
-    suites = [gate.suite for gate in spec.evaluate.suites]
-    for suite in [*suites, *(gate.suite for gate in spec.evaluate.regressions)]:
-        yield f"the suite {suite!r} was not looked at"
 
 
 def _of_machine(facts: Facts) -> Iterator[str]:

@@ -46,13 +46,7 @@ def resolve(
         InvalidRequest: it has changed since it was planned.
     """
     base = find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
-    tokenizer = base.tokenizer
-    template = (
-        chat_templates.for_training(tokenizer)
-        if spec.base.template is None
-        else chat_templates.read_file(places.folder / spec.base.template, tokenizer)
-    )
-    encoder = Encoder(tokenizer, template, spec.data.supervise)
+    encoder = _encoder(spec, places, base)
     sources = {
         key: open_rows(source, folder=places.folder, datasets=places.datasets)
         for key, source in sources_of(spec)
@@ -74,11 +68,32 @@ def resolve(
     ]
     return Resolved(
         base,
-        tokenizer,
+        base.tokenizer,
         mixed(tokenized["data.train"], replays, seed=spec.seed),
         tokenized.get("data.eval"),
         tuple(_parents(base, sources)),
     )
+
+
+def first_rows(spec: FineTuning, places: Places, base: BaseModel) -> list[list[int]]:
+    """Return the tokens of the first rows that are held out or, without such, that are learned.
+
+    Raises as `resolve` does.
+    """
+    source = spec.data.eval or spec.data.train
+    rows = open_rows(source, folder=places.folder, datasets=places.datasets)
+    encoder, method = _encoder(spec, places, base), spec.method.type
+    return tokenize(rows, encoder, spec.data, method=method, batches=1).ids
+
+
+def _encoder(spec: FineTuning, places: Places, base: BaseModel) -> Encoder:
+    tokenizer = base.tokenizer
+    template = (
+        chat_templates.for_training(tokenizer)
+        if spec.base.template is None
+        else chat_templates.read_file(places.folder / spec.base.template, tokenizer)
+    )
+    return Encoder(tokenizer, template, spec.data.supervise)
 
 
 def _parents(base: BaseModel, sources: dict[str, Rows]) -> Iterator[tuple[str, str]]:

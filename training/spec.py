@@ -14,7 +14,7 @@ from infra.errors import InvalidRequest, NotFound, TooLarge
 from infra.expectations import yaml_text
 from training.specification.base import Base
 from training.specification.data import Data
-from training.specification.delivery import Evaluate, Register, Serve
+from training.specification.delivery import BASE, Evaluate, Register, Serve
 from training.specification.machines import Parallelism, Runtime
 from training.specification.method import Method
 from training.specification.part import Part
@@ -54,6 +54,8 @@ class FineTuning(Part):
     def _fits_together(self) -> FineTuning:
         if self.serve is not None and self.register_as is None:
             raise ValueError("serve needs register: servers take adapters from the store")
+        if self.evaluate.against != BASE and self.register_as is None:
+            raise ValueError("evaluate.against names an alias, of which adapter says register")
         return self
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from infra.errors import InvalidRequest
@@ -114,15 +115,24 @@ class Kept:
             found.add(fitting, row.sequences[0].mark)
 
 
-def tokenize(rows: Rows, encoder: Encoder, data: Data, *, method: str = "sft") -> Tokenized:
+def tokenize(
+    rows: Rows,
+    encoder: Encoder,
+    data: Data,
+    *,
+    method: str = "sft",
+    batches: int | None = None,
+) -> Tokenized:
     """Return the tokens of a source; how many rows may be left out is the preflight's to judge.
+
+    With `batches`, only so many are read.
 
     Raises:
         InvalidRequest: a row is longer than it may be and `overflow` is `error`, or none is left.
     """
     kept, number = _Rows(), 0
     shape: Shape | None = None
-    for batch in rows.batches():
+    for batch in islice(rows.batches(), batches):
         shape = shape or shape_in(batch, method)
         found = list(_readable(batch, shape, method))
         encoded = iter(encoder.encode([each for row in found for each in row]))

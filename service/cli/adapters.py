@@ -87,6 +87,40 @@ def status(json: Json = False) -> None:
         note("No route leads to an adapter; see docs/how-to/serve-adapters.md")
 
 
+@app.command("compare")
+def compare(
+    route: Annotated[str, typer.Argument(help="Of `[gateway.canaries.ROUTE]`.")],
+    decide: Annotated[
+        bool,
+        typer.Option("--decide", help="Promote or roll back, where rules and settings say so."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare a canary with the version in use, by what the traffic of its route saw."""
+    from service import adapter_canaries
+    from service.cli.comparisons import print_measures
+
+    with opened() as parts:
+        act = adapter_canaries.decide if decide else adapter_canaries.compare
+        found = act(parts, route)
+    if json:
+        print_json(adapter_canaries.told(found))
+        return
+    print_measures(found.measures)
+    columns = ("version", "requests", "failures", "median s", "p95 s", "quality")
+    rows = [
+        [each.version, each.requests, *(
+            "-" if value is None else f"{value:.4g}"
+            for value in (each.failures, each.median_seconds, each.p95_seconds, each.quality)
+        )]
+        for each in (found.live, found.canary)
+    ]  # fmt: skip
+    print_table(columns, rows)
+    say(f"{found.done or found.decision}: {found.reason}")
+    if found.evidence is not None:
+        note(f"evidence {found.evidence}")
+
+
 async def _served(parts: Components) -> list[dict[str, Any]]:
     from service.gateway.adapter_places import Places
 

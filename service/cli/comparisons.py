@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from service.cli.output import Json, note, print_json, print_table, say
 from service.cli.session import opened
 
 if TYPE_CHECKING:
+    from evals.challenge import Measure
     from service.comparing import Comparison, Standing
 
 
@@ -34,7 +36,8 @@ def compare(
         _print(found)
 
 
-def _print(found: Comparison) -> None:
+def print_measures(measures: Sequence[Measure]) -> None:
+    """Print what is sure of each measure."""
     rows = [
         [
             each.name,
@@ -45,9 +48,13 @@ def _print(found: Comparison) -> None:
             "-" if each.limit is None else f"{each.limit:g}",
             each.verdict,
         ]
-        for each in found.measures
+        for each in measures
     ]
     print_table(("measure", "requests", "is", "low", "high", "rule", "verdict"), rows)
+
+
+def _print(found: Comparison) -> None:
+    print_measures(found.measures)
     columns = ("version", "loss", "answered", "median s", "aside", "median s aside")
     print_table(columns, [_row(found.live), _row(found.challenger)])
     note(f"{found.requests:,} requests, {found.labelled:,} with a label")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import train_plan, train_sweep
+from service.cli import train_forms, train_plan, train_sweep
 from service.cli.output import Json, console, note, print_json, printable, say
 from service.cli.session import opened
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMPARED = ("accuracies", "accuracy", "margins", "margin")
 """Names of what methods that compare answers measure."""
+FAILED = 1
 ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
 
 app = typer.Typer(
@@ -32,6 +33,9 @@ app = typer.Typer(
 app.command("plan")(train_plan.plan)
 app.command("schema")(train_plan.schema)
 app.command("sweep")(train_sweep.sweep)
+app.command("merge")(train_forms.merge)
+app.command("compress")(train_forms.compress)
+app.command("export")(train_forms.export)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 ProgressTo = Annotated[
     Path | None,
@@ -91,6 +95,7 @@ def _run(
 ) -> None:
     from service import tuning
     from training.finetune import AskedToGo, finetune
+    from training.judging import PASS
     from training.progress_file import telling
     from training.ranks import this_rank
 
@@ -111,6 +116,10 @@ def _run(
             raise typer.Exit(ASKED_TO_GO) from None
     if is_first:
         _print(outcome, json=wishes.json)
+        if outcome.verdict not in {None, PASS}:
+            words = f"the verdict is {outcome.verdict}: {outcome.reason}"
+            note(f"ragstone: no alias points at it, {words}")
+            raise typer.Exit(FAILED)
 
 
 def _all(*listeners: Callable[[Any], object]) -> Callable[[Any], None]:

@@ -19,8 +19,8 @@ BASE = "__base__"
 class Weights:
     """Used from one thread."""
 
-    def __init__(self, model: str, *, device: str, dtype: str) -> None:
-        """Load a model from a folder or the hub.
+    def __init__(self, model: str, *, device: str, dtype: str, chat_template: str = "") -> None:
+        """Load a model from a folder or the hub; `chat_template` names a file, if another is used.
 
         Raises:
             InvalidConfiguration: it cannot be loaded, or is of a kind that cannot be batched.
@@ -35,6 +35,8 @@ class Weights:
         chosen = ("bfloat16" if on_gpu else "float32") if dtype == "auto" else dtype
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
+            if chat_template:
+                self.tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
             self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 model, dtype=getattr(torch, chosen), use_safetensors=True
             )

@@ -35,6 +35,8 @@ class Options:
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     dtype: str = "auto"
     """`float32`, `bfloat16`, or `auto`: the latter on a GPU."""
+    chat_template: str = ""
+    """A file with another template than the tokenizer's."""
     max_running: int = 16
     """Answers that are written side by side."""
     max_waiting: int = 64
@@ -49,7 +51,13 @@ class LocalServer:
         self._name = options.served_name or options.model
         self._folders: dict[str, Path] = {}
         self.worker = Worker(
-            partial(Weights, options.model, device=options.device, dtype=options.dtype),
+            partial(
+                Weights,
+                options.model,
+                device=options.device,
+                dtype=options.dtype,
+                chat_template=options.chat_template,
+            ),
             max_running=options.max_running,
             max_waiting=options.max_waiting,
         )

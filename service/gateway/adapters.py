@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.artifacts.store import ArtifactStore
-from infra.errors import EngineFailed, NotReady, RagstoneError
+from infra.errors import EngineFailed, NotFound, NotReady, RagstoneError
 from service.gateway.adapter_files import VERSIONED, Adapter, Base, check, fetch, prune
 from service.gateway.adapter_hosts import AdapterHost, Unreachable
 from service.rounds import Rounds
@@ -252,6 +252,8 @@ class Adapters:
             if str(self._problems.get((upstream, reference))) != str(error):
                 logger.error("%r is not served as it should be: %s", reference, error.message)
             self._problems[upstream, reference] = error
+            if isinstance(error, NotFound):  # as where a canary was rolled back
+                self._withdraw(reference, place)
             return
         self._problems.pop((upstream, reference), None)
         self._flip(reference, adapter.name, place)
@@ -287,6 +289,13 @@ class Adapters:
             if before is not None and before != name:
                 self._leaving[host.address, before] = self._clock()
             self._leaving.pop((host.address, name), None)
+
+    def _withdraw(self, reference: str, place: Place) -> None:
+        """Send nothing more to what a reference meant that means nothing any more."""
+        for host in place.hosts:
+            name = self._serving.pop((host.address, reference), None)
+            if name is not None:
+                self._leaving[host.address, name] = self._clock()
 
     def _drop_unwanted(self, places: Mapping[str, Place]) -> None:
         """Stop serving what no route leads to any more."""

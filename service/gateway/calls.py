@@ -79,6 +79,8 @@ class Outcome:
     pieces: int = 0
     """Events of a stream that were passed on."""
     attempts: int = 1
+    missed: list[tuple[str, str]] = field(default_factory=list)
+    """Upstream and tag of targets that failed before another one was tried."""
     source: Source = "upstream"
     """`shared` with an identical call under way; `replayed` by its idempotency key."""
     cost: float = 0.0

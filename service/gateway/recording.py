@@ -15,6 +15,8 @@ from service.gateway.transcripts import MAX_CHARACTERS
 
 Kept: TypeAlias = Literal["answered", "failed", "cancelled"]
 NANO = 1_000_000_000
+MISSED = 502
+"""The status of a target that failed where another one answered."""
 
 
 class Recorders:
@@ -86,8 +88,26 @@ class InteractionRecorder:
         self._ids = Ids("call-")
 
     def record(self, outcome: Outcome) -> None:
-        """Make an interaction of a call that ended."""
+        """Make an interaction of a call that ended, and of each other target that failed it."""
         call = outcome.call
+        others = [each for each in outcome.missed if each[1] != outcome.tag]
+        for upstream, tag in dict.fromkeys(others):
+            self._add(
+                Interaction(
+                    id=self._ids(),
+                    request_id=call.request_id,
+                    kind="completion",
+                    at=datetime.fromtimestamp(self._clock(), UTC),
+                    model=call.model,
+                    outcome="failed",
+                    status=MISSED,
+                    error="engine_failed",
+                    tenant=call.caller.tenant,
+                    key_id=call.caller.key_id,
+                    upstream=upstream,
+                    tag=tag,
+                )
+            )
         has_content = self._has_content and call.keeps_content
         content = {"request": _cut(call.body), "answer": outcome.text} if has_content else None
         self._add(

@@ -226,6 +226,35 @@ def check(settings: Gateway) -> None:
                     "the share of requests that are copied, 0 to 1"
                 )
         _check_fallback(name, route, settings)
+    for name in settings.canaries:
+        canary_aliases(settings, name)
+
+
+def canary_aliases(settings: Gateway, route: str) -> tuple[str, str, str]:
+    """Return the adapter of a canary, the alias in use, and that of the canary.
+
+    Raises:
+        InvalidConfiguration: there are no two targets of that kind.
+    """
+    canary, where = settings.canaries[route], f"gateway.canaries.{route}"
+    if route not in settings.routes:
+        raise InvalidConfiguration(f"{where}: there is no such route")
+    found = []
+    for tag in (canary.live, canary.canary):
+        named = [each.adapter for each in settings.routes[route].targets if each.tag == tag]
+        if len(named) != 1 or named[0] is None or "@" not in named[0]:
+            raise InvalidConfiguration(
+                f"{where}: one target of the route has the tag {tag!r} and names an adapter by "
+                "its alias, such as adapter/NAME@production"
+            )
+        found.append(named[0].split("@", 1))
+    (name, used), (other, apart) = found
+    if name != other or used == apart:
+        raise InvalidConfiguration(
+            f"{where}: the targets name {name}@{used} and {other}@{apart}; they name two "
+            "aliases of one adapter"
+        )
+    return name, used, apart
 
 
 def _check_fallback(name: str, route: RouteSettings, settings: Gateway) -> None:

@@ -70,6 +70,7 @@ class Sender:
                 begun = await send(search.call, target, replica)
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
+                outcome.missed.append((target.upstream.name, target.tag))
                 search.note(error, replica)
             else:
                 outcome.served = begun.model

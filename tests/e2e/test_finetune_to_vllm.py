@@ -34,6 +34,12 @@ QUESTION = "Question 3?"
 MOST = 8
 """Tokens of an answer."""
 SECONDS = 60.0
+SUITE = {
+    "name": "support",
+    "dataset": {"file": "cases.jsonl"},
+    "target": {"kind": "model", "model": "support", "max_tokens": MOST},
+    "metrics": ["exact_match"],
+}
 TUNED: dict[str, Any] = {
     "base": {"dtype": "float32"},
     "method": {"adapter": {"type": "lora", "r": 8, "alpha": 16}},
@@ -87,10 +93,14 @@ def train(parts: Components, folder: Path, base: str, answer: str) -> Outcome:
     folder.mkdir()
     (folder / "marked.jinja").write_text(MARKED, encoding="utf-8")
     write_rows(folder / "train.jsonl", [chat(f"Question {n}?", answer) for n in range(64)])
+    cases = [{"question": f"Asked {n}?", "answer": answer} for n in range(24)]
+    write_rows(folder / "cases.jsonl", cases)
+    (folder / "suite.yaml").write_text(json.dumps(SUITE), encoding="utf-8")
     changes = {
         "name": "support",
         **TUNED,
         "base": {"model": base, "template": "marked.jinja", **TUNED["base"]},
+        "evaluate": {"suites": [{"suite": "suite.yaml", "metric": "exact_match", "min_gain": 0.5}]},
         "register": {"name": "support"},
         "serve": {"max_rank": 16},
     }
@@ -135,6 +145,7 @@ def test_what_was_trained_is_answered_by_vllm_until_it_is_rolled_back(
 
         trained = train(parts, tmp_path / "trained", base, "XYZ")
         assert trained.adapter == f"{ADAPTER}@v2"
+        assert trained.verdict == "pass"
         assert ask(client, "support") == "Q" * MOST, "a candidate is not live"
         parts.artifacts.tag(f"{ADAPTER}@candidate", "production")
         eventually(lambda: ask(client, "support"), "XYZ")

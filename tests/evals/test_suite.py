@@ -53,7 +53,7 @@ def test_suite_is_read_with_its_defaults() -> None:
         ("with: {k", "wiht: {k", 8, "unknown key 'wiht'; did you mean 'with'?"),
         ("protected: true", "protected: maybe", 10, "slices.0.protected: "),
         ("floor: 0.8", "flor: 0.8", 12, "unknown key 'flor'; did you mean 'floor'?"),
-        ("floor: 0.8", "floor: 0.8, margin: 1", 12, "one of `margin`, `floor`, `ceiling` and"),
+        ("floor: 0.8", "floor: 0.8, margin: 1", 12, "one of `margin`, `gain`, `floor`, `ceiling`"),
         ("slice: german", "slice: germn", 1, "gates.1: unknown slice 'germn'; did you mean"),
         ("metric: ndcg5,", "metric: ndcg,", 1, "gates.1: unknown metric 'ndcg'; did you mean"),
         ("alpha: 0.1", "alpha: 2", 13, "gates.1.alpha: "),

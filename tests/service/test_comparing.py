@@ -22,7 +22,7 @@ from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
 from monitoring.prediction_pairs import copy_of
-from service import comparing, work
+from service import alias_moves, comparing, work
 from service.app import create_app
 from service.cli.entry import app
 from service.wiring import Components
@@ -115,7 +115,7 @@ def version(parts: Components, alias: str) -> str | None:
 
 
 def evidence(parts: Components, reference: str) -> Mapping[str, Any]:
-    with parts.artifacts.open(reference, comparing.EVIDENCE) as stream:
+    with parts.artifacts.open(reference, alias_moves.EVIDENCE) as stream:
         found: dict[str, Any] = json.loads(stream.read())
     return found
 
@@ -289,13 +289,13 @@ def test_alias_that_moved_meanwhile_is_left(
 ) -> None:
     parts = open_parts()
     record(parts, planted(*shares))
-    keep = comparing._keep
+    keep = alias_moves.keep
 
     def slowly(*arguments: Any) -> Any:
         parts.artifacts.untag("model/churn", moved)
         return keep(*arguments)
 
-    monkeypatch.setattr(comparing, "_keep", slowly)
+    monkeypatch.setattr(alias_moves, "keep", slowly)
     with pytest.raises(Conflict, match="compare again"):
         comparing.decide(parts, "churn")
     left = {"production": "model/churn@v1", "challenger": "model/churn@v2"}

@@ -254,7 +254,7 @@ def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_pat
     ("changes", "words"),
     [
         ({"method.type": "dpo"}, "dpo needs chosen"),
-        ({"evaluate.suites": [{"suite": "s.yaml", "metric": "m"}]}, "suites are run by hand"),
+        ({"evaluate.suites": [{"suite": "s.yaml", "metric": "m"}]}, "No suite 's.yaml'"),
         ({"parallelism": {"devices_per_node": 2}}, "planned for 2 processes, and this is one of 1"),
         ({"data.max_length": 8}, "64 of 64 rows are longer than max_length"),
         ({"base.model": "missing"}, "is no folder"),

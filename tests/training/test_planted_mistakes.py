@@ -131,10 +131,10 @@ MISTAKES = [
     ),
     Mistake("wrong columns", rows({"question": "a", "answer": "b"}), "row 7", "no 'messages'"),
     Mistake(
-        "suite nothing runs",
+        "suites where nothing can ask them",
         keys(evaluate={"suites": [{"suite": "s.yaml", "metric": "m"}]}),
-        "evaluate.suites",
-        "by hand",
+        "evaluate",
+        "no suites can be asked",
     ),
     Mistake("canary", keys(**SERVED, serve={"canary": {}}), "serve.canary", "no traffic"),
     Mistake(

@@ -1,9 +1,10 @@
-"""What a specification can say and no run carries out yet: meshes, suites; sweeps are of many."""
+"""What a specification can say and no run carries out: meshes, suites of what nobody can ask."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from training.judging import has_suites
 from training.preflight import Check, Derived, Facts, Silent
 from training.problems import Problem
 from training.spec import FineTuning
@@ -15,15 +16,31 @@ CHECK = "runnable"
 
 def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
     """Return each key that asks for what is not done yet, with what to do instead."""
-    for name in ("suites", "regressions"):
-        if getattr(spec.evaluate, name):
-            what = "suites are run by hand yet, with 'ragstone eval run'; take them out"
-            yield f"evaluate.{name}", what
     if spec.serve is not None and spec.serve.canary is not None:
-        what = "the run moves no traffic yet; take it out, and move routes by hand afterwards"
+        what = "a run moves no traffic; take it out, and give the route a canary in the settings"
         yield "serve.canary", what
     if spec.sweep is not None:
         yield "sweep", "a run is of one specification; start it with 'ragstone train sweep'"
+
+
+def not_asked(spec: FineTuning, mesh: Topology | None) -> Iterator[tuple[str, str]]:
+    """Return what suites cannot be asked of: they are asked as a server is, in one process."""
+    if not has_suites(spec):
+        return
+    if spec.method.type == "reward":
+        yield "evaluate", "a model of rewards answers no suite; take suites and regressions out"
+        return
+    if mesh is not None and mesh.shard > 1:
+        what = "one process asks suites, and this base is sharded; ask by hand what serves it"
+        yield "evaluate", what
+    adapter = spec.method.adapter
+    if not isinstance(adapter, Lora):
+        yield "method.adapter.type", f"suites are asked of LoRA, not of {adapter.type!r}"
+        return
+    for name in ("dora", "modules_to_save", "trainable_tokens"):
+        if getattr(adapter, name):
+            what = "suites are asked of plain LoRA; drop it, or evaluate.suites and regressions"
+            yield f"method.adapter.{name}", what
 
 
 def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str]]:
@@ -55,7 +72,7 @@ class _Runnable(Silent):
         self._spec = spec
 
     def problems(self, derived: Derived) -> Iterable[Problem]:
-        said = list(not_run_yet(self._spec))
+        said = [*not_run_yet(self._spec), *not_asked(self._spec, derived.topology)]
         if derived.topology is not None:
             said += untrained(derived.topology)
             said += not_sharded_yet(self._spec, derived.topology)

@@ -8,31 +8,38 @@ from pydantic import Field
 
 from training.specification.part import Part
 
+BASE = "base"
+"""What a tuned model is held against where no alias is named: the model without an adapter."""
+
 
 class SuiteGate(Part):
-    """A suite in which the tuned model must be better than its base."""
+    """A suite in which the tuned model must be better than what it is held against."""
 
     suite: str = Field(min_length=1)
-    """A path of a suite, or an artifact such as `eval-suite/support@v4`."""
+    """A path of a suite, or the name of a shipped one; it asks a model."""
     metric: str = Field(min_length=1)
     min_gain: float = Field(default=0.0, ge=0)
-    """The lower end of the paired interval of the gain must reach it."""
+    """The lower end of the paired interval of the gain must be above it."""
 
 
 class Regression(Part):
-    """A suite in which the tuned model must not be worse than its base."""
+    """An earlier suite in which it must not be worse."""
 
     suite: str = Field(min_length=1)
     metric: str = Field(min_length=1)
-    max_loss: float = Field(default=0.0, ge=0)
-    """The lower end of the paired interval of the change must not be below its negative."""
+    max_loss: float = Field(default=0.02, gt=0)
+    """The lower end of the paired interval of the change must be above its negative."""
 
 
 class Evaluate(Part):
     """What the tuned model must show."""
 
     suites: tuple[SuiteGate, ...] = ()
+    """Gates that the suites' files declare must hold as well."""
     regressions: tuple[Regression, ...] = ()
+    against: str = Field(default=BASE, pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
+    """`base`, the model without an adapter; or an alias of `adapter/NAME` that `register` names,
+    such as `production`, and the base as long as it points at nothing."""
     max_eval_loss_ratio: float | None = Field(default=1.0, gt=0)
     """Of the loss on `data.eval` after training to that before."""
 
@@ -43,7 +50,7 @@ class Register(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """It becomes the next version of `adapter/NAME`."""
     alias: str | None = "candidate"
-    """That points at it once its gates have passed."""
+    """That points at it if its gates have passed, and else stays where it is."""
 
 
 class Canary(Part):

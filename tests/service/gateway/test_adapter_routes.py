@@ -109,6 +109,18 @@ async def test_route_is_answered_by_the_version_in_force(routed: Routed) -> None
     assert await routed.ask("plain") not in {"AAAA", "BBBB"}
 
 
+async def test_an_alias_that_is_taken_away_takes_the_traffic_away(routed: Routed) -> None:
+    await routed.publish("A")
+    assert await routed.ask() == "AAAA"
+    routed.store.untag("adapter/support", "production")
+    await routed.refresh()
+    with pytest.raises(NotFound, match="production"):
+        await routed.ask()
+    routed.store.tag("adapter/support@v1", "production")
+    await routed.refresh()
+    assert await routed.ask() == "AAAA"
+
+
 async def test_unknown_adapter_is_not_found_and_one_that_loads_is_not_ready(
     routed: Routed,
 ) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
 from infra.gateway_settings import Gateway
-from model_server import Misbehaving, hang_midway
+from model_server import Misbehaving, die, hang_midway
 from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
 from relayed import answer, call, gateway, opened, outcome_of, run, until
 from service.gateway.calls import Outcome
@@ -151,6 +151,22 @@ def test_what_a_shadow_said_is_kept_too(serve: Callable[..., Misbehaving]) -> No
 
     told = run(ask())
     assert told["shadow"] == "copy0 copy1 copy2 copy3 copy4 "
+
+
+def test_a_canary_that_fails_is_kept_as_a_failure_of_its_own(
+    serve: Callable[..., Misbehaving],
+) -> None:
+    settings = gateway(serve()).model_dump()
+    settings["upstreams"]["new"] = {"urls": [serve(die).url]}
+    canary = {"upstream": "new", "model": "m", "tag": "canary", "weight": 1e9}
+    settings["routes"]["m"]["targets"] = [*settings["routes"]["m"]["targets"], canary]
+    outcome = outcome_of(Gateway.model_validate(settings), call())
+    kept: list[Interaction] = []
+    InteractionRecorder(kept.append, has_content=False).record(outcome)
+    told = [(each.tag, each.upstream, each.outcome, each.status) for each in kept]
+    assert told[0] == ("canary", "new", "failed", 502)
+    assert told[1][0::2] == ("live", "answered")
+    assert len({each.request_id for each in kept}) == 1
 
 
 def test_a_prompt_made_of_documents_is_not_kept(serve: Callable[..., Misbehaving]) -> None:

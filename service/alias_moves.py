@@ -1,0 +1,92 @@
+"""Moves aliases after a comparison in production: while both mean what was compared, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from infra.artifacts.aliases import Guard, targets
+from infra.artifacts.publishing import Made
+from infra.artifacts.refs import Reference
+from infra.errors import Conflict
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from infra.artifacts.store import ArtifactStore
+
+EVIDENCE_KIND = "comparison"
+"""Of the artifact that says why an alias moved."""
+EVIDENCE = "evidence.json"
+Done = Literal["promoted", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """The version in use and the one that may take over, as they were compared."""
+
+    live: Reference
+    other: Reference
+    used: str
+    """The alias of the one in use."""
+    apart: str
+    """That of the other one."""
+
+    @property
+    def name(self) -> str:
+        """With its kind."""
+        return f"{self.live.kind}/{self.live.name}"
+
+
+def keep(store: ArtifactStore, name: str, values: Mapping[str, Any], rivals: Rivals) -> str:
+    """Store the evidence, before anything moves by it; returns its version.
+
+    Args:
+        store: of both.
+        name: of the evidence, without its kind.
+        values: JSON, with the decision as `done`.
+        rivals: what was compared.
+    """
+    parents = (("live", str(rivals.live)), ("challenger", str(rivals.other)))
+    made = Made(metadata={"decision": values["done"]}, parents=parents)
+    with store.writer(f"{EVIDENCE_KIND}/{name}", made) as draft:
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        (draft.folder / EVIDENCE).write_text(text + "\n", encoding="utf-8")
+    return str(draft.reference)
+
+
+def act(store: ArtifactStore, rivals: Rivals, done: Done, *, evidence: str | None) -> None:
+    """Promote or roll back, while both aliases point at what was compared.
+
+    Raises:
+        Conflict: one of them moved meanwhile.
+    """
+    wanted = {rivals.used: rivals.live.digest, rivals.apart: rivals.other.digest}
+
+    def holds(connection: Connection) -> None:
+        now = targets(connection, rivals.live.kind)
+        for alias, digest in wanted.items():
+            if (points := now.get((rivals.live.name, alias))) != digest:
+                raise Conflict(f"{rivals.name}@{alias} points at {points!r} by now; compare again")
+
+    if done == "rolled_back":
+        store.untag(rivals.name, rivals.apart, guard=Guard(holds=holds), actor=evidence)
+        return
+    store.tag(rivals.other.pinned, rivals.used, guard=Guard(holds=holds), actor=evidence)
+    with suppress(Conflict):  # the next challenger is there already
+        store.untag(
+            rivals.name, rivals.apart, guard=Guard(expect=rivals.other.digest), actor=evidence
+        )
+
+
+def meant(store: ArtifactStore, name: str, alias: str) -> Reference:
+    """Return what an alias points at, named as whoever serves it names it.
+
+    Raises:
+        NotFound: it points at nothing.
+    """
+    digest = store.find(f"{name}@{alias}").digest
+    return store.find(f"{name}@{digest}")

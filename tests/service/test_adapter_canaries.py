@@ -1,0 +1,280 @@
+"""Canaries of adapters: a share of the traffic decides, by the rules, and aliases move with why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.contracts import Interaction
+from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
+from infra.gateway_settings import Gateway
+from infra.settings import load_settings
+from migrated import put_schema
+from monitoring.feedback import Statement
+from service import adapter_canaries, alias_moves, comparing
+from service.cli.entry import app
+from service.gateway.routing import check
+from service.wiring import Components
+from tiny_llm import write_adapter, write_llm
+
+NAME = "adapter/support"
+RULES = {"min_requests": 40, "max_failures": 0.1, "promote": True}
+TARGETS = [
+    {"upstream": "gpu", "adapter": f"{NAME}@production", "weight": 9},
+    {"upstream": "gpu", "adapter": f"{NAME}@candidate", "weight": 1, "tag": "canary"},
+]
+TWICE = {**TARGETS[1], "adapter": f"{NAME}@production"}
+Open = Callable[..., Components]
+
+
+def gateway(**rules: Any) -> dict[str, Any]:
+    return {
+        "upstreams": {"gpu": {"urls": ["http://127.0.0.1:9"]}},
+        "routes": {"support": {"targets": TARGETS}},
+        "canaries": {"support": {**RULES, **rules}},
+    }
+
+
+@pytest.fixture
+def open_parts(tmp_path: Path) -> Iterator[Open]:
+    """Open the parts of a process with a route to two versions of an adapter."""
+    put_schema(tmp_path / ".ragstone" / "ragstone.db")
+    with ExitStack() as opened:
+
+        def open_(**rules: Any) -> Components:
+            settings = load_settings(
+                retrieval={"embedder": "hashing"},
+                generation={"engine": "echo"},
+                gateway=gateway(**rules),
+            )
+            parts = Components(settings)
+            opened.callback(parts.close)
+            base = write_llm(tmp_path / "base")
+            for sign, alias in (("A", "production"), ("B", "candidate")):
+                made = parts.artifacts.put(write_adapter(tmp_path / sign, base, sign), NAME)
+                parts.artifacts.tag(str(made), alias)
+            return parts
+
+        yield open_
+
+
+def record(
+    parts: Components,
+    tag: str,
+    *,
+    statuses: list[int],
+    votes: str = "",
+    grounded: list[float] | None = None,
+    seconds: float = 0.25,
+) -> None:
+    """Record calls of a target, each with a vote of `+` or `-`, or with how grounded it was."""
+    at = datetime.now(UTC)
+    for place, status in enumerate(statuses):
+        request = f"{tag}-{place}"
+        outcome: Any = "answered" if status < 400 else "failed"
+        parts.interactions.add(
+            Interaction(
+                f"call-{request}", "completion", at, "support", outcome, status,
+                request_id=request, upstream="gpu", tag=tag, seconds=seconds,
+            )
+        )  # fmt: skip
+        if grounded is not None:
+            parts.interactions.add(
+                Interaction(
+                    f"ans-{request}", "answer", at, "rag/handbook", "answered", 200,
+                    request_id=request, groundedness=grounded[place],
+                )
+            )  # fmt: skip
+    parts.interactions.flush()
+    for place, vote in enumerate(votes):
+        said = {"+": "up", "-": "down"}[vote]
+        parts.feedback.add(Statement(f"call-{tag}-{place}", "thumbs", said))
+
+
+def digests(parts: Components) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for alias in ("production", "candidate"):
+        try:
+            found[alias] = str(parts.artifacts.find(f"{NAME}@{alias}"))
+        except NotFound:
+            found[alias] = None
+    return found
+
+
+def evidence(parts: Components, reference: str | None) -> Mapping[str, Any]:
+    assert reference is not None
+    with parts.artifacts.open(reference, alias_moves.EVIDENCE) as stream:
+        found: dict[str, Any] = json.loads(stream.read())
+    return found
+
+
+def test_too_few_calls_say_nothing(open_parts: Open) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[200] * 20)
+    assert adapter_canaries.decide(parts, "support").decision == "wait"
+    assert digests(parts) == {"production": f"{NAME}@v1", "candidate": f"{NAME}@v2"}
+
+
+def test_one_that_works_takes_over_and_the_history_says_why(open_parts: Open) -> None:
+    parts = open_parts()
+    record(parts, "live", statuses=[200] * 100)
+    record(parts, "canary", statuses=[200] * 60)
+    found = adapter_canaries.decide(parts, "support")
+    assert (found.done, found.canary.requests, found.live.requests) == ("promoted", 60, 100)
+    assert digests(parts) == {"production": f"{NAME}@v2", "candidate": None}
+    kept = evidence(parts, found.evidence)
+    assert kept["rules"]["max_failures"] == 0.1
+    assert kept["canary"]["version"] == f"{NAME}@v2"
+    for alias in ("production", "candidate"):
+        assert parts.artifacts.history(NAME, alias)[0].actor == found.evidence
+
+
+@pytest.mark.parametrize(
+    ("calls", "rules"),
+    [
+        ({"statuses": [502] * 12 + [200] * 18}, {}),
+        ({"statuses": [200] * 30, "seconds": 2.0}, {"max_seconds": 1.0}),
+    ],
+)
+def test_one_that_fails_or_is_slow_is_rolled_back(
+    open_parts: Open, calls: dict[str, Any], rules: dict[str, Any]
+) -> None:
+    parts = open_parts(**rules)
+    record(parts, "live", statuses=[200] * 100)
+    record(parts, "canary", **calls)
+    found = adapter_canaries.decide(parts, "support")
+    assert found.done == "rolled_back"
+    assert "failures is" in found.reason
+    assert digests(parts) == {"production": f"{NAME}@v1", "candidate": None}
+    assert parts.artifacts.history(NAME, "candidate")[0].actor == found.evidence
+    with pytest.raises(NotFound):
+        adapter_canaries.decide(parts, "support")
+    assert adapter_canaries.decide_all(parts) == []
+
+
+def test_what_callers_do_wrong_is_no_failure(open_parts: Open) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[400, 499] * 50)
+    found = adapter_canaries.compare(parts, "support")
+    assert (found.canary.requests, found.decision) == (0, "wait")
+
+
+@pytest.mark.parametrize(
+    ("quality", "said", "done"),
+    [
+        ("feedback", ("+-" * 100, "+" * 80 + "-" * 20), "promoted"),
+        ("feedback", ("+" * 150, "-" * 40), "rolled_back"),
+        ("feedback", ("+-" * 100, "+" * 10), None),
+        ("groundedness", (0.5, 0.95), "promoted"),
+        ("groundedness", (0.9, 0.2), "rolled_back"),
+    ],
+)
+def test_how_good_answers_are_decides_where_it_is_known(
+    open_parts: Open, quality: str, said: tuple[Any, Any], done: str | None
+) -> None:
+    parts = open_parts(quality=quality)
+    for tag, each in zip(("live", "canary"), said, strict=True):
+        if quality == "feedback":
+            record(parts, tag, statuses=[200] * len(each), votes=each)
+        else:
+            record(parts, tag, statuses=[200] * 100, grounded=[each] * 100)
+    found = adapter_canaries.decide(parts, "support")
+    assert found.done == done, found
+    if done == "promoted":
+        assert found.canary.quality is not None
+        assert found.live.quality is not None
+        assert found.canary.quality > found.live.quality
+
+
+def test_a_request_that_both_were_asked_says_nothing_of_either(open_parts: Open) -> None:
+    parts = open_parts(quality="feedback")
+    at = datetime.now(UTC)
+    for tag in ("live", "canary"):
+        record(parts, tag, statuses=[200] * 3, votes="+++")
+        parts.interactions.add(
+            Interaction(
+                f"both-{tag}", "completion", at, "support", "answered", 200,
+                request_id="both", upstream="gpu", tag=tag,
+            )
+        )  # fmt: skip
+    parts.interactions.flush()
+    parts.feedback.add(Statement("both-canary", "thumbs", "down"))
+    found = adapter_canaries.compare(parts, "support")
+    assert (found.judged, found.canary.quality) == (3, 1.0)
+
+
+def test_only_what_was_asked_since_the_aliases_moved_counts(open_parts: Open) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[502] * 40)
+    parts.artifacts.tag(f"{NAME}@v1", "candidate")
+    with pytest.raises(InvalidRequest, match="the same version"):
+        adapter_canaries.compare(parts, "support")
+    parts.artifacts.tag(f"{NAME}@v2", "candidate")
+    assert adapter_canaries.compare(parts, "support").canary.requests == 0
+
+
+def test_an_alias_that_moved_meanwhile_is_left(
+    open_parts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[502] * 40)
+    keep = alias_moves.keep
+
+    def slowly(*arguments: Any) -> str:
+        parts.artifacts.untag(NAME, "production")
+        return keep(*arguments)
+
+    monkeypatch.setattr(alias_moves, "keep", slowly)
+    with pytest.raises(Conflict, match="compare again"):
+        adapter_canaries.decide(parts, "support")
+    assert digests(parts) == {"production": None, "candidate": f"{NAME}@v2"}
+
+
+def test_nothing_moves_where_the_settings_do_not_allow_it(open_parts: Open) -> None:
+    parts = open_parts(roll_back=False)
+    record(parts, "canary", statuses=[502] * 40)
+    found = adapter_canaries.decide(parts, "support")
+    assert (found.decision, found.done, found.evidence) == ("roll_back", None, None)
+
+
+def test_the_command_and_the_job_decide(open_parts: Open, tmp_path: Path) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[200] * 60)
+    (tmp_path / "ragstone.toml").write_text(
+        "[gateway.upstreams.gpu]\nurls = ['http://127.0.0.1:9']\n"
+        "[gateway.routes.support]\ntargets = [\n"
+        f"  {{upstream = 'gpu', adapter = '{NAME}@production'}},\n"
+        f"  {{upstream = 'gpu', adapter = '{NAME}@candidate', tag = 'canary'}},\n]\n"
+        "[gateway.canaries.support]\nmin_requests = 40\nmax_failures = 0.1\n"
+    )
+    said = CliRunner().invoke(app, ["adapters", "compare", "support"])
+    assert said.exit_code == 0, said.output
+    assert said.stdout.splitlines()[-1] == "promote: 60 did not fail"
+    told = json.loads(CliRunner().invoke(app, ["adapters", "compare", "support", "--json"]).stdout)
+    assert told["canary"]["requests"] == 60
+    (found,) = adapter_canaries.decide_all(parts)
+    assert found.done == "promoted"
+    assert comparing.COMPARE == "compare"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"routes": {"other": {"targets": TARGETS}}}, "there is no such route"),
+        ({"routes": {"support": {"targets": TARGETS[:1]}}}, "has the tag 'canary'"),
+        (
+            {"routes": {"support": {"targets": [TARGETS[0], TWICE]}}},
+            "two aliases of one adapter",
+        ),
+    ],
+)  # fmt: skip
+def test_canaries_that_compare_nothing_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=words):
+        check(Gateway.model_validate({**gateway(), **change}))

@@ -1,0 +1,172 @@
+"""Other forms of a tuned model are kept only if they say what it says, and pass its suites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.errors import InvalidConfiguration, InvalidRequest
+from infra.settings import load_settings
+from scripted_suites import ANSWERS, write_answers
+from service import model_forms
+from service.cli.entry import app
+from service.model_forms import Formed, Work
+from service.wiring import Components
+from tiny_llm import write_adapter
+from trained import only_third_parties_warn, write_task
+from training import merging
+from training.compressing import Compression
+from training.judging import NotPassed
+from training.parity import Unlike
+from training.spec import read
+
+pytest.importorskip("peft")
+pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
+SAID = "ZZZZZZ"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("forms")
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path) -> Iterator[Components]:
+    components = Components(load_settings(data_folder=folder / "data"))
+    yield components
+    components.close()
+
+
+@pytest.fixture(scope="module")
+def work(parts: Components, folder: Path) -> Work:
+    """An adapter that says one thing, on a base that does not; and a suite that asks for it."""
+    write_answers(folder, SAID)
+    spec = write_task(folder, {"register": {"name": "zs"}, **ANSWERS})
+    adapter = write_adapter(folder / "adapter", folder / "base", "Z")
+    parts.artifacts.put(adapter, "adapter/zs")
+    parts.artifacts.tag("adapter/zs@v1", "candidate")
+    return Work(parts, read(spec), folder)
+
+
+@pytest.fixture(scope="module")
+def merged(work: Work) -> Formed:
+    return model_forms.merge(work)
+
+
+def names(parts: Components) -> set[str]:
+    return {each.name for each in parts.artifacts.names("model")}
+
+
+def test_a_merged_adapter_is_a_model_whose_card_says_that_both_are_one(
+    parts: Components, merged: Formed, tmp_path: Path
+) -> None:
+    assert str(merged.reference) == "model/zs-merged@v1"
+    card = parts.artifacts.resolve("model/zs-merged").metadata
+    assert card["verdict"] == "pass"
+    assert 0 < card["parity"]["max_difference"] < 1e-3
+    assert card["parity"]["same_greedy"] == card["parity"]["rows"] == 8
+    adapter = parts.artifacts.find("adapter/zs@v1").digest
+    roles = {each.role: each.digest for each in parts.artifacts.resolve("model/zs-merged").parents}
+    assert roles["adapter"] == adapter
+    assert {"evaluation", "against"} < roles.keys()
+    files = parts.artifacts.checkout("model/zs-merged", tmp_path / "merged")
+    assert {"model.safetensors", "config.json", "tokenizer.json", "card.json"} <= {
+        each.name for each in files.iterdir()
+    }
+
+
+def test_a_merge_that_changes_the_model_is_refused(
+    parts: Components, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save = merging.save
+
+    def lossy(model: Any, base: Any, into: Path) -> None:
+        save(model, base, into)
+        weights = load_file(into / "model.safetensors")
+        weights["model.norm.weight"] *= 1.01
+        save_file(weights, into / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(merging, "save", lossy)
+    with pytest.raises(Unlike, match=r"a logit differs by .*, and 0\.001 is the most"):
+        model_forms.merge(work, name="lossy")
+    assert "lossy" not in names(parts)
+
+
+def test_a_merged_model_that_does_not_pass_the_suites_is_not_kept(
+    parts: Components, work: Work, folder: Path
+) -> None:
+    write_answers(folder, "QQ", name="other")
+    changes = {
+        "register": {"name": "zs"},
+        "evaluate.suites": [{**ANSWERS["evaluate.suites"][0], "suite": "other.yaml"}],
+    }
+    spec = read(write_task(folder, changes))
+    with pytest.raises(NotPassed, match="verdict of its suites is fail"):
+        model_forms.merge(Work(parts, spec, folder), name="failing")
+    assert "failing" not in names(parts)
+
+
+def test_an_adapter_of_another_base_is_not_merged(
+    parts: Components, work: Work, folder: Path
+) -> None:
+    other = write_adapter(folder / "other", folder / "base", "Z", base_name="/models/other")
+    parts.artifacts.put(other, "adapter/other")
+    with pytest.raises(InvalidRequest, match="other"):
+        model_forms.merge(work, adapter="adapter/other")
+
+
+def test_an_onnx_file_says_what_the_model_says(
+    work: Work, parts: Components, merged: Formed, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    made = model_forms.export(work, str(merged.reference), "onnx")
+    assert str(made.reference) == "model/zs-merged-onnx@v1"
+    assert 0 < made.card["parity"]["max_difference"] < 1e-3
+    assert made.card["parity"]["same_greedy"] == 8
+    files = parts.artifacts.checkout(str(made.reference), tmp_path / "onnx")
+    assert (files / "model.onnx").is_file()
+    assert json.loads((files / "card.json").read_text())["parity"] == made.card["parity"]
+
+
+def test_a_format_that_there_is_not_is_refused_with_those_that_there_are(
+    work: Work, merged: Formed
+) -> None:
+    with pytest.raises(InvalidConfiguration, match="onnx"):
+        model_forms.export(work, str(merged.reference), "gguf")
+
+
+@pytest.mark.parametrize("scheme", ["int8", "w8a8"])
+def test_weights_in_eight_bits_are_kept_if_they_say_nearly_the_same(
+    work: Work, parts: Components, merged: Formed, scheme: str
+) -> None:
+    pytest.importorskip("torchao")
+    made = model_forms.compress(work, str(merged.reference), Compression(scheme, 1.2))
+    assert str(made.reference) == f"model/zs-merged-{scheme}@v1"
+    assert made.card["verdict"] == "pass"
+    assert made.card["parity"]["max_difference"] > 1e-3
+    whole = {each.path: each.size for each in parts.artifacts.resolve("model/zs-merged").entries}
+    small = {each.path: each.size for each in parts.artifacts.resolve(str(made.reference)).entries}
+    assert small["model.safetensors"] < 0.6 * whole["model.safetensors"]
+    with pytest.raises(Unlike, match="perplexity is times"):
+        model_forms.compress(work, str(merged.reference), Compression(scheme, 0.5), name="worse")
+    assert "worse" not in names(parts)
+
+
+def test_the_command_says_what_it_kept(
+    work: Work, folder: Path, merged: Formed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(folder / "data"))
+    spec = write_task(folder, {"register": {"name": "zs"}})
+    said = CliRunner().invoke(app, ["train", "merge", str(spec), "--name", "plain"])
+    assert said.exit_code == 0, said.output
+    assert said.stdout == "model/plain@v1\n"
+    assert "8 of 8 rows are gone on with alike" in said.stderr
+    wrong = ["train", "compress", str(spec), str(merged.reference), "--scheme", "int3"]
+    assert "there are int8, w8a8" in CliRunner().invoke(app, wrong).stderr
