@@ -112,8 +112,8 @@ def predict_file(
     if output.is_dir() or output.resolve() == source.resolve():
         raise InvalidRequest(f"{str(output)!r} cannot be written to; name another file")
     status = source.stat()
-    read = [loaded.reference.digest, *loaded.joined_digests]
-    made_by = hashlib.sha256("".join(read).encode()).hexdigest()[:12]
+    inputs = [loaded.reference.digest, *loaded.joined_digests]
+    made_by = hashlib.sha256("".join(inputs).encode()).hexdigest()[:12]
     stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{made_by}"
     read, names = _reading(source)
     check_times(loaded, read, names)
