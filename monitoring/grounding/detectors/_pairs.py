@@ -11,6 +11,7 @@ from typing import Any
 from infra.errors import InvalidConfiguration
 from infra.model_hub import located
 from infra.plugins import require
+from infra.words import whole
 from monitoring.columns import Floats
 from monitoring.grounding.detectors import Finding
 from monitoring.grounding.evidence import Evidence
@@ -72,11 +73,11 @@ class PairModel:
     def _judge(self, claims: Sequence[str], evidence: Evidence, risks: Risks) -> list[Finding]:
         tokenizer, _ = self.open()
         texts = [_whole(each.above, each.text) for each in evidence.sources]
-        texts = [readable(text) for text in texts if text.strip()]
+        texts = [whole(text) for text in texts if text.strip()]
         most = self.most_tokens() - _SPECIAL
         found = []
         for claim in claims:
-            parts = list(stretches(tokenizer, readable(claim), most // 2))
+            parts = list(stretches(tokenizer, whole(claim), most // 2))
             if not parts:
                 found.append(Finding(0.0))
             elif not texts:
@@ -201,11 +202,6 @@ def stretches(tokenizer: Any, text: str, most: int) -> Iterator[str]:
         part = spans[first : first + most]
         if part:
             yield text[part[0][0] : part[-1][1]]
-
-
-def readable(text: str) -> str:
-    """Return a text that tokenizers take, as long as it was: halves of characters replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def opened(model: str, head: str, reading: Reading) -> PairModel:
