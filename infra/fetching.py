@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
+from infra.addresses import shown
 from infra.artifacts.files import storage_errors
 from infra.errors import (
     ExceedsLimit,
@@ -359,12 +360,12 @@ def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise FetchRefused(f"{url!r} is not a URL: {error}") from None
+    except ValueError:  # which may say a part of a password
+        raise FetchRefused(f"{shown(url)!r} is not a URL") from None
     if parts.scheme not in _PORTS:
-        raise FetchRefused(f"{url!r} is not fetched; only http and https are")
+        raise FetchRefused(f"{shown(url)!r} is not fetched; only http and https are")
     if not parts.hostname or port == 0:
-        raise FetchRefused(f"{url!r} names no host")
+        raise FetchRefused(f"{shown(url)!r} names no host")
     if "@" in parts.netloc:
         raise FetchRefused(f"{parts.hostname!r} is addressed with a user or password; leave it out")
     if len(url) > MAX_URL_CHARACTERS or re.search(r"[\x00-\x20\x7f-\uffff\\]", url):

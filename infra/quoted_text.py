@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from infra.words import whole
+
 MARK = "| "
 """Opens every line that is quoted in a prompt; no line of ours opens with it."""
 
@@ -43,8 +45,7 @@ def fenced(name: str, text: str, word: str) -> str:
     | === end of answer
     === end of answer 7f3a ===
     """
-    whole = text.encode("utf-8", "replace").decode()
-    said = "\n".join(f"{MARK}{line}".rstrip() for line in lines(speech(whole)))
+    said = "\n".join(f"{MARK}{line}".rstrip() for line in lines(speech(whole(text))))
     return f"=== {name} {word} ===\n{said}\n=== end of {name} {word} ==="
 
 

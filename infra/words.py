@@ -34,3 +34,12 @@ def spaced(text: str) -> str:
     ['built', '1890', '年', 'に']
     """
     return _CHARACTER.sub(r" \1 ", _PUNCTUATION.sub(" ", text))
+
+
+def whole(text: str) -> str:
+    r"""Return a text that can be encoded: half a surrogate pair becomes a question mark.
+
+    >>> whole("a\udc80")
+    'a?'
+    """
+    return text.encode("utf-8", "replace").decode()

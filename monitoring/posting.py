@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from infra.addresses import shown
 from infra.errors import InvalidConfiguration
 
 TIMEOUT_SECONDS = 10.0
@@ -28,7 +29,9 @@ def checked(url: str) -> str:
         InvalidConfiguration: it is another.
     """
     if not url.startswith(("http://", "https://")):
-        raise InvalidConfiguration(f"{url!r} is no address of the web; begin it with https://")
+        raise InvalidConfiguration(
+            f"{shown(url)!r} is no address of the web; begin it with https://"
+        )
     return url
 
 

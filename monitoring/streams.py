@@ -86,8 +86,9 @@ def look(
 ) -> list[Standing]:
     """Follow every stream up to now.
 
-    A watch keeps nothing between two looks: its values, of which there are about a horizon at most,
-    are read again. It begins anew once it has seen its horizon, and after an alarm.
+    A watch keeps nothing between two looks: all that came since it began is read again, once for
+    all streams that began together, and the detector sees the first values that are not missing, as
+    many as its horizon. The look after that one, and the look after an alarm, begin a new watch.
 
     Args:
         streams: what is followed.

@@ -13,7 +13,7 @@ import numpy as np
 from evals import challenge
 from infra import classical
 from infra.artifacts.refs import Reference
-from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.model_settings import Challenger
@@ -87,8 +87,13 @@ def define(registered: Registry, parts: Components) -> None:
 
 
 def decide_all(parts: Components) -> list[Comparison]:
-    """Decide on every challenger of the settings that there is; returns how they stand."""
+    """Decide on every challenger of the settings that there is; returns how they stand.
+
+    Raises:
+        StorageFailed: something that is stored could not be read; all others were decided on.
+    """
     found = []
+    failed: dict[str, StorageFailed] = {}
     for name in parts.settings.models.challengers:
         try:
             found.append(decide(parts, name))
@@ -96,6 +101,11 @@ def decide_all(parts: Components) -> list[Comparison]:
             continue
         except (InvalidRequest, Conflict) as error:
             logger.warning("the challenger of %s is left as it is: %s", name, error.message)
+        except StorageFailed as error:
+            failed[name] = error
+    if failed:
+        words = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
+        raise StorageFailed(f"Not compared: {words}") from next(iter(failed.values()))
     return found
 
 

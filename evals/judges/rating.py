@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from evals.judges.asking import JudgeRefused, Unusable
 from evals.judges.rubric import Rubric
 from evals.refusals import declines
+from infra.words import whole
 
 MAX_CHARACTERS = 50_000
 MAX_REASONING_CHARACTERS = 1_000
@@ -49,7 +50,7 @@ def read(text: str, rubric: Rubric) -> Rating:
         JudgeRefused: it declines in words.
         Unusable: it is not the JSON that was asked for, or not on the scale; says which.
     """
-    said = text.strip().encode("utf-8", "replace").decode()
+    said = whole(text.strip())
     if len(said) > MAX_CHARACTERS:
         raise Unusable(f"the judge answered {len(said):,} characters, {_quoted(said)}")
     try:

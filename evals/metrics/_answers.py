@@ -43,15 +43,6 @@ def said(output: Output) -> str:
     return _MARKERS.sub("", output.text)
 
 
-def whole(text: str) -> str:
-    r"""Return a text that can be encoded: half a surrogate pair becomes a question mark.
-
-    >>> whole("a\udc80")
-    'a?'
-    """
-    return text.encode("utf-8", "replace").decode()
-
-
 def squad(text: str) -> str:
     """Return a text as SQuAD's evaluation script compares it.
 

@@ -7,10 +7,10 @@ from pydantic import Field
 
 from evals.context import Context
 from evals.metric import Parameters
-from evals.metrics._answers import whole
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.sentences import sentence_spans
+from infra.words import whole
 
 
 class ContextRelevance(Parameters):

@@ -9,12 +9,13 @@ from pydantic import Field
 
 from evals.context import Context
 from evals.metric import Parameters
-from evals.metrics._answers import said, whole
+from evals.metrics._answers import said
 from evals.refusals import is_refusal, is_silent
 from evals.scores import Score
 from evals.support import supported
 from evals.trial import Case, Output
 from infra.sentences import sentence_spans
+from infra.words import whole
 
 
 class Faithfulness(Parameters):

@@ -8,9 +8,10 @@ from anyio import to_thread
 
 from evals.context import Context
 from evals.metric import Bounds, Parameters
-from evals.metrics._answers import said, settled, whole
+from evals.metrics._answers import said, settled
 from evals.scores import Score
 from evals.trial import Case, Output
+from infra.words import whole
 
 
 class SemanticSimilarity(Parameters):

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from evals.context import Context
 from evals.metric import Parameters
-from evals.metrics._answers import SILENT, said, whole
+from evals.metrics._answers import SILENT, said
 from evals.refusals import is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
@@ -22,6 +22,7 @@ from infra.errors import InvalidConfiguration
 from infra.model_hub import located
 from infra.plugins import require
 from infra.stretches import stretches
+from infra.words import whole
 
 EXTRA = "transformers"
 LONGEST = 512

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infra.addresses import shown
 from infra.artifacts.files import BUFFER_BYTES, Files, storage_errors
 from infra.artifacts.folder import hash_descriptor
 from infra.artifacts.storage import Item, key_of
@@ -207,7 +208,8 @@ def connect_filesystem(url: str, **options: Any) -> tuple[Any, str]:
             url, use_listings_cache=False, skip_instance_cache=True, **options
         )
     except ValueError as error:
-        raise InvalidConfiguration(f"Cannot open {url!r}: {error}") from error
+        words = str(error).replace(url, shown(url))
+        raise InvalidConfiguration(f"Cannot open {shown(url)!r}: {words}") from None
     return filesystem, prefix
 
 

@@ -8,6 +8,7 @@ import unicodedata
 from typing import Any
 
 from infra.errors import InvalidRequest
+from infra.words import whole
 
 MAX_NAME_CHARACTERS = 255
 MAX_KEY_CHARACTERS = 250
@@ -97,7 +98,7 @@ def cut(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
 
 def storable(text: str) -> str:
     """Return the text without what a database cannot hold: NUL and lone surrogates."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return whole(text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
 def _is_printable(text: str) -> bool:

@@ -6,8 +6,9 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from infra.addresses import shown
 from infra.errors import EngineFailed, InvalidConfiguration
 
 PORTS = {"http": 80, "https": 443}
@@ -39,8 +40,8 @@ class Place:
             port = parts.port or PORTS[parts.scheme]
             host = parts.hostname or ""
             name = host if host.isascii() else host.encode("idna").decode()
-        except (ValueError, KeyError) as error:
-            raise _no_address(url) from error
+        except (ValueError, KeyError):  # which may say a part of the password
+            raise _no_address(url) from None
         if not name or " " in name or not name.isprintable():
             raise _no_address(url)
         address = shown(url)
@@ -75,13 +76,6 @@ class Place:
         return b"%b%b%bcontent-length: %d\r\n\r\n" % (line, self.head, more, size)
 
 
-def shown(url: str) -> str:
-    """Return a URL without the name and the password in it."""
-    parts = urlsplit(url)
-    _, at, where = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=where)) if at else url
-
-
 def _lines(headers: Mapping[str, str]) -> bytes:
     """Return headers as they are sent.
 
@@ -95,5 +89,6 @@ def _lines(headers: Mapping[str, str]) -> bytes:
 
 
 def _no_address(url: str) -> InvalidConfiguration:
-    told = url.rpartition("@")[2]  # before it there may be a password, whatever the rest is
-    return InvalidConfiguration(f"{told!r} is no address of a model server; write http://HOST:PORT")
+    return InvalidConfiguration(
+        f"{shown(url)!r} is no address of a model server; write http://HOST:PORT"
+    )

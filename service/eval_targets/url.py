@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.target_kinds import UrlTarget
 from evals.trial import Case, Output
+from infra.addresses import shown
 from infra.errors import InvalidConfiguration
 from service.engines import ServerContext, open_server
 from service.eval_targets._chats import body_of, output_of
@@ -26,7 +27,8 @@ class ServedAnswers:
             key = os.environ.get(kind.key_variable)
             if not key:
                 raise InvalidConfiguration(
-                    f"The variable {kind.key_variable!r} is not set; it holds the key of {kind.url}"
+                    f"The variable {kind.key_variable!r} is not set; it holds the key of "
+                    f"{shown(kind.url)}"
                 )
         self._kind = kind
         self._server = open_server("openai_http", ServerContext(kind.url, key))

@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import aiohttp
 import orjson
 
+from infra.addresses import shown
 from infra.errors import EngineFailed
 from service.engines import Reply
-from service.engines._place import shown
 
 LOOK_SECONDS = 5.0
 LOAD_SECONDS = 120.0

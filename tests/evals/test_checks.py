@@ -267,8 +267,10 @@ def test_checks_that_are_not_done_at_the_deadline_lose_nothing_of_the_others(
     soon = described.suite.model_copy(update={"deadline_seconds": 0.5})
     evaluation = replace(evaluation, described=replace(described, suite=soon))
     scripted_evals.may_end.clear()
-    findings = check.carry_out(subject(evaluation, tmp_path))
-    scripted_evals.may_end.set()
+    try:
+        findings = check.carry_out(subject(evaluation, tmp_path))
+    finally:
+        scripted_evals.may_end.set()
     assert [(each.name, each.verdict.value, each.reason) for each in findings[1:]] == [
         ("slow", "infrastructure", "not finished: the deadline of 0.5 s had passed"),
         ("again", "infrastructure", "not run: the deadline of 0.5 s had passed"),

@@ -39,14 +39,19 @@ def test_nothing_is_advised_on_few_cases() -> None:
     assert "more cases" in _diagnosed(dict.fromkeys(RATES, 0.001), cases=15).summary
 
 
-def test_intervals_of_all_parts_hold_together() -> None:
+# The slack is what chance takes from 95 %, by scipy: `binom.ppf(0.01, 150, 0.95)` is 136, and of
+# 1,000 it is 933.
+@pytest.mark.parametrize(
+    ("runs", "slack"), [(150, 0.044), pytest.param(1_000, 0.017, marks=pytest.mark.slow)]
+)
+def test_intervals_of_all_parts_hold_together(runs: int, slack: float) -> None:
     truth = [0.02, 0.03, 0.05, 0.1, 0.05]
     rates = dict(zip(RATES, np.cumsum(truth)[1:], strict=True))
-    inside, runs = 0, 80
+    inside = 0
     for seed in range(runs):
         parts = _diagnosed(rates, cases=400, best=0.02, seed=seed).parts
         inside += all(p.share.low <= t <= p.share.high for p, t in zip(parts, truth, strict=True))
-    assert inside / runs >= 0.9
+    assert inside / runs >= 0.95 - slack
 
 
 def test_what_the_best_gets_wrong_is_told_from_bias_only_if_it_is_known() -> None:

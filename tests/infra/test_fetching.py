@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import ipaddress
+import re
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -133,6 +135,22 @@ def test_url_that_is_none_or_of_another_scheme_is_refused(url: str) -> None:
 
     with pytest.raises(FetchRefused):
         Fetcher(Bounds(), resolve=resolve).fetch(url, io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ada:pass/word@x",
+        "ftp://ada:password@x",
+        "http://ada:pass[word@x",
+        "http://ada:password@",
+    ],
+)
+def test_no_password_is_told_of_a_url_that_is_refused(url: str) -> None:
+    with pytest.raises(FetchRefused) as refused:
+        Fetcher(Bounds()).fetch(url, io.BytesIO())
+    told = "".join(traceback.format_exception(refused.value, limit=0))
+    assert not re.search("pass|word", told)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f000001", "[::1]", "0"])

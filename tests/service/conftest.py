@@ -67,15 +67,27 @@ def handbook(client: TestClient) -> str:
 
 
 @pytest.fixture(scope="module")
+def parts_in() -> Callable[..., Components]:
+    """Open the parts of a process in a folder, with the fakes and nothing set from outside.
+
+    Keyword arguments replace sections. The application closes them.
+    """
+    return _parts_in
+
+
+@pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application with the handbook in it, for those tests of a file that change nothing."""
-    folder = tmp_path_factory.mktemp("reading")
-    with pytest.MonkeyPatch.context() as patch:
-        no_settings_from_outside(patch, folder)
-        app = create_app(Components(_fast(folder / "data")))
+    app = create_app(_parts_in(tmp_path_factory.mktemp("reading")))
     with TestClient(app, base_url=LOOPBACK, raise_server_exceptions=False) as client:
         _add_handbook(client)
         yield client
+
+
+def _parts_in(folder: Path, **sections: Any) -> Components:
+    with pytest.MonkeyPatch.context() as patch:
+        no_settings_from_outside(patch, folder)
+        return Components(_fast(folder / "data", **sections))
 
 
 def _fast(data: Path, **sections: Any) -> Settings:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from classical_models import classifier, put, regressor
 from infra.contracts import Interaction
-from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
 from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
@@ -37,11 +37,18 @@ def open_parts(tmp_path: Path) -> Iterator[Open]:
     put_schema(tmp_path / ".ragstone" / "ragstone.db")
     with ExitStack() as opened:
 
-        def open_(*, made: Any = classifier, name: str = "churn", **rules: Any) -> Components:
+        def open_(
+            *,
+            made: Any = classifier,
+            name: str = "churn",
+            price: Mapping[str, Any] | None = None,
+            **rules: Any,
+        ) -> Components:
+            others = {} if price is None else {"price": price}
             settings = load_settings(
                 retrieval={"embedder": "hashing"},
                 generation={"engine": "echo"},
-                models={"challengers": {name: {**RULES, **rules}}},
+                models={"challengers": {name: {**RULES, **rules}, **others}},
             )
             parts = Components(settings)
             opened.callback(parts.close)
@@ -107,9 +114,9 @@ def planted(live: float, challenger: float, *, requests: int = 120) -> dict[str,
     return found
 
 
-def version(parts: Components, alias: str) -> str | None:
+def version(parts: Components, alias: str, name: str = "churn") -> str | None:
     try:
-        return str(parts.artifacts.find(f"model/churn@{alias}"))
+        return str(parts.artifacts.find(f"model/{name}@{alias}"))
     except NotFound:
         return None
 
@@ -248,6 +255,22 @@ def test_broken_model_leaves_other_challengers_to_be_decided(
     parts.artifacts.tag(str(broken), "challenger")
     assert comparing.decide_all(parts) == []
     assert "is not JSON" in caplog.text
+
+
+def test_a_store_that_lost_one_model_leaves_other_challengers_to_be_decided(
+    open_parts: Open, tmp_path: Path
+) -> None:
+    parts = open_parts(price={**RULES})
+    for number, alias in (("5", "production"), ("6", "challenger")):
+        put(parts.artifacts, classifier(int(number)), tmp_path / number, name="price", alias=alias)
+    record(parts, planted(0.4, 0.05), "price")
+    digest = parts.artifacts.find("model/churn@challenger").digest.removeprefix("sha256:")
+    (manifest,) = (tmp_path / ".ragstone" / "artifacts").rglob(f"*{digest[4:]}*")
+    manifest.chmod(0o600)
+    manifest.write_bytes(manifest.read_bytes()[:20])
+    with pytest.raises(StorageFailed, match="Not compared: churn: "):
+        comparing.decide_all(parts)
+    assert version(parts, "production", "price") == "model/price@v2"
 
 
 def test_numbers_are_compared_by_their_distance_from_the_label(open_parts: Open) -> None:

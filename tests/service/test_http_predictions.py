@@ -14,12 +14,10 @@ from starlette.testclient import TestClient
 
 import classical_models
 from classical_models import ROW, classifier, put, regressor
-from migrated import put_schema
 from service.app import create_app
 from service.callers import Limits
 from service.keys import Opens
 from service.wiring import Components
-from surroundings import no_settings_from_outside
 
 HEADER = "inference-header-content-length"
 
@@ -29,21 +27,12 @@ def store_of(client: TestClient) -> Any:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def served(
+    tmp_path_factory: pytest.TempPathFactory, parts_in: Callable[..., Components]
+) -> Iterator[TestClient]:
     """The application with models, for those tests that change nothing."""
-    from infra.settings import load_settings
-
     folder = tmp_path_factory.mktemp("models")
-    put_schema(folder / "data" / "ragstone.db")
-    with pytest.MonkeyPatch.context() as patch:
-        no_settings_from_outside(patch, folder)
-        settings = load_settings(
-            data_folder=folder / "data",
-            retrieval={"embedder": "hashing"},
-            generation={"engine": "echo"},
-            models={"keep": "inputs", "max_rows": 50},
-        )
-        app = create_app(Components(settings))
+    app = create_app(parts_in(folder, models={"keep": "inputs", "max_rows": 50}))
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         store = store_of(client)
         put(store, classifier(0), folder / "0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ import accounts
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.feature_views import FeatureView
-from infra.settings import load_settings
-from migrated import put_schema
 from service import batch_predicting, model_gates
 from service.app import create_app
 from service.cli.entry import app
@@ -29,7 +27,6 @@ from service.prediction import loading
 from service.prediction.joining import Joins
 from service.prediction.views import Views
 from service.wiring import Components
-from surroundings import no_settings_from_outside
 from training import classical, retrain
 from training.tabular import columns, fitting, joining
 from training.tabular.open_views import OpenViews
@@ -48,23 +45,16 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Components]:
+def parts(
+    tmp_path_factory: pytest.TempPathFactory, parts_in: Callable[..., Components]
+) -> Components:
     """A store with both tables and the model `orders`."""
     folder = tmp_path_factory.mktemp("views")
-    put_schema(folder / "data" / "ragstone.db")
-    with pytest.MonkeyPatch.context() as patch:
-        no_settings_from_outside(patch, folder)
-        settings = load_settings(
-            data_folder=folder / "data",
-            retrieval={"embedder": "hashing"},
-            generation={"engine": "echo"},
-            models={"keep": "inputs", "watch_seconds": 3600.0},
-        )
-        components = Components(settings)
+    components = parts_in(folder, models={"keep": "inputs", "watch_seconds": 3600.0})
     accounts.put(components.artifacts)
     around = classical.Around(folder, store=components.artifacts)
     classical.train(classical.parse(accounts.asked()), folder / "run", around)
-    return components  # the application closes it
+    return components
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from infra.errors import InvalidConfiguration
 from infra.model_hub import located
 from infra.plugins import require
 from infra.stretches import offsets, stretches
+from infra.words import whole
 from monitoring.columns import Floats
 from monitoring.grounding.detectors import Finding
 from monitoring.grounding.evidence import Evidence
@@ -73,11 +74,11 @@ class PairModel:
     def _judge(self, claims: Sequence[str], evidence: Evidence, risks: Risks) -> list[Finding]:
         tokenizer, _ = self.open()
         texts = [_whole(each.above, each.text) for each in evidence.sources]
-        texts = [readable(text) for text in texts if text.strip()]
+        texts = [whole(text) for text in texts if text.strip()]
         most = self.most_tokens() - _SPECIAL
         found = []
         for claim in claims:
-            parts = list(stretches(tokenizer, readable(claim), most // 2))
+            parts = list(stretches(tokenizer, whole(claim), most // 2))
             if not parts:
                 found.append(Finding(0.0))
             elif not texts:
@@ -191,11 +192,6 @@ def place_of(config: Any, label: str | None, known: Sequence[str], *, what: str)
             "`label`"
         )
     return found
-
-
-def readable(text: str) -> str:
-    """Return a text that tokenizers take, as long as it was: halves of characters replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def opened(model: str, head: str, reading: Reading) -> PairModel:

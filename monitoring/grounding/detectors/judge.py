@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from infra.addresses import shown as told
 from infra.errors import EngineFailed
 from infra.quoted_text import fenced
 from monitoring.grounding.detectors import Finding
@@ -102,12 +103,13 @@ class JudgeDetector:
 
     def _post(self, body: dict[str, Any]) -> Any:
         url, patience = f"{self._url}/v1/chat/completions", self._timeout_seconds
+        judge = f"The judge {told(self._url)!r}"
         try:
             return orjson.loads(post(url, body, self._headers, timeout_seconds=patience))
         except urllib.error.HTTPError as error:
-            raise EngineFailed(f"The judge {self._url!r} answered {error.code}") from error
+            raise EngineFailed(f"{judge} answered {error.code}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineFailed(f"The judge {self._url!r} did not answer: {error}") from error
+            raise EngineFailed(f"{judge} did not answer: {error}") from error
 
 
 def _form(number: int) -> dict[str, Any]:

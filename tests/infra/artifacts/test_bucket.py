@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -306,3 +307,11 @@ def test_missing_package_is_named_with_the_line_that_installs_it(local: Artifact
         pytest.skip("gcsfs is installed here")
     with pytest.raises(MissingDependency, match=r"ragstone\[gcs\]"):
         open_store("gs://bucket/store", local.database)
+
+
+def test_no_password_is_told_of_an_address_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration) as refused:
+        connect("nowhere://ada:secret@host/store", scratch=tmp_path)
+    told = "".join(traceback.format_exception(refused.value, limit=0))
+    assert "'nowhere://host/store'" in told
+    assert "secret" not in told
