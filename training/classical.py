@@ -25,6 +25,7 @@ from training.tabular import (
     deciding,
     evaluation,
     exploring,
+    feast,
     fitting,
     importance,
     joining,
@@ -152,6 +153,7 @@ def train(spec: Classical, folder: Path, around: Around) -> Outcome:
         Aborted: no model is better than a constant by `accept.min_gain`; nothing is registered.
         StorageFailed: the store is full or out of reach.
     """
+    spec = feast.resolved(spec, folder=around.folder, store=around.store, note=around.note)
     sources = _read(spec, around)
     rows, test = sources.rows, sources.test
     around.note(f"read {len(rows.frame):,} rows of {rows.name}")

@@ -186,7 +186,7 @@ def _challenge(
     log = asked.log
     apart = [each for each in (log.key, log.labelled_at) if each and each != spec.data.group]
     columns = formed.train.columns
-    has_time = spec.data.time in columns or spec.data.features
+    has_time = spec.data.time in columns or spec.data.is_joined
     left_out = [each for each in (*spec.data.leave_out, *apart) if each in columns]
     data = spec.data.model_copy(
         update={

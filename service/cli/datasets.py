@@ -78,6 +78,29 @@ def put(
         say(f"{stored}  {row['rows']} rows, {row['columns']} columns  {stored.digest}")
 
 
+@app.command("feast")
+def feast(
+    repository: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With the feature_store.yaml of Feast.")
+    ],
+    views: Annotated[list[str], typer.Argument(metavar="VIEW...", help="Feature views of it.")],
+    json: Json = False,
+) -> None:
+    """Put the rows of Feast's feature views, which models that take from them join from then on."""
+    from infra.datasets.datasets import Datasets
+    from training.tabular import feast as put_views
+
+    with opened() as parts:
+        datasets = Datasets(parts.artifacts)
+        with waiting("reading every row"):
+            stored = put_views.put_all(repository, views, parts.artifacts)
+        rows = [_row(each, datasets.describe(str(each))) for each in stored]
+    if json:
+        print_json(rows)
+    for row in [] if json else rows:
+        say(f"{row['reference']}  {row['rows']} rows, {row['columns']} columns  {row['digest']}")
+
+
 @app.command("list")
 def list_datasets(json: Json = False) -> None:
     """List the newest version of every dataset."""

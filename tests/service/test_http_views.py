@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import accounts
+import feast_made
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.feature_views import FeatureView
@@ -369,6 +370,52 @@ def test_rows_of_one_key_and_other_times_are_told_apart(parts: Components, tmp_p
     assert opened.others(pl.concat([held, later, elsewhere])).equals(pl.concat([later, elsewhere]))
     as_text = pl.concat([later, held]).with_columns(pl.col("at").dt.strftime("%+"))
     assert len(opened.others(as_text)) == len(later)
+
+
+def test_views_of_a_feast_repository_are_joined_in_training_and_for_requests(
+    served: TestClient, parts: Components, tmp_path: Path
+) -> None:
+    feast_made.lay_out(tmp_path / "features")
+    asked = accounts.asked()
+    asked["data"] |= {
+        "features": [],
+        "feast": [
+            {
+                "repository": "features",
+                "service": "risk",
+                "row_keys": {"id": "customer"},
+                "full_names": True,
+                "lag_seconds": 3600,
+            }
+        ],
+    }
+    asked["register"]["name"] = "feasted"
+    told: list[str] = []
+    around = classical.Around(tmp_path, parts.artifacts, note=told.append)
+    classical.train(classical.parse(asked), tmp_path / "run", around)
+    assert "the feature view 'accounts' of Feast is dataset/shop.accounts@v1" in told
+    model = loading.described(parts.artifacts, "model/feasted@v1")
+    assert [(each.rows, each.ttl_seconds) for each in model.views] == [
+        ("dataset/shop.accounts", 864_000.0), ("dataset/shop.visits", None),
+    ]  # fmt: skip
+    assert model.joined == {"accounts__segment", "accounts__balance", "visits__visits"}
+    rows = accounts.orders(60)
+    loaded = loading.read(parts.artifacts, "model/feasted@v1", parts.settings.models)
+    online = loaded.reader.of_rows(rows_of(rows)).columns
+    shared = OpenViews(folder=tmp_path, datasets=Datasets(parts.artifacts))
+    offline, _ = joining.join(rows, shared.open(model.views), "at")
+    encoded = columns.encoded(offline, model.inputs)
+    assert {name: values.tolist() for name, values in online.items()}.keys() == {*encoded.columns}
+    for name, values in online.items():
+        np.testing.assert_array_equal(values, encoded[name].to_numpy())
+
+    LONGER.write_parquet(tmp_path / "features" / "data" / "accounts.parquet")
+    put = ["datasets", "feast", str(tmp_path / "features"), "accounts", "visits", "--json"]
+    said = CliRunner().invoke(
+        app, put, env={"RAGSTONE_DATA_FOLDER": str(parts.settings.data_folder)}
+    )
+    found = [each["reference"] for each in json.loads(said.stdout)]
+    assert found == ["dataset/shop.accounts@v2", "dataset/shop.visits@v1"]
 
 
 def test_a_view_is_read_once_by_the_columns_that_are_asked_for(

@@ -9,9 +9,12 @@ import polars as pl
 import pytest
 
 import accounts
+import feast_made
+from infra.artifacts.store import open_store
 from infra.classical import Column, parse
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from infra.feature_views import FeatureView
+from migrated import open_migrated
 from training import classical
 from training.tabular import columns, joining
 from training.tabular.open_views import OpenView, OpenViews
@@ -91,6 +94,12 @@ def test_what_is_not_there_is_named(folder: Path) -> None:
         ([{**accounts.VIEW, "columns": ["known"]}], {}, "is the key or the time"),
         ([{**accounts.VIEW, "columns": []}], {}, "columns"),
         ([FILE], {}, "'accounts.parquet' is a file"),
+        ([], {"feast": [{"repository": "f"}]}, "name a service or views, and not both"),
+        (
+            [accounts.VIEW],
+            {"time": None, "feast": [{"repository": "f", "service": "risk"}]},
+            "joined as of the rows' time",
+        ),
     ],
 )
 def test_specification_that_does_not_fit_together_is_refused(
@@ -98,6 +107,30 @@ def test_specification_that_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match=words):
         classical.parse(accounts.asked(*views, **data))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"repository": "elsewhere"}, NotFound, "Feast repository"),
+        ({"views": ["pairs"]}, InvalidRequest, "'pairs' has 2 entities"),
+        ({"row_keys": {"ids": "customer"}}, InvalidRequest, "'ids', which is no join key"),
+        ({"views": ["accounts", "accounts"]}, InvalidRequest, "'balance' is the name of two colum"),
+        ({}, InvalidConfiguration, "no store is open"),
+    ],
+)
+def test_feast_views_that_cannot_be_joined_are_refused(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    feast_made.lay_out(tmp_path / "features")
+    asked = accounts.asked()
+    source = {"repository": "features", "views": ["accounts"], **changes}
+    asked["data"] |= {"features": [], "feast": [source]}
+    database = open_migrated(tmp_path / "ragstone.db")
+    store = open_store(tmp_path / "artifacts", database) if changes else None
+    with pytest.raises(error, match=words):
+        classical.train(classical.parse(asked), tmp_path, classical.Around(tmp_path, store))
+    database.close()
 
 
 def test_model_is_not_given_the_key_and_remembers_what_it_takes(folder: Path) -> None:

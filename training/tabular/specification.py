@@ -27,6 +27,32 @@ class TableSource(Part):
     """What the rows must be; they are refused if they are others."""
 
 
+class FeastViews(Part):
+    """Feature views of a Feast repository; each becomes a dataset and one of `features`."""
+
+    repository: str = Field(min_length=1)
+    """A path of the folder with `feature_store.yaml`; its registry and the rows of its offline
+    store are files."""
+    service: str | None = Field(default=None, min_length=1)
+    """The name of a feature service: of each of its views the features that it takes."""
+    views: tuple[str, ...] = Field(default=(), max_length=20)
+    """Names of feature views, instead of a service."""
+    row_keys: dict[str, str] = Field(default_factory=dict)
+    """By join key, the rows' column with it, where it is called otherwise."""
+    full_names: bool = False
+    """Whether features are called `VIEW__FEATURE`, as Feast's `full_feature_names` has it."""
+    lag_seconds: float = Field(default=0.0, ge=0, le=1e10)
+    """As of a view in `features`."""
+    required: bool = False
+    """As of a view in `features`."""
+
+    @model_validator(mode="after")
+    def _names_views(self) -> FeastViews:
+        if bool(self.views) == (self.service is not None):
+            raise ValueError("name a service or views, and not both")
+        return self
+
+
 class TableData(Part):
     """What is learned from."""
 
@@ -48,10 +74,17 @@ class TableData(Part):
     features: tuple[FeatureView, ...] = Field(default=(), max_length=20)
     """Tables whose columns are joined to the rows by key, as of `time`; requests to the model get
     the same ones by the same code."""
+    feast: tuple[FeastViews, ...] = Field(default=(), max_length=20)
+    """The same, from Feast repositories."""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether rows need a key and a time."""
+        return bool(self.features or self.feast)
 
     @model_validator(mode="after")
     def _can_be_joined(self) -> TableData:
-        if self.features and self.time is None:
+        if self.is_joined and self.time is None:
             raise ValueError("features are joined as of the rows' time; name its column in 'time'")
         asked = {self.target, self.time, *(view.asked_key for view in self.features)}
         names = [name for view in self.features for name in view.features]
