@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 COMPARED = ("accuracies", "accuracy", "margins", "margin")
 """Names of what methods that compare answers measure."""
-FAILED = 1
 ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
 
 app = typer.Typer(
@@ -95,31 +94,35 @@ def _run(
 ) -> None:
     from service import tuning
     from training.finetune import AskedToGo, finetune
-    from training.judging import PASS
     from training.progress_file import telling
     from training.ranks import this_rank
 
     is_first = this_rank().is_first
-    with (
-        telling(wishes.progress if is_first else None) as told,
-        opened() as parts,
-        _bar() as draw,
-    ):
+    with telling(wishes.progress if is_first else None) as told, opened() as parts:
         around = tuning.around(parts, beside, note=_all(note, told.note) if is_first else _nobody)
-        around = replace(around, tell=_all(draw, told.step), evaluated=told.evaluated)
-        around = replace(around, planned=told.planned)
+        around = replace(around, evaluated=told.evaluated, planned=told.planned)
         around = replace(around, expected=wishes.expected, smokes=wishes.smoke)
         try:
-            outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
+            with _bar() as draw:
+                around = replace(around, tell=_all(draw, told.step))
+                outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
         except AskedToGo as error:
             note(f"ragstone: {error.message}")
             raise typer.Exit(ASKED_TO_GO) from None
-    if is_first:
-        _print(outcome, json=wishes.json)
-        if outcome.verdict not in {None, PASS}:
-            words = f"the verdict is {outcome.verdict}: {outcome.reason}"
-            note(f"ragstone: no alias points at it, {words}")
-            raise typer.Exit(FAILED)
+        if is_first:
+            _print(outcome, json=wishes.json)
+            _require_pass(outcome)
+
+
+def _require_pass(outcome: Outcome) -> None:
+    """End the command as one that failed, and tell who follows it, if the suites did not pass."""
+    from training.judging import PASS, NotPassed
+
+    if outcome.verdict not in {None, PASS}:
+        raise NotPassed(
+            f"{outcome.adapter} has no alias, the verdict of its suites is {outcome.verdict}: "
+            f"{outcome.reason}"
+        )
 
 
 def _all(*listeners: Callable[[Any], object]) -> Callable[[Any], None]:

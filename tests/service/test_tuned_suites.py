@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -125,11 +126,14 @@ def test_what_fails_is_kept_without_the_alias_and_ends_the_command_with_1(
     spec = write_task(folder, {**REGISTERED, **ANSWERS, "schedule.steps": 2, "register.name": "xs"})
     monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(folder / "data"))
     words = ["train", "run", str(spec), "--folder", str(folder / "failing"), "--no-smoke"]
+    words += ["--progress", str(folder / "told.jsonl")]
     for _ in range(2):  # the second time nothing is trained, and it says the same
         said = CliRunner().invoke(app, words)
         assert said.exit_code == 1, said.output
-        assert "the verdict is fail: answers: exact_match superior is fail" in said.stderr
+        assert "suites is fail: answers: exact_match superior is fail" in said.stderr
         assert said.stdout.splitlines()[0] == "adapter/xs@v1"
+    last = json.loads((folder / "told.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["kind"]) == ("failed", "NotPassed")
     assert parts.artifacts.resolve("adapter/xs@v1").metadata["verdict"] == "fail"
     with pytest.raises(NotFound):
         parts.artifacts.find("adapter/xs@candidate")

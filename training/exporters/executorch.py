@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import InvalidConfiguration, InvalidRequest, MissingDependency
+from infra.errors import InvalidConfiguration, MissingDependency
 from infra.plugins import require
+from training.exporters._writing import quietly, writing
 from training.parity import Logits, Row
 
 FILE = "model.pte"
@@ -24,26 +24,20 @@ class _Executorch:
     max_difference = 1e-3
 
     def write(self, model: Any, folder: Path) -> None:
-        _require("executorch.exir")
-        exporters = require("transformers.exporters.exporter_executorch", extra="finetune")
-        configs = require("transformers.exporters.configs", extra="finetune")
         torch = require("torch", extra="finetune")
         inputs = {"input_ids": torch.zeros((1, SAMPLE_TOKENS), dtype=torch.long)}
-        inputs["use_cache"] = False
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                made = exporters.ExecutorchExporter().export(
-                    model, inputs, config=configs.ExecutorchConfig(dynamic=True)
-                )
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise InvalidRequest(f"The model cannot be written for ExecuTorch: {first}") from error
-        with (folder / FILE).open("wb") as file:
-            made.write_to_file(file)
+        with writing("ExecuTorch"):
+            _require("executorch.exir")
+            exporters = require("transformers.exporters.exporter_executorch", extra="finetune")
+            config = exporters.ExecutorchConfig(dynamic=True)
+            asked = {**inputs, "use_cache": False}
+            made = exporters.ExecutorchExporter().export(model, asked, config=config)
+            with (folder / FILE).open("wb") as file:
+                made.write_to_file(file)
 
     def open(self, folder: Path) -> Logits:
-        runtime = _require("executorch.runtime")
+        with quietly():
+            runtime = _require("executorch.runtime")
         torch = require("torch", extra="finetune")
         program = runtime.Runtime.get().load_program(str(folder / FILE))
         method = program.load_method("forward")

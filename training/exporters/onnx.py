@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import InvalidRequest
 from infra.plugins import require
+from training.exporters._writing import writing
 from training.parity import Logits, Row
 
 FILE = "model.onnx"
@@ -27,19 +24,13 @@ class _Onnx:
     def write(self, model: Any, folder: Path) -> None:
         for package in ("onnx", "onnxscript"):
             require(package, extra="export")
-        exporters = require("transformers.exporters.exporter_onnx", extra="finetune")
         torch = require("torch", extra="finetune")
         ids = torch.zeros(SAMPLE, dtype=torch.long)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-        config = exporters.OnnxConfig(dynamic=True, output_path=str(folder / FILE))
-        try:
-            # It prints how far it has come, and warns of what torch has to mend.
-            with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                exporters.OnnxExporter().export(model, inputs, config=config)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise InvalidRequest(f"The model cannot be written as ONNX: {first}") from error
+        with writing("ONNX"):
+            exporters = require("transformers.exporters.exporter_onnx", extra="finetune")
+            config = exporters.OnnxConfig(dynamic=True, output_path=str(folder / FILE))
+            exporters.OnnxExporter().export(model, inputs, config=config)
 
     def open(self, folder: Path) -> Logits:
         runtime = require("onnxruntime", extra="export")

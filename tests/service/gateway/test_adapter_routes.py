@@ -26,6 +26,7 @@ from tiny_llm import write_adapter, write_llm
 
 pytestmark = pytest.mark.anyio
 REFERENCE = "adapter/support@production"
+CANDIDATE = "adapter/support@candidate"
 
 
 @pytest.fixture
@@ -53,6 +54,12 @@ class Routed:
                         "targets": [{"upstream": "tiny", "adapter": REFERENCE}],
                         "cache": True,
                     },
+                    "tried": {
+                        "targets": [
+                            {"upstream": "tiny", "adapter": REFERENCE},
+                            {"upstream": "tiny", "adapter": CANDIDATE, "tag": "canary"},
+                        ]
+                    },
                     "plain": {"targets": [{"upstream": "tiny", "model": "tiny"}]},
                     "careful": {
                         "targets": [{"upstream": "tiny", "adapter": "adapter/none"}],
@@ -77,17 +84,18 @@ class Routed:
         assert isinstance(server, LocalServer)
         return server
 
-    async def publish(self, sign: str) -> None:
+    async def publish(self, sign: str, alias: str = "production") -> None:
         folder = write_adapter(self._folder / f"says-{sign}", self.model, sign)
-        self.store.tag(str(self.store.put(folder, "adapter/support")), "production")
+        self.store.tag(str(self.store.put(folder, "adapter/support")), alias)
         await self.adapters.refresh()
 
     async def refresh(self) -> None:
         await self.adapters.refresh()
 
-    async def ask(self, model: str = "support") -> str:
+    async def ask(self, model: str = "support", user: str | None = None) -> str:
         body = await answer(
-            self.relay, call(model, seconds=60, max_tokens=4, temperature=0, ignore_eos=True)
+            self.relay,
+            call(model, user=user, seconds=60, max_tokens=4, temperature=0, ignore_eos=True),
         )
         return str(json.loads(body)["choices"][0]["message"]["content"])
 
@@ -119,6 +127,19 @@ async def test_an_alias_that_is_taken_away_takes_the_traffic_away(routed: Routed
     routed.store.tag("adapter/support@v1", "production")
     await routed.refresh()
     assert await routed.ask() == "AAAA"
+
+
+async def test_a_canary_answers_its_share_of_callers_until_its_alias_goes(routed: Routed) -> None:
+    await routed.publish("A")
+    users = [f"user-{number}" for number in range(12)]
+    assert {await routed.ask("tried", each) for each in users} == {"AAAA"}
+    await routed.publish("B", "candidate")
+    first = [await routed.ask("tried", each) for each in users]
+    assert set(first) == {"AAAA", "BBBB"}
+    assert [await routed.ask("tried", each) for each in users] == first, "a caller keeps to one"
+    routed.store.untag("adapter/support", "candidate")
+    await routed.refresh()
+    assert {await routed.ask("tried", each) for each in users} == {"AAAA"}
 
 
 async def test_unknown_adapter_is_not_found_and_one_that_loads_is_not_ready(
