@@ -65,11 +65,18 @@ class Server(Section):
     """Answers and searches at once; more wait, and past four times as many are refused."""
 
 
+class Reranking(Section):
+    reranker: str = "cross_encoder"
+    """A file of `retrieval/rerankers/`, or a dotted path."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the reranker, such as `model`, also `model/NAME@ALIAS` of the artifact store."""
+
+
 class Retrieval(Section):
     embedder: str = "onnx"
     """A file of `retrieval/embedders/`, or a dotted path."""
     embedder_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the embedder, such as `model` (hub id or path)."""
+    """Passed to the embedder, such as `model` (hub id, path, or `model/NAME@v1` of the store)."""
     index: str = "local"
     """A file of `retrieval/indexes/`, or a dotted path."""
     index_options: dict[str, Any] = Field(default_factory=dict)
@@ -95,7 +102,9 @@ class Retrieval(Section):
     reranker: str = "none"
     """A file of `retrieval/rerankers/`, or a dotted path."""
     reranker_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the reranker, such as `model` (hub id or path)."""
+    """Passed to the reranker, such as `model` (hub id, path, or `model/NAME@v1` of the store)."""
+    rerankers: dict[str, Reranking] = Field(default_factory=dict)
+    """By the name of a collection: its own, in place of `reranker`."""
     rerank_candidates: int = Field(default=50, ge=1, le=1000)
     """Passages that the reranker reads."""
     min_score: float | None = Field(default=None, ge=0, le=1)
