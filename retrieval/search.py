@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infra.contracts import Access, Embedder, Passage
 from infra.database.engine import Database
 from infra.errors import InvalidRequest, NotReady
-from infra.settings import Retrieval
+from infra.retrieval_settings import Retrieval
 from retrieval import fusion
 from retrieval.build_state import instead_of_removed
 from retrieval.collections import Collection

@@ -13,7 +13,7 @@ from infra.errors import RagstoneError
 from service import stored_models
 
 if TYPE_CHECKING:
-    from infra.settings import Reranking
+    from infra.retrieval_settings import Reranking
     from retrieval.rerankers import Reranker
     from service.wiring import Components
 

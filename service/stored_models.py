@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from training.base_model import KIND
-
 if TYPE_CHECKING:
     from service.wiring import Components
 
+KIND = "model"
 OPTION = "model"
 """Of an embedder or reranker: a folder, a name of the hub, or an artifact such as
 `model/handbook@v3`."""
