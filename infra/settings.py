@@ -31,6 +31,7 @@ from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway, Guards, Telemetry
 from infra.model_settings import Models
 from infra.monitoring_settings import Groundedness, Watch
+from infra.retrieval_settings import Retrieval
 from infra.section import Section
 
 PLACEHOLDERS = frozenset({"changeme", "changethis", "change-me", "change_me", "secret", "password"})
@@ -39,7 +40,7 @@ OTHER_VARIABLES = ("CONFIG", "DEMO_DOCUMENTS", "TEST_DATA")
 """Not settings: where the file of settings, the demo's documents and the tests' datasets are."""
 
 
-OPEN_KEYS = ("OPTIONS", "SOURCES__SQL", "ENGINES", "FINE_TUNING__MODELS")
+OPEN_KEYS = ("OPTIONS", "SOURCES__SQL", "ENGINES", "FINE_TUNING__MODELS", "RETRIEVAL__RERANKERS")
 OPEN_GATEWAY_KEYS = (
     *("GATEWAY__UPSTREAMS", "GATEWAY__ROUTES", "GATEWAY__PRICES"),
     *("GATEWAY__TENANT_LIMITS", "GATEWAY__MODEL_LIMITS"),
@@ -63,51 +64,6 @@ class Server(Section):
     """Longer questions are refused."""
     max_concurrent_requests: int = Field(default=64, ge=1)
     """Answers and searches at once; more wait, and past four times as many are refused."""
-
-
-class Retrieval(Section):
-    embedder: str = "onnx"
-    """A file of `retrieval/embedders/`, or a dotted path."""
-    embedder_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the embedder, such as `model` (hub id or path)."""
-    index: str = "local"
-    """A file of `retrieval/indexes/`, or a dotted path."""
-    index_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the index, such as `type` and `recall`, or the `uri` of a Milvus cluster."""
-    splitter: str | None = Field(default=None, pattern=r"\.")
-    """Dotted path of a splitter, such as LangChain's; by default Ragstone splits."""
-    splitter_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the splitter's class, such as `chunk_size`."""
-    chunk_tokens: int = Field(default=200, ge=16, le=8192)
-    """Length of a chunk, in the embedder's tokens; at most what it reads."""
-    chunk_overlap_tokens: int = Field(default=32, ge=0)
-    """Tokens a chunk repeats of the one before; at most half of `chunk_tokens`."""
-    passages: int = Field(default=8, ge=1, le=100)
-    """Passages handed to the engine."""
-    candidates: int = Field(default=100, ge=1, le=1000)
-    """Asked of each of dense and lexical search before fusion."""
-    fusion: Literal["convex", "rrf"] = "convex"
-    """How dense and lexical search become one ranking: by weighted scores, or by ranks alone."""
-    dense_weight: float = Field(default=0.5, ge=0, le=1)
-    """Of dense search in the convex fusion; lexical search has the rest."""
-    smoothing: float = Field(default=0.6, ge=0, le=1)
-    """The part of a score of the convex fusion that comes from the candidates most alike."""
-    reranker: str = "none"
-    """A file of `retrieval/rerankers/`, or a dotted path."""
-    reranker_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the reranker, such as `model` (hub id or path)."""
-    rerank_candidates: int = Field(default=50, ge=1, le=1000)
-    """Passages that the reranker reads."""
-    min_score: float | None = Field(default=None, ge=0, le=1)
-    """Passages that score less are left out."""
-    diversity: float = Field(default=0.0, ge=0, le=1)
-    """What a passage must add to those before it: 0 looks at scores alone, 1 at differences."""
-    neighbours: int = Field(default=0, ge=0, le=10)
-    """Chunks before and after each passage that are returned with it."""
-    variants: str | None = Field(default=None, pattern=r"\.")
-    """Dotted path of a function from a question to other ways to ask it."""
-    multi_query: bool = False
-    """Search for those variants too, wherever the request does not say."""
 
 
 class Loading(Section):

@@ -72,6 +72,11 @@ def all_followed(connection: Connection) -> list[tuple[int, Build]]:
     return [(each.collection_id, each) for each in builds]
 
 
+def recipes(connection: Connection) -> list[Recipe]:
+    """Return what builds of any collection were made with, those that are gone left out."""
+    return [each.recipe for _, each in all_followed(connection)]
+
+
 def instead_of_removed(connection: Connection, whole: Collection) -> Collection | None:
     """Return the collection as its live build answers for it, if the build at hand is gone."""
     state = connection.execute(select(build.c.state).where(build.c.id == whole.build_id)).scalar()

@@ -37,6 +37,7 @@ class Embedders:
         open_default: gives the embedder of the settings; called when one is first asked for.
         name: its plug-in name.
         options: what it was opened with; secrets among them are not kept in recipes.
+        locate: puts the folder of a stored model in place of its name.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Embedders:
         *,
         name: str = "",
         options: Mapping[str, Any] | None = None,
+        locate: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
+        self._locate = locate
         self._open_default = open_default
         self._name = name
         self._options = dict(options or {})
@@ -88,7 +91,8 @@ class Embedders:
         with self._opening:
             if key not in self._opened:
                 hidden = self._options if name == self._name else {}
-                self._opened[key] = open_embedder(name, **{**hidden, **options})
+                found = self._locate({**hidden, **options})
+                self._opened[key] = open_embedder(name, **found)
             return self._opened[key]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infra.contracts import Access, Embedder, Passage
 from infra.database.engine import Database
 from infra.errors import InvalidRequest, NotReady
-from infra.settings import Retrieval
+from infra.retrieval_settings import Retrieval
 from retrieval import fusion
 from retrieval.build_state import instead_of_removed
 from retrieval.collections import Collection
@@ -87,7 +87,12 @@ class Stages:
     """The exchangeable steps."""
 
     reranker: Reranker = NoReranker()
+    rerankers: Callable[[str], Reranker] | None = None
+    """From a collection's name to the one in place of `reranker`."""
     variants: Variants | None = None
+
+    def reranker_of(self, collection: str) -> Reranker:
+        return self.reranker if self.rerankers is None else self.rerankers(collection)
 
 
 class Retriever:
@@ -122,7 +127,8 @@ class Retriever:
         if not request.text.strip():
             raise InvalidRequest("The question is empty", parameter="query")
         embedder = self._embedders.of(collection.recipe, collection=collection.name)
-        request = self._completed(request)
+        reranker = self._stages.reranker_of(collection.name)
+        request = self._completed(request, reranker)
         view = self._views.get(collection)
         self._wait(view, request)
         clock = _Clock()
@@ -142,7 +148,8 @@ class Retriever:
                 current = instead_of_removed(connection, collection)
             if current is not None:
                 return self.search(current, request)
-        found = self._reranked(found, request, clock)
+        if request.rerank:
+            found = _reranked(found, request, reranker, clock=clock)
         passages = [one.passage for one in self._chosen(found, request, clock)]
         if request.neighbours:
             passages = expand(self._database, passages, neighbours=request.neighbours)
@@ -158,16 +165,18 @@ class Retriever:
     def close(self) -> None:
         self._threads.shutdown()
 
-    def _completed(self, request: SearchRequest) -> SearchRequest:
+    def _completed(self, request: SearchRequest, reranker: Reranker) -> SearchRequest:
         """Fill in what the settings say, and refuse what cannot be."""
         defaults = self._settings
-        if request.rerank and isinstance(self._stages.reranker, NoReranker):
+        can_rerank = not isinstance(reranker, NoReranker)
+        if request.rerank and not can_rerank:
             raise InvalidRequest(
                 "There is no reranker; set retrieval.reranker or leave `rerank` out",
                 parameter="rerank",
             )
         request = replace(
             request,
+            rerank=can_rerank and request.rerank is not False,
             min_score=_first(request.min_score, defaults.min_score),
             fusion=_first(request.fusion, defaults.fusion),
             dense_weight=_first(request.dense_weight, defaults.dense_weight),
@@ -257,23 +266,9 @@ class Retriever:
     def _pool(self, request: SearchRequest) -> int:
         """How many passages are read, of which some may be dropped."""
         pool = request.limit
-        if self._reranks(request):
+        if request.rerank:
             pool = max(pool, self._settings.rerank_candidates)
         return max(pool, request.limit * DIVERSITY_POOL) if request.diversity else pool
-
-    def _reranks(self, request: SearchRequest) -> bool:
-        return request.rerank is not False and not isinstance(self._stages.reranker, NoReranker)
-
-    def _reranked(self, found: list[Found], request: SearchRequest, clock: _Clock) -> list[Found]:
-        if not self._reranks(request):
-            return found
-        texts = [_read_together(one.passage) for one in found]
-        scores = self._stages.reranker.score(request.text, texts)
-        clock.lap("rerank")
-        if scores is None:
-            return found
-        order = np.argsort(-scores, kind="stable")
-        return [found[row].scored("rerank", float(scores[row])) for row in order]
 
     def _chosen(self, found: list[Found], request: SearchRequest, clock: _Clock) -> list[Found]:
         floor = request.min_score
@@ -288,6 +283,17 @@ class Retriever:
         )
         clock.lap("diversify")
         return [kept[row] for row in rows]
+
+
+def _reranked(
+    found: list[Found], request: SearchRequest, reranker: Reranker, *, clock: _Clock
+) -> list[Found]:
+    scores = reranker.score(request.text, [_read_together(one.passage) for one in found])
+    clock.lap("rerank")
+    if scores is None:
+        return found
+    order = np.argsort(-scores, kind="stable")
+    return [found[row].scored("rerank", float(scores[row])) for row in order]
 
 
 def _fuse(lists: Mapping[str, Hits], request: SearchRequest, *, depth: int) -> list[Fused]:

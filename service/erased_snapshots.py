@@ -32,6 +32,7 @@ def delete_snapshots(parts: Components, references: Sequence[str]) -> None:
         Conflict: an alias holds one of them; none was removed.
     """
     from infra.artifacts.gc import Policy
+    from service import stored_models
 
     if not references:
         return
@@ -44,8 +45,8 @@ def delete_snapshots(parts: Components, references: Sequence[str]) -> None:
     for reference in references:
         parts.artifacts.expire(reference)
     everything = Policy(grace=timedelta(0), trash=timedelta(0))
-    parts.artifacts.gc(everything)
-    parts.artifacts.gc(everything)  # what the first one put into the trash
+    for _ in range(2):  # the second removes what the first one put into the trash
+        parts.artifacts.gc(everything, roots=lambda: stored_models.used(parts))
 
 
 def _snapshots(parts: Components) -> Iterator[str]:

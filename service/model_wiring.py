@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monitoring.interactions import Interactions
     from service.answer_records import AnswerRecords
     from service.fine_tuning.tuned_models import TunedModels
+    from service.gateway.adapter_places import Places
     from service.gateway.adapters import Adapters
     from service.gateway.budgets import Budgets
     from service.gateway.cache import RepeatedCalls
@@ -52,9 +53,6 @@ class ModelParts:
         def engines(self) -> Engines: ...
 
         @cached_property
-        def adapters(self) -> Adapters: ...
-
-        @cached_property
         def artifacts(self) -> ArtifactStore: ...
 
     @cached_property
@@ -80,6 +78,26 @@ class ModelParts:
             lambda: self.database,
             self.settings.fine_tuning,
             hurry=lambda: self.adapters.hurry(),
+        )
+
+    @cached_property
+    def adapter_places(self) -> Places:
+        """Which adapters the routes want where."""
+        from service.gateway.adapter_places import Places
+
+        return Places(
+            lambda: self.routes.current.settings,
+            engines=self.engines,
+            servers=lambda name: self.routes.current.servers(name),
+        )
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """LoRA adapters, kept loaded where routes lead to them."""
+        from service.gateway.adapters import Adapters
+
+        return Adapters(
+            self.artifacts, self.settings.data_folder / "adapters", places=self.adapter_places
         )
 
     @cached_property

@@ -11,7 +11,7 @@ from functools import partial
 from infra.contracts import Answer
 from infra.errors import EngineFailed, InvalidRequest, TooLarge
 from infra.expectations.recognizers import mask
-from infra.settings import Retrieval
+from infra.retrieval_settings import Retrieval
 from retrieval.collections import Collection
 from retrieval.filters import Filter
 from retrieval.search import SEQUENCE_TIMEOUT_SECONDS, SearchRequest, SearchResult

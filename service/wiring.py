@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.blobs import BlobStore
@@ -18,6 +18,7 @@ from retrieval.documents import Documents
 from retrieval.files import Files
 from retrieval.recipe import Recipe, compose_recipe
 from retrieval.view import Views
+from service import stored_models
 from service.erasure_wiring import ErasureParts
 from service.keys import Keys
 
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
     from retrieval.sync import Syncer
     from service.answering import Answering
     from service.engines import Engine
-    from service.gateway.adapter_places import Places
-    from service.gateway.adapters import Adapters
+    from service.rerankers import Rerankers
     from service.supervision.engines import Engines
 
 
@@ -171,7 +171,9 @@ class Components(ErasureParts):
         from retrieval.embedders import open_embedder
 
         options = self.settings.retrieval
-        return open_embedder(options.embedder, **options.embedder_options)
+        return open_embedder(
+            options.embedder, **stored_models.located(self, options.embedder_options)
+        )
 
     @cached_property
     def embedders(self) -> Embedders:
@@ -179,7 +181,10 @@ class Components(ErasureParts):
 
         options = self.settings.retrieval
         return Embedders(
-            lambda: self.embedder, name=options.embedder, options=options.embedder_options
+            lambda: self.embedder,
+            name=options.embedder,
+            options=options.embedder_options,
+            locate=partial(stored_models.located, self),
         )
 
     @cached_property
@@ -248,7 +253,16 @@ class Components(ErasureParts):
         from retrieval.rerankers import open_reranker
 
         options = self.settings.retrieval
-        return open_reranker(options.reranker, **options.reranker_options)
+        return open_reranker(
+            options.reranker, **stored_models.located(self, options.reranker_options)
+        )
+
+    @cached_property
+    def rerankers(self) -> Rerankers:
+        """Those of single collections; of all others, the reranker of the settings."""
+        from service.rerankers import Rerankers
+
+        return Rerankers(self, self.settings.retrieval.rerankers)
 
     @cached_property
     def retriever(self) -> Retriever:
@@ -262,7 +276,7 @@ class Components(ErasureParts):
             embedders=self.embedders,
             settings=options,
             stages=Stages(
-                reranker=self.reranker,
+                rerankers=self.rerankers.of,
                 variants=load("retrieval", options.variants) if options.variants else None,
             ),
         )
@@ -280,26 +294,6 @@ class Components(ErasureParts):
         from service.supervision.engines import Engines
 
         return Engines(self.settings.data_folder / "engines", self.settings.engines)
-
-    @cached_property
-    def adapter_places(self) -> Places:
-        """Which adapters the routes want where."""
-        from service.gateway.adapter_places import Places
-
-        return Places(
-            lambda: self.routes.current.settings,
-            engines=self.engines,
-            servers=lambda name: self.routes.current.servers(name),
-        )
-
-    @cached_property
-    def adapters(self) -> Adapters:
-        """LoRA adapters, kept loaded where routes lead to them."""
-        from service.gateway.adapters import Adapters
-
-        return Adapters(
-            self.artifacts, self.settings.data_folder / "adapters", places=self.adapter_places
-        )
 
     @cached_property
     def answering(self) -> Answering:
@@ -343,12 +337,12 @@ class Components(ErasureParts):
         name, opened_with = options.embedder, options.embedder_options
         chosen = self.embedder
         if embedder is not None and (embedder, embedder_options or {}) != (name, opened_with):
-            name, opened_with = embedder, dict(embedder_options or {})
+            name, opened_with = embedder, stored_models.pinned(self, embedder_options or {})
             chosen = self.embedders.open(name, opened_with)
         return compose_recipe(
             chosen,
             name=name,
-            options=opened_with,
+            options=stored_models.pinned(self, opened_with),
             chunk_tokens=chunk_tokens or options.chunk_tokens,
             overlap_tokens=(
                 options.chunk_overlap_tokens if overlap_tokens is None else overlap_tokens

@@ -13,6 +13,7 @@ FILES = (
     "training/test_finetune.py",
     "e2e/test_finetune_to_vllm.py",
     "training/test_preferences.py",
+    "training/retrieval_models/test_tuning.py",
     "faults/test_jobs_kill.py",
     "e2e/test_models_on_vllm.py",
     "faults/test_artifacts_crash.py",

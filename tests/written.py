@@ -66,6 +66,17 @@ key is refused. The JSON Schema is in [fine-tuning.schema.json](fine-tuning.sche
 
 """
 
+SEARCH_TUNING = """# Reference: tuning of search
+
+Specifications are YAML files, of an embedder for `ragstone train embedder` and of a reranker for
+`ragstone train reranker`; [How to tune an embedder or a reranker](../how-to/tune-embedders.md) says
+how. An unknown key is refused. The JSON Schemas are in
+[embedder-tuning.schema.json](embedder-tuning.schema.json) and
+[reranker-tuning.schema.json](reranker-tuning.schema.json), and `ragstone train schema --of KIND`
+prints them.
+
+"""
+
 
 CLASSICAL = """# Reference: classical models
 
@@ -238,6 +249,36 @@ def fine_tuning_schema() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def search_tuning() -> str:
+    """Return `docs/reference/search-tuning.md`."""
+    from training.retrieval_models.specification import KINDS, schema
+
+    pages = [SEARCH_TUNING]
+    common = set(schema("embedder")["properties"]) & set(schema("reranker")["properties"])
+    sections = [name for name in schema("embedder")["properties"] if name in common - {"loss"}]
+    for kind in KINDS:
+        whole = schema(kind)
+        pages.append(f"# The {kind}\n\n{_keys('', whole, whole['$defs'])}")
+    pages.append("# Sections of both\n\n")
+    for name in sections:
+        pages += _sections(name, whole["properties"][name], whole["$defs"])
+    return "".join(pages)
+
+
+def embedder_schema() -> str:
+    """Return `docs/reference/embedder-tuning.schema.json`."""
+    from training.retrieval_models.specification import schema
+
+    return json.dumps(schema("embedder"), indent=2, ensure_ascii=False) + "\n"
+
+
+def reranker_schema() -> str:
+    """Return `docs/reference/reranker-tuning.schema.json`."""
+    from training.retrieval_models.specification import schema
+
+    return json.dumps(schema("reranker"), indent=2, ensure_ascii=False) + "\n"
+
+
 def classical() -> str:
     """Return `docs/reference/classical-models.md`."""
     from training.classical import schema
@@ -280,6 +321,9 @@ PAGES = {
     "docs/reference/retraining.schema.json": retraining_schema,
     "docs/reference/fine-tuning.md": fine_tuning,
     "docs/reference/fine-tuning.schema.json": fine_tuning_schema,
+    "docs/reference/search-tuning.md": search_tuning,
+    "docs/reference/embedder-tuning.schema.json": embedder_schema,
+    "docs/reference/reranker-tuning.schema.json": reranker_schema,
     "README.md": readme,
     "MODULES.md": tree,
     "docs/reference/settings.md": settings,

@@ -123,13 +123,13 @@ def _present(
         return BaseModel(base.model, checkout(base.model), store.find(base.model).digest)
     place = folder / Path(base.model).expanduser()
     if not place.is_dir():
-        place = _cached(base.model)
+        place = cached(base.model)
     if not (place / CONFIG).is_file():
         raise InvalidRequest(f"{base.model!r} is no model: it has no {CONFIG}")
     return BaseModel(base.model, place, digest_of(place))
 
 
-def _cached(model: str) -> Path:
+def cached(model: str) -> Path:
     """Return where the hub's client keeps a model on this machine."""
     hub = require("huggingface_hub", extra="finetune")
     name, _, revision = model.partition("@")

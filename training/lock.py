@@ -77,7 +77,7 @@ def lock(
         spec=as_json(facts.spec),
         folder=str(folder.resolve()),
         digests=dict(sorted(digests.items())),
-        packages=_packages(),
+        packages=packages(),
         launch=launch,
         lengths={key: asdict(found) for key, found in derived.lengths.items()},
         topology=asdict(derived.topology) if derived.topology else None,
@@ -89,9 +89,10 @@ def lock(
     )
 
 
-def _packages() -> dict[str, str]:
+def packages(*others: str) -> dict[str, str]:
+    """Return the versions of what is installed of `PACKAGES`, and of others."""
     found = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *others):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

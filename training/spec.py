@@ -133,7 +133,7 @@ def check(kind: type[Kind], values: Any, *, source: str) -> Kind:
         raise InvalidSpecification(source, [_words(each, values) for each in problems]) from None
 
 
-def as_json(spec: FineTuning) -> dict[str, Any]:
+def as_json(spec: Part) -> dict[str, Any]:
     """Return a specification as JSON's values, with every default, as `parse` reads it back."""
     return spec.model_dump(mode="json", by_alias=True)
 

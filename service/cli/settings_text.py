@@ -19,6 +19,7 @@ from infra import (
     gateway_settings,
     model_settings,
     monitoring_settings,
+    retrieval_settings,
     settings,
 )
 from infra.settings import ENVIRONMENT_PREFIX, Settings
@@ -30,6 +31,7 @@ MODULES = (
     fine_tuning_settings,
     model_settings,
     monitoring_settings,
+    retrieval_settings,
 )
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import train_forms, train_plan, train_sweep
-from service.cli.output import Json, console, note, print_json, printable, say
+from service.cli import train_forms, train_plan, train_retrieval, train_sweep
+from service.cli.deciding import Deciding
+from service.cli.output import Json, note, print_json, printable, say
 from service.cli.session import opened
 
 if TYPE_CHECKING:
-    from training.callbacks import Progress
     from training.finetune import Outcome
     from training.spec import FineTuning
 
@@ -35,6 +33,8 @@ app.command("sweep")(train_sweep.sweep)
 app.command("merge")(train_forms.merge)
 app.command("compress")(train_forms.compress)
 app.command("export")(train_forms.export)
+app.command("embedder", cls=Deciding)(train_retrieval.embedder)
+app.command("reranker", cls=Deciding)(train_retrieval.reranker)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 ProgressTo = Annotated[
     Path | None,
@@ -93,6 +93,7 @@ def _run(
     wishes: _Wishes,
 ) -> None:
     from service import tuning
+    from service.cli.training_bar import bar
     from training.finetune import AskedToGo, finetune
     from training.progress_file import telling
     from training.ranks import this_rank
@@ -103,7 +104,7 @@ def _run(
         around = replace(around, evaluated=told.evaluated, planned=told.planned)
         around = replace(around, expected=wishes.expected, smokes=wishes.smoke)
         try:
-            with _bar() as draw:
+            with bar() as draw:
                 around = replace(around, tell=_all(draw, told.step))
                 outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
         except AskedToGo as error:
@@ -135,44 +136,6 @@ def _all(*listeners: Callable[[Any], object]) -> Callable[[Any], None]:
 
 def _nobody(_: object) -> None:
     """Listen to nothing."""
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    """Draw steps, loss, speed and the time that is left, if someone is watching."""
-    from rich import progress
-
-    columns = (
-        progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-        progress.BarColumn(bar_width=30),
-        progress.TextColumn("loss {task.fields[loss]:.4g}"),
-        progress.TextColumn("{task.fields[speed]:,.0f} tokens/s"),
-        progress.TextColumn("{task.fields[left]} left"),
-    )
-    is_watched = sys.stderr.isatty()
-    with progress.Progress(
-        *columns, console=console(sys.stderr), transient=True, disable=not is_watched
-    ) as bar:
-        task = bar.add_task("", total=None, loss=0.0, speed=0.0, left="", visible=False)
-
-        def tell(told: Progress) -> None:
-            bar.update(
-                task,
-                total=told.steps,
-                completed=told.step,
-                visible=True,
-                loss=told.loss,
-                speed=told.tokens_per_second,
-                left=_clock(told.seconds_left),
-            )
-
-        yield tell
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _print(outcome: Outcome, *, json: bool) -> None:

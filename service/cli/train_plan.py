@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -57,11 +57,16 @@ def plan(
         _write(found, lock)
 
 
-def schema() -> None:
+def schema(
+    of: Annotated[
+        Literal["fine-tuning", "embedder", "reranker"], typer.Option(help="What it is of.")
+    ] = "fine-tuning",
+) -> None:
     """Print the JSON Schema of specifications, for editors and forms."""
+    from training.retrieval_models import specification
     from training.spec import schema as made
 
-    print_json(made())
+    print_json(made() if of == "fine-tuning" else specification.schema(of))
 
 
 def _print(found: Plan) -> None:

@@ -64,10 +64,11 @@ def gc(
     from datetime import timedelta
 
     from infra.artifacts.gc import Policy
+    from service import stored_models
 
     policy = Policy(timedelta(hours=grace_hours), timedelta(days=trash_days), dry_run)
     with opened() as parts, waiting("collecting"):
-        found = parts.artifacts.gc(policy)
+        found = parts.artifacts.gc(policy, roots=lambda: stored_models.used(parts))
     if json:
         print_json(found)
         return

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from infra.contracts import Passage
 from infra.errors import InvalidRequest
-from infra.settings import Retrieval, load_settings
+from infra.retrieval_settings import Retrieval
+from infra.settings import load_settings
 from retrieval.collections import Collection
 from retrieval.ingest import Summary
 from retrieval.search import Retriever, SearchRequest, Stages

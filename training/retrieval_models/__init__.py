@@ -1,0 +1,1 @@
+"""Embedders and rerankers, tuned on questions with passages of a collection that answer them."""
