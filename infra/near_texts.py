@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from infra.plugins import require
@@ -41,7 +42,7 @@ class NearTexts:
         self._similarity = similarity
         self._index = datasketch.MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(similarity))
         self._empty = datasketch.MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
-        self._pieces = lru_cache(maxsize=_KEPT)(lambda place: _shingles(texts[place] or ""))
+        self._pieces = lru_cache(maxsize=_KEPT)(lambda place: _cut(texts[place] or "").pieces())
         self._added: set[str] = set()
 
     def add(self, place: int) -> None:
@@ -52,9 +53,14 @@ class NearTexts:
 
     def near(self, text: str) -> Iterator[tuple[int, float]]:
         """Yield the places that were added whose texts are as similar as asked for, in order."""
-        pieces = _shingles(text)
-        # Of a text that is near another, this share is in that one; a sketch costs far more.
-        if sum(map(self._added.__contains__, pieces)) >= self._similarity * len(pieces):
+        cut = _cut(text)
+        # Of a text that is near another, this share is in that one. Where too much of its
+        # beginning is nowhere, the rest is not cut; a sketch costs far more than either.
+        spared = cut.count - self._similarity * cut.count + 1  # one more, for rounding
+        if len(cut.pieces(int(1.5 * spared) + 1) - self._added) > spared:
+            return
+        pieces = cut.pieces()
+        if len(pieces & self._added) >= self._similarity * len(pieces):
             yield from self._near(pieces, self._sketch(pieces))
 
     def twin(self, place: int) -> int | None:
@@ -82,17 +88,38 @@ class NearTexts:
         return sketch
 
 
-def _shingles(text: str) -> frozenset[str]:
-    """Return a text's pieces: three words in a row or, where few words are parted, characters."""
-    words = text.split()
-    parts_words = len(text) < 20 * len(words) and 2 * len(_UNSPACED.findall(text)) < len(text)
-    if len(words) > _SHINGLE_WORDS and parts_words:
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A text on its way to pieces: words or characters, so many in a row."""
+
+    parts: Sequence[str]
+    width: int
+
+    @property
+    def count(self) -> int:
+        """How many pieces there are, equal ones counted each."""
+        return max(1, len(self.parts) - self.width + 1)
+
+    def pieces(self, first: int | None = None) -> frozenset[str]:
+        """Return the pieces, or those that begin first."""
+        parts, joint = self.parts, "" if isinstance(self.parts, str) else " "
+        if len(parts) <= self.width:
+            return frozenset((joint.join(parts),))
+        starts = self.count if first is None else min(first, self.count)
         return frozenset(
-            " ".join(words[start : start + _SHINGLE_WORDS])
-            for start in range(len(words) - _SHINGLE_WORDS + 1)
+            map(joint.join, zip(*(parts[n : starts + n] for n in range(self.width)), strict=True))
         )
-    width = _SHINGLE_CHARACTERS
-    return frozenset(text[start : start + width] for start in range(max(1, len(text) - width + 1)))
+
+
+def _cut(text: str) -> _Cut:
+    """Return how a text is cut: three words in a row or, where few words are parted, characters."""
+    words = text.split()
+    parts_words = len(text) < 20 * len(words) and (
+        text.isascii() or 2 * len(_UNSPACED.findall(text)) < len(text)
+    )
+    if len(words) > _SHINGLE_WORDS and parts_words:
+        return _Cut(words, _SHINGLE_WORDS)
+    return _Cut(text, _SHINGLE_CHARACTERS)
 
 
 def _overlap(some: frozenset[str], others: frozenset[str]) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -30,6 +32,8 @@ from training.tokenized import Kept
 
 Found = TypeVar("Found")
 MARKED = ("assistant", "last_assistant")
+YOUNG_OBJECTS = 50_000
+"""Between two looks for garbage: some batches of rows, most of which are let go of by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,18 @@ class _Finding:
             return None
 
 
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Look seldom for garbage: rows hold no cycles, and each look costs more than it finds."""
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], YOUNG_OBJECTS) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_seldom_collected()
 def plan(
     spec: FineTuning,
     places: Places,

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from training import spec
+from training import row_source, spec
 from training.chat_templates import ChatTemplate, for_training, of_tokenizer, read_file
 from training.encoding import IGNORED, Encoded, Encoder
 from training.examples import Conversation, Text, Wrong, sequences, shape_of
 from training.preflight import Batch, Silent
 from training.preflight._reading import read_source
 from training.row_source import open_rows
+from training.row_text import digest, said
 from training.specification.data import Supervise
 from training.tokenized import tokenize
 from tuning import MARKED, chat, write_base, write_rows, write_spec
@@ -25,6 +28,7 @@ TWO_TURNS = [
     {"role": "user", "content": "Three?"},
     {"role": "assistant", "content": "Four."},
 ]
+TEXTS = st.text("one two? Zwei größer 東京.", min_size=1, max_size=30)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,51 @@ def test_rows_that_say_two_things_are_trained_on_as_they_were_checked(
         read_source("data.train", rows, read, encoder, [seen])
         assert seen.ids
         assert tokenize(rows, encoder, read.data).ids == seen.ids
+
+
+class Shown(Silent):
+    """Keeps what each row of a batch was shown as, and what is wrong with the others."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, list[int], bytes]] = []
+        self.faults: list[tuple[int, str]] = []
+
+    def take(self, batch: Batch, /) -> None:
+        self.rows += [(row.number, row.encoded[0].ids, row.said_digest) for row in batch.rows]
+        self.faults += batch.faults
+
+
+@given(
+    rows=st.lists(
+        st.sampled_from(["not JSON", chat("", ""), {"text": "a"}]) | st.builds(chat, TEXTS, TEXTS)
+    ),
+    batch=st.integers(1, 4),
+)
+def test_batches_prepared_side_by_side_show_what_rows_one_by_one_do(
+    tokenizer: Any, tmp_path_factory: pytest.TempPathFactory, rows: list[Any], batch: int
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    write_rows(folder / "side.jsonl", [chat("One?", "Two."), *rows])
+    read = spec.read(write_spec(folder / "spec.yaml", {"data.train": {"rows": "side.jsonl"}}))
+    source = open_rows(read.data.train, folder=folder, datasets=None)
+    encoder = Encoder(tokenizer, for_training(tokenizer), "assistant")
+    good, faulty = [], []
+    for number, row in enumerate((row for many in source.batches() for row in many), start=1):
+        try:
+            assert isinstance(row, dict)
+            (found,) = sequences(row, "messages")
+            (made,) = encoder.encode([found])
+            assert isinstance(made, Encoded)
+            good.append((number, made.ids, digest(said([found]))))
+        except (AssertionError, Wrong):
+            faulty.append(number)
+    shown = Shown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_source, "BATCH_ROWS", batch)
+        lengths = read_source("data.train", source, read, encoder, [shown])
+    assert shown.rows == good
+    assert [number for number, _ in shown.faults] == faulty
+    assert (lengths.rows, lengths.tokens) == (len(rows) + 1, sum(len(ids) for _, ids, _ in good))
 
 
 def test_labels_are_those_of_the_tokenizers_own_mask(tokenizer: Any) -> None:

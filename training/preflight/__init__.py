@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 from infra.plugins import available, load
+from training import row_text
 from training.accelerators import Machine
 from training.adapter_size import AdapterSize
 from training.base_model import BaseModel
@@ -56,7 +58,7 @@ class Facts:
     adapter: AdapterSize | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Read:
     """A row that can be trained on."""
 
@@ -64,6 +66,16 @@ class Read:
     """Of the row in its source, counted from 1."""
     sequences: Sequence[Example]
     encoded: Sequence[Encoded]
+
+    @cached_property
+    def said(self) -> str:
+        """Its texts, as they are compared."""
+        return row_text.said(self.sequences)
+
+    @cached_property
+    def said_digest(self) -> bytes:
+        """What stands for these texts."""
+        return row_text.digest(self.said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 from training.encoding import Encoded, Encoder
 from training.examples import Sequence, Shape, Wrong, sequences, shape_of
@@ -13,6 +16,8 @@ from training.preflight import Batch, Read, Taker
 from training.row_source import Row, Rows, Unreadable
 from training.spec import FineTuning
 
+AHEAD = 2
+"""Batches that are prepared while another one is looked at."""
 Prepared = tuple[list[Read], list[tuple[int, str]]]
 """Of a batch: rows that can be trained on, and the others with what is wrong."""
 
@@ -39,7 +44,7 @@ def read_source(
     """
     data = spec.data
     measured = Measured(max_length=data.max_length, drops_longer=data.overflow == "drop")
-    for read, faults in _ahead(_prepared(rows, spec, encoder)):
+    for read, faults in _ahead(_preparing(rows, spec, encoder)):
         measured.faulty += len(faults)
         for row in read if encoder is not None else ():
             lengths = [len(each.ids) for each in row.encoded]
@@ -57,24 +62,37 @@ def read_source(
     return measured.result()
 
 
-def _ahead(batches: Iterator[Prepared]) -> Iterator[Prepared]:
-    """Prepare the next batch while this one is looked at: the tokenizer needs no interpreter."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
+def _ahead(works: Iterator[Callable[[], Prepared]]) -> Iterator[Prepared]:
+    """Prepare the next batches while one is looked at, and return them in their order.
+
+    The tokenizer uses all cores and needs no interpreter: while it is at one batch, texts are
+    rendered for another, and the checks look at a third.
+    """
+    with ThreadPoolExecutor(AHEAD) as threads:
+        coming = deque(threads.submit(work) for work in islice(works, AHEAD))
+        while coming:
+            prepared = coming.popleft().result()
+            coming.extend(threads.submit(work) for work in islice(works, 1))
+            yield prepared
 
 
-def _prepared(rows: Rows, spec: FineTuning, encoder: Encoder | None) -> Iterator[Prepared]:
+def _preparing(
+    rows: Rows, spec: FineTuning, encoder: Encoder | None
+) -> Iterator[Callable[[], Prepared]]:
     shape: Shape | None = None
-    number = 0
+    before = 0
     for batch in rows.batches():
         if shape is None:
             shape = shape_in(batch, spec.method.type)
-        gathered = _understand(batch, number, shape, spec.method.type)
-        number += len(batch)
-        yield _encode(gathered, encoder), gathered.faults
+        yield partial(_prepare, batch, before, shape, method=spec.method.type, encoder=encoder)
+        before += len(batch)
+
+
+def _prepare(
+    batch: list[Row], before: int, shape: Shape | None, *, method: str, encoder: Encoder | None
+) -> Prepared:
+    gathered = _understand(batch, before, shape, method)
+    return _encode(gathered, encoder), gathered.faults
 
 
 def shape_in(batch: list[Row], method: str) -> Shape | None:

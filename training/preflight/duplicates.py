@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from training.preflight import Batch, Check, Derived, Facts
 from training.problems import SHOWN_ROWS, Problem, at_rows
-from training.row_text import digest, said
 
 
 class _Duplicates:
@@ -22,12 +21,11 @@ class _Duplicates:
         seen = self._seen[batch.key]
         self._rows[batch.key] += len(batch.rows)
         for row in batch.rows:
-            mark = digest(said(list(row.sequences)))
-            if mark in seen:
+            if row.said_digest in seen:
                 self._again[batch.key] += 1
                 if len(self._shown[batch.key]) <= SHOWN_ROWS:
                     self._shown[batch.key].append(row.number)
-            seen.add(mark)
+            seen.add(row.said_digest)
 
     def problems(self, _: Derived) -> Iterable[Problem]:
         for key, count in self._again.items():

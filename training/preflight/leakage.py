@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from infra.near_texts import NearTexts
 from training.preflight import Batch, Check, Derived, Facts, Read
 from training.problems import Problem
-from training.row_text import asked, digest, said
+from training.row_text import asked, digest
 
 MIN_WORDS = 5
 """Of a question that tells a row; `And then?` may stand in both."""
@@ -42,23 +42,21 @@ class _Leakage:
             yield Problem("leakage", "data.eval", f"{more:,} more rows of training are in it")
 
     def _learn(self, row: Read) -> None:
-        text = said(row.sequences)
-        self._whole.setdefault(digest(text), row.number)
+        self._whole.setdefault(row.said_digest, row.number)
         question = asked(row.sequences[0])
         if len(question.split()) >= MIN_WORDS:
             self._questions.setdefault(digest(question), row.number)
-        self._texts.append(text)
+        self._texts.append(row.said)
         self._numbers.append(row.number)
         self._near.add(len(self._texts) - 1)
 
     def _look(self, key: str, row: Read) -> None:
-        text = said(row.sequences)
-        twin = self._whole.get(digest(text))
+        twin = self._whole.get(row.said_digest)
         how = "says the same"
         if twin is None:
             twin, how = self._questions.get(digest(asked(row.sequences[0]))), "asks the same"
         if twin is None:
-            near = next(self._near.near(text), None)
+            near = next(self._near.near(row.said), None)
             twin, how = near and self._numbers[near[0]], "says nearly the same"
         if twin is not None:
             self._count += 1
