@@ -65,7 +65,7 @@ def run(options: Options) -> list[Row]:
             servers[PEER] = stack.enter_context(litellm(options, python, url))
         figures = {name: _Figures([], [], []) for name in servers}
         for server in servers.values():
-            client.drive(_load(server, requests=WARM_REQUESTS))
+            client.drive(load_of(server, requests=WARM_REQUESTS))
         for number in range(options.repeats):
             for name, server in servers.items():
                 options.say(f"round {number + 1} of {options.repeats}: {name}")
@@ -79,10 +79,10 @@ def run(options: Options) -> list[Row]:
 def _measure(client: Client, server: Server, figures: _Figures, options: Options) -> None:
     seconds = QUICK_SECONDS if options.quick else SECONDS
     before = server.cpu_seconds()
-    done = sound(client.drive(_load(server, seconds=seconds)))
+    done = sound(client.drive(load_of(server, seconds=seconds)))
     figures.requests.append(len(done.latencies) / done.seconds)
     figures.cpu.append((server.cpu_seconds() - before) / len(done.latencies) * 1e3)
-    done = sound(client.drive(_load(server, stream=True, seconds=seconds)))
+    done = sound(client.drive(load_of(server, stream=True, seconds=seconds)))
     figures.streams.append(len(done.latencies) / done.seconds)
 
 
@@ -124,14 +124,14 @@ def _latency(
         options.say(f"half load, round {number + 1} of {options.repeats}")
         seconds = QUICK_SECONDS if options.quick else SECONDS
         through, past = (
-            sound(client.drive(_load(servers[name], rate=rates[False], seconds=seconds)))
+            sound(client.drive(load_of(servers[name], rate=rates[False], seconds=seconds)))
             for name in ("ours", "direct")
         )
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             added[name].append(at(through.latencies, share) - at(past.latencies, share))
         through, past = (
             sound(
-                client.drive(_load(servers[name], stream=True, rate=rates[True], seconds=seconds))
+                client.drive(load_of(servers[name], stream=True, rate=rates[True], seconds=seconds))
             )
             for name in ("ours", "direct")
         )
@@ -153,8 +153,8 @@ def _soak(client: Client, servers: dict[str, Server], options: Options) -> list[
     for part in range(SOAK_PARTS):
         options.say(f"soak: {part * total // SOAK_PARTS:,} of {total:,}")
         each = total // SOAK_PARTS
-        sound(client.drive(_load(server, requests=each - each // 3)))
-        sound(client.drive(_load(server, stream=True, requests=each // 3)))
+        sound(client.drive(load_of(server, requests=each - each // 3)))
+        sound(client.drive(load_of(server, stream=True, requests=each // 3)))
         counts.append((part + 1) * each / 1e5)
         sizes.append(server.resident_mb())
     slope, half = _slope(counts[SOAK_PARTS // 4 :], sizes[SOAK_PARTS // 4 :])
@@ -208,7 +208,7 @@ def _streams(port: int, model: str) -> Load:
     return Load(port, _body(stream=True, model=model), clients=MODEL_CLIENTS, events=1)
 
 
-def _load(
+def load_of(
     server: Server,
     *,
     stream: bool = False,
@@ -216,6 +216,7 @@ def _load(
     seconds: float = SECONDS,
     requests: int | None = None,
 ) -> Load:
+    """Return a chat of the null model, asked by `CLIENTS` or at a rate."""
     return Load(
         server.port,
         _body(stream=stream),

@@ -99,9 +99,19 @@ def load_client(options: Options) -> Iterator[Client]:
 
 
 @contextmanager
-def ours(options: Options, url: str, *, model: str = MODEL) -> Iterator[Server]:
-    """Run the service with everything that it does for a request switched on."""
-    data = options.folder / "data"
+def ours(
+    options: Options, url: str, *, model: str = MODEL, name: str = "ours", interactions: bool = True
+) -> Iterator[Server]:
+    """Run the service with everything that it does for a request switched on.
+
+    Args:
+        options: of the benchmark.
+        url: of the model server.
+        model: that it serves.
+        name: of the process among those of the benchmark.
+        interactions: keep them; without, it is what this costs that is looked for.
+    """
+    data = options.folder / f"{name}-data"
     port = free_port()
     components = Components(load_settings(data_folder=data, retrieval={"embedder": "hashing"}))
     try:
@@ -111,19 +121,24 @@ def ours(options: Options, url: str, *, model: str = MODEL) -> Iterator[Server]:
     finally:
         components.close()
     with (
-        null_backend(options, name="collector") as collector,
-        _serving(options, _settings(data, port, url, model, collector.port)) as process,
+        null_backend(options, name=f"{name}-collector") as collector,
+        _serving(
+            options,
+            _settings(data, port, url, model, collector.port)
+            + f"interactions = {json.dumps(interactions)}\n",
+            name,
+        ) as process,
     ):
-        wait_until_ready(port, "/health/ready", process, options.folder / "ours.log")
+        wait_until_ready(port, "/health/ready", process, options.folder / f"{name}.log")
         yield Server(port, process, key)
 
 
 @contextmanager
-def _serving(options: Options, settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    file = options.folder / "ragstone.toml"
+def _serving(options: Options, settings: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    file = options.folder / f"{name}.toml"
     file.write_text(settings, encoding="utf-8")
     command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
-    with started(command, options, "ours", variables={"RAGSTONE_CONFIG": str(file)}) as process:
+    with started(command, options, name, variables={"RAGSTONE_CONFIG": str(file)}) as process:
         yield process
 
 

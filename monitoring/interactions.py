@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Select, delete, select, update
 from sqlalchemy.exc import StatementError
 
 from infra.contracts import Interaction
@@ -20,6 +19,7 @@ from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
 from infra.database.interaction_tables import interaction_document as quoted
 from infra.database.monitoring_tables import feedback
+from infra.database.new_rows import insert_new
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
 from monitoring.interaction_queue import Waiting
@@ -292,22 +292,14 @@ class Interactions:
                 if not gone.isdisjoint(row.documents):
                     # A document was erased while the answer was under way.
                     row.values["content"] = None
-            self._insert(connection, table, [row.values for row in batch])
-            self._insert(connection, quoted, _pairs(connection, batch, without=gone))
+            insert_new(connection, table, [row.values for row in batch])
+            insert_new(connection, quoted, _pairs(connection, batch, without=gone))
 
     def _refuse(self, id_: str, error: BaseException) -> None:
         self._count_dropped("refused")
         # Not the error's words: they may hold the values.
         kind = type(getattr(error, "orig", None) or error).__name__
         logger.error("the database did not take interaction %s: %s", id_, kind)
-
-    def _insert(self, connection: Connection, into: Table, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        if self._database.is_sqlite:
-            connection.execute(sqlite.insert(into).on_conflict_do_nothing(), rows)
-        else:
-            connection.execute(postgresql.insert(into).on_conflict_do_nothing(), rows)
 
     def get(self, id_: str) -> Interaction:
         """Return one interaction.

@@ -21,11 +21,14 @@ from benchmarks import (
     index_scale,
     inference,
     ingest,
+    monitoring,
     search,
     start,
 )
 from benchmarks.options import Options
 from benchmarks.table import Row
+from infra.database.engine import Database
+from monitoring.interactions import Interactions, Query
 
 
 @pytest.fixture
@@ -251,3 +254,19 @@ def test_joins_of_a_feature_view_are_measured_beside_those_of_polars(options: Op
         assert found[name].ours is not None
         assert found[name].peer is not None
     assert found["the view in memory"].ours is not None
+
+
+def test_monitoring_is_measured_beside_a_server_without_interactions(options: Options) -> None:
+    found = by_metric(monitoring.run(options))
+    requests = found["requests, interactions kept"]
+    assert requests.ours is not None
+    assert requests.peer is not None
+    assert min(requests.ours.low, requests.peer.low) > 0
+    kept = [Path(f"{name}-data") for name in (monitoring.ON, monitoring.OFF)]
+    counts = []
+    for folder in kept:
+        database = Database(f"sqlite:///{options.folder / folder / 'ragstone.db'}")
+        counts.append(len(Interactions(database).find(Query(), limit=10_000)))
+        database.close()
+    assert counts[0] > 0
+    assert counts[1] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from infra.database.engine import Database
 from infra.database.migrate import MIGRATIONS, head, upgrade
-from infra.database.schema import doomed_blob, metadata
+from infra.database.new_rows import insert_new
+from infra.database.schema import doomed_blob, file, metadata
 from infra.errors import InvalidConfiguration, StorageFailed
 
 
@@ -38,6 +40,27 @@ def test_empty_database_is_brought_to_the_current_schema(empty_database_url: str
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == head()
     assert _digests(database) == []
     database.close()
+
+
+def test_rows_with_and_without_a_column_are_inserted_together_and_none_twice(
+    database: Database,
+) -> None:
+    at = datetime(2026, 11, 30, 12, 30, 0, 250, tzinfo=UTC)
+    rest = {"purpose": "assistants", "digest": "sha256:0", "bytes": 2**40, "created_at": at}
+    rows = [
+        {"id": f"file-{number}", "filename": f"{number}.txt", **rest}
+        | ({"tenant": "acme"} if number % 70 == 3 else {})
+        for number in range(150)
+    ]
+    with database.write() as connection:
+        insert_new(connection, file, [])
+        insert_new(connection, file, [{**rows[5], "filename": "earlier.txt"}])
+        insert_new(connection, file, [*rows, *rows[:2]])
+        found = connection.execute(select(file).order_by(file.c.number)).all()
+    names = [f"{number}.txt" for number in range(150) if number != 5]
+    assert [row.filename for row in found] == ["earlier.txt", *names]
+    assert [row.id for row in found if row.tenant == "acme"] == ["file-3", "file-73", "file-143"]
+    assert {(row.bytes, row.created_at) for row in found} == {(2**40, at)}
 
 
 def test_migrating_twice_changes_nothing(database: Database) -> None:

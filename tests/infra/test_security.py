@@ -23,3 +23,12 @@ def test_ids_differ_whoever_asks() -> None:
         thread.join()
     assert len(set(found)) == 4 * number
     assert all(re.fullmatch(r"req_[0-9a-f]{24}", each) for each in found)
+
+
+def test_ids_begin_with_the_second_in_which_they_were_drawn() -> None:
+    seconds = iter([0x6A000000, 0x6A000001])
+    ids = Ids("call-", clock=lambda: float(next(seconds)))
+    found = [ids() for _ in range(2 * IDS_AT_ONCE)]
+    first, later = found[:IDS_AT_ONCE], found[IDS_AT_ONCE:]
+    assert max(first) < min(later)
+    assert {each[:13] for each in later} == {"call-6a000001"}

@@ -55,6 +55,25 @@ def test_stopping_writes_what_is_left(database: Database) -> None:
     assert len(log.find(Query(), limit=5000)) == 1200
 
 
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 191])
+def test_of_one_id_the_first_is_kept_however_many_are_written_together(
+    database: Database, count: int
+) -> None:
+    log = Interactions(database)
+    log.add(made(2, support=0.5))
+    log.flush()
+    items = [
+        replace(made(number), content={"n": number} if number % 2 else None, seconds=number / 7)
+        for number in range(count)
+    ]
+    for item in items:
+        log.add(item)
+        log.add(replace(item, model="later"))
+    log.flush()
+    expected = [made(2, support=0.5), *(item for item in items if item.id != "answer-2")]
+    assert log.find(Query(), limit=1000) == expected[::-1]
+
+
 def test_pages_run_from_the_newest_to_the_oldest(database: Database) -> None:
     log = Interactions(database)
     for number in range(5):
