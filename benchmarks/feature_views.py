@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def run(options: Options) -> list[Row]:
         rows = asked[:count]
         if not ours(rows).equals(theirs(rows)):
             raise RuntimeError(f"{PEER} finds other values of {count:,} rows")
-        mine, peers = _times(options.repeats, lambda r=rows: ours(r), lambda r=rows: theirs(r))
+        mine, peers = _times(options.repeats, partial(ours, rows), partial(theirs, rows))
         for clock, one, other in zip(("", ", time of processors"), mine, peers, strict=True):
             name = f"{count:,} row{'s' if count > 1 else ''}{clock}"
             found.append(Row(name, one, peer=other, peer_name=PEER, unit="ms"))
