@@ -131,10 +131,10 @@ class Repository:
                 f"The feature view {spec.name!r} has {len(found)} entities, and views are joined "
                 "by one key"
             )
-        return found[0]
+        return str(found[0])
 
     def _file(self, view: str, source: Any) -> Path:
-        uri = source.file_options.uri.removeprefix("file://")
+        uri = str(source.file_options.uri).removeprefix("file://")
         if source.type != feast_registry.BATCH_FILE or "://" in uri or not uri:
             raise InvalidRequest(
                 f"The rows of the feature view {view!r} are in no file of this machine; export "

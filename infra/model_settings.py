@@ -46,6 +46,19 @@ class Challenger(Section):
         return self
 
 
+class Cached(Section):
+    """Predictions of a job that requests are answered from, by key."""
+
+    key: tuple[Pattern, ...] = Field(min_length=1, max_length=8)
+    """Columns that tell rows apart, in what the job reads and in requests."""
+    max_age_seconds: float | None = Field(default=None, gt=0)
+    """Of predictions, since their job began to store them; older ones answer nobody."""
+    unknown: Literal["compute", "refuse"] = "compute"
+    """A request with a key that has no prediction: computed from its columns, or a 404."""
+    other_versions: bool = False
+    """Whether predictions by another version than the one that is asked answer as well."""
+
+
 class Models(Section):
     """Classical models that are served from the artifact store."""
 
@@ -82,6 +95,8 @@ class Models(Section):
     trusted_types: tuple[str, ...] = ()
     """Beginnings of dotted names that skops files may load, beside scikit-learn's and ours."""
     challengers: dict[str, Challenger] = Field(default_factory=dict)
+    """By the name of a model, without `model/`."""
+    cached: dict[str, Cached] = Field(default_factory=dict)
     """By the name of a model, without `model/`."""
     max_shadows: int = Field(default=64, ge=1)
     """Copies of requests that wait for the other version, with `max_rows` in all; more are left

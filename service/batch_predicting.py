@@ -22,6 +22,7 @@ from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.plugins import require
 from infra.point_in_time import moments_of
+from service import batch_caching
 from service.prediction.batching import checked
 from service.prediction.columns import Reader
 
@@ -43,15 +44,22 @@ def define(registered: Registry, parts: Components) -> None:
     """Register the job of this file; what it has written is not predicted again."""
 
     @registered.job(PREDICT, resources=Resources(cpu=1), behaviour=Behaviour(remote=True))
-    def predict(attempt: Attempt, *, model: str, data: str, name: str) -> dict[str, Any]:
-        """Predict for the rows of a dataset; they become the artifact `predictions/NAME`."""
+    def predict(
+        attempt: Attempt, *, model: str, data: str, name: str, cache: bool = False
+    ) -> dict[str, Any]:
+        """Predict for the rows of a dataset; they become the artifact `predictions/NAME`.
+
+        With `cache` requests are answered from them by key, as `models.cached` says.
+        """
         check_name(name)
         pinned: dict[str, Any] = attempt.step("pin", lambda: _pin(parts, model, data))
         _sweep(parts)
         with _kept_to_go_on(_folder(parts) / attempt.job_id) as folder:
             loaded = opened(parts, pinned["model"], pinned.get("views"))
             read = partial(_datasets(parts).iterate, pinned["data"], rows=PART_ROWS)
-            check_times(loaded, read, _datasets(parts).describe(pinned["data"]).columns)
+            names = _datasets(parts).describe(pinned["data"]).columns
+            settings = batch_caching.settings_of(parts, loaded.name, names) if cache else None
+            check_times(loaded, read, names)
             batches = read()
             total = _datasets(parts).profile(pinned["data"]).rows
 
@@ -59,7 +67,14 @@ def define(registered: Registry, parts: Components) -> None:
                 attempt.progress(min(1.0, rows / max(1, total)), f"{rows:,} of {total:,} rows")
 
             rows = write_parts(loaded, batches, folder, tell=tell)
+            batch = (
+                None
+                if settings is None
+                else batch_caching.fill(parts, loaded, settings, folder=folder, attempt=attempt)
+            )
             reference = _publish(parts, folder, name, pinned=pinned, job=attempt.job_id)
+            if batch is not None:
+                parts.cached_predictions.go_live(batch, reference)
         return {"artifact": reference, "model": pinned["model"], "rows": rows}
 
 
@@ -112,8 +127,8 @@ def predict_file(
     if output.is_dir() or output.resolve() == source.resolve():
         raise InvalidRequest(f"{str(output)!r} cannot be written to; name another file")
     status = source.stat()
-    inputs = [loaded.reference.digest, *loaded.joined_digests]
-    made_by = hashlib.sha256("".join(inputs).encode()).hexdigest()[:12]
+    digests = [loaded.reference.digest, *loaded.joined_digests]
+    made_by = hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
     stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{made_by}"
     read, names = _reading(source)
     check_times(loaded, read, names)

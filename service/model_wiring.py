@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from service.gateway.reloading import Tables
     from service.grounding import Grounding
     from service.predicting import Predictor
+    from service.prediction.cached import CachedPredictions
     from service.prediction.canaries import Canaries
     from service.prediction.models import Models
     from service.responses.repeating import RepeatedResponses
@@ -243,6 +244,12 @@ class ModelParts:
             add=add,
         )
         return Canaries(options.challengers, shadows, metrics=metrics, add=add)
+
+    @cached_property
+    def cached_predictions(self) -> CachedPredictions:
+        from service.prediction.cached import CachedPredictions
+
+        return CachedPredictions(self.database)
 
     @cached_property
     def predictor(self) -> Predictor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,17 +19,18 @@ from infra.contracts import Interaction
 from infra.errors import EngineTimedOut, RagstoneError
 from infra.security import Ids
 from monitoring.prediction_metrics import PredictionMetrics, outcome_of
-from service.billing import open_bill
+from service.billing import Bill, open_bill
 from service.callers import Caller
 from service.gateway.calls import TARGET_HEADER
 from service.gateway.meters import Meter
 from service.limits import in_thread
+from service.prediction.cached import CachedPredictions, Remembered
 from service.prediction.canaries import Canaries
 from service.prediction.columns import Table
 from service.prediction.explaining import Explainer
 from service.prediction.loading import Loaded
 from service.prediction.models import Hosted, Models
-from service.prediction.recording import CANARY, LIVE, Origin, Predicted, record
+from service.prediction.recording import CANARY, LIVE, Origin, Predicted, record, record_stored
 
 Read = Callable[[Loaded], Table]
 """Reads what was asked as the columns of a model."""
@@ -67,6 +68,15 @@ class Answer:
     predicted: Predicted
     headers: Mapping[str, str] = field(default_factory=dict)
     """`x-ratelimit-*`, and `x-ragstone-target` of a model that has a challenger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a job had said before."""
+
+    id: str
+    kept: Remembered
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +123,56 @@ class Predictor:
         found = self.models.at_hand(asked.name, asked.selector)
         return found or await self.models.find(asked.name, asked.selector)
 
+    async def stored(
+        self, asked: Asked, rows: Sequence[Any], cached: CachedPredictions
+    ) -> Stored | None:
+        """Answer rows from what a job stored of their keys; None where they are to be computed.
+
+        Raises:
+            NotFound, NotReady: as `find`; or a row has no prediction, and none is computed.
+            RateLimited: the caller asks too much.
+        """
+        start = time.perf_counter()
+        settings = self._options.cached.get(asked.name)
+        if settings is None or asked.explain or not 0 < len(rows) <= self._options.max_rows:
+            return None
+        loaded = await self.find(asked)
+        with self._counted(asked.name):
+            kept = await in_thread(
+                lambda: cached.find(loaded, settings, rows, tenant=asked.caller.tenant)
+            )
+            if kept is None:
+                return None
+            bill = await self._bill(asked)
+            try:
+                bill.settle(0)
+            finally:
+                bill.close()
+        seconds = time.perf_counter() - start
+        self._metrics.observe(loaded.name, loaded.version, rows=len(rows), seconds=seconds)
+        stored = Stored(self._ids(), kept, bill.headers)
+        if self._add is not None:
+            origin, add = Origin(asked.caller, datetime.now(UTC)), self._add
+            write = partial(
+                record_stored,
+                kept,
+                stored.id,
+                add,
+                origin=origin,
+                seconds=seconds,
+                has_content=self._options.keep == "predictions",
+            )
+            await in_thread(write)
+        return stored
+
+    async def _bill(self, asked: Asked) -> Bill:
+        return await open_bill(
+            self._meter(),
+            caller=asked.caller,
+            engine=f"{classical.KIND}/{asked.name}",
+            prompt_tokens=0,
+        )
+
     async def predict(self, asked: Asked, read: Read) -> Answer:
         """Answer the rows that `read` returns.
 
@@ -130,12 +190,7 @@ class Predictor:
             table = await _table(read, loaded, is_large=asked.is_large)
             if asked.explain:
                 await in_thread(lambda: self._explainer.check(loaded))
-            bill = await open_bill(
-                self._meter(),
-                caller=asked.caller,
-                engine=f"{classical.KIND}/{asked.name}",
-                prompt_tokens=0,
-            )
+            bill = await self._bill(asked)
             try:
                 run = await self._run(asked, loaded, table, read)
                 bill.settle(0)

@@ -98,6 +98,9 @@ def predict(
         str,
         typer.Option("--output", "-o", help="A Parquet file, or predictions/NAME of the store."),
     ],
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Answer requests by key from them, as settings say.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Predict for every row of a table; run again, it goes on where it stopped.
@@ -113,10 +116,13 @@ def predict(
             f"From a file to a file, or from dataset/NAME to {kind}NAME: not from {data!r} to "
             f"{output!r}"
         )
+    if cache and not is_stored:
+        raise InvalidRequest("--cache is of predictions in the store: from dataset/NAME")
     with opened() as parts:
         if is_stored:
-            arguments = {"model": model, "data": data, "name": output.removeprefix(kind)}
-            batch_predicting.check_name(arguments["name"])
+            name = output.removeprefix(kind)
+            batch_predicting.check_name(name)
+            arguments = {"model": model, "data": data, "name": name, "cache": cache}
             job = parts.jobs.start(batch_predicting.PREDICT, arguments)
             told: dict[str, Any] = {"job": job.id, "state": job.state}
             words = f"{job.id}: follow it with `ragstone jobs show {job.id}`"

@@ -15,12 +15,14 @@ from infra.errors import RagstoneError
 from monitoring.prediction_pairs import copy_of
 from service.callers import Caller
 from service.errors import describe
+from service.prediction.cached import Remembered
 from service.prediction.columns import Table, row_values
 from service.prediction.loading import Loaded
 
 LIVE: Final = "live"
 CANARY: Final = "canary"
 SHADOW: Final = "shadow"
+STORED: Final = "stored"
 Kept = Literal["inputs", "predictions", "nothing"]
 
 
@@ -96,6 +98,41 @@ def record(
                 tag=predicted.tag,
                 seconds=seconds,
                 content=None if kept == "nothing" else _content(predicted, row, labels[row], kept),
+            )
+        )
+
+
+def record_stored(
+    kept: Remembered,
+    id: str,
+    add: Callable[[Interaction], None],
+    *,
+    origin: Origin,
+    seconds: float,
+    has_content: bool,
+) -> None:
+    """Add an interaction for each row that was answered from what a job stored.
+
+    Features are not known: where they are kept of all others, nothing is of these, or they would
+    be taken for missing.
+    """
+    reference, _, version = kept.model.rpartition("@")
+    for row, said in enumerate(kept.rows):
+        add(
+            Interaction(
+                id=f"{id}-{row}",
+                kind="prediction",
+                at=origin.at,
+                model=reference,
+                outcome="answered",
+                status=200,
+                request_id=origin.request_id,
+                tenant=origin.caller.tenant,
+                key_id=origin.caller.key_id,
+                upstream=f"{reference.partition('/')[2]}@{version}",
+                tag=STORED,
+                seconds=seconds,
+                content={**said, "stored": kept.artifact} if has_content else None,
             )
         )
 

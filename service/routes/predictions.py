@@ -13,13 +13,15 @@ from infra.errors import InvalidRequest
 from service.bodies import BytesRoute, refuse_nul
 from service.gateway.opening import answer_seconds
 from service.gateway.outgoing import TIMEOUT_HEADER
-from service.predicting import MANY_ROWS, USER_HEADER, Asked
+from service.predicting import MANY_ROWS, USER_HEADER, Asked, Stored
+from service.prediction.cached import without_keys
 from service.prediction.recording import Predicted
 from service.schemas.inference import PREDICT, PREDICT_ANSWER
 from service.schemas.shared import OPENAI_ERRORS
 from service.wiring import Components
 
-FIELDS = frozenset({"model", "rows", "explain"})
+FIELDS = frozenset({"model", "rows", "explain", "stored"})
+FLAGS = ("explain", "stored")
 MEDIA_TYPE = "application/json"
 
 router = APIRouter(prefix="/v1", tags=["models"], route_class=BytesRoute, responses=OPENAI_ERRORS)
@@ -42,8 +44,14 @@ async def predict(request: Request) -> Response:
         is_large=len(given["rows"]) >= MANY_ROWS,
         user=request.headers.get(USER_HEADER),
     )
+    rows, settings = given["rows"], components.settings.models.cached.get(name)
+    if given.get("stored", True):
+        stored = await components.predictor.stored(asked, rows, components.cached_predictions)
+        if stored is not None:
+            told = orjson.dumps(_told_again(stored))
+            return Response(told, headers=dict(stored.headers), media_type=MEDIA_TYPE)
     answer = await components.predictor.predict(
-        asked, lambda loaded: loaded.reader.of_rows(given["rows"])
+        asked, lambda loaded: loaded.reader.of_rows(without_keys(rows, settings, loaded))
     )
     told = orjson.dumps(_told(answer.predicted))
     return Response(told, headers=dict(answer.headers), media_type=MEDIA_TYPE)
@@ -68,8 +76,9 @@ def _parse(body: bytes, content_type: str) -> dict[str, Any]:
     for field, kind, word in (("model", str, "a text"), ("rows", list, "a list of objects")):
         if type(given.get(field)) is not kind:
             raise InvalidRequest(f"{field} is needed, {word}", parameter=field)
-    if type(given.get("explain", False)) is not bool:
-        raise InvalidRequest("explain is true or false", parameter="explain")
+    for flag in FLAGS:
+        if type(given.get(flag, False)) is not bool:
+            raise InvalidRequest(f"{flag} is true or false", parameter=flag)
     return given
 
 
@@ -80,6 +89,18 @@ def _name(text: str) -> tuple[str, str | None]:
             f"{text[:100]!r} is no model; write NAME, NAME@v3 or NAME@ALIAS", parameter="model"
         )
     return name, selector or None
+
+
+def _told_again(stored: Stored) -> dict[str, Any]:
+    kept = stored.kept
+    return {
+        "id": stored.id,
+        "object": "prediction",
+        "model": kept.model,
+        "stored": {"predictions": kept.artifact, "at": kept.at.isoformat()},
+        "predictions": [{"id": f"{stored.id}-{at}", **row} for at, row in enumerate(kept.rows)],
+        "warnings": [],
+    }
 
 
 def _told(predicted: Predicted) -> dict[str, Any]:

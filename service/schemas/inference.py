@@ -195,6 +195,10 @@ PREDICT: dict[str, Any] = {
                             "type": "boolean",
                             "description": "Add what each feature contributes; of linear models.",
                         },
+                        "stored": {
+                            "type": "boolean",
+                            "description": "Whether what a job stored may answer; by default yes.",
+                        },
                     },
                 }
             }
@@ -217,6 +221,15 @@ PREDICT_ANSWER: dict[int | str, dict[str, Any]] = {
                             "type": "object",
                             "additionalProperties": {"type": "string"},
                             "description": "By feature view, the version that was joined.",
+                        },
+                        "stored": {
+                            "type": "object",
+                            "required": ["predictions", "at"],
+                            "properties": {
+                                "predictions": {"type": "string"},
+                                "at": {"type": "string", "format": "date-time"},
+                            },
+                            "description": "Where the answer was taken from, and since when.",
                         },
                         "predictions": {
                             "type": "array",

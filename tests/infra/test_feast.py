@@ -138,7 +138,9 @@ def test_feast_itself_joins_the_same_values(tmp_path: Path) -> None:
         ours = ours.hstack(made.features(made.find(ours["id"].to_list(), moments)))
     names = ["balance", "segment", "visits"]
     wanted = theirs.select(*key, *names).with_columns(
-        pl.col("balance").fill_nan(None), pl.col("visits").fill_nan(None).cast(pl.Int64)
+        pl.col("event_timestamp").dt.cast_time_unit("us"),
+        pl.col("balance").fill_nan(None),
+        pl.col("visits").fill_nan(None).cast(pl.Int64),
     )
     both = ours.join(wanted, on=key, how="inner", suffix="_theirs")
     assert len(both) == len(wanted) > 100

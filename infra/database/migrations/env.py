@@ -8,6 +8,7 @@ import infra.database.fine_tuning_tables  # noqa: F401 - registers its tables
 import infra.database.interaction_tables  # noqa: F401 - registers its tables
 import infra.database.money  # noqa: F401 - registers its tables
 import infra.database.monitoring_tables  # noqa: F401 - registers its tables
+import infra.database.prediction_tables  # noqa: F401 - registers its tables
 import infra.database.response_tables  # noqa: F401 - registers its tables
 import infra.expectations.tables  # noqa: F401 - registers its tables
 import infra.jobs.tables  # noqa: F401 - registers its tables

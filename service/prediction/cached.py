@@ -1,0 +1,254 @@
+"""Predictions that a job stored, from which requests are answered by key, out of the database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from infra.database.engine import Database
+from infra.database.prediction_tables import cached_prediction as answers
+from infra.database.prediction_tables import prediction_batch as batches
+from infra.errors import InvalidRequest, NotFound
+from infra.model_settings import Cached
+from infra.point_in_time import shown
+from service.prediction.loading import Loaded
+
+WRITTEN = 1_000
+"""Rows of one transaction: others write meanwhile."""
+ASKED = 500
+"""Keys of one question to the database."""
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a job said of the rows of a request."""
+
+    model: str
+    """The version that said it."""
+    artifact: str
+    """Where all of its predictions are."""
+    at: datetime
+    rows: Sequence[Mapping[str, Any]]
+    """`prediction`, and of a classifier `probabilities` by class."""
+
+
+class CachedPredictions:
+    """A batch takes over as a whole; each answers its own tenant alone."""
+
+    def __init__(
+        self, database: Database, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._database = database
+        self._clock = clock
+
+    def fill(
+        self,
+        loaded: Loaded,
+        settings: Cached,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        job: str,
+        tenant: str | None,
+    ) -> int:
+        """Store a batch that answers nothing yet; what an earlier attempt stored is replaced.
+
+        Args:
+            loaded: the version that made the predictions.
+            settings: of it.
+            rows: of the job's result.
+            job: that stores them.
+            tenant: whose job it is.
+
+        Raises:
+            InvalidRequest: a row has no key, or two have the same.
+        """
+        self._remove(batches.c.job == job, ~batches.c.is_live)
+        values = {
+            "model": loaded.name,
+            "tenant": tenant,
+            "job": job,
+            "made_by": str(loaded.reference),
+            "digest": loaded.reference.digest,
+            "key": list(settings.key),
+            "made_at": self._clock(),
+            "is_live": False,
+        }
+        with self._database.write() as connection:
+            made = connection.execute(insert(batches).values(values).returning(batches.c.number))
+            number = int(made.scalar_one())
+        for part in _parts(rows, WRITTEN):
+            stored = [
+                {
+                    "batch_number": number,
+                    "key": _require_key(row, settings.key),
+                    "answer": _answer(row, loaded),
+                }
+                for row in part
+            ]
+            try:
+                with self._database.write(durable=False) as connection:
+                    connection.execute(insert(answers), stored)
+            except IntegrityError:
+                raise InvalidRequest(
+                    f"Two rows have the same {', '.join(map(repr, settings.key))}, the key of "
+                    f"models.cached.{loaded.name}; which of them is meant is not said"
+                ) from None
+        return number
+
+    def go_live(self, number: int, artifact: str) -> None:
+        """Have a batch answer from now on, and remove the one before it."""
+        with self._database.write() as connection:
+            row = connection.execute(select(batches).where(batches.c.number == number)).one()
+            mine = _of(row.model, row.tenant)
+            before = connection.scalars(
+                select(batches.c.number).where(*mine, batches.c.is_live)
+            ).all()
+            connection.execute(update(batches).where(*mine).values(is_live=False))
+            connection.execute(
+                update(batches)
+                .where(batches.c.number == number)
+                .values(is_live=True, artifact=artifact)
+            )
+        self._remove(batches.c.number.in_(set(before) - {number}))
+
+    def sweep(self, is_over: Callable[[str], bool]) -> None:
+        """Remove what jobs stored that ended before it could take over."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(batches.c.number, batches.c.job).where(~batches.c.is_live)
+            ).all()
+        gone = [row.number for row in rows if is_over(row.job)]
+        self._remove(batches.c.number.in_(gone))
+
+    def find(
+        self,
+        loaded: Loaded,
+        settings: Cached,
+        rows: Sequence[Any],
+        *,
+        tenant: str | None,
+    ) -> Remembered | None:
+        """Return what the batch in force says of all rows, or nothing if one has to be computed.
+
+        Args:
+            loaded: the version that is asked.
+            settings: of it.
+            rows: of the request.
+            tenant: who asks.
+
+        Raises:
+            NotFound: a row has no prediction, and by the settings none is computed.
+        """
+        keys = [_key(row, settings.key) for row in rows]
+        with self._database.read() as connection:
+            batch = connection.execute(
+                select(batches).where(*_of(loaded.name, tenant), batches.c.is_live)
+            ).one_or_none()
+            if batch is None or not self._answers(batch, loaded, settings):
+                _refuse_unknown(settings, f"of {loaded.served} that is in force")
+                return None
+            found: dict[str, Any] = {}
+            for part in _parts({key for key in keys if key is not None}, ASKED):
+                chosen = select(answers.c.key, answers.c.answer).where(
+                    answers.c.batch_number == batch.number, answers.c.key.in_(part)
+                )
+                found |= {row.key: row.answer for row in connection.execute(chosen)}
+        missing = next((at for at, key in enumerate(keys) if key not in found), None)
+        if missing is not None:
+            row = rows[missing]
+            given = {name: row.get(name) for name in settings.key} if type(row) is dict else row
+            _refuse_unknown(settings, f"of row {missing}, {shown(given)}")
+            return None
+        said = [found[str(key)] for key in keys]
+        return Remembered(batch.made_by, batch.artifact, batch.made_at, said)
+
+    def _answers(self, batch: Row[Any], loaded: Loaded, settings: Cached) -> bool:
+        age = settings.max_age_seconds
+        return (
+            batch.key == list(settings.key)
+            and (settings.other_versions or batch.digest == loaded.reference.digest)
+            and (age is None or self._clock() - batch.made_at <= timedelta(seconds=age))
+        )
+
+    def _remove(self, *which: ColumnElement[bool]) -> None:
+        with self._database.read() as connection:
+            numbers = connection.scalars(select(batches.c.number).where(*which)).all()
+        for number in numbers:
+            mine = answers.c.batch_number == number
+            some = select(answers.c.key).where(mine).limit(WRITTEN)
+            while True:
+                with self._database.write(durable=False) as connection:
+                    if not connection.execute(
+                        delete(answers).where(mine, answers.c.key.in_(some))
+                    ).rowcount:
+                        connection.execute(delete(batches).where(batches.c.number == number))
+                        break
+
+
+def without_keys(rows: Sequence[Any], settings: Cached | None, loaded: Loaded) -> Sequence[Any]:
+    """Return rows without the columns that are keys of stored predictions alone."""
+    if settings is None:
+        return rows
+    apart = set(settings.key) - {each.name for each in loaded.reader.asked}
+    return [
+        {name: value for name, value in row.items() if name not in apart}
+        if type(row) is dict
+        else row
+        for row in rows
+    ]
+
+
+def _refuse_unknown(settings: Cached, what: str) -> None:
+    if settings.unknown == "refuse":
+        raise NotFound("stored prediction", what)
+
+
+def _parts(values: Iterable[_Value], size: int) -> Iterator[list[_Value]]:
+    rest = iter(values)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def _of(model: str, tenant: str | None) -> list[ColumnElement[bool]]:
+    owner = batches.c.tenant.is_(None) if tenant is None else batches.c.tenant == tenant
+    return [batches.c.model == model, owner]
+
+
+def _key(row: Any, names: Sequence[str]) -> str | None:
+    """Return the digest of a key, however its numbers and times are written; None without one."""
+    values = [row.get(name) for name in names] if isinstance(row, Mapping) else [None]
+    found: list[str | int | float] = []
+    for value in values:
+        if isinstance(value, date):
+            found.append(value.isoformat())
+        elif isinstance(value, float) and value.is_integer():
+            found.append(int(value))
+        elif isinstance(value, str | int | float) and value == value:
+            found.append(value)
+        else:
+            return None
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def _require_key(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    key = _key(row, names)
+    if key is None:
+        given = {name: row.get(name) for name in names}
+        raise InvalidRequest(f"A row has no key for models.cached: {shown(given)}")
+    return key
+
+
+def _answer(row: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
+    said = {"prediction": row["prediction"]}
+    if loaded.class_names:
+        said["probabilities"] = dict(zip(loaded.class_names, row["probabilities"], strict=True))
+    return said
