@@ -71,7 +71,13 @@ def _place(name: str, places: Places) -> tuple[Path, str]:
         return places.checkout(name), places.store.find(name).digest
     folder = places.folder / Path(name).expanduser()
     if not folder.is_dir():
-        folder = base_model.cached(name)
+        try:
+            folder = base_model.cached(name)
+        except InvalidRequest:
+            raise InvalidRequest(
+                f"{name!r} is no folder, no artifact and not in this machine's cache of the hub; "
+                "fetch it first"
+            ) from None
     return folder, base_model.digest_of(folder)
 
 

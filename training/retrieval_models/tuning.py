@@ -159,6 +159,7 @@ def _material(spec: Tuning, files: RunFolder, around: Around) -> _Material:
             tuple((role, reference) for role, reference in kept["parents"]),
             kept["lock"],
         )
+    around.note("reading rows and looking for negatives")
     planned = planning.plan(spec, around.planning)
     planned.require_sound()
     assert planned.base is not None
