@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import train_plan, train_sweep
+from service.cli import train_plan, train_retrain, train_sweep
 from service.cli.output import Json, console, note, print_json, printable, say
 from service.cli.session import opened
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("plan")(train_plan.plan)
 app.command("schema")(train_plan.schema)
 app.command("sweep")(train_sweep.sweep)
+app.command("retrain")(train_retrain.retrain)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 ProgressTo = Annotated[
     Path | None,
