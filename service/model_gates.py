@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evals.score_tables import ScoreTable
-    from training.retrain import Answer, Question
+    from training.retrained import Answer, Question
 
 METRIC = "error"
 
@@ -24,7 +24,7 @@ def judge(questions: Sequence[Question]) -> list[Answer]:
     """
     from evals import gates
     from evals.declared import Gate
-    from training.retrain import Answer
+    from training.retrained import Answer
 
     claims = [
         gates.Claim(
@@ -34,7 +34,7 @@ def judge(questions: Sequence[Question]) -> list[Answer]:
                 each.limit,
                 slice=each.name,
                 higher_is_better=False,
-                bounds=(0.0, 1.0) if each.is_wrong_or_right else None,
+                bounds=(0.0, 1.0) if each.is_wrong_or_right else each.bounds,
                 is_pass_or_fail=each.is_wrong_or_right,
             ),
             _table(each, each.challenger),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from infra.classical import Column, ModelFile
     from monitoring.prediction_logs import LoggedRow
     from service.wiring import Components
-    from training.retrain import Result
+    from training.retrained import Result
     from training.tabular.retraining import Retraining
     from training.tabular.searching import Progress
 

@@ -13,6 +13,7 @@ from infra.jobs.records import Job
 from infra.settings import Jobs as Options
 from infra.settings import Settings
 from service import (
+    adapter_retraining,
     batch_predicting,
     building,
     comparing,
@@ -49,6 +50,7 @@ def registry(parts: Components) -> Registry:
         batch_predicting.define,
         comparing.define,
         retraining.define,
+        adapter_retraining.define,
         reindexing.define,
     ):
         define(registered, parts)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from infra import classical
 from infra.artifacts.aliases import Guard, targets
-from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore
 from infra.datasets.datasets import Datasets
 from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
-from infra.tracking.handle import Run
 from training import classical as models
+from training import retrained
 from training import spec as specifications
 from training.classical import Around, Outcome
+from training.retrained import Judge, Kind, Question, Result
 from training.sentinel import Aborted
-from training.tabular import artifact, forming, reading
+from training.tabular import forming, reading
 from training.tabular.forming import Formed
 from training.tabular.open_views import OpenViews
 from training.tabular.opened import Opened, open_model
@@ -34,57 +30,6 @@ from training.tabular.specification import Classical, Register, TableSource
 if TYPE_CHECKING:
     import polars as pl
     from sqlalchemy import Connection
-
-RUN_KIND = "retraining"
-EVIDENCE_KIND = "retraining"
-"""Of the artifact that holds the evidence."""
-EVIDENCE = "evidence.json"
-Decision = Literal["promoted", "staged", "withheld", "refused"]
-"""`staged`: it passed, and is compared in production before it may take over."""
-Kind = Literal["superior", "non_inferior"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """What a challenger must show on some rows, in the loss of each of them."""
-
-    name: str
-    kind: Kind
-    limit: float
-    """By how much its mean loss must be lower, or may be higher."""
-    champion: NDArray[np.float64]
-    challenger: NDArray[np.float64]
-    is_wrong_or_right: bool
-    """Whether each loss is 1 or 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Whether a challenger showed it."""
-
-    name: str
-    passed: bool
-    reason: str
-    numbers: Mapping[str, Any]
-
-
-Judge = Callable[[Sequence[Question]], Sequence[Answer]]
-"""The same gates that every other change has to pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a retraining."""
-
-    decision: Decision
-    reasons: tuple[str, ...]
-    champion: str | None
-    challenger: str | None
-    answers: tuple[Answer, ...]
-    rows: Mapping[str, Any]
-    evidence: str
-    """The artifact that holds all of this."""
-    run: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +93,10 @@ def retrain(
         rows.frame, asked, target=spec.data.target, now=around.clock(), seed=spec.seed
     )
     around.note(f"formed {formed.counts.trained_on:,} rows to train on of {formed.counts.rows:,}")
-    with _tracked(asked, around, cause) as run, tempfile.TemporaryDirectory() as scratch:
+    with (
+        retrained.tracked(asked, around.tracker, cause) as run,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         views = OpenViews(folder=around.folder, datasets=Datasets(store))
         inside = replace(around, parent=None if run is None else run.id, views=views)
         standing = _standing(store, asked, Path(scratch), views)
@@ -161,17 +109,17 @@ def retrain(
         )
         result = _decide(asked, formed, standing, challenger, judge)
         result = replace(result, run=None if run is None else run.id)
-        result = _keep(store, asked, result, cause=cause)
+        result = retrained.keep(store, asked, result, cause=cause)
         try:
             if result.decision in {"promoted", "staged"}:
                 _promote(store, asked, standing, result)
         except Conflict as error:
             said = f"it passed, and an alias moved meanwhile: {error.message}"
             result = replace(result, decision="withheld", reasons=(said,))
-            _tell(store, run, _keep(store, asked, result, cause=cause))
+            retrained.tell(store, run, retrained.keep(store, asked, result, cause=cause))
             raise
         around.note(f"{result.decision}: {'; '.join(result.reasons)}")
-        _tell(store, run, result)
+        retrained.tell(store, run, result)
         return result
 
 
@@ -335,50 +283,3 @@ def _promote(store: ArtifactStore, asked: Retraining, standing: _Standing, resul
 
         to, guard = str(asked.promotion.to), Guard(expect=standing.staged, holds=holds)
     store.tag(str(result.challenger), to, guard=guard, actor=result.run)
-
-
-def _keep(
-    store: ArtifactStore,
-    asked: Retraining,
-    result: Result,
-    *,
-    cause: Mapping[str, Any] | None,
-) -> Result:
-    """Store the evidence, before anything moves by it."""
-    values = {**asdict(result), "spec": asked.model_dump(mode="json"), "cause": dict(cause or {})}
-    values.pop("evidence")
-    named = {
-        "champion": result.champion,
-        "challenger": result.challenger,
-        "cause": (cause or {}).get("evidence"),
-    }
-    parents = tuple((role, name) for role, name in named.items() if name is not None)
-    made = Made(metadata={"decision": result.decision}, parents=parents, job=result.run)
-    with store.writer(f"{EVIDENCE_KIND}/{asked.name}", made) as draft:
-        text = json.dumps(artifact.finite(values), indent=1, ensure_ascii=False, default=str)
-        (draft.folder / EVIDENCE).write_text(text + "\n", encoding="utf-8")
-    reference = draft.reference
-    assert reference is not None
-    return replace(result, evidence=str(reference))
-
-
-def _tell(store: ArtifactStore, run: Run | None, result: Result) -> None:
-    """Say on the run what was decided, and why."""
-    if run is None:
-        return
-    run.tag({"decision": result.decision})
-    run.add_parameters({"outcome": {"decision": result.decision, "reasons": result.reasons}})
-    run.log({f"rows/{key}": each for key, each in result.rows.items() if key != "newest"})
-    run.made(result.evidence, role="evidence", digest=store.find(result.evidence).digest)
-
-
-@contextmanager
-def _tracked(
-    asked: Retraining, around: Around, cause: Mapping[str, Any] | None
-) -> Iterator[Run | None]:
-    if around.tracker is None:
-        yield None
-        return
-    parameters = {**asked.model_dump(mode="json"), "cause": dict(cause or {})}
-    with around.tracker.run(RUN_KIND, name=asked.name, parameters=parameters) as run:
-        yield run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import train_forms, train_plan, train_retrieval, train_sweep
+from service.cli import train_forms, train_plan, train_retrain, train_retrieval, train_sweep
 from service.cli.deciding import Deciding
 from service.cli.output import Json, note, print_json, printable, say
 from service.cli.session import opened
@@ -35,6 +35,7 @@ app.command("compress")(train_forms.compress)
 app.command("export")(train_forms.export)
 app.command("embedder", cls=Deciding)(train_retrieval.embedder)
 app.command("reranker", cls=Deciding)(train_retrieval.reranker)
+app.command("retrain")(train_retrain.retrain)
 Smoke = Annotated[bool, typer.Option(help="Try a few steps before the run begins.")]
 ProgressTo = Annotated[
     Path | None,

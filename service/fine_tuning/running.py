@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -285,13 +286,18 @@ def rows_of(parameter: str, filename: str) -> str:
 
 def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
     """Return the process that trains, with the settings of this one."""
+    words = ["train", "run", str(folder / "spec.yaml"), "--folder", str(folder / "run")]
+    words += ["--progress", str(folder / TOLD), "--json"]
+    words += [] if parts.settings.fine_tuning.smoke else ["--no-smoke"]
+    return program_of(parts, words, spec=spec)
+
+
+def program_of(parts: Components, words: Sequence[str], *, spec: FineTuning) -> Program:
+    """Return a command of this program, on what a fine-tuning needs, with these settings."""
     from training.accelerators import gpus_for
     from training.launchers import Spec
 
     options, runtime = parts.settings.fine_tuning, spec.runtime
-    words = ["train", "run", str(folder / "spec.yaml"), "--folder", str(folder / "run")]
-    words += ["--progress", str(folder / TOLD), "--json"]
-    words += [] if options.smoke else ["--no-smoke"]
     data = f"{ENVIRONMENT_PREFIX}DATA_FOLDER"
     own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
     return Spec(

@@ -23,8 +23,9 @@ from service import model_gates, model_training
 from service.wiring import Components
 from surroundings import no_settings_from_outside
 from training import classical
-from training.retrain import Answer, Question, Result, parse, retrain
+from training.retrain import parse, retrain
 from training.retrain import read as read_retraining
+from training.retrained import Answer, Question, Result
 from training.tabular import forming
 
 pytest.importorskip("skl2onnx")
