@@ -56,8 +56,9 @@ class Sample:
         faiss.omp_set_num_threads(1)
         found = 0
         allowed = None if self.alive.all() else self.alive
+        share = float(self.alive.mean())
         for question, worst in zip(self.questions, self.worst, strict=True):
-            rows = candidates.rows(question, self.wanted, allowed=allowed)
+            rows = candidates.rows(question, self.wanted, allowed=allowed, share=share)
             scores = inner_products(self.vectors[rows], question)
             # Summed in another order than the scan's, hence the last digits.
             found += min(int(np.count_nonzero(scores >= worst - 1e-5)), self.wanted)

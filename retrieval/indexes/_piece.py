@@ -25,6 +25,9 @@ _ROUNDING = 1e-5
 _FEW_ROWS = 20_000
 """A filter that leaves so few, or less than the share below, is answered by a scan of them."""
 _SMALL_SHARE = 0.1
+_THIN = 0.5
+"""Where a filter lets less than this part of its share through around a question, the structure
+would look in the wrong place: answered by a scan, too."""
 _LARGE_SHARE = 0.25
 """Who wants more than this share of the rows as candidates gets a scan."""
 _SPARSE = 16
@@ -165,15 +168,24 @@ class Piece:
         allowed: NDArray[np.bool_] | None,
         count: int,
     ) -> NDArray[np.int64] | None:
-        """Rows that a structure finds; None where a scan is right, or cheaper."""
+        """Rows that a structure finds; None where a scan is cheaper, or the only way."""
         candidates = self.candidates
         if candidates is None or candidates.index is None:
             return None
-        if allowed is not None and count < max(_FEW_ROWS, _SMALL_SHARE * len(self.chunk_ids)):
-            return None
         if candidates.asked(limit) > _LARGE_SHARE * count:
             return None
-        rows = candidates.rows(query, limit, allowed=allowed)
+        share = 1.0
+        if allowed is not None:
+            share = count / len(allowed)
+            if count < _FEW_ROWS or share < _SMALL_SHARE:
+                return None
+            if candidates.scanned_meanwhile(limit, share=share) > count:
+                return None
+            around = candidates.share_around(query, allowed)
+            if around < _THIN * share:
+                return None
+            share = min(share, around)
+        rows = candidates.rows(query, limit, allowed=allowed, share=share)
         return rows if len(rows) >= limit else None
 
     def _scanned(

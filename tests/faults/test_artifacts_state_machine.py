@@ -42,6 +42,7 @@ TREES = st.dictionaries(
     max_size=4,
 )
 """Words for contents, by path."""
+LONG_TIMEOUT = pytest.mark.timeout(1800)
 CRASHES = st.one_of(st.none(), st.tuples(st.integers(1, 70), st.booleans()))
 """Not at all, or at which call, and whether the power goes too."""
 
@@ -201,7 +202,10 @@ class Machine(RuleBasedStateMachine):
     "size",
     [
         pytest.param("short"),
-        pytest.param("long", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        *(
+            pytest.param(f"long, part {part} of 10", marks=[pytest.mark.slow, LONG_TIMEOUT])
+            for part in range(1, 11)
+        ),
     ],
 )
 def test_no_sequence_of_crashing_operations_loses_a_version(tmp_path: Path, size: str) -> None:
@@ -216,7 +220,7 @@ def test_no_sequence_of_crashing_operations_loses_a_version(tmp_path: Path, size
     run_state_machine_as_test(
         make,
         settings=settings(
-            max_examples=25 if size == "short" else 500,
+            max_examples=25 if size == "short" else 50,
             stateful_step_count=12 if size == "short" else 30,
             deadline=None,
             derandomize=size == "short",

@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def _recall(index: Any, vectors: dict[int, NDArray[Any]], *, limit: int = 10) ->
         found += len(_exact(vectors, question, limit) & set(hits))
         wanted += min(limit, len(vectors))
     return found / wanted
+
+
+def _prefer_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few rows as tests have are scanned in less time."""
+    monkeypatch.setattr("retrieval.indexes._piece._FEW_ROWS", 100)
+    monkeypatch.setattr("retrieval.indexes._candidates._ROWS_A_NODE", 0)
 
 
 def _kinds(dense: Dense) -> list[str | None]:
@@ -206,7 +213,7 @@ def test_a_selective_filter_is_exact(kind: str) -> None:
 def test_a_wide_filter_goes_through_the_structure(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.indexes._piece._FEW_ROWS", 100)
+    _prefer_structures(monkeypatch)
     count = 5_000
     dense = settled(_dense(count), Options(type=kind), step=_go_on)
     vectors = _vectors(count)
@@ -229,6 +236,47 @@ def test_a_wide_filter_goes_through_the_structure(
         found += len(_exact(allowed, question, 10) & hits)
     assert len(asked) == 50
     assert found >= 0.95 * 500
+
+
+def test_a_graph_is_left_alone_where_a_scan_of_what_is_allowed_takes_less_time() -> None:
+    graph = Candidates("hnsw", "hnsw", effort=100, refine=4, recall=0.97)
+    lists = replace(graph, kind="ivf")
+    assert graph.scanned_meanwhile(10, share=0.1) == 10 * graph.scanned_meanwhile(10, share=1.0)
+    assert graph.scanned_meanwhile(10, share=0.1) > lists.scanned_meanwhile(10, share=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_filter_leaves_is_found_however_far_it_lies_from_the_question(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subjects are regions of the space; questions come from any, filters take any of them."""
+    _prefer_structures(monkeypatch)
+    chance = np.random.default_rng(3)
+    subjects, rows = 5, 4_000
+    subject = np.sort(chance.integers(subjects, size=rows))
+    vectors = chance.standard_normal((subjects, DIMENSION))[subject] * 1.5
+    vectors += chance.standard_normal((rows, DIMENSION))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    documents = subject * 20 + np.arange(rows) % 20
+    whole = Dense(DIMENSION).with_rows(np.arange(rows), documents, vectors)
+    dense = settled(whole, Options(type=kind, recall=0.95), step=_go_on)
+    [piece] = dense.pieces
+    assert piece.candidates is not None
+    assert piece.candidates.kind == kind
+    for row in range(0, rows, 400):
+        around = piece.candidates.share_around(vectors[row].astype(np.float32), subject == 2)
+        assert around > 0.9 if subject[row] == 2 else around < 0.1
+    found = 0
+    for _ in range(60):
+        question = vectors[chance.integers(rows)].astype(np.float32)
+        subjects_left = chance.choice(subjects, chance.integers(1, subjects), replace=False)
+        of_them = np.flatnonzero(np.isin(np.arange(subjects * 20) // 20, subjects_left))
+        left = np.sort(chance.choice(of_them, chance.integers(10, len(of_them)), replace=False))
+        allowed = {n: vectors[n] for n in np.flatnonzero(np.isin(documents, left)).tolist()}
+        hits = set(dense.search(question, 10, documents=left).chunk_ids.tolist())
+        assert hits <= set(allowed)
+        found += len(_exact(allowed, question, 10) & hits)
+    assert found >= 0.98 * 600
 
 
 @pytest.mark.parametrize("kind", KINDS)
