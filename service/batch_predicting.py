@@ -7,8 +7,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -34,26 +36,51 @@ KIND = "predictions"
 EXTRA = "classical"
 PART_ROWS = 16_384
 ADDED = ("prediction", "probability", "probabilities", "warnings")
+WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Rows that are predicted together, and written as one file."""
+
+    number: int
+    first: int
+    """The place of its first row in the table."""
+    batch: pa.RecordBatch
+
+
+Score: TypeAlias = "Callable[[Iterable[Part]], Iterator[tuple[Part, pa.Table]]]"
+"""Yields parts with their predictions; in whatever order."""
 
 
 def define(registered: Registry, parts: Components) -> None:
     """Register the job of this file; what it has written is not predicted again."""
 
     @registered.job(PREDICT, resources=Resources(cpu=1), behaviour=Behaviour(remote=True))
-    def predict(attempt: Attempt, *, model: str, data: str, name: str) -> dict[str, Any]:
+    def predict(
+        attempt: Attempt,
+        *,
+        model: str,
+        data: str,
+        name: str,
+        on: Literal["here", "ray"] = "here",
+        workers: int = WORKERS,
+    ) -> dict[str, Any]:
         """Predict for the rows of a dataset; they become the artifact `predictions/NAME`."""
         check_name(name)
         pinned: dict[str, Any] = attempt.step("pin", lambda: _pin(parts, model, data))
         _sweep(parts)
         with _kept_to_go_on(_folder(parts) / attempt.job_id) as folder:
-            loaded = opened(parts, pinned["model"], pinned.get("views"))
+            views = pinned.get("views", {})
+            loaded = opened(parts, pinned["model"], views)
+            score = scoring(parts, loaded, views, on=on, workers=workers)
             batches = _datasets(parts).iterate(pinned["data"], rows=PART_ROWS)
             total = _datasets(parts).profile(pinned["data"]).rows
 
             def tell(rows: int) -> None:
                 attempt.progress(min(1.0, rows / max(1, total)), f"{rows:,} of {total:,} rows")
 
-            rows = write_parts(loaded, batches, folder, tell=tell)
+            rows = write_parts(score, batches, folder, tell=tell)
             reference = _publish(parts, folder, name, pinned=pinned, job=attempt.job_id)
         return {"artifact": reference, "model": pinned["model"], "rows": rows}
 
@@ -87,8 +114,40 @@ def full_reference(parts: Components, model: str) -> str:
     return name if "@" in name else f"{name}@{parts.settings.models.alias}"
 
 
+def scoring(
+    parts: Components,
+    loaded: Loaded,
+    views: Mapping[str, str] | None = None,
+    *,
+    on: Literal["here", "ray"] = "here",
+    workers: int = WORKERS,
+) -> Score:
+    """Return what predicts parts: this process, or that many of a Ray cluster.
+
+    Args:
+        parts: of the process.
+        loaded: the version.
+        views: of it, the versions that are joined; by default those of `loaded`.
+        on: where.
+        workers: processes on Ray.
+    """
+    if on == "here":
+        return partial(_scored_here, loaded)
+    from service.ray_predicting import OnRay
+
+    joins = loaded.reader.joins
+    if views is None and joins is not None:
+        views = {each.view.followed: each.version.reference.pinned for each in joins.views}
+    return OnRay(parts.settings, loaded.reference.pinned, views or {}, workers=workers)
+
+
 def predict_file(
-    loaded: Loaded, source: Path, output: Path, *, tell: Callable[[int], object] = lambda _: None
+    loaded: Loaded,
+    source: Path,
+    output: Path,
+    *,
+    score: Score | None = None,
+    tell: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Predict for the rows of a table, and write them with the predictions as Parquet.
 
@@ -111,13 +170,14 @@ def predict_file(
     made_by = hashlib.sha256("".join(read).encode()).hexdigest()[:12]
     stamp = f"{status.st_size:x}-{status.st_mtime_ns:x}-{made_by}"
     with _kept_to_go_on(output.with_name(f".{output.name}.{stamp}.parts")) as folder:
-        rows = write_parts(loaded, _batches(source), folder, tell=tell)
+        score = score or partial(_scored_here, loaded)
+        rows = write_parts(score, _batches(source), folder, tell=tell)
         _join(folder, output)
     return rows
 
 
 def write_parts(
-    loaded: Loaded,
+    score: Score,
     batches: Iterable[pa.RecordBatch],
     folder: Path,
     *,
@@ -127,19 +187,41 @@ def write_parts(
     parquet = require("pyarrow.parquet", extra=EXTRA)
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
-    for number, batch in enumerate(batches):
-        path = folder / f"part-{number:06}.parquet"
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            parquet.write_table(scored(loaded, batch, first=done), partial, compression="zstd")
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.rename(path)
-        done += batch.num_rows
+
+    def end(rows: int) -> None:
+        nonlocal done
+        done += rows
         tell(done)
+
+    def missing() -> Iterator[Part]:
+        first = 0
+        for number, batch in enumerate(batches):
+            if _path(folder, number).exists():
+                end(batch.num_rows)
+            else:
+                yield Part(number, first, batch)
+            first += batch.num_rows
+
+    for part, table in score(missing()):
+        path = _path(folder, part.number)
+        unfinished = path.with_suffix(".partial")
+        parquet.write_table(table, unfinished, compression="zstd")
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+        end(part.batch.num_rows)
     if not done:
         raise InvalidRequest("There is no row to predict for")
     return done
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.parquet"
+
+
+def _scored_here(loaded: Loaded, parts: Iterable[Part]) -> Iterator[tuple[Part, pa.Table]]:
+    for part in parts:
+        yield part, scored(loaded, part.batch, first=part.first)
 
 
 def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table:

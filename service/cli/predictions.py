@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -94,6 +94,12 @@ def predict(
         str,
         typer.Option("--output", "-o", help="A Parquet file, or predictions/NAME of the store."),
     ],
+    on: Annotated[
+        Literal["here", "ray"], typer.Option(help="Where to work: this process, or a Ray cluster.")
+    ] = "here",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes on the Ray cluster, each with the model.")
+    ] = 2,
     json: Json = False,
 ) -> None:
     """Predict for every row of a table; run again, it goes on where it stopped.
@@ -111,15 +117,19 @@ def predict(
         )
     with opened() as parts:
         if is_stored:
-            arguments = {"model": model, "data": data, "name": output.removeprefix(kind)}
-            batch_predicting.check_name(arguments["name"])
+            name = output.removeprefix(kind)
+            batch_predicting.check_name(name)
+            arguments = {"model": model, "data": data, "name": name, "on": on, "workers": workers}
             job = parts.jobs.start(batch_predicting.PREDICT, arguments)
             told: dict[str, Any] = {"job": job.id, "state": job.state}
             words = f"{job.id}: follow it with `ragstone jobs show {job.id}`"
         else:
             loaded = batch_predicting.opened(parts, model)
+            score = batch_predicting.scoring(parts, loaded, on=on, workers=workers)
             with _bar() as tell:
-                rows = batch_predicting.predict_file(loaded, Path(data), Path(output), tell=tell)
+                rows = batch_predicting.predict_file(
+                    loaded, Path(data), Path(output), score=score, tell=tell
+                )
             told = {"model": str(loaded.reference), "output": output, "rows": rows}
             words = f"{rows:,} rows by {loaded.reference} in {output}"
     if json:
