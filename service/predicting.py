@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,8 +32,6 @@ from service.prediction.recording import CANARY, LIVE, Origin, Predicted, record
 
 Read = Callable[[Loaded], Table]
 """Reads what was asked as the columns of a model."""
-USER_HEADER = "x-ragstone-user"
-"""In a request whom it is for: the same version answers the same user."""
 MANY_ROWS = 32
 """From here on rows are written down in a thread, not on the loop that others wait for."""
 
@@ -54,6 +51,8 @@ class Asked:
     """Whether to tell what each feature contributes to the score of each row."""
     user: str | None = None
     """What keeps a caller at the same version while a canary answers others; else the key."""
+    is_alone: bool = False
+    """No other request is under way that could share its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Predictor:
         """
         start = time.perf_counter()
         loaded = await self.find(asked)
-        with self._counted(asked.name):
+        try:
             table = read(loaded)
             if asked.explain:
                 await in_thread(lambda: self._explainer.check(loaded))
@@ -137,6 +136,9 @@ class Predictor:
                 bill.settle(0)
             finally:
                 bill.close()
+        except RagstoneError as error:
+            self._metrics.count(asked.name, outcome_of(error))
+            raise
         seconds = time.perf_counter() - start
         origin = Origin(asked.caller, datetime.now(UTC))
         await self._note(run.predicted, origin, seconds)
@@ -148,29 +150,41 @@ class Predictor:
     async def _run(self, asked: Asked, loaded: Hosted, table: Table, read: Read) -> _Run:
         most = self._options.deadline_seconds
         limit = most if asked.seconds is None else min(asked.seconds, most)
-        is_usual = limit >= most  # or a canary would be held to less than it was put up for
-        other, failure = None, None
-        if asked.selector is None and not asked.explain:
-            other = self.models.challenger(loaded)
         try:
-            async with asyncio.timeout(limit):
-                user = asked.user or asked.caller.key_id
-                if other is not None and is_usual and self._canaries.draws(other, user):
-                    try:
-                        theirs, values = await self._canaries.answer(
-                            other, loaded, table, read=read, seconds=limit / 2
-                        )
-                        return _Run(self._predicted(other, theirs, values, CANARY), loaded)
-                    except RagstoneError as error:
-                        failure = error
-                values = await loaded.batcher.run(table)
-                predicted = self._predicted(loaded, table, values, asked.selector or LIVE)
-                if asked.explain:
-                    explained = await in_thread(lambda: self._explainer.explain(predicted))
-                    predicted = replace(predicted, explanations=explained)
-                return _Run(predicted, other, failure)
+            if asked.explain:
+                async with asyncio.timeout(limit):
+                    return await self._explained(asked, loaded, table)
+            other = self.models.challenger(loaded) if asked.selector is None else None
+            is_usual = limit >= most  # or a canary would be held to less than it was put up for
+            user = asked.user or asked.caller.key_id
+            if other is not None and is_usual and self._canaries.draws(other, user):
+                async with asyncio.timeout(limit):
+                    return await self._by_canary(other, loaded, table, read=read, seconds=limit)
+            values = loaded.batcher.run_now(table) if asked.is_alone else None
+            if values is None:
+                values = await loaded.batcher.run(table, limit)
         except TimeoutError:
             raise EngineTimedOut(f"The model did not answer within {limit:g} s") from None
+        return _Run(self._predicted(loaded, table, values, asked.selector or LIVE), other)
+
+    async def _explained(self, asked: Asked, loaded: Hosted, table: Table) -> _Run:
+        values = await loaded.batcher.run(table)
+        predicted = self._predicted(loaded, table, values, asked.selector or LIVE)
+        explained = await in_thread(lambda: self._explainer.explain(predicted))
+        return _Run(replace(predicted, explanations=explained))
+
+    async def _by_canary(
+        self, other: Hosted, loaded: Hosted, table: Table, *, read: Read, seconds: float
+    ) -> _Run:
+        """Have the challenger answer, or, where it fails, the version in use."""
+        try:
+            theirs, values = await self._canaries.answer(
+                other, loaded, table, read=read, seconds=seconds / 2
+            )
+            return _Run(self._predicted(other, theirs, values, CANARY), loaded)
+        except RagstoneError as error:
+            values = await loaded.batcher.run(table)
+            return _Run(self._predicted(loaded, table, values, LIVE), other, error)
 
     def _predicted(self, loaded: Loaded, table: Table, values: NDArray[Any], tag: str) -> Predicted:
         has_classes = loaded.model.classes is not None
@@ -203,11 +217,3 @@ class Predictor:
             write()
         else:
             await in_thread(write)
-
-    @contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except RagstoneError as error:
-            self._metrics.count(name, outcome_of(error))
-            raise
