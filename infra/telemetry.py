@@ -27,6 +27,8 @@ traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 def configure_logging(settings: Logging, *, stream: TextIO | None = None) -> Lines:
     """Send this process's logs to `stream`, standard error by default; called once, at the edge."""
+    # Nothing here is told of them, and each line would pay for them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = Lines(stream or sys.stderr)
     handler.addFilter(_add_request_id)
     if settings.format == "json":

@@ -26,6 +26,7 @@ PLAIN = tuple(
 )
 """Columns that are fields of `Interaction`, by the same name."""
 _plain = attrgetter(*PLAIN)
+_PLAIN_TYPES = frozenset({float, int, bool, type(None)})
 _WIDTHS: dict[str, int] = {
     column.name: column.type.length
     for column in table.columns
@@ -89,9 +90,11 @@ def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
 
 
 def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    if type(value) in _PLAIN_TYPES:  # as most are; asking whether it is a mapping takes long
+        return value
     if isinstance(value, str):
         return mask(value)
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return {
             name: part if name == DOCUMENT_ID else _masked(part, mask)
             for name, part in value.items()

@@ -21,6 +21,7 @@ from service.exchange import Exchange
 from service.following import Follower
 from service.gateway.door import Door
 from service.limits import Admission
+from service.prediction import door as prediction_door
 from service.questions import Questions
 from service.readiness import Readiness
 from service.redaction import mask_logs
@@ -94,6 +95,7 @@ def create_app(components: Components) -> FastAPI:
     app.add_middleware(
         Door, tables=lambda: components.routes, run=lambda call: components.ask_model(call)
     )
+    app.add_middleware(prediction_door.Door, predictor=lambda: components.predictor)
     app.add_middleware(BodyLimits, server=server)
     app.add_middleware(Gate, server=server, keyring=lambda: components.keyring)
     if components.tracing is not None:

@@ -75,19 +75,23 @@ class Gate:
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope) -> None:
-        path, headers = scope["path"], Headers(scope=scope)
-        scope.setdefault("state", {})["caller"] = Caller()
+        path = scope["path"]
+        state = scope.setdefault("state", {})
         if path in HEALTH:
-            return
-        if not self._is_required:
+            state["caller"] = Caller()
+        elif not self._is_required:
+            state["caller"] = Caller()
+            headers = Headers(scope=scope)
             self._check_host(headers)
             if scope["method"] not in SAFE_METHODS:
                 _check_origin(headers)
-        elif not is_open(path):
-            caller = await self._check_key(headers)
+        elif is_open(path):
+            state["caller"] = Caller()
+        else:
+            caller = await self._check_key(scope)
             if scopes := scopes_for(scope["method"], path):
                 caller.require(*scopes)
-            scope["state"]["caller"] = caller
+            state["caller"] = caller
 
     def _check_host(self, headers: Headers) -> None:
         """Keep a web page from reaching in through a name that its owner points at this machine."""
@@ -99,11 +103,14 @@ class Gate:
                 "add it to server.allowed_hosts or turn server.authentication on",
             )
 
-    async def _check_key(self, headers: Headers) -> Caller:
-        scheme, _, text = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not text.strip():
+    async def _check_key(self, scope: Scope) -> Caller:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, text = given.decode("latin-1").partition(" ")
+        text = text.strip()
+        if scheme.lower() != "bearer" or not text:
             raise Unauthenticated("No API key; send it as: Authorization: Bearer KEY")
-        return await self._keyring().check(text.strip())
+        keyring = self._keyring()
+        return keyring.find(text) or await keyring.check(text)
 
 
 def _check_origin(headers: Headers) -> None:

@@ -7,27 +7,22 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra import classical
 from infra.artifacts import refs
 from infra.artifacts.publishing import Made
-from infra.classical_rows import Values
 from infra.errors import InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.plugins import require
-from infra.point_in_time import moments_of
 from service import batch_caching
-from service.prediction.batching import checked
-from service.prediction.columns import Reader
+from service.batch_scoring import check_times, scored
 
 if TYPE_CHECKING:
-    import polars as pl
     import pyarrow as pa
 
     from service.prediction.loading import Loaded
@@ -37,7 +32,20 @@ PREDICT = "predict"
 KIND = "predictions"
 EXTRA = "classical"
 PART_ROWS = 16_384
-ADDED = ("prediction", "probability", "probabilities", "warnings")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Rows that are predicted together, and written as one file."""
+
+    number: int
+    first: int
+    """The place of its first row in the table."""
+    batch: pa.RecordBatch
+
+
+Score: TypeAlias = "Callable[[Iterable[Part]], Iterator[tuple[Part, pa.Table]]]"
+"""Yields parts with their predictions; in whatever order."""
 
 
 def define(registered: Registry, parts: Components) -> None:
@@ -45,28 +53,36 @@ def define(registered: Registry, parts: Components) -> None:
 
     @registered.job(PREDICT, resources=Resources(cpu=1), behaviour=Behaviour(remote=True))
     def predict(
-        attempt: Attempt, *, model: str, data: str, name: str, cache: bool = False
+        attempt: Attempt,
+        *,
+        model: str,
+        data: str,
+        name: str,
+        cache: bool = False,
+        workers: int = 0,
     ) -> dict[str, Any]:
         """Predict for the rows of a dataset; they become the artifact `predictions/NAME`.
 
-        With `cache` requests are answered from them by key, as `models.cached` says.
+        With `cache` requests are answered from them by key, as `models.cached` says; with
+        `workers` so many processes of a Ray cluster predict, and not this one.
         """
         check_name(name)
         pinned: dict[str, Any] = attempt.step("pin", lambda: _pin(parts, model, data))
         _sweep(parts)
         with _kept_to_go_on(_folder(parts) / attempt.job_id) as folder:
-            loaded = opened(parts, pinned["model"], pinned.get("views"))
+            views = pinned.get("views", {})
+            loaded = opened(parts, pinned["model"], views)
+            score = scoring(parts, loaded, views, workers=workers)
             read = partial(_datasets(parts).iterate, pinned["data"], rows=PART_ROWS)
             names = _datasets(parts).describe(pinned["data"]).columns
             settings = batch_caching.settings_of(parts, loaded.name, names) if cache else None
             check_times(loaded, read, names)
-            batches = read()
             total = _datasets(parts).profile(pinned["data"]).rows
 
             def tell(rows: int) -> None:
                 attempt.progress(min(1.0, rows / max(1, total)), f"{rows:,} of {total:,} rows")
 
-            rows = write_parts(loaded, batches, folder, tell=tell)
+            rows = write_parts(score, read(), folder, tell=tell)
             batch = (
                 None
                 if settings is None
@@ -107,8 +123,38 @@ def full_reference(parts: Components, model: str) -> str:
     return name if "@" in name else f"{name}@{parts.settings.models.alias}"
 
 
+def scoring(
+    parts: Components,
+    loaded: Loaded,
+    views: Mapping[str, str] | None = None,
+    *,
+    workers: int = 0,
+) -> Score:
+    """Return what predicts parts: that many processes of a Ray cluster, or with none this one.
+
+    Args:
+        parts: of the process.
+        loaded: the version.
+        views: of it, the versions that are joined; by default those of `loaded`.
+        workers: processes on Ray.
+    """
+    if not workers:
+        return partial(_scored_here, loaded)
+    from service.ray_predicting import OnRay
+
+    joins = loaded.reader.joins
+    if views is None and joins is not None:
+        views = {each.view.followed: each.version.reference.pinned for each in joins.views}
+    return OnRay(parts.settings, loaded.reference.pinned, views or {}, workers=workers)
+
+
 def predict_file(
-    loaded: Loaded, source: Path, output: Path, *, tell: Callable[[int], object] = lambda _: None
+    loaded: Loaded,
+    source: Path,
+    output: Path,
+    *,
+    score: Score | None = None,
+    tell: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Predict for the rows of a table, and write them with the predictions as Parquet.
 
@@ -133,46 +179,14 @@ def predict_file(
     read, names = _reading(source)
     check_times(loaded, read, names)
     with _kept_to_go_on(output.with_name(f".{output.name}.{stamp}.parts")) as folder:
-        rows = write_parts(loaded, read(), folder, tell=tell)
+        score = score or partial(_scored_here, loaded)
+        rows = write_parts(score, read(), folder, tell=tell)
         _join(folder, output)
     return rows
 
 
-def check_times(
-    loaded: Loaded, read: Callable[..., Iterable[pa.RecordBatch]], names: Sequence[str]
-) -> None:
-    """Refuse rows without a time, where views are joined as of it, before any is predicted.
-
-    A request without one is of the moment in which it is answered. Rows of a table are not: its
-    parts are answered at other moments, and once more after a failure.
-
-    Args:
-        loaded: the model.
-        read: returns the rows, of the columns that it is given.
-        names: of the columns.
-
-    Raises:
-        InvalidRequest: the column is missing, or a row of it holds no time.
-    """
-    joins = loaded.reader.joins
-    if joins is None:
-        return
-    time, first = joins.time, 0
-    why = f"as of which {loaded.reference} joins {joins.views[0].view.followed}"
-    if time not in names:
-        raise InvalidRequest(f"The rows have no column {time!r}, {why}")
-    for batch in read(columns=[time]):
-        with _counted(batch.num_rows, first):
-            values: Any = _values(time, batch.column(0), is_time=True)
-            values = values.tolist() if isinstance(values, np.ndarray) else values
-            moments = moments_of(values, source=f"The column {time!r}").microseconds
-            if None in moments:
-                raise InvalidRequest(f"Row {moments.index(None)} has no time in {time!r}, {why}")
-        first += batch.num_rows
-
-
 def write_parts(
-    loaded: Loaded,
+    score: Score,
     batches: Iterable[pa.RecordBatch],
     folder: Path,
     *,
@@ -182,86 +196,41 @@ def write_parts(
     parquet = require("pyarrow.parquet", extra=EXTRA)
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
-    for number, batch in enumerate(batches):
-        path = folder / f"part-{number:06}.parquet"
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            parquet.write_table(scored(loaded, batch, first=done), partial, compression="zstd")
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.rename(path)
-        done += batch.num_rows
+
+    def end(rows: int) -> None:
+        nonlocal done
+        done += rows
         tell(done)
+
+    def missing() -> Iterator[Part]:
+        first = 0
+        for number, batch in enumerate(batches):
+            if _path(folder, number).exists():
+                end(batch.num_rows)
+            else:
+                yield Part(number, first, batch)
+            first += batch.num_rows
+
+    for part, table in score(missing()):
+        path = _path(folder, part.number)
+        unfinished = path.with_suffix(".partial")
+        parquet.write_table(table, unfinished, compression="zstd")
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+        end(part.batch.num_rows)
     if not done:
         raise InvalidRequest("There is no row to predict for")
     return done
 
 
-def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table:
-    """Return a batch with its predictions beside it.
-
-    Raises:
-        InvalidRequest: a column is missing, or holds what the model's cannot; rows are counted
-            from `first` in the message.
-    """
-    pa = require("pyarrow", extra=EXTRA)
-    taken = [name for name in ADDED if name in batch.schema.names]
-    if taken:
-        raise InvalidRequest(f"The rows have a column {taken[0]!r} already; rename it")
-    model, reader = loaded.model, _sized(loaded.reader, batch.num_rows)
-    time = None if reader.joins is None else reader.joins.time
-    with _counted(batch.num_rows, first):
-        given = {
-            each.name: _values(each.name, batch.column(each.name), is_time=each.name == time)
-            for each in reader.asked
-            if each.name in batch.schema.names
-        }
-        table = reader.of_values(batch.num_rows, given)
-    values = checked(loaded.runtime.run, table.columns, table.rows)
-    found = pa.Table.from_batches([batch])
-    if model.classes is None or loaded.labels is None:
-        found = found.append_column("prediction", pa.array(values.astype(np.float64)))
-    else:
-        chosen = classical.decide(values, model)
-        best = values[np.arange(len(values)), chosen].astype(np.float64)
-        rows = pa.array(values.astype(np.float64).tolist(), pa.list_(pa.float64()))
-        found = found.append_column("prediction", pa.array(loaded.labels[chosen].tolist()))
-        found = found.append_column("probability", pa.array(best))
-        found = found.append_column("probabilities", rows)
-    warnings = np.zeros(table.rows, np.int32)
-    for each in table.warnings:
-        warnings[each.row] += 1
-    return found.append_column("warnings", pa.array(warnings))
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.parquet"
 
 
-@contextmanager
-def _counted(rows: int, first: int) -> Iterator[None]:
-    """Have a refusal say from where its rows are counted."""
-    try:
-        yield
-    except InvalidRequest as error:
-        raise InvalidRequest(f"In the {rows:,} rows from {first:,} on: {error}") from error
-
-
-def _sized(reader: Reader, rows: int) -> Reader:
-    """Return a reader that takes so many rows."""
-    return Reader(reader.model, max(1, rows), reader.refuses_unknown, reader.joins)
-
-
-def _values(name: str, column: pa.Array, *, is_time: bool) -> Values | pl.Series:
-    pa = require("pyarrow", extra=EXTRA)
-    kind = column.type
-    if is_time and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        moments: pl.Series = require("polars", extra=EXTRA).from_arrow(column)
-        return moments
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-    if is_number and (pa.types.is_floating(kind) or not column.null_count):
-        array: Values = column.to_numpy(zero_copy_only=False)
-        return array
-    if pa.types.is_temporal(kind) and column.null_count < len(column):
-        raise InvalidRequest(f"{name!r} holds {kind}, which no column of a model is")
-    values: Values = column.to_pylist()
-    return values
+def _scored_here(loaded: Loaded, parts: Iterable[Part]) -> Iterator[tuple[Part, pa.Table]]:
+    for part in parts:
+        yield part, scored(loaded, part.batch, first=part.first)
 
 
 def _reading(source: Path) -> tuple[Callable[..., Iterator[pa.RecordBatch]], Sequence[str]]:

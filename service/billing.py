@@ -74,7 +74,7 @@ async def open_bill(
     call = Call(
         request_id=telemetry.request_id.get() or "",
         # What it may ask is a matter of collections; the engine that answers is the service's.
-        caller=replace(caller, models=None),
+        caller=caller if caller.models is None else replace(caller, models=None),
         path="/v1/answers",
         model=engine,
         body={},

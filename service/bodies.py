@@ -9,7 +9,6 @@ from typing import Any
 import orjson
 from fastapi import Request, Response, params
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +19,8 @@ from service.errors import describe, respond
 UPLOADS = "/v1/files"
 FORM_OVERHEAD_BYTES = 64 * 1024
 """Of a multipart body around the file itself."""
+IS_WHOLE = "is_whole"
+"""In the state of a request, from our own server: whether its body has come whole."""
 SILENCE_SECONDS = 30.0
 """Longest wait for the next piece of a body."""
 
@@ -41,18 +42,19 @@ class BodyLimits:
         limit = self._limit(scope["path"])
         try:
             _check_address(scope)
-            _check_length(Headers(scope=scope).get("content-length", ""), limit)
+            _check_length(_declared(scope), limit)
         except InvalidRequest as error:
             await respond(scope["path"], describe(error))(scope, receive, send)
             return
-        await self._app(scope, self._bounded(receive, limit), send)
+        is_whole = scope.get("state", {}).get(IS_WHOLE)
+        await self._app(scope, self._bounded(receive, limit, is_whole or (lambda: False)), send)
 
     def _limit(self, path: str) -> int:
         if path == UPLOADS:
             return self._server.max_upload_bytes + FORM_OVERHEAD_BYTES
         return self._server.max_body_bytes
 
-    def _bounded(self, receive: Receive, limit: int) -> Receive:
+    def _bounded(self, receive: Receive, limit: int, is_whole: Callable[[], bool]) -> Receive:
         received, is_complete = 0, False
 
         async def bounded() -> Message:
@@ -60,8 +62,11 @@ class BodyLimits:
             if is_complete:  # what is awaited now is the client's leaving
                 return await receive()
             try:
-                async with asyncio.timeout(self._silence_seconds):
+                if is_whole():
                     message = await receive()
+                else:
+                    async with asyncio.timeout(self._silence_seconds):
+                        message = await receive()
             except TimeoutError as error:
                 seconds = f"{self._silence_seconds:g} s"
                 raise HTTPException(
@@ -126,6 +131,20 @@ class _StrictRequest(Request):
         return value
 
 
+async def read_whole(receive: Receive) -> bytes | None:
+    """Return a body; None if the caller left before it was complete."""
+    message = await receive()
+    if not message.get("more_body"):
+        return message.get("body", b"") if message["type"] == "http.request" else None
+    pieces = []
+    while message["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
+        message = await receive()
+    return None
+
+
 def refuse_nul(value: Any) -> None:
     """Refuse JSON with a NUL in it, at any depth.
 
@@ -154,8 +173,16 @@ def _check_address(scope: Scope) -> None:
         raise InvalidRequest("The address holds a NUL character (%00); leave it out")
 
 
-def _check_length(declared: str, limit: int) -> None:
-    if declared.isdecimal() and int(declared[:20]) > limit:
+def _declared(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            length: bytes = value
+            return length
+    return b""
+
+
+def _check_length(declared: bytes, limit: int) -> None:
+    if declared.isdigit() and int(declared[:20]) > limit:
         raise _too_large(limit)
 
 

@@ -45,11 +45,15 @@ class Exchange:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [
-                    item for item in message.get("headers", ()) if item[0] != b"x-request-id"
-                ]
-                headers.append((b"x-request-id", number.encode("ascii")))
-                if not any(name == NO_SNIFF[0] for name, _ in headers):
+                own, has_no_sniff = b"x-request-id", False
+                headers = []
+                for item in message.get("headers", ()):
+                    name = item[0]
+                    if name != own:
+                        headers.append(item)
+                        has_no_sniff = has_no_sniff or name == NO_SNIFF[0]
+                headers.append((own, number.encode("ascii")))
+                if not has_no_sniff:
                     headers.append(NO_SNIFF)
                 message["headers"] = headers
             await send(message)
@@ -64,13 +68,16 @@ class Exchange:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         self._metrics.count_request(scope["method"], route, status=status, seconds=seconds)
-        logger.info(
-            "%s %s %d in %.1f ms",
-            scope["method"] if scope["method"].isalpha() else "?",
-            route,
-            status,
-            seconds * 1e3,
-        )
+        if logger.isEnabledFor(logging.INFO):
+            method = scope["method"] if scope["method"].isalpha() else "?"
+            told = (method, route, status, seconds * 1e3)
+            # Not `logger.info`: it would look for this line in the source each time.
+            logger.handle(
+                logging.LogRecord(logger.name, logging.INFO, __file__, 0, _LINE, told, None)
+            )
+
+
+_LINE = "%s %s %d in %.1f ms"
 
 
 def _given_id(scope: Scope) -> str | None:

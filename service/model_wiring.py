@@ -254,7 +254,7 @@ class ModelParts:
     @cached_property
     def predictor(self) -> Predictor:
         """Answers requests to classical models, from every face."""
-        from service.predicting import Predictor
+        from service.predicting import Predictor, Records
         from service.prediction.explaining import Explainer
         from service.prediction.loading import pipeline
 
@@ -265,7 +265,10 @@ class ModelParts:
             metrics=self.metrics.predictions,
             explainer=Explainer(lambda loaded: pipeline(self.artifacts, loaded, options)),
             canaries=self.canaries,
-            add=self.interactions.add if self.settings.telemetry.interactions else None,
+            records=Records(
+                lambda: self.cached_predictions,
+                self.interactions.add if self.settings.telemetry.interactions else None,
+            ),
         )
 
     @cached_property

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,8 +33,6 @@ from service.prediction.recording import CANARY, LIVE, Origin, Predicted, record
 
 Read = Callable[[Loaded], Table]
 """Reads what was asked as the columns of a model."""
-USER_HEADER = "x-ragstone-user"
-"""In a request whom it is for: the same version answers the same user."""
 MANY_ROWS = 32
 """From here on rows are read and written down in a thread, not on the loop that others wait for."""
 MANY_BYTES = 16_384
@@ -59,6 +56,8 @@ class Asked:
     """Whether rows are so many that they are read and joined off the loop."""
     user: str | None = None
     """What keeps a caller at the same version while a canary answers others; else the key."""
+    is_alone: bool = False
+    """No other request is under way that could share its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,15 @@ class Stored:
     id: str
     kept: Remembered
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What was predicted before, and who keeps what is predicted now."""
+
+    cached: Callable[[], CachedPredictions]
+    """Asked for where settings say that there are some."""
+    add: Callable[[Interaction], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,16 +108,17 @@ class Predictor:
         metrics: PredictionMetrics,
         explainer: Explainer,
         canaries: Canaries,
-        add: Callable[[Interaction], None] | None = None,
+        records: Records,
     ) -> None:
-        """Take the models, who charges, counts, explains, compares, and keeps interactions."""
+        """Take the models, who charges, counts, explains and compares, and the records."""
         self.models = models
         self._options = models.options
         self._meter = meter
         self._metrics = metrics
         self._explainer = explainer
         self._canaries = canaries
-        self._add = add
+        self._cached = records.cached
+        self._add = records.add
         self._ids = Ids("pred-")
 
     async def find(self, asked: Asked) -> Hosted:
@@ -123,24 +132,21 @@ class Predictor:
         found = self.models.at_hand(asked.name, asked.selector)
         return found or await self.models.find(asked.name, asked.selector)
 
-    async def stored(
-        self, asked: Asked, rows: Sequence[Any], cached: CachedPredictions
-    ) -> Stored | None:
+    async def stored(self, asked: Asked, rows: Sequence[Any]) -> Stored | None:
         """Answer rows from what a job stored of their keys; None where they are to be computed.
 
         Raises:
             NotFound, NotReady: as `find`; or a row has no prediction, and none is computed.
             RateLimited: the caller asks too much.
         """
-        start = time.perf_counter()
         settings = self._options.cached.get(asked.name)
         if settings is None or asked.explain or not 0 < len(rows) <= self._options.max_rows:
             return None
+        start = time.perf_counter()
         loaded = await self.find(asked)
-        with self._counted(asked.name):
-            kept = await in_thread(
-                lambda: cached.find(loaded, settings, rows, tenant=asked.caller.tenant)
-            )
+        tenant, cached = asked.caller.tenant, self._cached()
+        try:
+            kept = await in_thread(lambda: cached.find(loaded, settings, rows, tenant=tenant))
             if kept is None:
                 return None
             bill = await self._bill(asked)
@@ -148,30 +154,24 @@ class Predictor:
                 bill.settle(0)
             finally:
                 bill.close()
+        except RagstoneError as error:
+            self._metrics.count(asked.name, outcome_of(error))
+            raise
         seconds = time.perf_counter() - start
         self._metrics.observe(loaded.name, loaded.version, rows=len(rows), seconds=seconds)
         stored = Stored(self._ids(), kept, bill.headers)
         if self._add is not None:
-            origin, add = Origin(asked.caller, datetime.now(UTC)), self._add
             write = partial(
                 record_stored,
                 kept,
                 stored.id,
-                add,
-                origin=origin,
+                self._add,
+                origin=Origin(asked.caller, datetime.now(UTC)),
                 seconds=seconds,
                 has_content=self._options.keep == "predictions",
             )
             await in_thread(write)
         return stored
-
-    async def _bill(self, asked: Asked) -> Bill:
-        return await open_bill(
-            self._meter(),
-            caller=asked.caller,
-            engine=f"{classical.KIND}/{asked.name}",
-            prompt_tokens=0,
-        )
 
     async def predict(self, asked: Asked, read: Read) -> Answer:
         """Answer the rows that `read` returns.
@@ -186,8 +186,8 @@ class Predictor:
         """
         start = time.perf_counter()
         loaded = await self.find(asked)
-        with self._counted(asked.name):
-            table = await _table(read, loaded, is_large=asked.is_large)
+        try:
+            table = await _table(read, loaded, is_large=True) if asked.is_large else read(loaded)
             if asked.explain:
                 await in_thread(lambda: self._explainer.check(loaded))
             bill = await self._bill(asked)
@@ -196,6 +196,9 @@ class Predictor:
                 bill.settle(0)
             finally:
                 bill.close()
+        except RagstoneError as error:
+            self._metrics.count(asked.name, outcome_of(error))
+            raise
         seconds = time.perf_counter() - start
         origin = Origin(asked.caller, datetime.now(UTC))
         await self._note(run.predicted, origin, seconds)
@@ -204,36 +207,59 @@ class Predictor:
         self._canaries.follow(run.predicted, run.other, run.failure, read=read, origin=origin)
         return Answer(run.predicted, {**bill.headers, TARGET_HEADER: run.predicted.tag})
 
+    async def _bill(self, asked: Asked) -> Bill:
+        return await open_bill(
+            self._meter(),
+            caller=asked.caller,
+            engine=f"{classical.KIND}/{asked.name}",
+            prompt_tokens=0,
+        )
+
     async def _run(self, asked: Asked, loaded: Hosted, table: Table, read: Read) -> _Run:
         most = self._options.deadline_seconds
         limit = most if asked.seconds is None else min(asked.seconds, most)
-        is_usual = limit >= most  # or a canary would be held to less than it was put up for
-        other, failure = None, None
-        if asked.selector is None and not asked.explain:
-            other = self.models.challenger(loaded)
         try:
-            async with asyncio.timeout(limit):
-                user = asked.user or asked.caller.key_id
-                if other is not None and is_usual and self._canaries.draws(other, user):
-                    try:
-                        theirs, values = await self._canaries.answer(
-                            other,
-                            loaded,
-                            table,
-                            read=partial(_table, read, is_large=asked.is_large),
-                            seconds=limit / 2,
-                        )
-                        return _Run(self._predicted(other, theirs, values, CANARY), loaded)
-                    except RagstoneError as error:
-                        failure = error
-                values = await loaded.batcher.run(table)
-                predicted = self._predicted(loaded, table, values, asked.selector or LIVE)
-                if asked.explain:
-                    explained = await in_thread(lambda: self._explainer.explain(predicted))
-                    predicted = replace(predicted, explanations=explained)
-                return _Run(predicted, other, failure)
+            if asked.explain:
+                async with asyncio.timeout(limit):
+                    return await self._explained(asked, loaded, table)
+            other = self.models.challenger(loaded) if asked.selector is None else None
+            is_usual = limit >= most  # or a canary would be held to less than it was put up for
+            user = asked.user or asked.caller.key_id
+            if other is not None and is_usual and self._canaries.draws(other, user):
+                async with asyncio.timeout(limit):
+                    again = partial(_table, read, is_large=asked.is_large)
+                    return await self._by_canary(other, loaded, table, read=again, seconds=limit)
+            values = loaded.batcher.run_now(table) if asked.is_alone else None
+            if values is None:
+                values = await loaded.batcher.run(table, limit)
         except TimeoutError:
             raise EngineTimedOut(f"The model did not answer within {limit:g} s") from None
+        return _Run(self._predicted(loaded, table, values, asked.selector or LIVE), other)
+
+    async def _explained(self, asked: Asked, loaded: Hosted, table: Table) -> _Run:
+        values = await loaded.batcher.run(table)
+        predicted = self._predicted(loaded, table, values, asked.selector or LIVE)
+        explained = await in_thread(lambda: self._explainer.explain(predicted))
+        return _Run(replace(predicted, explanations=explained))
+
+    async def _by_canary(
+        self,
+        other: Hosted,
+        loaded: Hosted,
+        table: Table,
+        *,
+        read: Callable[[Loaded], Awaitable[Table]],
+        seconds: float,
+    ) -> _Run:
+        """Have the challenger answer, or, where it fails, the version in use."""
+        try:
+            theirs, values = await self._canaries.answer(
+                other, loaded, table, read=read, seconds=seconds / 2
+            )
+            return _Run(self._predicted(other, theirs, values, CANARY), loaded)
+        except RagstoneError as error:
+            values = await loaded.batcher.run(table)
+            return _Run(self._predicted(loaded, table, values, LIVE), other, error)
 
     def _predicted(self, loaded: Loaded, table: Table, values: NDArray[Any], tag: str) -> Predicted:
         has_classes = loaded.model.classes is not None
@@ -266,14 +292,6 @@ class Predictor:
             write()
         else:
             await in_thread(write)
-
-    @contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except RagstoneError as error:
-            self._metrics.count(name, outcome_of(error))
-            raise
 
 
 async def _table(read: Read, loaded: Loaded, *, is_large: bool) -> Table:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import InvalidConfiguration
 from infra.plugins import require
+from service.ray_connection import connected
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -56,7 +52,9 @@ def ingest_on_ray(
             items.append(_item(source))
     if not items:
         return summary
-    with _connected(settings) as data:
+    with connected(settings):
+        data = require("ray.data", extra="ray")
+        data.DataContext.get_current().enable_progress_bars = False
         events = data.from_items(items, override_num_blocks=_blocks(len(items), batch_documents))
         events = events.map_batches(
             _Worker,
@@ -70,29 +68,6 @@ def ingest_on_ray(
         for row in events.iter_rows():
             summary.add(_event(row["kind"], **row["values"]))
     return summary
-
-
-@contextmanager
-def _connected(settings: Settings) -> Iterator[ModuleType]:
-    """Yield `ray.data`; the connection is given up if it was made here.
-
-    Ray tells of workers that died on standard output, from a thread of its own and as long as
-    there is a connection: that is for what the caller has to say, so it goes to standard error.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray = require("ray", extra="ray")
-    data = require("ray.data", extra="ray")
-    is_ours = not ray.is_initialized()
-    with redirect_stdout(sys.stderr):
-        if is_ours:
-            ray.init(include_dashboard=False, log_to_driver=False)
-        try:
-            _check_database(ray, settings)
-            data.DataContext.get_current().enable_progress_bars = False
-            yield data
-        finally:
-            if is_ours:
-                ray.shutdown()
 
 
 class _Worker:
@@ -153,12 +128,3 @@ def _event(kind: str, **values: Any) -> Event:
 
 def _blocks(documents: int, batch_documents: int) -> int:
     return max(1, -(-documents // batch_documents))
-
-
-def _check_database(ray: Any, settings: Settings) -> None:
-    addresses = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(addresses) > 1 and settings.database_location.startswith("sqlite"):
-        raise InvalidConfiguration(
-            f"The Ray cluster has {len(addresses)} machines, which cannot share an SQLite file;"
-            " set database_url to a PostgreSQL database"
-        )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -101,6 +101,12 @@ def predict(
     cache: Annotated[
         bool, typer.Option("--cache", help="Answer requests by key from them, as settings say.")
     ] = False,
+    on: Annotated[
+        Literal["here", "ray"], typer.Option(help="Where to work: this process, or a Ray cluster.")
+    ] = "here",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes on the Ray cluster, each with the model.")
+    ] = 2,
     json: Json = False,
 ) -> None:
     """Predict for every row of a table; run again, it goes on where it stopped.
@@ -118,18 +124,23 @@ def predict(
         )
     if cache and not is_stored:
         raise InvalidRequest("--cache is of predictions in the store: from dataset/NAME")
+    on_ray = workers if on == "ray" else 0
     with opened() as parts:
         if is_stored:
             name = output.removeprefix(kind)
             batch_predicting.check_name(name)
             arguments = {"model": model, "data": data, "name": name, "cache": cache}
+            arguments["workers"] = on_ray
             job = parts.jobs.start(batch_predicting.PREDICT, arguments)
             told: dict[str, Any] = {"job": job.id, "state": job.state}
             words = f"{job.id}: follow it with `ragstone jobs show {job.id}`"
         else:
             loaded = batch_predicting.opened(parts, model)
+            score = batch_predicting.scoring(parts, loaded, workers=on_ray)
             with _bar() as tell:
-                rows = batch_predicting.predict_file(loaded, Path(data), Path(output), tell=tell)
+                rows = batch_predicting.predict_file(
+                    loaded, Path(data), Path(output), score=score, tell=tell
+                )
             told = {"model": str(loaded.reference), "output": output, "rows": rows}
             words = f"{rows:,} rows by {loaded.reference} in {output}"
     if json:

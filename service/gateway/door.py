@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.errors import RagstoneError
-from service.bodies import refuse_nul
+from service.bodies import read_whole, refuse_nul
 from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
@@ -71,7 +71,7 @@ class Door:
             return
         path: str = scope["path"]
         try:
-            raw = await _read(receive)
+            raw = await read_whole(receive)
             if raw is None:  # the caller left midway
                 return
             body = _parse(raw, _header(scope, b"content-type"))
@@ -156,19 +156,6 @@ async def _send_stream(reply: GatewayReply, send: Send) -> None:
 def _encoded(reply: GatewayReply) -> list[tuple[bytes, bytes]]:
     named = reply.headers.items()
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named]
-
-
-async def _read(receive: Receive) -> bytes | None:
-    message = await receive()
-    if not message.get("more_body"):
-        return message.get("body", b"") if message["type"] == "http.request" else None
-    pieces = []
-    while message["type"] == "http.request":
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(pieces)
-        message = await receive()
-    return None
 
 
 def _parse(raw: bytes, media_type: bytes) -> dict[str, Any] | None:

@@ -21,6 +21,8 @@ from service.gateway.journal_files import lock_path
 logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 * 2**20
+ADDED_UP = 64
+"""Calls that cost nothing, which are written down together."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -59,6 +61,9 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._segments: list[Segment] = []
         self._unwritten: list[bytes] = []
+        self._free: dict[UsageId, Count] = {}
+        """What calls that cost nothing used, since it was last written."""
+        self._free_calls = 0
         self._number = self._reported = 0
         self._file = -1
         self._size = 0
@@ -101,12 +106,24 @@ class Journal:
     ) -> None:
         """Note what a call cost; it never fails: what the disk does not take is kept and retried.
 
-        Until it is written the reservation stands in the file, which errs on the safe side.
+        Until it is written the reservation stands in the file, which errs on the safe side. Calls
+        for which nothing was reserved, and that cost nothing, are added up before they are written.
         """
+        if entry is None and not count.cost:
+            known = self._free.get(usage)
+            if known is None:
+                known = self._free[usage] = Count()
+            known.add(count)
+            self._free_calls += 1
+            return
         number = entry.number if entry else 0
+        self._end(entry, self._settled(number, accounts, usage, count))
+
+    def _settled(
+        self, number: int, accounts: tuple[AccountId, ...], usage: UsageId, count: Count
+    ) -> bytes:
         counted = (count.requests, count.prompt_tokens, count.completion_tokens, count.cost)
-        line = _line(["S", self.next_sequence(), number, accounts, usage, counted])
-        self._end(entry, line)
+        return _line(["S", self.next_sequence(), number, accounts, usage, counted])
 
     def refund(self, entry: Entry) -> None:
         """Note that a call cost nothing and is not to be counted."""
@@ -122,12 +139,27 @@ class Journal:
         Raises:
             StorageFailed: it still cannot.
         """
+        for usage, count in self._free.items():
+            self._unwritten.append(self._settled(0, (), usage, count))
+            self._segments[-1].last = self.sequence
+        self._free, self._free_calls = {}, 0
         try:
+            if self._size >= self._segment_bytes:
+                self._begin_segment()
             while self._unwritten:
                 self._write(self._unwritten[0])
                 del self._unwritten[0]
         except OSError as error:
             raise _not_noted(error) from error
+
+    def retry(self) -> None:
+        """Write what could not be written before, and what has been added up for long enough.
+
+        Raises:
+            StorageFailed: it still cannot.
+        """
+        if self._unwritten or self._free_calls >= ADDED_UP:
+            self.flush()
 
     def duplicate(self) -> int | None:
         """Return another descriptor of the file if there is something to `fsync`, to be closed."""
@@ -171,6 +203,8 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the files; an heir, or `remove`, sees to what they say."""
+        with suppress(StorageFailed):
+            self.flush()
         os.close(self._file)
         os.close(self._lock)
 

@@ -57,7 +57,7 @@ class Ledger:
         """
         with self._lock:
             if not accounts or not amount:
-                self._journal.flush()
+                self._journal.retry()
                 ids = tuple([account.id for account in accounts])
                 return Reservation(accounts, ids, 0, usage, None)
             for account in accounts:

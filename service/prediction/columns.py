@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from infra.classical import Column, ModelFile, text_of
 from infra.classical_rows import MISSING_TEXT, encode, encode_rows, is_text
 from infra.errors import InvalidRequest, TooLarge
+from service.prediction.quick import Quick, Row
 
 if TYPE_CHECKING:
     from service.prediction.joining import Joined, Joins
@@ -56,6 +57,8 @@ class Reader:
     """Of a model that takes columns from views."""
     asked: Sequence[Column] = field(init=False)
     """What is given with a row: the model's own columns, and those of the join."""
+    quick: Quick | None = field(init=False)
+    """Reads a single row, where nothing is joined."""
     _own: Sequence[Column] = field(init=False)
     _columns: Mapping[str, Column] = field(init=False)
     _seen: Mapping[str, frozenset[str]] = field(init=False)
@@ -80,6 +83,7 @@ class Reader:
         own = tuple(each for each in inputs if joins is None or each.name not in joined)
         asked = own if joins is None else (*own, *joins.asked)
         object.__setattr__(self, "asked", asked)
+        object.__setattr__(self, "quick", Quick.of(own) if joins is None else None)
         object.__setattr__(self, "_own", own)
         object.__setattr__(self, "_columns", {each.name: each for each in asked})
         object.__setattr__(self, "_seen", seen)
@@ -92,6 +96,10 @@ class Reader:
             InvalidRequest: names the row and the column that are wrong.
             TooLarge: more rows than are allowed.
         """
+        if len(rows) == 1 and self.quick is not None:
+            read = self.quick.of_row(rows[0])
+            if read is not None:
+                return Table(1, read)
         self._check_count(len(rows))
         for place, row in enumerate(rows):
             if type(row) is not dict:
@@ -194,11 +202,16 @@ def joined(tables: Sequence[Mapping[str, NDArray[Any]]]) -> Mapping[str, NDArray
     """Return the columns of several tables below one another."""
     if len(tables) == 1:
         return tables[0]
+    rows = [each for each in tables if type(each) is Row]
+    if len(rows) == len(tables):
+        return rows[0].quick.arrays(rows)
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def row_values(table: Table, at: int, columns: Sequence[Column]) -> dict[str, Any]:
     """Return one row as it came: whole numbers whole, what is missing None, categories as text."""
+    if type(table.columns) is Row:
+        return table.columns.given
     return {each.name: _raw(table.columns[each.name][at], each) for each in columns}
 
 

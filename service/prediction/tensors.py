@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from infra.classical import Kind
 from infra.errors import InvalidRequest
 from service.bodies import refuse_nul
-from service.prediction.columns import flat
+from service.prediction.columns import Table, flat
+from service.prediction.quick import Quick
 
 HEADER = "inference-header-content-length"
 """How many bytes of the body are JSON; tensors in binary follow."""
@@ -47,7 +48,8 @@ _TAKEN: Mapping[Kind, frozenset[str]] = {
     "bool": frozenset({"BOOL"}),
 }
 """Datatypes of a tensor that hold nothing which the column cannot."""
-_REQUEST = frozenset({"id", "inputs", "outputs", "parameters"})
+_REQUEST = frozenset({"id", "inputs", "outputs", "parameters", "model_name", "model_version"})
+"""The last two are no part of the protocol; KServe's client repeats there what the path says."""
 _INPUT = frozenset({"name", "shape", "datatype", "data", "parameters"})
 _OUTPUT = frozenset({"name", "parameters"})
 
@@ -73,15 +75,20 @@ class Request:
     is_binary: bool
     """Whether outputs are binary where they do not say."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    table: Table | None = None
+    """The inputs as the model takes them, where nothing was the matter with them; else `values`."""
 
 
-def parse(body: bytes, json_bytes: int | None, kinds: Mapping[str, Kind]) -> Request:
+def parse(
+    body: bytes, json_bytes: int | None, kinds: Mapping[str, Kind], *, quick: Quick | None = None
+) -> Request:
     """Read a request.
 
     Args:
         body: of the request.
         json_bytes: how many of them are JSON; None are all.
         kinds: by its name, what each column of the model holds.
+        quick: reads a single row that is as most are.
 
     Raises:
         InvalidRequest: says what is wrong with which part of it.
@@ -92,7 +99,19 @@ def parse(body: bytes, json_bytes: int | None, kinds: Mapping[str, Kind]) -> Req
     inputs = given.get("inputs")
     if type(inputs) is not list or not inputs:
         raise InvalidRequest("inputs: a list of tensors is needed", parameter="inputs")
-    binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
+    is_binary = _flag(parameters, "binary_data_output")
+    wanted = _outputs(given.get("outputs"), is_binary=is_binary)
+    row = None if quick is None or json_bytes is not None else quick.of_tensors(inputs)
+    if row is not None:
+        return Request(_id(given), 1, {}, wanted, is_binary, parameters, Table(1, row))
+    rows, values = _read(inputs, memoryview(body)[json_bytes or len(body) :], kinds)
+    return Request(_id(given), rows, values, wanted, is_binary, parameters)
+
+
+def _read(
+    inputs: Sequence[Any], binary: memoryview, kinds: Mapping[str, Kind]
+) -> tuple[int, Mapping[str, Sequence[Any] | NDArray[Any]]]:
+    """Return the number of rows, and by input its elements."""
     values: dict[str, Sequence[Any] | NDArray[Any]] = {}
     rows: int | None = None
     for at, item in enumerate(inputs):
@@ -112,9 +131,7 @@ def parse(body: bytes, json_bytes: int | None, kinds: Mapping[str, Kind]) -> Req
             binary = binary[tensor.binary_bytes :]
     if len(binary):
         raise InvalidRequest(f"{len(binary):,} bytes of the body belong to no input")
-    is_binary = _flag(parameters, "binary_data_output")
-    outputs = _outputs(given.get("outputs"), is_binary=is_binary)
-    return Request(_id(given), rows or 0, values, outputs, is_binary, parameters)
+    return rows or 0, values
 
 
 @dataclass(frozen=True, slots=True)

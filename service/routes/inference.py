@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 
-from infra.errors import InvalidRequest, NotFound, NotReady
+from infra.errors import InvalidRequest, NotReady
 from service.bodies import BytesRoute, StrictRoute
 from service.callers import Caller
 from service.dependencies import Asking, Parts
-from service.gateway.opening import answer_seconds
-from service.gateway.outgoing import TIMEOUT_HEADER
-from service.predicting import MANY_BYTES, USER_HEADER, Asked
-from service.prediction import tensors
-from service.prediction.columns import Table
+from service.predicting import Asked
+from service.prediction import by_tensors
+from service.prediction.door import through
 from service.prediction.loading import Loaded
-from service.prediction.recording import Predicted
-from service.prediction.tensors import Output
 from service.schemas.inference import (
     INDEX,
     INDEX_ANSWER,
@@ -45,8 +40,6 @@ from service.wiring import Components
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 JSON = "application/json"
-BINARY = "application/octet-stream"
-MOST_DIGITS = 12
 Body = TypeVar("Body", IndexBody, RepositoryBody)
 PLATFORMS = {"onnx": "onnxruntime_onnx", "skops": "sklearn_skops"}
 
@@ -113,7 +106,7 @@ async def version_ready(
 )
 async def infer(request: Request, model_name: str) -> Response:
     """Predict with the version that the alias of the settings means."""
-    return await _infer(request, model_name, None)
+    return await through(request, partial(by_tensors.infer, name=model_name))
 
 
 @fast.post(
@@ -124,7 +117,7 @@ async def infer(request: Request, model_name: str) -> Response:
 )
 async def infer_version(request: Request, model_name: str, model_version: str) -> Response:
     """Predict with a version."""
-    return await _infer(request, model_name, model_version)
+    return await through(request, partial(by_tensors.infer, name=model_name, version=model_version))
 
 
 @fast.post(
@@ -230,89 +223,4 @@ def _output_metadata(loaded: Loaded) -> list[TensorMetadata]:
         TensorMetadata(
             name="probabilities", datatype=loaded.number_type, shape=[-1, len(loaded.labels)]
         ),
-    ]
-
-
-async def _infer(request: Request, model_name: str, version: str | None) -> Response:
-    components, caller = _parts(request)
-    json_bytes = _json_bytes(request)
-    body = await request.body()
-    given: tensors.Request | None = None
-
-    def read(loaded: Loaded) -> Table:
-        nonlocal given
-        given = tensors.parse(body, json_bytes, loaded.kinds)
-        _check_outputs(given, loaded)
-        return loaded.reader.of_values(given.rows, given.values)
-
-    seconds = _seconds(request)
-    user = request.headers.get(USER_HEADER)
-    is_large = len(body) >= MANY_BYTES
-    asked = Asked(caller, model_name, version, seconds, is_large=is_large, user=user)
-    answer = await components.predictor.predict(asked, read)
-    assert given is not None
-    return _told(answer.predicted, given, dict(answer.headers))
-
-
-def _json_bytes(request: Request) -> int | None:
-    """Return how many bytes of the body are JSON; None are all of them."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "The body is compressed; send it as it is")
-    given = request.headers.get(tensors.HEADER)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given is None:
-        if media_type not in {"", JSON}:  # the protocol's clients do not name it
-            raise HTTPException(415, f"Content-Type is {media_type[:100]!r}; send {JSON}")
-        return None
-    if media_type not in {"", JSON, BINARY}:
-        raise HTTPException(415, f"Content-Type is {media_type[:100]!r}; send {BINARY}")
-    if not given.isascii() or not given.isdecimal() or len(given) > MOST_DIGITS:
-        raise InvalidRequest(f"{tensors.HEADER} is {given[:40]!r}; it is a number of bytes")
-    return int(given)
-
-
-def _seconds(request: Request) -> float | None:
-    given = request.headers.get(TIMEOUT_HEADER)
-    return None if given is None else answer_seconds(given, float("inf"))
-
-
-def _check_outputs(given: tensors.Request, loaded: Loaded) -> None:
-    if given.outputs is None:
-        return
-    known = ["prediction"] if loaded.labels is None else ["label", "probabilities"]
-    names = [each.name for each in given.outputs]
-    for at, name in enumerate(names):
-        if name not in known:
-            raise NotFound("output", name[:100], among=known, are_few=True)
-        if name in names[:at]:
-            raise InvalidRequest(f"Output {name!r} is asked for twice", parameter="outputs")
-
-
-def _told(predicted: Predicted, given: tensors.Request, headers: dict[str, str]) -> Response:
-    loaded = predicted.loaded
-    head: dict[str, Any] = {"model_name": loaded.name, "model_version": loaded.version}
-    if given.id is not None:
-        head["id"] = given.id
-    head["parameters"] = {"prediction_id": predicted.id}
-    if predicted.table.warnings:
-        head["parameters"]["warnings"] = len(predicted.table.warnings)
-    made = {each.name: each for each in _outputs(predicted)}
-    if given.outputs is None:
-        wanted = [(each, given.is_binary) for each in made.values()]
-    else:
-        wanted = [(made[each.name], each.is_binary) for each in given.outputs]
-    body, json_bytes = tensors.write(head, wanted)
-    if json_bytes is None:
-        return Response(body, headers=headers, media_type=JSON)
-    headers[tensors.HEADER] = str(json_bytes)
-    return Response(body, headers=headers, media_type=BINARY)
-
-
-def _outputs(predicted: Predicted) -> Sequence[Output]:
-    loaded, values = predicted.loaded, predicted.values
-    if loaded.labels is None:
-        return [Output("prediction", loaded.number_type, values.reshape(-1, 1))]
-    return [
-        Output("label", loaded.label_type, predicted.labels),
-        Output("probabilities", loaded.number_type, values),
     ]

@@ -1,8 +1,11 @@
-"""The Open Inference Protocol by its own client, Triton's, against a real server."""
+"""The Open Inference Protocol by its own clients, Triton's and KServe's, against a real server."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +31,17 @@ NUMPY: dict[str, Any] = {
 ROWS = classical_models.rows(12, seed=4)
 
 
+KSERVE = Path(__file__).parent.parent.parent / ".venvs" / "kserve" / "bin" / "python"
+KSERVE_CLIENT = Path(__file__).parent / "kserve_client.py"
+KSERVE_ABSENT = (
+    "KServe's SDK needs other versions than ours, so an environment of its own: "
+    "uv venv .venvs/kserve && uv pip install --python .venvs/kserve -r tests/e2e/kserve.txt"
+)
+
+
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("triton")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("open-inference")
     put_schema(folder / "data" / "ragstone.db")
     database = Database(f"sqlite:///{folder / 'data' / 'ragstone.db'}")
     store = open_store(folder / "data" / "artifacts", database)
@@ -43,11 +54,16 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = start(folder)
     try:
         running.wait_until_ready()
-        with triton.InferenceServerClient(running.url.removeprefix("http://")) as client:
-            until(client.is_server_ready, seconds=60)
-            yield client
+        yield running.url
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Any]:
+    with triton.InferenceServerClient(url.removeprefix("http://")) as client:
+        until(client.is_server_ready, seconds=60)
+        yield client
 
 
 def inputs(*, binary: bool) -> list[Any]:
@@ -116,6 +132,31 @@ def test_wrong_requests_raise_what_the_client_knows(client: Any) -> None:
     strange.set_data_from_numpy(np.zeros((1, 1), np.float32))
     with pytest.raises(InferenceServerException, match="datatype"):
         client.infer("churn", [strange])
+
+
+@pytest.mark.skipif(not KSERVE.exists(), reason=KSERVE_ABSENT)
+@pytest.mark.usefixtures("client")
+def test_kserves_sdk_is_answered(url: str) -> None:
+    filled = [{**row, "age": row["age"] or 40.0, "plan": row["plan"] or ""} for row in ROWS]
+    columns = {
+        name: (datatype, [row[name] for row in filled]) for name, datatype in DATATYPES.items()
+    }
+    done = subprocess.run(
+        [KSERVE, KSERVE_CLIENT, url], input=json.dumps(columns), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["live"], told["ready"], told["model"]) == (True, True, True)
+    for form in ("binary", "json"):
+        found = told[form]
+        assert found["id"] == "seven"
+        np.testing.assert_allclose(found["probabilities"], wanted(filled=True), atol=1e-5)
+        assert found["labels"] == [
+            "yes" if row[1] >= 0.5 else "no" for row in found["probabilities"]
+        ]
+    status, words = told["refused"]
+    assert status == 404
+    assert "chrun" in words
 
 
 def test_model_is_unloaded_and_loaded(client: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
 @pytest.fixture
 def loaded(models: dict[str, Loaded]) -> Loaded:
     return models["churn"]
+
+
+def here(loaded: Loaded) -> batch_predicting.Score:
+    """Return what predicts parts in this process."""
+    return partial(batch_predicting._scored_here, loaded)
 
 
 def probabilities(rows: list[dict[str, Any]]) -> Any:
@@ -107,11 +113,11 @@ def test_parts_that_were_written_are_not_predicted_again(loaded: Loaded, tmp_pat
 
     told: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        write_parts(loaded, broken_off(), tmp_path / "parts", tell=told.append)
+        write_parts(here(loaded), broken_off(), tmp_path / "parts", tell=told.append)
     written = sorted((tmp_path / "parts").glob("*.parquet"))
     assert len(written) == 2
     before = [path.stat().st_mtime_ns for path in written]
-    write_parts(loaded, batches(ROWS, 30), tmp_path / "parts", tell=told.append)
+    write_parts(here(loaded), batches(ROWS, 30), tmp_path / "parts", tell=told.append)
     assert [path.stat().st_mtime_ns for path in written] == before
     found = pq.read_table(tmp_path / "parts")
     assert found.num_rows == len(ROWS)
@@ -130,7 +136,7 @@ def test_rows_that_are_not_the_models_are_refused_with_their_place(
     )
     rows = [*rows[:35], {**rows[35], **change}]
     with pytest.raises(InvalidRequest, match=words):
-        write_parts(loaded, batches(rows, 20), tmp_path / "parts", tell=lambda _: None)
+        write_parts(here(loaded), batches(rows, 20), tmp_path / "parts", tell=lambda _: None)
 
 
 def test_missing_column_empty_table_and_missing_file_are_refused(
@@ -138,9 +144,9 @@ def test_missing_column_empty_table_and_missing_file_are_refused(
 ) -> None:
     rows = [{"age": 1.0, "visits": 2, "trial": True}]
     with pytest.raises(InvalidRequest, match="plan"):
-        write_parts(loaded, batches(rows, 1), tmp_path / "one", tell=lambda _: None)
+        write_parts(here(loaded), batches(rows, 1), tmp_path / "one", tell=lambda _: None)
     with pytest.raises(InvalidRequest, match="no row"):
-        write_parts(loaded, iter(()), tmp_path / "two", tell=lambda _: None)
+        write_parts(here(loaded), iter(()), tmp_path / "two", tell=lambda _: None)
     with pytest.raises(NotFound):
         predict_file(loaded, tmp_path / "nothing.parquet", tmp_path / "out.parquet")
 

@@ -111,6 +111,27 @@ def test_numbers_of_classes_and_of_regressions_stay_numbers(served: TestClient) 
     assert "probabilities" not in price
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/predict", "/v2/models/churn/infer", "/v2/models/churn/versions/2/infer"]
+)
+def test_predictions_are_described_and_other_methods_refused(served: TestClient, path: str) -> None:
+    assert served.get(path).status_code == 405
+    template = path.replace("churn", "{model_name}").replace("/2/", "/{model_version}/")
+    assert "post" in served.get("/openapi.json").json()["paths"][template]
+
+
+def test_one_row_is_answered_alike_alone_and_among_others(served: TestClient) -> None:
+    rows = classical_models.rows(8, seed=9)
+    together = predict(served, rows=rows).json()["predictions"]
+    for row, other in zip(rows, together, strict=True):
+        (alone,) = predict(served, rows=[row]).json()["predictions"]
+        assert alone["prediction"] == other["prediction"]
+        assert alone["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+        inputs = tensors([row])
+        told = served.post("/v2/models/churn/infer", json={"inputs": inputs}).json()["outputs"]
+        assert told[0]["data"] == [alone["prediction"]]
+
+
 def test_threshold_decides_which_class_is_told(served: TestClient) -> None:
     rows = classical_models.rows(20, seed=5)
     told = predict(served, "strict", rows=rows).json()["predictions"]

@@ -21,7 +21,7 @@ import feast_made
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.feature_views import FeatureView
-from service import batch_predicting, model_gates
+from service import batch_predicting, batch_scoring, model_gates
 from service.app import create_app
 from service.cli.entry import app
 from service.prediction import loading
@@ -122,7 +122,7 @@ def test_requests_get_the_features_and_answers_of_training(
     batch = (
         orders.select("customer", nanoseconds, "amount").to_arrow().combine_chunks().to_batches()[0]
     )
-    scored = batch_predicting.scored(loaded, batch)
+    scored = batch_scoring.scored(loaded, batch)
     assert scored["probabilities"].to_pylist() == found
     assert opened.losses(orders).tolist() == opened.losses(offline).tolist()
 
@@ -147,7 +147,7 @@ def test_tables_with_strange_keys_or_times_are_refused(
     good = {"customer": ["c1", "c2"], "amount": [1.0, 2.0], "at": [datetime(2026, 1, 20)] * 2}  # noqa: DTZ001
     batch = pa.RecordBatch.from_pydict({**good, **changes})
     with pytest.raises(InvalidRequest, match=f"In the 2 rows from 40 on: .*{words}"):
-        batch_predicting.scored(loaded, batch, first=40)
+        batch_scoring.scored(loaded, batch, first=40)
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])

@@ -1,21 +1,28 @@
-"""Ingest on a real Ray cluster of two nodes: the same collection as here, also past a kill -9."""
+"""Ingest and batch prediction on a real Ray cluster of two nodes: the same as here."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 
+import classical_models
 from infra.database.schema import chunk, document
 from infra.settings import load_settings
 from retrieval.sources.folder import walk
+from service.batch_predicting import opened, scoring, write_parts
 from service.wiring import Components
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -67,18 +74,34 @@ thread = threading.Thread(target=kill, daemon=True)
 thread.start()
 summary = ingest_on_ray(settings, into, walk([folder]), workers=2, batch_documents=4)
 nodes = sum(each["Alive"] for each in ray.nodes())
+rows, refused = 0, ""
+if len(sys.argv) > 4:
+    import pyarrow.parquet as pq
+    from infra.errors import InvalidRequest
+    from service.batch_predicting import opened, scoring, write_parts
+
+    def batches(path):
+        return pq.ParquetFile(path).iter_batches(batch_size=20)
+
+    score = scoring(parts, opened(parts, "churn"), workers=2)
+    asked, out = Path(sys.argv[4]), Path(sys.argv[5])
+    rows = write_parts(score, batches(asked / "rows.parquet"), out, tell=lambda _: None)
+    try:
+        write_parts(score, batches(asked / "wrong.parquet"), asked / "none", tell=lambda _: None)
+    except InvalidRequest as error:
+        refused = error.message
 parts.close()
 print(json.dumps({
     "added": summary.added, "unchanged": summary.unchanged, "updated": summary.updated,
     "skipped": len(summary.skipped), "chunks": summary.chunks, "killed": len(killed),
-    "nodes": nodes,
+    "nodes": nodes, "rows": rows, "refused": refused,
 }), flush=True)
 ray.shutdown()
 cluster.shutdown()
 """
 
 
-def _run(tmp_path: Path, folder: Path, *, deaths: int) -> dict[str, Any]:
+def _run(tmp_path: Path, folder: Path, *, deaths: int, asked: Sequence[Path] = ()) -> Any:
     done = subprocess.run(
         [
             sys.executable,
@@ -89,6 +112,7 @@ def _run(tmp_path: Path, folder: Path, *, deaths: int) -> dict[str, Any]:
             str(tmp_path / "far"),
             str(folder),
             str(deaths),
+            *map(str, asked),
         ],
         capture_output=True,
         text=True,
@@ -98,8 +122,7 @@ def _run(tmp_path: Path, folder: Path, *, deaths: int) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     # The driver stays connected, so Ray may say something afterwards, but nothing before.
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
-    return said
+    return json.loads(done.stdout.splitlines()[0])
 
 
 def _corpus(folder: Path, count: int) -> Path:
@@ -136,14 +159,80 @@ def _contents(parts: Components, name: str) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-@pytest.mark.parametrize("deaths", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_two_nodes_give_the_collection_that_this_process_gives(tmp_path: Path, deaths: int) -> None:
-    folder = _corpus(tmp_path / "corpus", 24 if deaths == 0 else 120)
-    said = _run(tmp_path, folder, deaths=deaths)
+def _write_rows(folder: Path) -> None:
+    folder.mkdir()
+    rows = pl.DataFrame(classical_models.rows(90, seed=3))
+    rows.write_parquet(folder / "rows.parquet")
+    rows.drop("visits").write_parquet(folder / "wrong.parquet")
+
+
+def _predicted_here(parts: Components, source: Path, folder: Path) -> list[Path]:
+    score = scoring(parts, opened(parts, "churn"))
+    batches = pq.ParquetFile(source).iter_batches(batch_size=20)
+    assert write_parts(score, batches, folder, tell=lambda _: None) == 90
+    return sorted(folder.iterdir())
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run on the cluster came to."""
+
+    folder: Path
+    said: dict[str, Any]
+    here: list[Path]
+    """Parts that were predicted in this process."""
+    taken_over_at: int
+    """When the part was written that was there before Ray began."""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("ray")
+    _write_rows(folder / "asked")
+    settings = load_settings(data_folder=folder / "far", retrieval={"embedder": "hashing"})
+    parts = Components(settings)
+    classical_models.put(parts.artifacts, classical_models.classifier(), folder / "churn")
+    here = _predicted_here(parts, folder / "asked" / "rows.parquet", folder / "here")
+    parts.close()
+    (folder / "out").mkdir()
+    taken_over = Path(shutil.copy(here[1], folder / "out"))
+    at = taken_over.stat().st_mtime_ns
+    corpus = _corpus(folder / "corpus", 24)
+    said = _run(folder, corpus, deaths=0, asked=[folder / "asked", folder / "out"])
+    return Ran(folder, said, here, at)
+
+
+def test_parts_are_predicted_on_two_nodes_as_here(ran: Ran) -> None:
+    assert ran.said["rows"] == 90
+    found = sorted((ran.folder / "out").iterdir())
+    assert [each.name for each in found] == [each.name for each in ran.here]
+    assert len(found) == 5
+    for one, other in zip(found, ran.here, strict=True):
+        assert pq.read_table(one).equals(pq.read_table(other))
+    assert found[1].stat().st_mtime_ns == ran.taken_over_at
+
+
+def test_rows_that_are_not_the_models_are_refused_on_ray_as_here(ran: Ran) -> None:
+    assert "visits" in ran.said["refused"]
+    assert list((ran.folder / "asked" / "none").iterdir()) == []
+
+
+def test_two_nodes_give_the_collection_that_this_process_gives(ran: Ran) -> None:
+    _check_collection(ran.folder, ran.said, documents=24, deaths=0)
+
+
+@pytest.mark.slow
+def test_a_kill_of_workers_changes_nothing(tmp_path: Path) -> None:
+    said = _run(tmp_path, _corpus(tmp_path / "corpus", 120), deaths=2)
+    _check_collection(tmp_path, said, documents=120, deaths=2)
+
+
+def _check_collection(tmp_path: Path, said: dict[str, Any], *, documents: int, deaths: int) -> None:
+    folder = tmp_path / "corpus"
     assert said["nodes"] == 2
     assert said["skipped"] == 1
     assert said["killed"] == deaths
-    assert said["added"] + said["unchanged"] == (24 if deaths == 0 else 120)
+    assert said["added"] + said["unchanged"] == documents
     near = Components(
         load_settings(data_folder=tmp_path / "near", retrieval={"embedder": "hashing"})
     )

@@ -84,6 +84,39 @@ def test_files_go_once_all_in_them_has_ended_and_is_reported(tmp_path: Path) -> 
     written.close()
 
 
+def test_calls_that_cost_nothing_are_added_up_before_they_are_written(tmp_path: Path) -> None:
+    ledger = Ledger(Journal(tmp_path, "spender_1"))
+    (path,) = journal_files.segments(tmp_path, "spender_1")
+    before = path.stat().st_size
+
+    def call() -> None:
+        reserved = ledger.reserve((), 0, usage=USAGE)
+        assert isinstance(reserved, Reservation)
+        ledger.settle(reserved, Count(requests=1))
+
+    call()
+    assert path.stat().st_size == before
+    for _ in range(journal.ADDED_UP):
+        call()
+    written = journal_reading.read(tmp_path, "spender_1", reported=0)
+    assert written.usage == {USAGE: Count(requests=journal.ADDED_UP)}
+    request = ledger.prepare()
+    assert request.usage == {USAGE: Count(requests=journal.ADDED_UP + 1)}
+    assert journal_reading.read(tmp_path, "spender_1", reported=0).usage == request.usage
+    assert journal_reading.read(tmp_path, "spender_1", reported=request.through).usage == {}
+
+
+def test_files_of_calls_that_cost_nothing_do_not_grow_without_end(tmp_path: Path) -> None:
+    written = Journal(tmp_path, "spender_1", segment_bytes=200)
+    for _ in range(6):
+        written.settle(None, (), usage=USAGE, count=Count(requests=1))
+        written.flush()
+    assert len(journal_files.segments(tmp_path, "spender_1")) > 1
+    written.trim(written.sequence)
+    assert len(journal_files.segments(tmp_path, "spender_1")) == 1
+    written.close()
+
+
 def test_the_living_are_not_inherited(database: Database, tmp_path: Path) -> None:
     folder = tmp_path / "money"
     alive = Journal(folder, "spender_1")

@@ -189,3 +189,83 @@ def test_few_rows_for_a_quick_model_are_answered_on_the_loop(threads: ThreadPool
         assert places[4:] == ["loop", *["thread"] * 22, "loop"]
 
     asyncio.run(scenario())
+
+
+async def quick_one(model: Any, threads: ThreadPoolExecutor, **options: Any) -> Batcher:
+    """Return a batcher that has found its model quick."""
+    batcher = Batcher(model, threads, Bounds(**options), clock=lambda: 0.0)
+    await batcher.run(table(0))
+    return batcher
+
+
+def test_requests_of_one_turn_of_the_loop_share_a_batch(threads: ThreadPoolExecutor) -> None:
+    batches: list[list[float]] = []
+
+    def model(columns: Mapping[str, Any]) -> Any:
+        batches.append(columns["x"].tolist())
+        return columns["x"] * 2
+
+    async def scenario() -> list[Any]:
+        batcher = await quick_one(model, threads, batch_rows=4)
+        return await asyncio.gather(*[batcher.run(table(n, n)) for n in range(1, 4)])
+
+    answers = asyncio.run(scenario())
+    assert [each.tolist() for each in answers] == [[2, 2], [4, 4], [6, 6]]
+    assert batches == [[0], [1, 1, 2, 2], [3, 3]]
+
+
+def test_failing_request_takes_no_other_of_its_turn_with_it(
+    model: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    model.gate.set()
+
+    async def scenario() -> list[Any]:
+        batcher = await quick_one(model.run, threads)
+        asked = [batcher.run(table(n)) for n in (1, 13, 4)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    one, thirteen, four = asyncio.run(scenario())
+    assert [one.tolist(), four.tolist()] == [[2], [8]]
+    assert isinstance(thirteen, EngineFailed)
+    assert model.batches == [[0], [1, 13, 4], [1], [13], [4]]
+
+
+def test_a_request_that_is_alone_needs_no_turn(
+    model: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    model.gate.set()
+
+    async def scenario() -> None:
+        batcher = Batcher(model.run, threads, Bounds(), clock=lambda: 0.0)
+        assert batcher.run_now(table(1)) is None  # nothing is known of the model
+        await batcher.run(table(1))
+        found = batcher.run_now(table(2))
+        assert found is not None
+        assert found.tolist() == [4]
+        assert batcher.run_now(table(*[2] * (FEW_ROWS + 1))) is None
+        waiting = asyncio.create_task(batcher.run(table(3)))
+        await asyncio.sleep(0)
+        assert batcher.run_now(table(4)) is None  # it would go before who came first
+        assert (await waiting).tolist() == [6]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_who_waits_too_long_is_told(
+    model: Doubling, threads: ThreadPoolExecutor, is_quick: bool
+) -> None:
+    async def scenario() -> None:
+        batcher = Batcher(model.run, threads, Bounds(), clock=lambda: 0.0)
+        if is_quick:
+            model.gate.set()
+            await batcher.run(table(0))
+            model.gate.clear()
+        rows = table(*[1] * (FEW_ROWS + 1))  # which go to a thread
+        both = [batcher.run(table(2), seconds=0.01), batcher.run(rows, seconds=0.01)]
+        told = await asyncio.gather(*both, return_exceptions=True)
+        assert [type(each) for each in told] == [TimeoutError, TimeoutError]
+        model.gate.set()
+        assert (await batcher.run(table(3), seconds=10)).tolist() == [6]
+
+    asyncio.run(scenario())
