@@ -131,6 +131,31 @@ def test_risks_are_what_the_models_say(folder: Path) -> None:
     assert found.risk == pytest.approx(max(float(chances[at]) for at in of_claim), abs=1e-5)
 
 
+@pytest.mark.parametrize("revision", ["", "@main", f"@{'5' * 40}"])
+def test_a_classifier_of_tokens_is_found_by_its_id_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    """A ModernBERT, as LettuceDetect is one, in a cache of the hub that is read offline."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kept = tmp_path / "models--me--tiny"
+    head, labels = "ModernBertForTokenClassification", ["supported", "hallucinated"]
+    folder = write_pair_model(kept / "snapshots" / ("5" * 40), head, labels)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("5" * 40)
+    evidence = Evidence([Source("stone tower")])
+    found, expected = (
+        open_detector("token_classifier", model=model).judge(["king wall"], evidence)
+        for model in (f"me/tiny{revision}", folder)
+    )
+    assert found == expected
+    assert 0 < found[0].risk < 1
+    with pytest.raises(InvalidConfiguration, match="me/other"):
+        open_detector("token_classifier", model="me/other")
+
+
 @pytest.mark.parametrize(
     ("name", "head"), [("cross_encoder", SEQUENCE), ("token_classifier", TOKENS)]
 )
