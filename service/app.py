@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from infra.errors import RagstoneError
 from infra.settings import settings_file
-from service import errors, ingesting, standing, work
+from service import errors, standing
 from service.authentication import Gate, check_before_start
 from service.bodies import BodyLimits
 from service.exchange import Exchange
@@ -56,6 +56,7 @@ from service.routes import (
 )
 from service.tracing import Traced
 from service.wiring import Components
+from service.work import ingesting, kinds
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     )
     app.state.readiness = readiness
     app.state.admission.widen_threads()
-    work.watch(components)
+    kinds.watch(components)
     standing.watch(components)
     follower.start()
     await anyio.to_thread.run_sync(_begin_work, components)

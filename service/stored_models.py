@@ -32,7 +32,7 @@ def located(parts: Components, options: Mapping[str, Any]) -> dict[str, Any]:
         NotFound: there is no such artifact.
         StorageFailed: its files are damaged, or the disk is full.
     """
-    from service import tuning
+    from service.models import tuning
 
     if not is_stored(options):
         return dict(options)

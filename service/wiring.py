@@ -112,14 +112,14 @@ class Components(ErasureParts):
     def jobs(self) -> Jobs:
         """The queue; starting and reading jobs needs no worker in this process."""
         from infra.jobs.queue import Jobs
-        from service.work import registry
+        from service.work.kinds import registry
 
         return Jobs(self.database, registry(self))
 
     @cached_property
     def worker(self) -> Worker:
         """Runs jobs in threads of this process, once it is started; others may run elsewhere."""
-        from service.work import open_worker
+        from service.work.kinds import open_worker
 
         return open_worker(self, lazy=True)
 

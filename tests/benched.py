@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings import load_settings
-from service import tuning
+from service.models import tuning
 from service.wiring import Components
 from training import adapted_model, planning, resolving, smoke
 from training.smoke import Bench

@@ -12,7 +12,7 @@ from evals.metric import Metric, open_metric
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.contracts import Passage
-from service.judge_servers import JudgeServers
+from service.evaluation.judge_servers import JudgeServers
 
 
 def score_by(

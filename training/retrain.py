@@ -17,7 +17,7 @@ from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFoun
 from training import classical as models
 from training import retrained
 from training import spec as specifications
-from training.classical import Around, Outcome
+from training.classical import Around
 from training.retrained import Judge, Kind, Question, Result
 from training.sentinel import Aborted
 from training.tabular import forming, reading
@@ -101,12 +101,7 @@ def retrain(
         inside = replace(around, parent=None if run is None else run.id, views=views)
         standing = _standing(store, asked, Path(scratch), views)
         formed = _apart(formed, standing)
-        trained = _challenge(asked, spec, formed, inside, folder=Path(scratch))
-        challenger = (
-            trained
-            if isinstance(trained, str)
-            else open_model(store, trained.model, Path(scratch) / "challenger", views=views)
-        )
+        challenger = _challenge(asked, spec, formed, inside, folder=Path(scratch))
         result = _decide(asked, formed, standing, challenger, judge)
         result = replace(result, run=None if run is None else run.id)
         result = retrained.keep(store, asked, result, cause=cause)
@@ -125,7 +120,7 @@ def retrain(
 
 def _challenge(
     asked: Retraining, spec: Classical, formed: Formed, around: Around, *, folder: Path
-) -> Outcome | str:
+) -> Opened | str:
     """Return the challenger, or why there is none."""
     assert around.store is not None
     name = f"dataset/{asked.name}-retraining"
@@ -148,9 +143,10 @@ def _challenge(
         update={"data": data, "register_as": Register(name=asked.name, alias=CANDIDATE)}
     )
     try:
-        return models.train(given, folder / "run", around)
+        trained = models.train(given, folder / "run", around)
     except Aborted as error:
         return error.message
+    return open_model(around.store, trained.model, folder / "challenger", views=around.views)
 
 
 def _decide(

@@ -97,8 +97,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare a canary with the version in use, by what the traffic of its route saw."""
-    from service import adapter_canaries
     from service.cli.comparisons import print_measures
+    from service.models import adapter_canaries
 
     with opened() as parts:
         act = adapter_canaries.decide if decide else adapter_canaries.compare

@@ -43,7 +43,7 @@ def builds(
     json: Json = False,
 ) -> None:
     """List the builds of a collection: which answers, which stands by, which is being made."""
-    from service.building import row
+    from service.work.building import row
 
     with opened() as parts:
         whole = parts.collections.get(name)
@@ -135,7 +135,7 @@ def swap(
 
 def rollback(name: Name, expect: Expect = None, json: Json = False) -> None:
     """Let the build that stands by answer again."""
-    from service.building import describe
+    from service.work.building import describe
 
     with opened() as parts:
         whole = parts.collections.get(name)
@@ -174,7 +174,7 @@ def snapshot(
     json: Json = False,
 ) -> None:
     """Store a collection, as it is now, as an artifact; writes go on meanwhile."""
-    from service import snapshots
+    from service.work import snapshots
 
     with opened() as parts:
         whole = parts.collections.get(name)
@@ -195,7 +195,7 @@ def restore(
     json: Json = False,
 ) -> None:
     """Make a collection from a snapshot; nothing is embedded again."""
-    from service import snapshots
+    from service.work import snapshots
 
     with opened() as parts:
         with waiting("restoring"):
@@ -208,8 +208,8 @@ def restore(
 
 
 def _queue(parts: Components, whole: Collection, recipe: Any, *, swap: bool, json: bool) -> None:
-    from service.building import rebuild as queue
     from service.cli import job_output
+    from service.work.building import rebuild as queue
 
     begun, job = queue(parts, whole, recipe, swap=swap)
     job_output.tell_without_worker(parts)
@@ -232,7 +232,7 @@ def _fill(parts: Components, whole: Collection, into: Build) -> None:
 def _swap(
     parts: Components, whole: Collection, *, expect: int | None, force: bool
 ) -> dict[str, Any]:
-    from service.building import describe
+    from service.work.building import describe
 
     evaluate = None if force else parts.evaluate
     with waiting("comparing"):
@@ -240,7 +240,7 @@ def _swap(
 
 
 def _row(parts: Components, whole: Collection, build: Build) -> dict[str, Any]:
-    from service.building import row
+    from service.work.building import row
 
     return row(parts, parts.builds.get(whole, build.id))
 

@@ -98,7 +98,7 @@ def rename(
 def delete(name: Name, yes: Yes = False, json: Json = False) -> None:
     """Delete a collection with its documents, chunks, vectors and index; uploaded files stay."""
     from retrieval.receipts import Asked
-    from service.erasing import TERMINAL
+    from service.work.erasing import TERMINAL
 
     with opened() as parts:
         row = _row(parts, parts.collections.get(name))

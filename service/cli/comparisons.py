@@ -12,7 +12,7 @@ from service.cli.session import opened
 
 if TYPE_CHECKING:
     from evals.challenge import Measure
-    from service.comparing import Comparison, Standing
+    from service.models.comparing import Comparison, Standing
 
 
 def compare(
@@ -25,7 +25,7 @@ def compare(
 ) -> None:
     """Compare a challenger with the version in use, by what both predicted in production."""
     from infra import classical
-    from service import comparing
+    from service.models import comparing
 
     name = model.removeprefix(f"{classical.KIND}/")
     with opened() as parts:

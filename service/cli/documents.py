@@ -70,7 +70,7 @@ def delete(
 ) -> None:
     """Delete documents: their text, chunks and vectors; their bytes unless they were uploaded."""
     from retrieval.receipts import Asked
-    from service.erasing import TERMINAL
+    from service.work.erasing import TERMINAL
 
     with opened() as parts:
         within = parts.collections.get(collection)

@@ -28,7 +28,7 @@ def report(
     """Write one HTML file of what moved since the last look, with figures and examples."""
     from datetime import UTC, datetime
 
-    from service import watching
+    from service.work import watching
 
     with opened() as parts:
         output.write_bytes(watching.report(parts, monitor, now=datetime.now(UTC)))

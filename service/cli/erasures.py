@@ -49,7 +49,7 @@ def erase(
     Rows, vectors, bytes and what other stores quote go at once; index files and the database are
     then written anew, so that no byte of the data folder holds them. Snapshots that do are named.
     """
-    from service import erasing
+    from service.work import erasing
 
     with opened() as parts:
         whole = parts.collections.get(collection)
@@ -98,7 +98,7 @@ def receipts(
     json: Json = False,
 ) -> None:
     """List the receipts of erasures, or show one with the snapshots that still hold documents."""
-    from service import erasing
+    from service.work import erasing
 
     with opened() as parts:
         if receipt is not None:
@@ -132,9 +132,9 @@ def _chosen(
     where: Sequence[str],
     tenant: str | None,
 ) -> Sequence[str]:
-    from service import erasing
     from service.cli.documents import find
     from service.cli.search import parse_filters
+    from service.work import erasing
 
     named = [find(parts, whole, name).file_id for name in documents]
     return erasing.choose(parts, whole, documents=named, where=parse_filters(where), tenant=tenant)

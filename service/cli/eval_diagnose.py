@@ -67,7 +67,7 @@ def diagnose(
 def _reader(evaluation: str | None, metric: str | None, column: str) -> Callable[[str], Losses]:
     """Return what reads a set by its name."""
     from evals import losses
-    from service import evaluating
+    from service.evaluation import evaluating
 
     if evaluation is None:
         if metric is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from evals.gates import Decision
     from evals.trial import Trial
     from evals.verdicts import Judgement
-    from service.evaluating import Stored
+    from service.evaluation.evaluating import Stored
 
 _FAILING = 10
 _STYLES = {"pass": "green", "fail": "red", "ungated": "dim"}

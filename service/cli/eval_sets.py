@@ -13,7 +13,7 @@ from service.cli.session import opened
 
 if TYPE_CHECKING:
     from evals.testsets.review import Row
-    from service.test_sets import Wanted
+    from service.evaluation.test_sets import Wanted
     from service.wiring import Components
 
 LEAKED = 1
@@ -47,7 +47,7 @@ def build(
 ) -> None:
     """Propose cases of a test set, for review; what FILE holds already stays as it is."""
     from evals.testsets import review
-    from service import test_sets
+    from service.evaluation import test_sets
 
     if (collection is None) == (not interactions):
         raise InvalidRequest("Give either --collection NAME or --interactions")
@@ -159,7 +159,7 @@ def leakage(
 ) -> None:
     """Look for the cases of a suite in a training set; exits with 1 if there are any."""
     from evals.suite import locate, read
-    from service import test_sets
+    from service.evaluation import test_sets
 
     chosen, folder = read(suite), locate(suite).parent
     with opened() as parts:
@@ -180,7 +180,7 @@ def leakage(
 
 
 def _proposed(parts: Components, wanted: Wanted, writer: str | None) -> list[Row]:
-    from service import test_sets
+    from service.evaluation import test_sets
 
     if writer is None:
         return test_sets.from_documents(parts, wanted)

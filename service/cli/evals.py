@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evals.evaluation import Evaluation
     from evals.run import Plan
     from evals.suite import CheckUse, Suite
-    from service.evaluating import Stored
+    from service.evaluation.evaluating import Stored
     from service.wiring import Components
 
 CASES = 25
@@ -91,8 +91,8 @@ def run(
     import asyncio
 
     from evals.suite import read
-    from service import evaluating
     from service.cli.eval_output import bar, print_evaluation
+    from service.evaluation import evaluating
 
     chosen, folder = _wanted(read(suite), unreviewed=unreviewed, since=since), _folder(suite)
     with opened() as parts:
@@ -129,7 +129,7 @@ def validate(suite: SuitePath, unreviewed: Unreviewed = False, json: Json = Fals
     import asyncio
 
     from evals.suite import read
-    from service import evaluating
+    from service.evaluation import evaluating
 
     chosen = _wanted(read(suite), unreviewed=unreviewed)
     with opened() as parts:
@@ -179,8 +179,8 @@ def compare(
     """
     from evals import comparison
     from evals.verdicts import Judgement, judge
-    from service import evaluating
     from service.cli.eval_output import number, print_differences, print_judgement
+    from service.evaluation import evaluating
 
     with opened() as parts:
         old, new = (evaluating.find(parts, each) for each in (before, after))
@@ -219,7 +219,7 @@ def report(
     If no file is named, the page is written as NAME-vN.html into this folder.
     """
     from evals.verdicts import Judgement
-    from service import evaluating
+    from service.evaluation import evaluating
 
     with opened() as parts:
         found = evaluating.find(parts, evaluation)
@@ -243,7 +243,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List evaluations, newest first."""
-    from service import evaluating
+    from service.evaluation import evaluating
 
     with opened() as parts:
         rows = evaluating.listed(parts, name)
@@ -263,7 +263,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show the scores of an evaluation, or all of one case."""
-    from service import evaluating
+    from service.evaluation import evaluating
 
     with opened() as parts:
         found = evaluating.find(parts, evaluation)
@@ -336,7 +336,7 @@ def _folder(suite: Path) -> Path:
 
 def _baseline(parts: Components, suite: Suite, given: str | None) -> Stored | None:
     """Return what to compare with; that of the suite need not be there before its first run."""
-    from service import evaluating
+    from service.evaluation import evaluating
 
     if given is not None:
         return evaluating.find(parts, given)
@@ -351,7 +351,7 @@ def _baseline(parts: Components, suite: Suite, given: str | None) -> Stored | No
 
 def _compared(parts: Components, name: str | None) -> Evaluation | None:
     """Return what an evaluation was compared with, if it is still there."""
-    from service import evaluating
+    from service.evaluation import evaluating
 
     try:
         return None if name is None else evaluating.find(parts, name).evaluation
@@ -363,7 +363,7 @@ def _compared(parts: Components, name: str | None) -> Evaluation | None:
 def _announce(parts: Components, plan: Plan, *, resume: bool) -> bool:
     """Say what is known before a run; return whether every gate has cases enough."""
     from evals.run import journal_of
-    from service import evaluating
+    from service.evaluation import evaluating
 
     shortages = evaluating.shortages(plan)
     for words in (*shortages, *evaluating.remarks(plan)):

@@ -121,7 +121,7 @@ def _on_ray(
     workers: int,
 ) -> None:
     """Have a Ray cluster read the sources; what `run` finds unchanged afterwards is in."""
-    from service.ray_ingest import ingest_on_ray
+    from service.work.ray_ingest import ingest_on_ray
 
     with waiting(f"reading on {workers} Ray workers"):
         summary = ingest_on_ray(parts.settings, into, sources, workers=workers)
@@ -139,7 +139,7 @@ def _queue(
 ) -> None:
     from retrieval.sources.folder import walk
     from service.cli import job_output
-    from service.ingesting import read_folders
+    from service.work.ingesting import read_folders
 
     with opened() as parts:
         walk(paths)  # says so if one does not exist

@@ -149,10 +149,10 @@ def logs(
 @app.command("cancel")
 def cancel(job: JobId, json: Json = False) -> None:
     """End a job: at once if it waits, at its next step if it runs."""
-    from service import work
+    from service.work.kinds import cancel as end
 
     with opened() as parts:
-        found = work.cancel(parts, job)
+        found = end(parts, job)
     if json:
         print_json(as_dict(found))
     else:
@@ -171,10 +171,10 @@ def retry(
     json: Json = False,
 ) -> None:
     """Give a failed or cancelled job another chance."""
-    from service import work
+    from service.work.kinds import requeue
 
     with opened() as parts:
-        found = work.requeue(parts, job, from_scratch=from_scratch)
+        found = requeue(parts, job, from_scratch=from_scratch)
         tell_without_worker(parts)
     if json:
         print_json(as_dict(found))

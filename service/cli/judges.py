@@ -55,8 +55,8 @@ def agree(
 
     from evals.judges import measuring
     from infra.datasets.datasets import Datasets
-    from service import judge_cards, rubrics
     from service.cli.eval_output import bar
+    from service.evaluation import judge_cards, rubrics
 
     folder, source = measuring.file_of(labels, Path.cwd())
     with opened() as parts:
@@ -78,7 +78,7 @@ def agree(
 @app.command("cards")
 def cards(json: Json = False) -> None:
     """List the judges that were held against people, with their newest card."""
-    from service import judge_cards
+    from service.evaluation import judge_cards
 
     with opened() as parts:
         rows = judge_cards.listed(parts.artifacts)
@@ -93,7 +93,7 @@ def cards(json: Json = False) -> None:
 @app.command("rubrics")
 def rubrics_(json: Json = False) -> None:
     """List the rubrics that are shipped, and all versions of those that are stored."""
-    from service import rubrics
+    from service.evaluation import rubrics
 
     with opened() as parts:
         rows = rubrics.listed(parts.artifacts)
@@ -106,7 +106,7 @@ def rubrics_(json: Json = False) -> None:
 @app.command("show")
 def show(rubric: RubricName) -> None:
     """Print a rubric; redirect it to a file to start one of your own."""
-    from service import rubrics
+    from service.evaluation import rubrics
 
     with opened() as parts:
         typer.echo(rubrics.text(parts.artifacts, rubric), nl=False)
@@ -118,7 +118,7 @@ def put(
     json: Json = False,
 ) -> None:
     """Check a rubric and store it as the next version of its name."""
-    from service import rubrics
+    from service.evaluation import rubrics
 
     with opened() as parts:
         stored = rubrics.put(parts.artifacts, file.read_text(encoding="utf-8"), source=str(file))

@@ -53,7 +53,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train, check and register a classical model; a constant and a linear model come first."""
-    from service import model_training
+    from service.models import model_training
     from training import classical
 
     asked = classical.read(spec)
@@ -82,7 +82,7 @@ def retrain(
     Fails if the challenger was refused. One that is withheld waits as the alias `candidate`, one
     that is staged is compared in production as `promotion.to` says.
     """
-    from service import retraining
+    from service.models import retraining
 
     with opened() as parts, _bar() as tell:
         why = {"words": cause} if cause else None

@@ -54,8 +54,8 @@ def run(
     json: Json = False,
 ) -> None:
     """Run the steps whose inputs, code or parameters changed; the others are left as they are."""
-    from service import pipelining
     from service.cli.pipeline_output import print_forecast, print_run, watched
+    from service.work import pipelining
 
     pipeline, _ = _read(file, param)
     with opened() as parts:
@@ -88,8 +88,8 @@ def status(
     json: Json = False,
 ) -> None:
     """Show how the steps of a run fared, or list the last runs."""
-    from service import pipelining
     from service.cli.pipeline_output import followed, print_run, print_runs
+    from service.work import pipelining
 
     with opened() as parts:
         if run_id is None:
@@ -108,7 +108,7 @@ def status(
 def logs(run_id: RunId, step: Annotated[str, typer.Argument(help="Name of the step.")]) -> None:
     """Print what the program of a step said, on the machine where it ran."""
     from infra.pipelines.execution import output_of
-    from service import pipelining
+    from service.work import pipelining
 
     with opened() as parts:
         found = pipelining.runs(parts).get(run_id)
@@ -121,8 +121,8 @@ def logs(run_id: RunId, step: Annotated[str, typer.Argument(help="Name of the st
 @app.command("cancel")
 def cancel(run_id: RunId, json: Json = False) -> None:
     """End a run: steps that wait at once, those that run within a second."""
-    from service import pipelining
     from service.cli.pipeline_output import print_run
+    from service.work import pipelining
 
     with opened() as parts:
         print_run(pipelining.cancel(parts, run_id), json=json)
@@ -152,7 +152,7 @@ def graph(
 @app.command("validate")
 def validate(file: File = Path("pipeline.yaml"), param: Params = None, json: Json = False) -> None:
     """Check a pipeline file, its code and its inputs; run nothing."""
-    from service import pipelining
+    from service.work import pipelining
 
     pipeline, _ = _read(file, param)
     with opened() as parts:
@@ -200,8 +200,8 @@ def step(
 
     The first step of a run pins what all of them read. A step that failed is tried again.
     """
-    from service import pipelining
     from service.cli.pipeline_output import ended_by_sigterm, print_step
+    from service.work import pipelining
 
     pipeline, _ = _read(file, param)
     with ended_by_sigterm(), opened() as parts:

@@ -37,7 +37,7 @@ def list_models(json: Json = False) -> None:
 
 def show(model: Model, json: Json = False) -> None:
     """Load a version as the service would, and tell what it takes and answers."""
-    from service import batch_predicting
+    from service.models import batch_predicting
 
     with opened() as parts:
         loaded = batch_predicting.opened(parts, model)
@@ -113,7 +113,7 @@ def predict(
 
     A dataset of the store is predicted by a job, whose result is an artifact.
     """
-    from service import batch_predicting
+    from service.models import batch_predicting
 
     kind = f"{batch_predicting.KIND}/"
     is_stored = output.startswith(kind)

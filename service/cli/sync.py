@@ -26,8 +26,8 @@ from service.cli.session import opened
 if TYPE_CHECKING:
     from retrieval.ingest import Summary
     from retrieval.sync import Plan
-    from service.syncing import Wanted
     from service.wiring import Components
+    from service.work.syncing import Wanted
 
 SHOWN_URIS = 20
 WATCH_SECONDS = 2.0
@@ -143,7 +143,7 @@ def add(
     from infra.jobs.cron import check
     from infra.jobs.schedules import Schedule
     from retrieval.source_definitions import refuse_secrets
-    from service import syncing
+    from service.work import syncing
 
     if every and cron:
         raise typer.BadParameter("--every and --cron exclude each other")
@@ -199,7 +199,7 @@ def remove(
     ] = False,
 ) -> None:
     """Forget a source and its schedule; its documents stay unless --documents is given."""
-    from service import syncing
+    from service.work import syncing
 
     with opened() as parts:
         removed = syncing.forget(parts, name, documents=documents)
@@ -209,8 +209,8 @@ def remove(
 def sync_once(parts: Components, wanted: Wanted) -> Outcome:
     """Sync, show the progress, bring the index up to date and make it durable."""
     from retrieval.ingest import Summary
-    from service import syncing
     from service.cli.progress import counted
+    from service.work import syncing
 
     began = time.perf_counter()
     origin = syncing.connect(parts, wanted)
@@ -258,7 +258,7 @@ def _tell(outcome: Outcome, *, json: bool) -> None:
 
 def _look(parts: Components, wanted: Wanted) -> Outcome:
     from retrieval.ingest import Summary
-    from service import syncing
+    from service.work import syncing
 
     began = time.perf_counter()
     with waiting("listing"):
@@ -268,7 +268,7 @@ def _look(parts: Components, wanted: Wanted) -> Outcome:
 
 def _named(parts: Components, source: str) -> Wanted | None:
     from infra.errors import NotFound
-    from service import syncing
+    from service.work import syncing
 
     try:
         return syncing.by_name(parts, parts.sources.get(source))
@@ -287,8 +287,8 @@ def _wanted(
 ) -> Wanted:
     from infra.errors import NotFound
     from retrieval.sources import Context, open_origin, parse_spec
-    from service import syncing
     from service.cli.ingest import find_or_create, parse_metadata
+    from service.work import syncing
 
     spec = syncing.absolute(parse_spec(source))
     options = {key: str(value) for key, value in parse_metadata(option or []).items()}
@@ -301,8 +301,8 @@ def _wanted(
 
 
 def _queue(parts: Components, name: str, *, allow_deletes: bool, json: bool) -> None:
-    from service import syncing
     from service.cli import job_output
+    from service.work import syncing
 
     job = syncing.start(parts, parts.sources.get(name), allow_deletes=allow_deletes)
     job_output.tell_without_worker(parts)
@@ -313,7 +313,7 @@ def _queue(parts: Components, name: str, *, allow_deletes: bool, json: bool) -> 
 
 
 def _rows(parts: Components) -> list[dict[str, Any]]:
-    from service import syncing
+    from service.work import syncing
 
     schedules = {each.name: each for each in parts.jobs.schedules.list()}
     rows = []
@@ -335,7 +335,7 @@ def _rows(parts: Components) -> list[dict[str, Any]]:
 
 
 def _as_dict(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
-    from service import syncing
+    from service.work import syncing
 
     plan = outcome.plan
     told: dict[str, Any] = {"dry_run": dry_run}

@@ -93,8 +93,8 @@ def _run(
     folder: Path | None,
     wishes: _Wishes,
 ) -> None:
-    from service import tuning
     from service.cli.training_bar import bar
+    from service.models import tuning
     from training.finetune import AskedToGo, finetune
     from training.progress_file import telling
     from training.ranks import this_rank

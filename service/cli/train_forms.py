@@ -12,7 +12,7 @@ from service.cli.output import Json, note, print_json, say
 from service.cli.session import opened
 
 if TYPE_CHECKING:
-    from service.model_forms import Formed, Work
+    from service.models.model_forms import Formed, Work
     from service.wiring import Components
 
 MOST = 1.05
@@ -40,7 +40,7 @@ def merge(
 
     Nothing is kept if the sum says something else, or does not pass the specification's suites.
     """
-    from service import model_forms
+    from service.models import model_forms
 
     with opened() as parts:
         _print(model_forms.merge(_work(parts, spec), adapter=adapter, name=name), json=json)
@@ -62,7 +62,7 @@ def compress(
 
     Nothing is kept if perplexity grows by more, or it does not pass the specification's suites.
     """
-    from service import model_forms
+    from service.models import model_forms
     from training.compressing import SCHEMES, Compression
 
     if scheme not in SCHEMES:
@@ -83,14 +83,14 @@ def export(
 
     Nothing is kept if the program that runs the format says something else of it.
     """
-    from service import model_forms
+    from service.models import model_forms
 
     with opened() as parts:
         _print(model_forms.export(_work(parts, spec), model, format_, name=name), json=json)
 
 
 def _work(parts: Components, spec: Path) -> Work:
-    from service.model_forms import Work
+    from service.models.model_forms import Work
     from training.spec import read
 
     return Work(parts, read(spec), spec.absolute().parent, note)

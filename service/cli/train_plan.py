@@ -28,7 +28,7 @@ def plan(
 
     Every problem is told in a line with its key or row, and then the command fails.
     """
-    from service import tuning
+    from service.models import tuning
     from training import planning
     from training.spec import read
 

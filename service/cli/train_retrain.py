@@ -30,7 +30,7 @@ def retrain(
     """Retrain an adapter; it takes over if it is surely better and forgets nothing."""
     import orjson
 
-    from service import adapter_retraining
+    from service.models import adapter_retraining
 
     why: dict[str, Any] = {"reason": cause, "evidence": evidence}
     why = {key: value for key, value in why.items() if value is not None}

@@ -41,8 +41,8 @@ def sweep(
     Each trial trains and is measured; none registers anything. `ragstone train rerun LOCK` with
     the lock that is printed trains the best again, and registers it.
     """
-    from service import sweeping
     from service.cli import sweep_report
+    from service.models import sweeping
     from training.spec import read
     from training.sweeps.sweep import as_values
     from training.sweeps.sweep import sweep as run

@@ -20,7 +20,7 @@ def watch(
     """Compare what is asked and answered now with the past, and tell of what drifted."""
     from datetime import UTC, datetime
 
-    from service import watching
+    from service.work import watching
 
     with opened() as parts:
         if not parts.settings.watch.monitors:

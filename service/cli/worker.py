@@ -27,7 +27,7 @@ def worker(
     """
     from infra.settings import load_settings
     from infra.telemetry import configure_logging
-    from service.work import run
+    from service.work.kinds import run
 
     given: dict[str, Any] = {"slots": slots, "cpu": cpu, "gpu": gpu}
     chosen = {name: value for name, value in given.items() if value is not None}

@@ -22,11 +22,11 @@ from infra.errors import (
 from infra.jobs.attempt import Attempt, Interrupted
 from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.settings import ENVIRONMENT_PREFIX
-from service import launching
 from service.fine_tuning import results
 from service.fine_tuning.records import FineTuningJob, FineTuningJobs, Said
 from service.fine_tuning.rows import ending_of, lay_out
 from service.fine_tuning.telling import SERVER_CODE, Telling
+from service.work import launching
 
 if TYPE_CHECKING:
     from infra.jobs.records import Job

@@ -16,7 +16,7 @@ from infra.fine_tuning_settings import FineTuning
 from infra.gateway_settings import Gateway, Route
 from service.fine_tuning.records import CHECKPOINT
 from service.gateway.reloading import Tables
-from service.rounds import Rounds
+from service.work.rounds import Rounds
 
 Value = TypeVar("Value")
 WATCH_SECONDS = 1.0

@@ -17,7 +17,7 @@ from infra.artifacts.store import ArtifactStore
 from infra.errors import EngineFailed, NotFound, NotReady, RagstoneError
 from service.gateway.adapter_files import VERSIONED, Adapter, Base, check, fetch, prune
 from service.gateway.adapter_hosts import AdapterHost, Unreachable
-from service.rounds import Rounds
+from service.work.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 

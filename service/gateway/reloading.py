@@ -17,7 +17,7 @@ from infra.gateway_settings import Upstream as UpstreamSettings
 from service.engines import ModelServer, ServerContext, open_server
 from service.gateway.routing import Served, Table, check
 from service.gateway.upstreams import DRAIN_SECONDS, Upstream
-from service.rounds import Rounds
+from service.work.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 

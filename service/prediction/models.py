@@ -32,8 +32,8 @@ from service.prediction.batching import Batcher, Bounds
 from service.prediction.loading import Key, Loaded
 from service.prediction.shelf import Shelf
 from service.prediction.views import Views
-from service.rounds import Rounds
 from service.runtimes import Runtime
+from service.work.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ def surroundings(
     parts: Components, folder: Path, *, told: Callable[[int, int], None] = lambda *_: None
 ) -> Surroundings:
     """Return what a plan is made with; paths are taken from a folder."""
-    from service import tuning
+    from service.models import tuning
     from service.retrieval_tuning import corpus, gate
     from training.retrieval_models.planning import Surroundings
 
@@ -70,7 +70,7 @@ def voted(parts: Components, spec: Tuning) -> Sequence[Row]:
     Raises:
         InvalidRequest: none has its question kept.
     """
-    from service.test_sets import interactions_of
+    from service.evaluation.test_sets import interactions_of
 
     assert spec.data.feedback is not None
     whole = parts.collections.get(spec.data.collection)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service import building, snapshots
 from service.bodies import StrictRoute
 from service.dependencies import Operator, Own, Parts
 from service.schemas.builds import (
@@ -22,6 +21,7 @@ from service.schemas.builds import (
 )
 from service.schemas.jobs import JobOut
 from service.schemas.shared import OPENAI_ERRORS
+from service.work import building, snapshots
 
 router = APIRouter(
     prefix="/v1/collections",

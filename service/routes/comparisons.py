@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from service import comparing
 from service.bodies import StrictRoute
 from service.dependencies import Operator, Parts
+from service.models import comparing
 from service.schemas.comparisons import ComparisonOut
 from service.schemas.shared import OPENAI_ERRORS
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service import erasing
 from service.bodies import StrictRoute
 from service.dependencies import Asking, Operator, Own, Parts
 from service.schemas.erasures import Erase, ReceiptList, ReceiptOut
 from service.schemas.jobs import JobOut
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, parse_filter
+from service.work import erasing
 
 router = APIRouter(
     prefix="/v1",

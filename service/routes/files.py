@@ -9,12 +9,12 @@ from starlette.responses import FileResponse
 
 from infra.artifacts.blobs import PIECE
 from infra.errors import InvalidRequest
-from service import erasing
 from service.bodies import StrictRoute
 from service.dependencies import Own, Parts
 from service.limits import in_thread
 from service.schemas.files import FileList, FileOut, Purpose
 from service.schemas.shared import OPENAI_ERRORS, Deleted
+from service.work import erasing
 
 router = APIRouter(
     prefix="/v1/files", tags=["files"], route_class=StrictRoute, responses=OPENAI_ERRORS

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from infra.jobs.definitions import Options
 from infra.jobs.records import Job, LogLine
-from service import streaming, work
+from service import streaming
 from service.bodies import StrictRoute
 from service.dependencies import Operator, Parts
 from service.schemas.jobs import (
@@ -25,6 +25,7 @@ from service.schemas.jobs import (
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS
 from service.streaming import EventStream, Look, frame
 from service.wiring import Components
+from service.work import kinds
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -87,14 +88,14 @@ def get(job_id: str, components: Parts) -> JobOut:
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, components: Parts) -> JobOut:
     """End a job: at once if it waits, at its next step if it runs; a finished one stays."""
-    return JobOut.of(work.cancel(components, job_id))
+    return JobOut.of(kinds.cancel(components, job_id))
 
 
 @router.post("/{job_id}/retry")
 def retry(job_id: str, components: Parts, body: RetryJob | None = None) -> JobOut:
     """Give a failed or cancelled job another chance, after the last step that it finished."""
     from_scratch = body.from_scratch if body else False
-    return JobOut.of(work.requeue(components, job_id, from_scratch=from_scratch))
+    return JobOut.of(kinds.requeue(components, job_id, from_scratch=from_scratch))
 
 
 @router.get("/{job_id}/logs")

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Path, Query
 from infra.errors import NotFound
 from infra.jobs.schedules import Schedule
 from retrieval.source_definitions import Definition, refuse_secrets
-from service import syncing
 from service.bodies import StrictRoute
 from service.callers import Caller
 from service.dependencies import Asking, Operator, Own, Parts
-from service.remote_sources import check_remote
 from service.schemas.jobs import JobOut
 from service.schemas.shared import OPENAI_ERRORS, Deleted, readers_of
 from service.schemas.sources import CreateSource, RunSource, SourceList, SourceOut
 from service.wiring import Components
+from service.work import syncing
+from service.work.remote_sources import check_remote
 
 router = APIRouter(
     prefix="/v1/sources",

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from infra.errors import InvalidRequest
-from service import erasing, ingesting
 from service.bodies import StrictRoute
 from service.dependencies import Own, Parts, Store
 from service.routes.vector_stores import set_sequence
@@ -23,6 +22,7 @@ from service.schemas.store_files import (
     UpdateFile,
 )
 from service.schemas.vector_stores import ContentPiece, refuse_other_strategy
+from service.work import erasing, ingesting
 
 router = APIRouter(
     prefix="/v1/vector_stores/{vector_store_id}",

@@ -11,7 +11,6 @@ from infra.contracts import Passage
 from infra.security import new_id
 from retrieval.collections import Collection
 from retrieval.search import SearchRequest
-from service import erasing, ingesting
 from service.bodies import StrictRoute
 from service.dependencies import Asked, Own, Parts, Store
 from service.schemas.shared import MAX_LIST, OPENAI_ERRORS, Deleted, parse_filter
@@ -29,6 +28,7 @@ from service.schemas.vector_stores import (
 )
 from service.seen import Seen
 from service.wiring import Components
+from service.work import erasing, ingesting
 
 router = APIRouter(
     prefix="/v1/vector_stores",

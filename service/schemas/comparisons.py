@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.comparing import Comparison, told
+from service.models.comparing import Comparison, told
 
 
 class LatencyOut(BaseModel):

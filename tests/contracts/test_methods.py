@@ -10,7 +10,7 @@ import pytest
 
 from infra.plugins import available
 from infra.settings import load_settings
-from service import tuning
+from service.models import tuning
 from service.wiring import Components
 from trained import only_third_parties_warn, write_preferences, write_task
 from training import adapted_model, planning, resolving, trainer

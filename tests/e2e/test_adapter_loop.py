@@ -18,9 +18,9 @@ from migrated import put_schema
 from monitoring import interaction_exports
 from monitoring.feedback import Statement
 from monitoring.interactions import Query
-from service import watching
 from service.app import create_app
 from service.wiring import Components
+from service.work import watching
 from trained import WORSE, write_task
 
 pytest.importorskip("trl")

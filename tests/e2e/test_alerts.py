@@ -27,8 +27,8 @@ from infra.contracts import Interaction, Usage
 from infra.settings import load_settings
 from monitoring import interaction_exports
 from monitoring.interactions import Query
-from service import watching
 from service.wiring import Components
+from service.work import watching
 from waiting import until
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,9 +16,10 @@ from starlette.testclient import TestClient
 from infra.errors import NotFound
 from infra.settings import Settings, load_settings
 from migrated import put_schema
-from service import model_training, watching
 from service.app import create_app
+from service.models import model_training
 from service.wiring import Components
+from service.work import watching
 from training import classical
 
 pytest.importorskip("skl2onnx")

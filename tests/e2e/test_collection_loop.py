@@ -17,9 +17,9 @@ from migrated import put_schema
 from monitoring import interaction_exports
 from monitoring.interactions import Query
 from retrieval.sources import Spec
-from service import syncing, watching
 from service.app import create_app
 from service.wiring import Components
+from service.work import syncing, watching
 
 pytest.importorskip("py3langid")
 

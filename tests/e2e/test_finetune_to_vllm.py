@@ -14,7 +14,7 @@ import pytest
 
 from infra.settings import load_settings
 from running_server import RunningServer, start
-from service import tuning
+from service.models import tuning
 from service.wiring import Components
 from tiny_llm import write_adapter
 from trained import only_third_parties_warn

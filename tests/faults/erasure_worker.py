@@ -8,8 +8,8 @@ import sys
 
 from infra.settings import load_settings
 from retrieval.receipts import Asked
-from service.erasing import erase
 from service.wiring import Components
+from service.work.erasing import erase
 
 
 def main(data_folder: str, action: str, step: str, count: str) -> None:

@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from infra.settings import load_settings
-from service import tuning
+from service.models import tuning
 from service.wiring import Components
 from trained import ROOT, only_third_parties_warn, ragstone, write_preferences, write_task
 from training.finetune import Outcome, finetune

@@ -26,8 +26,8 @@ from retrieval.quotes import Quotes
 from retrieval.receipts import Asked, Receipts
 from retrieval.search import SearchRequest
 from retrieval.sources import Source
-from service import erased_snapshots, erasing, snapshots
 from service.wiring import Components
+from service.work import erased_snapshots, erasing, snapshots
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,8 +16,8 @@ from infra.settings import Settings, load_settings
 from retrieval.collections import Collection
 from retrieval.search import SearchRequest
 from retrieval.sources.folder import walk
-from service import snapshots
 from service.wiring import Components
+from service.work import snapshots
 
 PAIRS = 3
 

@@ -18,9 +18,9 @@ from infra.gateway_settings import Gateway
 from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
-from service import adapter_canaries, alias_moves, comparing
 from service.cli.entry import app
 from service.gateway.routing import check
+from service.models import adapter_canaries, alias_moves, comparing
 from service.wiring import Components
 from tiny_llm import write_adapter, write_llm
 

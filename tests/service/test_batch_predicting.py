@@ -21,8 +21,8 @@ from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.model_settings import Models as Options
 from migrated import open_migrated
-from service import batch_predicting
-from service.batch_predicting import predict_file, write_parts
+from service.models import batch_predicting
+from service.models.batch_predicting import predict_file, write_parts
 from service.prediction import loading
 from service.prediction.loading import Loaded
 from service.wiring import Components

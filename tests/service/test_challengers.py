@@ -25,9 +25,9 @@ from monitoring.challenger_metrics import ChallengerMetrics
 from monitoring.feedback import Statement
 from monitoring.interactions import Query
 from monitoring.prediction_pairs import copy_of
-from service import comparing
 from service.app import create_app
 from service.callers import Caller
+from service.models import comparing
 from service.prediction import loading
 from service.prediction.loading import Loaded
 from service.prediction.recording import LIVE, Origin, Predicted

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from infra.settings import load_settings
 from service.cli.entry import app
-from service.launching import open_launcher
 from service.wiring import Components
+from service.work.launching import open_launcher
 
 pytestmark = pytest.mark.usefixtures("migrated_here")
 

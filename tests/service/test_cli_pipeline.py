@@ -16,10 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.settings import load_settings
-from service import pipelining
 from service.cli.entry import app
 from service.wiring import Components
-from service.work import open_worker
+from service.work import pipelining
+from service.work.kinds import open_worker
 
 pytestmark = pytest.mark.usefixtures("migrated_here")
 

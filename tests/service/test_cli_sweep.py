@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from infra.errors import InvalidRequest
-from service import launching
 from service.cli import train_sweep
 from service.cli.entry import app
+from service.work import launching
 from trained import only_third_parties_warn, write_task
 
 pytest.importorskip("trl")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from infra.errors import InvalidRequest
 from service.cli.entry import app
 from service.cli.session import opened
-from service.syncing import cron_of
+from service.work.syncing import cron_of
 
 pytestmark = pytest.mark.usefixtures("migrated_here")
 

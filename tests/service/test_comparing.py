@@ -22,10 +22,11 @@ from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
 from monitoring.prediction_pairs import copy_of
-from service import alias_moves, comparing, work
 from service.app import create_app
 from service.cli.entry import app
+from service.models import alias_moves, comparing
 from service.wiring import Components
+from service.work import kinds
 
 RULES = {"min_requests": 60, "max_failures": 0.1, "promote": True}
 Open = Callable[..., Components]
@@ -328,7 +329,7 @@ def test_alias_that_moved_meanwhile_is_left(
 def test_job_command_and_route_tell_the_same(open_parts: Open, tmp_path: Path) -> None:
     parts = open_parts(promote=False)
     record(parts, planted(0.4, 0.05, requests=80))
-    assert comparing.COMPARE in work.registry(parts).names
+    assert comparing.COMPARE in kinds.registry(parts).names
     words = "[models.challengers.churn]\nmin_requests = 60\nmax_failures = 0.1\n"
     (tmp_path / "ragstone.toml").write_text(words)
 

@@ -25,12 +25,12 @@ from infra.settings import Conversations as Limits
 from infra.settings import Settings, load_settings
 from monitoring.interactions import Interactions
 from retrieval.quotes import Quotes
-from service import erasing
 from service.app import create_app
 from service.callers import Caller
 from service.conversations import Conversations, Said
 from service.responses.store import ResponseStore, Stored
 from service.wiring import Components
+from service.work import erasing
 from standing_documents import remove, stand
 
 CANARY = "quetzalqvw7731"

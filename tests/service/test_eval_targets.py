@@ -21,7 +21,7 @@ from infra.errors import EngineFailed, InvalidConfiguration, InvalidRequest, Not
 from infra.plugins import available
 from infra.settings import Settings
 from scripted_evals import suite
-from service import evaluating
+from service.evaluation import evaluating
 from service.wiring import Components
 
 CASE = Case("1", "How long is the bridge?")

@@ -23,10 +23,10 @@ from retrieval.receipts import Asked
 from retrieval.sources import Source
 from service import following
 from service.app import create_app
-from service.erasing import erase
 from service.following import Follower
 from service.routes.console import FOLDER
 from service.wiring import Components
+from service.work.erasing import erase
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("torch", "transformers", "sentence_transformers", "mlflow", "ray", "faiss", "tantivy")

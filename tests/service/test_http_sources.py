@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.remote_sources import check_remote
+from service.work.remote_sources import check_remote
 from web_server import serving
 
 

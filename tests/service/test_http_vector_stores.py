@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.work import open_worker
+from service.work.kinds import open_worker
 
 STORES = "/v1/vector_stores"
 

@@ -21,9 +21,9 @@ import feast_made
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.feature_views import FeatureView
-from service import batch_predicting, batch_scoring, model_gates
 from service.app import create_app
 from service.cli.entry import app
+from service.models import batch_predicting, batch_scoring, model_gates
 from service.prediction import loading
 from service.prediction.joining import Joins
 from service.prediction.views import Views

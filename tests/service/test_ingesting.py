@@ -19,8 +19,8 @@ from infra.jobs.definitions import Resources
 from infra.jobs.processes import this_process
 from retrieval.collections import Collection
 from retrieval.commit import Committed
-from service import ingesting, work
 from service.wiring import Components
+from service.work import ingesting, kinds
 
 
 class Watched:
@@ -73,7 +73,7 @@ def start_worker(components: Components) -> Iterator[Callable[[], Any]]:
     started = []
 
     def start() -> Any:
-        worker = work.open_worker(components, lazy=True)
+        worker = kinds.open_worker(components, lazy=True)
         worker.start()
         started.append(worker)
         return worker
@@ -133,7 +133,7 @@ def test_a_cancelled_job_leaves_what_it_has_not_begun_to_read_unread(
     job = ingesting.read_attached(components, collection.public_id)
     start_worker()
     assert watched.reached.wait(20)
-    asked = work.cancel(components, job.id)
+    asked = kinds.cancel(components, job.id)
     assert asked.cancel_requested
     watched.may_go_on.set()
     assert components.jobs.wait(job.id).state in {"cancelled", "succeeded"}
@@ -147,7 +147,7 @@ def test_a_job_cancelled_before_it_began_reads_nothing_and_files_can_be_attached
     collection = components.collections.create("rules", components.recipe())
     [file_id] = attach(collection, 1)
     job = ingesting.read_attached(components, collection.public_id)
-    assert work.cancel(components, job.id).state == "cancelled"
+    assert kinds.cancel(components, job.id).state == "cancelled"
     assert statuses(components, collection) == {"cancelled": 1}
     start_worker()
     components.documents.attach(collection, file_id)

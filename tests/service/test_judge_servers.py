@@ -13,7 +13,7 @@ import pytest
 from evals.judges.question import Question, Reply
 from infra.errors import EngineFailed, EngineTimedOut, InvalidConfiguration, Overloaded
 from judge_server import JudgeServer, judging
-from service.judge_servers import ATTEMPTS, JudgeServers
+from service.evaluation.judge_servers import ATTEMPTS, JudgeServers
 
 QUESTION = Question("m", [{"role": "user", "content": "Hello?"}], {"type": "object"})
 

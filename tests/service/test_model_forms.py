@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from infra.errors import InvalidConfiguration, InvalidRequest
 from infra.settings import load_settings
 from scripted_suites import ANSWERS, write_answers
-from service import model_forms
 from service.cli.entry import app
-from service.model_forms import Formed, Work
+from service.models import model_forms
+from service.models.model_forms import Formed, Work
 from service.wiring import Components
 from tiny_llm import write_adapter
 from trained import only_third_parties_warn, write_task

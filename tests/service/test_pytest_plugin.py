@@ -37,7 +37,16 @@ def write_suite(name: str, floor: float) -> None:
 
 
 def run(*words: str, code: int) -> str:
-    command = [sys.executable, "-m", "pytest", "-p", "service.pytest_plugin", "-W", "error", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "service.evaluation.pytest_plugin",
+        "-W",
+        "error",
+        *words,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == code, done.stdout + done.stderr
@@ -139,7 +148,7 @@ def test_pytest_without_suites_imports_nothing_of_ragstone() -> None:
         "import sys\n\ndef test_light():\n"
         "    heavy = {'evals', 'infra', 'retrieval', 'pydantic', 'numpy', 'typer', 'lxml'}\n"
         "    assert not heavy & set(sys.modules)\n"
-        "    assert 'service.pytest_plugin' in sys.modules\n",
+        "    assert 'service.evaluation.pytest_plugin' in sys.modules\n",
         encoding="utf-8",
     )
     assert "1 passed" in run(code=0)
@@ -147,4 +156,4 @@ def test_pytest_without_suites_imports_nothing_of_ragstone() -> None:
 
 def test_package_registers_the_plugin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["entry-points"]["pytest11"] == {"ragstone": "service.pytest_plugin"}
+    assert project["entry-points"]["pytest11"] == {"ragstone": "service.evaluation.pytest_plugin"}

@@ -10,8 +10,8 @@ import pytest
 from infra.errors import InvalidRequest, NotFound
 from infra.monitoring_settings import Questions
 from monitoring.windows import Window
-from service import question_features
 from service.wiring import Components
+from service.work import question_features
 
 pytest.importorskip("py3langid")
 QUESTIONS = [f"When is bin {number} of street {number % 5} emptied?" for number in range(300)]

@@ -22,7 +22,7 @@ import classical_models
 from infra.database.schema import chunk, document
 from infra.settings import load_settings
 from retrieval.sources.folder import walk
-from service.batch_predicting import opened, scoring, write_parts
+from service.models.batch_predicting import opened, scoring, write_parts
 from service.wiring import Components
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -37,7 +37,7 @@ import ray
 from ray.cluster_utils import Cluster
 from infra.settings import load_settings
 from retrieval.sources.folder import walk
-from service.ray_ingest import ingest_on_ray
+from service.work.ray_ingest import ingest_on_ray
 from service.wiring import Components
 
 data, folder, deaths = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -78,7 +78,7 @@ rows, refused = 0, ""
 if len(sys.argv) > 4:
     import pyarrow.parquet as pq
     from infra.errors import InvalidRequest
-    from service.batch_predicting import opened, scoring, write_parts
+    from service.models.batch_predicting import opened, scoring, write_parts
 
     def batches(path):
         return pq.ParquetFile(path).iter_batches(batch_size=20)

@@ -20,8 +20,8 @@ from infra.jobs.definitions import Resources
 from infra.jobs.processes import this_process
 from infra.settings import Settings
 from retrieval.sources import Spec
-from service import monitors, syncing
 from service.wiring import Components
+from service.work import monitors, syncing
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "change-the-embedder.md"
 SUITE = {

@@ -24,8 +24,9 @@ from migrated import put_schema
 from monitoring import prediction_logs
 from monitoring.feedback import Statement
 from monitoring.prediction_pairs import copy_of
-from service import monitors, retraining
+from service.models import retraining
 from service.wiring import Components
+from service.work import monitors
 from training import retrain
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-classical-models.md"

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from infra.errors import NotFound
 from infra.settings import load_settings
 from scripted_suites import ANSWERS, CASES, write_answers
-from service import evaluating, tuned_suites, tuning
 from service.cli.entry import app
+from service.evaluation import evaluating
+from service.models import tuned_suites, tuning
 from service.wiring import Components
 from trained import ANSWER, only_third_parties_warn, write_task
 from training.base_model import find_base

@@ -22,9 +22,10 @@ from infra.plugins import available, load
 from monitoring import interaction_exports
 from monitoring.feedback import Statement
 from monitoring.interactions import Query
-from service import monitors, standing, watching
+from service import standing
 from service.cli.entry import app
 from service.wiring import Components
+from service.work import monitors, watching
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -20,7 +20,7 @@ from infra.classical_rows import encode_rows
 from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.settings import load_settings
 from migrated import put_schema
-from service import model_training
+from service.models import model_training
 from service.wiring import Components
 from training.classical import Outcome, parse, read, train
 from training.sentinel import Aborted

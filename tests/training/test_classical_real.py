@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from service import exploration_page, model_training
+from service import exploration_page
+from service.models import model_training
 from training.classical import Around, Outcome, parse, train
 
 pytest.importorskip("skl2onnx")

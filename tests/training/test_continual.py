@@ -13,7 +13,7 @@ import yaml
 
 from infra.errors import InvalidRequest
 from infra.settings import load_settings
-from service import adapter_retraining, tuning
+from service.models import adapter_retraining, tuning
 from service.wiring import Components
 from trained import ANSWER, WORSE, only_third_parties_warn, write_task
 from training import continual

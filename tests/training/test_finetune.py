@@ -13,8 +13,8 @@ import pytest
 
 from infra.errors import Conflict, InvalidRequest
 from infra.settings import load_settings
-from service import tuning
 from service.gateway.adapter_files import Base, check, fetch
+from service.models import tuning
 from service.wiring import Components
 from trained import only_third_parties_warn, planted, write_task
 from training import smoke

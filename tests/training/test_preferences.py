@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.settings import load_settings
-from service import tuning
+from service.models import tuning
 from service.wiring import Components
 from trained import only_third_parties_warn, write_preferences
 from training import adapted_model, planning, resolving, smoke

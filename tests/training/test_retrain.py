@@ -19,7 +19,7 @@ import yaml
 from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
 from infra.settings import load_settings
 from migrated import put_schema
-from service import model_gates, model_training
+from service.models import model_gates, model_training
 from service.wiring import Components
 from surroundings import no_settings_from_outside
 from training import classical

@@ -20,12 +20,12 @@ from infra.jobs.admission import Capacity, Claimant, TenantLimits, claim
 from infra.jobs.attempt import Attempt, Interrupted, NoSteps
 from infra.jobs.definitions import Registry, Resources
 from infra.jobs.processes import this_process
-from service import launching
 from service.fine_tuning import results, running
 from service.fine_tuning.records import FINISHED, Asked, FineTuningJob, FineTuningJobs, Status
 from service.fine_tuning.specifying import Wanted, specify
 from service.schemas.fine_tuning import FineTuningJobOut
 from service.wiring import Components
+from service.work import launching
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Store = Callable[..., FineTuningJob]

@@ -1,0 +1,1 @@
+"""Evaluations of what this process serves: suites, targets, judges and test sets."""

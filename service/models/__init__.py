@@ -1,0 +1,1 @@
+"""What becomes of models here: trained, held to gates, compared, moved, asked for whole tables."""

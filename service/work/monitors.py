@@ -1,0 +1,219 @@
+"""Monitors as the settings name them: what they compare, what they start, and whom they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
+from infra.jobs.definitions import Options
+from infra.plugins import load
+from service.work import question_features
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from infra.monitoring_settings import Monitor as MonitorSettings
+    from infra.monitoring_settings import Trigger as TriggerSettings
+    from monitoring.columns import Floats
+    from monitoring.comparison import Plan
+    from monitoring.estimates import Interval, Labelled, Unlabelled
+    from monitoring.triggers import Event, Start, Trigger
+    from monitoring.watch import Monitor, Seen, Tell
+    from monitoring.windows import Window
+    from service.wiring import Components
+
+EVIDENCE = "evidence"
+_TIMES = "at"
+
+
+def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
+    """Return a monitor of the settings.
+
+    Raises:
+        NotFound: there is none of that name.
+        InvalidConfiguration: there is no such time zone, or the trigger's job or pipeline would
+            not take its arguments.
+    """
+    from monitoring.alarm import Patience
+    from monitoring.streams import Stream
+    from monitoring.watch import Monitor
+
+    options = parts.settings.watch.monitors.get(name)
+    if options is None:
+        raise NotFound("monitor", name, among=parts.settings.watch.monitors, are_few=True)
+    monitor = Monitor(
+        name,
+        timedelta(minutes=options.every_minutes),
+        plan=_plan(options),
+        features=(*options.features, *(question_features.NAMES if options.questions else ())),
+        floors=options.floors,
+        unlabelled=_unlabelled(options),
+        labelled=_labelled(options),
+        streams=[
+            Stream(column, each.detector, each.parameters)
+            for column, each in options.streams.items()
+        ],
+        patience=Patience(options.confirm, options.among, options.clear),
+        trigger=None if options.trigger is None else _trigger(parts, name, options.trigger),
+    )
+    return monitor, options
+
+
+def seen(parts: Components, options: MonitorSettings, folder: Path, *, now: datetime) -> Seen:
+    """Return the reference, laid out in an empty folder, and what came since the last look.
+
+    Raises:
+        NotFound: the reference is gone, or the collection whose questions are asked for.
+        InvalidRequest: the reference has too few questions.
+    """
+    from monitoring.interaction_exports import table_of
+    from monitoring.interactions import Query
+    from monitoring.references import open_reference
+    from monitoring.watch import Seen
+    from monitoring.windows import Window
+
+    def since(moment: datetime, columns: Sequence[str] | None = None) -> Window:
+        query = Query(
+            moment,
+            now,
+            options.kind,
+            options.model,
+            options.tag,
+            options.tenant,
+            copies=options.tag is not None,
+        )
+        return replace(Window.of(table_of(parts.database, query, columns)), start=moment, end=now)
+
+    reference = open_reference(parts.artifacts, options.reference, folder)
+    window = since(now - timedelta(minutes=options.every_minutes))
+    if options.questions is not None:
+        reference, window = question_features.beside(parts, options.questions, reference, window)
+    return Seen(reference, window, since, _mean)
+
+
+def receivers(parts: Components) -> Sequence[Tell]:
+    """Return whoever is told of events."""
+    chosen = parts.settings.watch.receivers
+    return [load("monitoring.receivers", name)(options) for name, options in chosen.items()]
+
+
+def _plan(options: MonitorSettings) -> Plan:
+    from monitoring.comparison import Plan
+
+    plan = Plan(by_column=options.detectors, level=options.level)
+    if not options.seasonal:
+        return plan
+    try:
+        return replace(plan, season=_TIMES, zone=ZoneInfo(options.time_zone))
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise InvalidConfiguration(f"No time zone {options.time_zone!r}: {error}") from error
+
+
+def _unlabelled(options: MonitorSettings) -> list[Unlabelled]:
+    from monitoring.estimates import Unlabelled
+
+    return [
+        Unlabelled(
+            name,
+            each.metric,
+            each.probabilities,
+            each.label,
+            features=each.features,
+            threshold=each.threshold,
+            floor=each.floor,
+        )
+        for name, each in options.estimates.items()
+    ]
+
+
+def _labelled(options: MonitorSettings) -> list[Labelled]:
+    from monitoring.estimates import Labelled
+
+    return [
+        Labelled(
+            name,
+            each.label,
+            right=each.right,
+            prediction=each.prediction,
+            judged=each.judged,
+            apart=each.apart,
+            least_labels=each.least_labels,
+            over=timedelta(days=each.days),
+            floor=each.floor,
+        )
+        for name, each in options.labelled.items()
+    ]
+
+
+def _mean(labels: Floats, judged: Floats, unlabelled: Floats) -> Interval:
+    from evals.statistics.prediction_powered import mean
+
+    return mean(labels=labels, judged=judged, unlabelled=unlabelled)
+
+
+def _trigger(parts: Components, monitor: str, options: TriggerSettings) -> Trigger:
+    from monitoring.triggers import Trigger
+
+    _check(parts, monitor, options)
+
+    def prepare(event: Event) -> Start:
+        """Store the evidence; the job that is given it is queued later, with the window."""
+        name, arguments = _called(options, _evidence(parts, event))
+        key = Options(key=f"watch/{event.monitor}/{event.at.isoformat()}")
+
+        def start(connection: Connection) -> str:
+            return parts.jobs.start(name, arguments, options=key, connection=connection).id
+
+        return start
+
+    seconds = 3600 * options.cool_down_hours
+    return Trigger(f"{monitor}/{options.when}", options.when, prepare, cool_down_seconds=seconds)
+
+
+def _called(options: TriggerSettings, evidence: str) -> tuple[str, dict[str, Any]]:
+    """Return the job that is started, and its arguments."""
+    from infra.pipelines.parameters import as_text
+    from service.work.pipelining import RUN
+
+    given = {options.evidence_parameter: evidence} if options.evidence_parameter else {}
+    arguments = {**options.arguments, **given}
+    if options.pipeline is None:
+        return str(options.job), arguments
+    texts = {each: as_text(value, where=f"arguments.{each}") for each, value in arguments.items()}
+    return RUN, {"file": options.pipeline, "params": texts}
+
+
+def _check(parts: Components, monitor: str, options: TriggerSettings) -> None:
+    """See now that what is started would begin, and not when there is harm.
+
+    A job or a file that is not here may be where the workers are.
+    """
+    from infra.pipelines.definition import load as load_pipeline
+
+    try:
+        name, arguments = _called(options, f"{EVIDENCE}/{monitor}@v1")
+        if name in parts.jobs.registry.names:
+            parts.jobs.registry.get(name).check(arguments)
+        if options.pipeline is not None and Path(options.pipeline).is_file():
+            load_pipeline(Path(options.pipeline), arguments["params"])
+    except (InvalidRequest, NotFound) as error:
+        raise InvalidConfiguration(
+            f"watch.monitors.{monitor}.trigger would start nothing: {error.message}"
+        ) from error
+
+
+def _evidence(parts: Components, event: Event) -> str:
+    """Store an event as an artifact; returns which."""
+    from infra.artifacts.publishing import Made
+
+    metadata = {"monitor": event.monitor, "summary": event.summary}
+    with parts.artifacts.writer(f"{EVIDENCE}/{event.monitor}", Made(metadata=metadata)) as draft:
+        (draft.folder / "evidence.json").write_bytes(orjson.dumps(asdict(event)))
+    return str(draft.reference)

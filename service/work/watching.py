@@ -1,0 +1,112 @@
+"""Watches interactions for drift: opens windows, has them judged, tells whoever has to know."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import RagstoneError
+from infra.jobs.attempt import Attempt
+from infra.jobs.definitions import Behaviour, Registry
+from service.work import monitors
+
+if TYPE_CHECKING:
+    from monitoring.watch_results import Result, WatchResults
+    from service.wiring import Components
+
+logger = logging.getLogger(__name__)
+
+WATCH = "watch"
+
+
+def define(registered: Registry, parts: Components) -> None:
+    """Register the job that looks at all monitors once; a schedule starts it by the clock."""
+
+    @registered.job(WATCH, behaviour=Behaviour(steps=False, lane=WATCH, join=True))
+    def watch(attempt: Attempt) -> list[dict[str, Any]]:
+        del attempt
+        return [described(each) for each in look(parts, now=datetime.now(UTC))]
+
+
+def look(parts: Components, *, now: datetime) -> list[Result]:
+    """Judge the window of every monitor that is due; returns what was found.
+
+    Raises (once all have been looked at):
+        NotFound: the reference of a monitor is gone.
+        InvalidRequest: a monitor asks for what cannot be done.
+    """
+    results, found = stored(parts), []
+    failure: RagstoneError | None = None
+    for name in parts.settings.watch.monitors:
+        try:
+            if is_due(results, name, now=now):
+                found.append(_look(parts, name, results, now=now))
+        except RagstoneError as error:
+            logger.warning("the monitor %s did not look: %s", name, error.message)
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return found
+
+
+def is_due(results: WatchResults, name: str, *, now: datetime) -> bool:
+    """Whether the window of a monitor has come to its end."""
+    last = results.latest(name, limit=1)
+    return not last or now.timestamp() >= last[-1].report["due"]
+
+
+def stored(parts: Components) -> WatchResults:
+    from monitoring.watch_results import WatchResults
+
+    return WatchResults(parts.database)
+
+
+def report(parts: Components, name: str, *, now: datetime) -> bytes:
+    """Return a page of what moved in the latest window of a monitor; nothing is stored.
+
+    Raises:
+        NotFound: there is no such monitor, or its reference is gone.
+    """
+    from monitoring.comparison import compare
+    from monitoring.watch import features
+    from service import drift_report
+
+    monitor, options = monitors.opened(parts, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        seen = monitors.seen(parts, options, Path(scratch) / "window", now=now)
+        reference, window = features(monitor, seen)
+        found = compare(reference, window, monitor.plan)
+        return drift_report.write(name, found, reference, window, at=now, texts=seen.window)
+
+
+def described(result: Result) -> dict[str, Any]:
+    """Return a result as JSON values."""
+    judged = result.judged
+    return {
+        "monitor": result.monitor,
+        "at": judged.at.isoformat(),
+        "verdict": judged.verdict,
+        "alarm": judged.is_alarm,
+        "action": judged.action,
+        **result.report,
+    }
+
+
+def _look(parts: Components, name: str, results: WatchResults, *, now: datetime) -> Result:
+    from monitoring.watch import look as judge
+    from monitoring.watch import tell
+
+    monitor, options = monitors.opened(parts, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        seen = monitors.seen(parts, options, Path(scratch) / "window", now=now)
+        result, event = judge(monitor, seen, results=results, now=now)
+    if event is not None:
+        if event.action == "started":
+            parts.jobs.tell()
+        failed = partial(logger.warning, "not told of drift: %s")
+        tell(event, monitors.receivers(parts), failed=failed)
+    return result
