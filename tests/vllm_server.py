@@ -137,7 +137,7 @@ def shared_server(folder: Path, *, owner: int) -> VllmServer:
 
 def make_model(folder: Path) -> Path:
     """Write the model that the server holds."""
-    return write_llm(folder, text=(ROOT / "MODULES.md").read_text(encoding="utf-8"))
+    return write_llm(folder, text=(ROOT / "LICENSE").read_text(encoding="utf-8"))
 
 
 def free_port() -> int:

@@ -116,7 +116,7 @@ def test_a_full_disk_fails_the_run_clearly_and_with_room_it_goes_on(tmp_path: Pa
     data = tmp_path / "data"
     assert registered(data) == []
     size = max(path.stat().st_size for path in data.glob("*.db*")) // 1024
-    rank = {"method.adapter": {"type": "lora", "r": 64, "alpha": 64}}
+    rank = {"method.adapter": {"type": "lora", "r": 256, "alpha": 256}}
     spec = write_task(tmp_path, {"register": {"name": "zs"}, "schedule.steps": 4, **rank})
     # The optimiser's state of this rank is larger than the database, and than the limit.
     process = ragstone(
