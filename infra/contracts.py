@@ -205,7 +205,8 @@ class Interaction:
     """As the caller named it."""
     outcome: Literal["answered", "abstained", "failed", "cancelled"]
     status: int
-    """Of HTTP, as the caller saw it; 499 if the caller left."""
+    """Of HTTP, as the caller saw it; 499 if the caller left. Of a target that failed where another
+    one was asked then 502."""
     request_id: str | None = None
     """`x-request-id`, as the caller was told it."""
     error: str | None = None
@@ -219,6 +220,14 @@ class Interaction:
     """Of the route's target: `live`, `canary`, `shadow`, ..."""
     source: str = "upstream"
     """`cache`, `shared` or `replayed` where no model was asked."""
+    served: str | None = None
+    """Of a completion what the server calls the model: of an adapter the version that was asked.
+    None where none was, or all that is known is that it had too much to do."""
+    terms: Literal["pinned", "hurried"] | None = None
+    """`pinned` to a target that the caller chose; `hurried` by less time than the route gives."""
+    draw: float | None = None
+    """Where in [0, 1) a route's target was drawn: the same for the same user, in few digits, so
+    that it tells users apart and names none. None where chance drew."""
     prompt_version: str | None = None
     usage: Usage = field(default_factory=Usage)
     cached_tokens: int = 0

@@ -6,14 +6,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Select, case, func, or_, select
+from sqlalchemy import Select, and_, case, false, func, not_, or_, select
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
 from infra.database.monitoring_tables import feedback
 
 Quality: TypeAlias = Literal["feedback", "groundedness"]
+LATE, BUSY = 504, 503
+"""Statuses of calls of which the time was over, and that no server had a place for."""
 _call, _judged = table.alias("call"), table.alias("judged")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of both: a target of the route, and the version that it is to be asked for."""
+
+    upstream: str
+    tag: str
+    served: str
+    """What the server calls it: an alias that moved is asked for the version before for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +33,9 @@ class Wanted:
     """Which calls."""
 
     route: str
-    live: str
-    """The tag of the target in use."""
-    canary: str
+    live: Side
+    """The one in use."""
+    canary: Side
     since: datetime
     round: int
     """Calls that are looked at together, and judged ones."""
@@ -58,10 +70,19 @@ class Judged:
     rounds: int
 
 
-def read(database: Database, wanted: Wanted, tag: str) -> Calls:
-    """Return what a target did; the faults of callers, and calls that they left, say nothing."""
-    found = _calls(wanted, tag).with_only_columns(_call.c.status, _call.c.seconds)
-    found = found.where(or_(_call.c.status < 400, _call.c.status >= 500))
+def read(database: Database, wanted: Wanted, side: Side) -> Calls:
+    """Return what a target did.
+
+    The faults of callers, calls that they left or gave too little time, and servers that have too
+    much to do say nothing.
+    """
+    found = _calls(wanted, side).with_only_columns(_call.c.status, _call.c.seconds)
+    is_hurried = and_(_call.c.status == LATE, _call.c.terms == "hurried")
+    found = found.where(
+        or_(_call.c.status < 400, _call.c.status >= 500),
+        _call.c.status != BUSY,
+        not_(func.coalesce(is_hurried, false())),
+    )
     with database.read() as connection:
         counted = select(func.count()).select_from(found.subquery())
         known = int(connection.execute(counted).scalar_one())
@@ -80,32 +101,43 @@ def read_judged(database: Database, wanted: Wanted, quality: Quality) -> Judged:
         counts = [
             int(
                 connection.execute(
-                    select(func.count()).select_from(_scores(wanted, tag, quality).subquery())
+                    select(func.count()).select_from(_scores(wanted, side, quality).subquery())
                 ).scalar_one()
             )
-            for tag in (wanted.live, wanted.canary)
+            for side in (wanted.live, wanted.canary)
         ]
         known = min(counts)
         rounds = max(known - 1, 0) // wanted.round
         sides = []
-        for tag in (wanted.live, wanted.canary):
-            scores = _scores(wanted, tag, quality).order_by("first")
+        for side in (wanted.live, wanted.canary):
+            scores = _scores(wanted, side, quality).order_by("first")
             latest = scores.offset(rounds * wanted.round).limit(wanted.round)
             sides.append([float(row.score) for row in connection.execute(latest)])
     return Judged(tuple(zip(*sides, strict=False)), known, rounds)
 
 
-def _calls(wanted: Wanted, *tags: str) -> Select[Any]:
+def _calls(wanted: Wanted, *sides: Side) -> Select[Any]:
+    """Return calls of these; whoever pins a call to a target is no one that drew it."""
     return select(_call).where(
         _call.c.at >= wanted.since,
         _call.c.kind == "completion",
         _call.c.model == wanted.route,
-        _call.c.tag.in_(tags),
         _call.c.source == "upstream",
+        _call.c.terms.is_distinct_from("pinned"),
+        or_(
+            *(
+                and_(
+                    _call.c.upstream == side.upstream,
+                    _call.c.tag == side.tag,
+                    _call.c.served == side.served,
+                )
+                for side in sides
+            )
+        ),
     )
 
 
-def _scores(wanted: Wanted, tag: str, quality: Quality) -> Select[Any]:
+def _scores(wanted: Wanted, side: Side, quality: Quality) -> Select[Any]:
     """Return the score of each request, and `first`, which says when it was known."""
     both = _calls(wanted, wanted.live, wanted.canary).join(
         _judged, _judged.c.request_id == _call.c.request_id
@@ -113,11 +145,11 @@ def _scores(wanted: Wanted, tag: str, quality: Quality) -> Select[Any]:
     if quality == "groundedness":
         both = both.where(_judged.c.groundedness.is_not(None))
         first, score = func.min(_judged.c.number), func.min(_judged.c.groundedness)
-        return _of_one(both, tag, first).add_columns(score.label("score"))
+        return _of_one(both, side.tag, first).add_columns(score.label("score"))
     votes = both.join(feedback, feedback.c.interaction_id == _judged.c.id).where(
         feedback.c.kind == "thumbs"
     )
-    earliest = _of_one(votes, tag, func.min(feedback.c.number)).subquery()
+    earliest = _of_one(votes, side.tag, func.min(feedback.c.number)).subquery()
     vote = feedback.alias("vote")
     return select(
         earliest.c.first, case((vote.c.value == "up", 1.0), else_=0.0).label("score")

@@ -11,7 +11,8 @@ import numpy as np
 
 from evals import challenge
 from infra.errors import Conflict, InvalidRequest, NotFound
-from monitoring.canary_calls import Calls, Judged, Wanted, read, read_judged
+from monitoring.canary_calls import Calls, Judged, Side, Wanted, read, read_judged
+from service.gateway.adapter_files import served_as
 from service.gateway.routing import canary_aliases
 from service.models import alias_moves
 from service.models.alias_moves import Done, Rivals
@@ -124,8 +125,15 @@ def _compare(parts: Components, route: str) -> tuple[Comparison, Rivals]:
         raise InvalidRequest(f"{used!r} and {apart!r} of {name!r} are the same version")
     since = max(store.history(name, alias)[0].at for alias in (used, apart))
     parts.interactions.flush()
-    wanted = Wanted(route, settings.live, settings.canary, since, ROUND)
-    live, canary = (read(parts.database, wanted, tag) for tag in (settings.live, settings.canary))
+    asked = {each.tag: each.upstream for each in gateway.routes[route].targets}
+    wanted = Wanted(
+        route,
+        Side(asked[settings.live], settings.live, served_as(rivals.live)),
+        Side(asked[settings.canary], settings.canary, served_as(rivals.other)),
+        since,
+        ROUND,
+    )
+    live, canary = (read(parts.database, wanted, side) for side in (wanted.live, wanted.canary))
     judged = Judged((), 0, 0)
     if settings.quality is not None:
         judged = read_judged(parts.database, wanted, settings.quality)

@@ -19,6 +19,7 @@ from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
 from service.cli.entry import app
+from service.gateway.adapter_files import served_as
 from service.gateway.routing import check
 from service.models import adapter_canaries, alias_moves, comparing
 from service.wiring import Components
@@ -65,6 +66,11 @@ def open_parts(tmp_path: Path) -> Iterator[Open]:
         yield open_
 
 
+def served(parts: Components, tag: str) -> str:
+    version = {"live": "v1", "canary": "v2"}[tag]
+    return served_as(parts.artifacts.find(f"{NAME}@{version}"))
+
+
 def record(
     parts: Components,
     tag: str,
@@ -72,17 +78,18 @@ def record(
     statuses: list[int],
     votes: str = "",
     grounded: list[float] | None = None,
-    seconds: float = 0.25,
+    **more: Any,
 ) -> None:
     """Record calls of a target, each with a vote of `+` or `-`, or with how grounded it was."""
     at = datetime.now(UTC)
+    how = {"served": served(parts, tag), "upstream": "gpu", "seconds": 0.25, **more}
     for place, status in enumerate(statuses):
         request = f"{tag}-{place}"
         outcome: Any = "answered" if status < 400 else "failed"
         parts.interactions.add(
             Interaction(
                 f"call-{request}", "completion", at, "support", outcome, status,
-                request_id=request, upstream="gpu", tag=tag, seconds=seconds,
+                request_id=request, tag=tag, **how,
             )
         )  # fmt: skip
         if grounded is not None:
@@ -201,13 +208,46 @@ def test_a_request_that_both_were_asked_says_nothing_of_either(open_parts: Open)
         parts.interactions.add(
             Interaction(
                 f"both-{tag}", "completion", at, "support", "answered", 200,
-                request_id="both", upstream="gpu", tag=tag,
+                request_id="both", upstream="gpu", tag=tag, served=served(parts, tag),
             )
         )  # fmt: skip
     parts.interactions.flush()
     parts.feedback.add(Statement("both-canary", "thumbs", "down"))
     found = adapter_canaries.compare(parts, "support")
     assert (found.judged, found.canary.quality) == (3, 1.0)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"served": "support@0123456789abcdef"},  # the version before, while the new one loads
+        {"served": None},  # too much to do, or of a release that did not note it
+        {"upstream": "spare"},  # of a fallback
+        {"terms": "pinned"},  # of a suite
+    ],
+)
+def test_calls_that_the_compared_version_was_not_drawn_for_say_nothing(
+    open_parts: Open, how: dict[str, Any]
+) -> None:
+    parts = open_parts()
+    for tag in ("live", "canary"):
+        record(parts, tag, statuses=[200, 502] * 40, **how)
+    found = adapter_canaries.compare(parts, "support")
+    assert (found.live.requests, found.canary.requests, found.decision) == (0, 0, "wait")
+
+
+@pytest.mark.parametrize(
+    ("status", "terms", "requests"),
+    [(504, "hurried", 0), (503, None, 0), (504, None, 40), (502, "hurried", 40)],
+)
+def test_a_call_with_too_little_time_or_no_place_is_no_failure(
+    open_parts: Open, status: int, terms: str | None, requests: int
+) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[status] * 40, terms=terms)
+    found = adapter_canaries.compare(parts, "support")
+    assert found.canary.requests == requests
+    assert found.decision == ("roll_back" if requests else "wait")
 
 
 def test_only_what_was_asked_since_the_aliases_moved_counts(open_parts: Open) -> None:
