@@ -138,17 +138,26 @@ def _calls(wanted: Wanted, *sides: Side) -> Select[Any]:
 
 
 def _scores(wanted: Wanted, side: Side, quality: Quality) -> Select[Any]:
-    """Return the score of each request, and `first`, which says when it was known."""
-    both = _calls(wanted, wanted.live, wanted.canary).join(
-        _judged, _judged.c.request_id == _call.c.request_id
-    )
+    """Return the score of each request, and `first`, which says when it was known.
+
+    Clients choose the ids of requests: only a tenant's own are its requests.
+    """
+    both = _calls(wanted, wanted.live, wanted.canary).where(_call.c.request_id.is_not(None))
     if quality == "groundedness":
-        both = both.where(_judged.c.groundedness.is_not(None))
+        judged = both.join(
+            _judged,
+            and_(
+                _judged.c.request_id == _call.c.request_id,
+                _judged.c.tenant.is_not_distinct_from(_call.c.tenant),
+                _judged.c.at >= wanted.since,
+                _judged.c.groundedness.is_not(None),
+            ),
+        )
         first, score = func.min(_judged.c.number), func.min(_judged.c.groundedness)
-        return _of_one(both, side.tag, first).add_columns(score.label("score"))
-    votes = both.join(feedback, feedback.c.interaction_id == _judged.c.id).where(
-        feedback.c.kind == "thumbs"
-    )
+        return _of_one(judged, side.tag, first).add_columns(score.label("score"))
+    is_vote = and_(feedback.c.interaction_id == _call.c.id, feedback.c.kind == "thumbs")
+    # Without a vote, too: a request that both had a part in has one at most of the two.
+    votes = both.outerjoin(feedback, is_vote)
     earliest = _of_one(votes, side.tag, func.min(feedback.c.number)).subquery()
     vote = feedback.alias("vote")
     return select(
@@ -160,6 +169,6 @@ def _of_one(found: Select[Any], tag: str, first: Any) -> Select[Any]:
     """Keep requests that one target alone was asked for, and that it is."""
     return (
         found.with_only_columns(first.label("first"))
-        .group_by(_call.c.request_id)
+        .group_by(_call.c.request_id, _call.c.tenant)
         .having(func.min(_call.c.tag) == tag, func.max(_call.c.tag) == tag)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,53 @@ def test_a_request_that_both_were_asked_says_nothing_of_either(open_parts: Open)
     parts.feedback.add(Statement("both-canary", "thumbs", "down"))
     found = adapter_canaries.compare(parts, "support")
     assert (found.judged, found.canary.quality) == (3, 1.0)
+
+
+@pytest.mark.parametrize("quality", ["feedback", "groundedness"])
+def test_what_is_judged_of_other_tenants_routes_and_times_says_nothing(
+    open_parts: Open, quality: str
+) -> None:
+    parts = open_parts(quality=quality)
+    for tag in ("live", "canary"):
+        record(parts, tag, statuses=[200] * 2, tenant="acme")
+        request, at = f"{tag}-0", datetime.now(UTC)
+        elsewhere: list[dict[str, Any]] = [
+            {"tenant": "other"},
+            {"tenant": None},
+            {"tenant": "acme", "at": at - timedelta(days=1)},
+        ]
+        if quality == "feedback":
+            elsewhere.append({"tenant": "acme"})  # another route's
+        for place, how in enumerate(elsewhere):
+            parts.interactions.add(
+                Interaction(
+                    **{"at": at, **how}, id=f"{request}-{place}", kind="answer", model="rag/other",
+                    outcome="answered", status=200, request_id=request, groundedness=0.1,
+                )
+            )  # fmt: skip
+        parts.interactions.flush()
+        for place in range(len(elsewhere)):
+            parts.feedback.add(Statement(f"{request}-{place}", "thumbs", "down"))
+    found = adapter_canaries.compare(parts, "support")
+    assert (found.judged, found.canary.requests) == (0, 2)
+
+
+@pytest.mark.parametrize("tenants", [("acme", "other"), ("acme", None)])
+def test_two_tenants_may_name_their_requests_alike(
+    open_parts: Open, tenants: tuple[str, str | None]
+) -> None:
+    parts = open_parts(quality="feedback")
+    at = datetime.now(UTC)
+    for tag, tenant in zip(("live", "canary"), tenants, strict=True):
+        parts.interactions.add(
+            Interaction(
+                f"call-{tag}", "completion", at, "support", "answered", 200, request_id="first",
+                upstream="gpu", tag=tag, served=served(parts, tag), tenant=tenant,
+            )
+        )  # fmt: skip
+        parts.interactions.flush()
+        parts.feedback.add(Statement(f"call-{tag}", "thumbs", "up"))
+    assert adapter_canaries.compare(parts, "support").judged == 1
 
 
 @pytest.mark.parametrize(
