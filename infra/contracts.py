@@ -198,15 +198,16 @@ class Interaction:
     """One question and what became of it, or one prediction: what monitoring looks at."""
 
     id: str
-    """Of its own: a request may cause several, and clients choose the ids of requests."""
+    """Of its own: a request may cause several, and clients choose the ids of requests. It ends in
+    `-missed` where a target failed and another one was asked then."""
     kind: Literal["answer", "completion", "prediction"]
     at: datetime
     model: str
     """As the caller named it."""
     outcome: Literal["answered", "abstained", "failed", "cancelled"]
     status: int
-    """Of HTTP, as the caller saw it; 499 if the caller left. Of a target that failed where another
-    one was asked then 502."""
+    """Of HTTP, as the caller saw it; 499 if the caller left. Of a target
+    that failed where another one was asked then 502, whatever the caller saw."""
     request_id: str | None = None
     """`x-request-id`, as the caller was told it."""
     error: str | None = None

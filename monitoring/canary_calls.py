@@ -13,6 +13,9 @@ from infra.database.interaction_tables import interaction as table
 from infra.database.monitoring_tables import feedback
 
 Quality: TypeAlias = Literal["feedback", "groundedness"]
+_MISS = "-missed"
+MISSES = f"%{_MISS}"
+"""The ids of what targets failed and others were asked, as a pattern of SQL."""
 LATE, BUSY = 504, 503
 """Statuses of calls of which the time was over, and that no server had a place for."""
 _call, _judged = table.alias("call"), table.alias("judged")
@@ -68,6 +71,11 @@ class Judged:
     """Of the one in use, then of the canary."""
     known: int
     rounds: int
+
+
+def miss_of(id_: str, number: int) -> str:
+    """Return the id of a target's failure that the call of this id got over."""
+    return f"{id_}-{number}{_MISS}"
 
 
 def read(database: Database, wanted: Wanted, side: Side) -> Calls:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from infra.contracts import Interaction
 from infra.security import Ids
+from monitoring.canary_calls import miss_of
 from monitoring.gateway_metrics import GatewayMetrics
 from service.gateway.calls import LEFT, Call, Outcome, Recorder
 from service.gateway.routing import share_of
@@ -96,10 +97,11 @@ class InteractionRecorder:
         call = outcome.call
         others = [each for each in outcome.missed if each != outcome.asked]
         terms, draw = _terms(call), _draw(call)
-        for asked in dict.fromkeys(others):
+        id_ = self._ids()
+        for number, asked in enumerate(dict.fromkeys(others)):
             self._add(
                 Interaction(
-                    id=self._ids(),
+                    id=miss_of(id_, number),
                     request_id=call.request_id,
                     kind="completion",
                     at=datetime.fromtimestamp(self._clock(), UTC),
@@ -120,7 +122,7 @@ class InteractionRecorder:
         content = {"request": _cut(call.body), "answer": outcome.text} if has_content else None
         self._add(
             Interaction(
-                id=self._ids(),
+                id=id_,
                 request_id=call.request_id,
                 kind="completion",
                 at=datetime.fromtimestamp(self._clock(), UTC),

@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
 from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
 from infra.gateway_settings import Gateway
 from infra.settings import load_settings
 from migrated import put_schema
 from monitoring.feedback import Statement
+from monitoring.interactions import Query
 from service.cli.entry import app
 from service.gateway.adapter_files import served_as
+from service.gateway.calls import Asked
+from service.gateway.recording import InteractionRecorder
 from service.gateway.routing import check
 from service.models import adapter_canaries, alias_moves, comparing
 from service.wiring import Components
@@ -198,6 +202,21 @@ def test_how_good_answers_are_decides_where_it_is_known(
         assert found.canary.quality is not None
         assert found.live.quality is not None
         assert found.canary.quality > found.live.quality
+
+
+def test_a_vote_on_a_request_that_a_target_failed_first_is_one_on_what_the_caller_was_told(
+    open_parts: Open,
+) -> None:
+    parts = open_parts(quality="feedback")
+    missed, told = Asked("gpu", "canary", served(parts, "canary")), served(parts, "live")
+    outcome = made_outcome(made_call(model="support"), served=told, missed=[missed])
+    InteractionRecorder(parts.interactions.add, has_content=False).record(outcome)
+    said = parts.feedback.add(Statement("req_1", "thumbs", "up"))
+    assert parts.interactions.get(said.interaction_id).tag == "live"
+    at_last = parts.interactions.find(Query(copies=False))
+    assert [each.id for each in at_last] == [said.interaction_id]
+    found = adapter_canaries.compare(parts, "support")
+    assert (found.canary.requests, found.canary.failures, found.judged) == (1, 1.0, 0)
 
 
 def test_a_request_that_both_were_asked_says_nothing_of_either(open_parts: Open) -> None:
