@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Select, and_, case, false, func, not_, or_, select
+from sqlalchemy import Select, and_, case, distinct, false, func, not_, or_, select
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
@@ -61,6 +61,8 @@ class Calls:
     """Of all rounds."""
     rounds: int
     """That are full and over."""
+    callers: int
+    """Of all rounds, by the draw; users whose draws are alike are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Judged:
     """Of the one in use, then of the canary."""
     known: int
     rounds: int
+    callers: int
+    """Of the one that fewer were drawn for."""
 
 
 def miss_of(id_: str, number: int) -> str:
@@ -84,7 +88,7 @@ def read(database: Database, wanted: Wanted, side: Side) -> Calls:
     The faults of callers, calls that they left or gave too little time, and servers that have too
     much to do say nothing.
     """
-    found = _calls(wanted, side).with_only_columns(_call.c.status, _call.c.seconds)
+    found = _calls(wanted, side).with_only_columns(_call.c.status, _call.c.seconds, _call.c.draw)
     is_hurried = and_(_call.c.status == LATE, _call.c.terms == "hurried")
     found = found.where(
         or_(_call.c.status < 400, _call.c.status >= 500),
@@ -92,12 +96,12 @@ def read(database: Database, wanted: Wanted, side: Side) -> Calls:
         not_(func.coalesce(is_hurried, false())),
     )
     with database.read() as connection:
-        counted = select(func.count()).select_from(found.subquery())
-        known = int(connection.execute(counted).scalar_one())
+        known, callers = connection.execute(_counts(found)).one()
         rounds = max(known - 1, 0) // wanted.round
         latest = found.order_by(_call.c.number).offset(rounds * wanted.round).limit(wanted.round)
         rows = connection.execute(latest)
-        return Calls(tuple(Answered(*row) for row in rows), known, rounds)
+        answered = tuple(Answered(row.status, row.seconds) for row in rows)
+        return Calls(answered, known, rounds, callers)
 
 
 def read_judged(database: Database, wanted: Wanted, quality: Quality) -> Judged:
@@ -107,21 +111,23 @@ def read_judged(database: Database, wanted: Wanted, quality: Quality) -> Judged:
     """
     with database.read() as connection:
         counts = [
-            int(
-                connection.execute(
-                    select(func.count()).select_from(_scores(wanted, side, quality).subquery())
-                ).scalar_one()
-            )
+            connection.execute(_counts(_scores(wanted, side, quality))).one()
             for side in (wanted.live, wanted.canary)
         ]
-        known = min(counts)
+        known, callers = map(min, zip(*counts, strict=True))
         rounds = max(known - 1, 0) // wanted.round
         sides = []
         for side in (wanted.live, wanted.canary):
             scores = _scores(wanted, side, quality).order_by("first")
             latest = scores.offset(rounds * wanted.round).limit(wanted.round)
             sides.append([float(row.score) for row in connection.execute(latest)])
-    return Judged(tuple(zip(*sides, strict=False)), known, rounds)
+    return Judged(tuple(zip(*sides, strict=False)), known, rounds, callers)
+
+
+def _counts(found: Select[Any]) -> Select[Any]:
+    """Return how many there are, and of how many callers."""
+    each = found.subquery()
+    return select(func.count(), func.count(distinct(each.c.draw))).select_from(each)
 
 
 def _calls(wanted: Wanted, *sides: Side) -> Select[Any]:
@@ -169,14 +175,16 @@ def _scores(wanted: Wanted, side: Side, quality: Quality) -> Select[Any]:
     earliest = _of_one(votes, side.tag, func.min(feedback.c.number)).subquery()
     vote = feedback.alias("vote")
     return select(
-        earliest.c.first, case((vote.c.value == "up", 1.0), else_=0.0).label("score")
+        earliest.c.first,
+        earliest.c.draw,
+        case((vote.c.value == "up", 1.0), else_=0.0).label("score"),
     ).join(vote, vote.c.number == earliest.c.first)
 
 
 def _of_one(found: Select[Any], tag: str, first: Any) -> Select[Any]:
     """Keep requests that one target alone was asked for, and that it is."""
     return (
-        found.with_only_columns(first.label("first"))
+        found.with_only_columns(first.label("first"), func.min(_call.c.draw).label("draw"))
         .group_by(_call.c.request_id, _call.c.tenant)
         .having(func.min(_call.c.tag) == tag, func.max(_call.c.tag) == tag)
     )

@@ -35,6 +35,8 @@ class Standing:
     version: str
     requests: int
     """Of all rounds."""
+    callers: int
+    """Of these."""
     failures: float | None
     """The share of them; None where it was asked nothing."""
     median_seconds: float | None
@@ -134,7 +136,7 @@ def _compare(parts: Components, route: str) -> tuple[Comparison, Rivals]:
         ROUND,
     )
     live, canary = (read(parts.database, wanted, side) for side in (wanted.live, wanted.canary))
-    judged = Judged((), 0, 0)
+    judged = Judged((), 0, 0, 0)
     if settings.quality is not None:
         judged = read_judged(parts.database, wanted, settings.quality)
     weighed = _weigh(canary, judged, settings)
@@ -171,7 +173,13 @@ def _weigh(canary: Calls, judged: Judged, settings: Canary) -> challenge.Weighed
     is_enough = failures.requests >= settings.min_requests and failures.verdict == "holds"
     if settings.quality is None and is_enough:
         # Suites have said that it is good; traffic says that it works.
-        return replace(weighed, decision="promote", reason=f"{failures.requests} did not fail")
+        weighed = replace(weighed, decision="promote", reason=f"{failures.requests} did not fail")
+    is_judged = settings.quality is not None and failures.verdict != "breaks"
+    callers = min(canary.callers, judged.callers) if is_judged else canary.callers
+    if weighed.decision != "wait" and callers < settings.min_callers:
+        # Bets suppose that requests are drawn apart, and those of a caller are drawn together.
+        reason = f"{callers} of {settings.min_callers} callers say: {weighed.reason}"
+        return replace(weighed, decision="wait", reason=reason)
     return weighed
 
 
@@ -187,6 +195,7 @@ def _standing(version: Reference, calls: Calls, quality: list[float], settings: 
     return Standing(
         str(version),
         calls.known,
+        calls.callers,
         float(np.mean(failures)) if failures else None,
         None if median is None else float(median),
         None if p95 is None else float(p95),

@@ -82,6 +82,7 @@ def record(
     statuses: list[int],
     votes: str = "",
     grounded: list[float] | None = None,
+    callers: int = 10,
     **more: Any,
 ) -> None:
     """Record calls of a target, each with a vote of `+` or `-`, or with how grounded it was."""
@@ -93,7 +94,7 @@ def record(
         parts.interactions.add(
             Interaction(
                 f"call-{request}", "completion", at, "support", outcome, status,
-                request_id=request, tag=tag, **how,
+                request_id=request, tag=tag, **{"draw": place % callers / 100, **how},
             )
         )  # fmt: skip
         if grounded is not None:
@@ -234,6 +235,34 @@ def test_a_request_that_both_were_asked_says_nothing_of_either(open_parts: Open)
     parts.feedback.add(Statement("both-canary", "thumbs", "down"))
     found = adapter_canaries.compare(parts, "support")
     assert (found.judged, found.canary.quality) == (3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("callers", "statuses", "votes", "done"),
+    [
+        (4, [200] * 60, None, None),
+        (5, [200] * 60, None, "promoted"),
+        (4, [502] * 60, None, None),
+        (5, [502] * 60, None, "rolled_back"),
+        (4, [200] * 150, ("+" * 150, "-" * 150), None),
+        (5, [200] * 150, ("+" * 150, "-" * 150), "rolled_back"),
+        (5, [502] * 60, ("", ""), "rolled_back"),
+    ],
+)
+def test_few_callers_decide_nothing_however_much_they_ask(
+    open_parts: Open,
+    callers: int,
+    statuses: list[int],
+    votes: tuple[str, str] | None,
+    done: str | None,
+) -> None:
+    parts = open_parts(quality=None if votes is None else "feedback")
+    for tag, said in zip(("live", "canary"), votes or ("", ""), strict=True):
+        record(parts, tag, statuses=statuses, votes=said, callers=callers)
+    found = adapter_canaries.decide(parts, "support")
+    assert (found.done, found.canary.callers) == (done, callers)
+    if done is None:
+        assert found.reason.startswith(f"{callers} of 5 callers say: ")
 
 
 @pytest.mark.parametrize("quality", ["feedback", "groundedness"])
