@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals import challenge
-from infra.errors import Conflict, InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
 from monitoring.canary_calls import Calls, Judged, Side, Wanted, read, read_judged
 from service.gateway.adapter_files import served_as
 from service.gateway.routing import canary_aliases
@@ -65,8 +65,13 @@ class Comparison:
 
 
 def decide_all(parts: Components) -> list[Comparison]:
-    """Decide on every canary of the settings that there is; returns how they stand."""
+    """Decide on every canary of the settings that there is; returns how they stand.
+
+    Raises:
+        StorageFailed: something could not be stored or read; all others were decided on.
+    """
     found = []
+    failed: dict[str, StorageFailed] = {}
     for route in parts.settings.gateway.canaries:
         try:
             found.append(decide(parts, route))
@@ -74,6 +79,11 @@ def decide_all(parts: Components) -> list[Comparison]:
             continue
         except (InvalidRequest, Conflict) as error:
             logger.warning("the canary of %s is left as it is: %s", route, error.message)
+        except StorageFailed as error:
+            failed[route] = error
+    if failed:
+        words = "; ".join(f"{route}: {error.message}" for route, error in failed.items())
+        raise StorageFailed(f"Not compared: {words}") from next(iter(failed.values()))
     return found
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
-from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound, StorageFailed
 from infra.gateway_settings import Gateway
 from infra.settings import load_settings
 from migrated import put_schema
@@ -27,23 +28,35 @@ from service.gateway.recording import InteractionRecorder
 from service.gateway.routing import check
 from service.models import adapter_canaries, alias_moves, comparing
 from service.wiring import Components
+from service.work import kinds
 from tiny_llm import write_adapter, write_llm
 
 NAME = "adapter/support"
 RULES = {"min_requests": 40, "max_failures": 0.1, "promote": True}
-TARGETS = [
-    {"upstream": "gpu", "adapter": f"{NAME}@production", "weight": 9},
-    {"upstream": "gpu", "adapter": f"{NAME}@candidate", "weight": 1, "tag": "canary"},
-]
+
+
+def targets(route: str) -> list[dict[str, Any]]:
+    name = f"adapter/{route}"
+    return [
+        {"upstream": "gpu", "adapter": f"{name}@production", "weight": 9},
+        {"upstream": "gpu", "adapter": f"{name}@candidate", "weight": 1, "tag": "canary"},
+    ]
+
+
+TARGETS = targets("support")
 TWICE = {**TARGETS[1], "adapter": f"{NAME}@production"}
+PINNED = {**TARGETS[1], "adapter": f"{NAME}@v2"}
+NEWEST = {**TARGETS[1], "adapter": NAME}
+DIGEST = {**TARGETS[1], "adapter": f"{NAME}@sha256:{'0' * 64}"}
 Open = Callable[..., Components]
 
 
-def gateway(**rules: Any) -> dict[str, Any]:
+def gateway(*others: str, **rules: Any) -> dict[str, Any]:
+    routes = ("support", *others)
     return {
         "upstreams": {"gpu": {"urls": ["http://127.0.0.1:9"]}},
-        "routes": {"support": {"targets": TARGETS}},
-        "canaries": {"support": {**RULES, **rules}},
+        "routes": {route: {"targets": targets(route)} for route in routes},
+        "canaries": {route: {**RULES, **rules} for route in routes},
     }
 
 
@@ -53,26 +66,28 @@ def open_parts(tmp_path: Path) -> Iterator[Open]:
     put_schema(tmp_path / ".ragstone" / "ragstone.db")
     with ExitStack() as opened:
 
-        def open_(**rules: Any) -> Components:
+        def open_(*others: str, **rules: Any) -> Components:
             settings = load_settings(
                 retrieval={"embedder": "hashing"},
                 generation={"engine": "echo"},
-                gateway=gateway(**rules),
+                gateway=gateway(*others, **rules),
             )
             parts = Components(settings)
             opened.callback(parts.close)
             base = write_llm(tmp_path / "base")
             for sign, alias in (("A", "production"), ("B", "candidate")):
-                made = parts.artifacts.put(write_adapter(tmp_path / sign, base, sign), NAME)
-                parts.artifacts.tag(str(made), alias)
+                folder = write_adapter(tmp_path / sign, base, sign)
+                for route in ("support", *others):
+                    made = parts.artifacts.put(folder, f"adapter/{route}")
+                    parts.artifacts.tag(str(made), alias)
             return parts
 
         yield open_
 
 
-def served(parts: Components, tag: str) -> str:
+def served(parts: Components, tag: str, route: str = "support") -> str:
     version = {"live": "v1", "canary": "v2"}[tag]
-    return served_as(parts.artifacts.find(f"{NAME}@{version}"))
+    return served_as(parts.artifacts.find(f"adapter/{route}@{version}"))
 
 
 def record(
@@ -83,17 +98,18 @@ def record(
     votes: str = "",
     grounded: list[float] | None = None,
     callers: int = 10,
+    route: str = "support",
     **more: Any,
 ) -> None:
     """Record calls of a target, each with a vote of `+` or `-`, or with how grounded it was."""
     at = datetime.now(UTC)
-    how = {"served": served(parts, tag), "upstream": "gpu", "seconds": 0.25, **more}
+    how = {"served": served(parts, tag, route), "upstream": "gpu", "seconds": 0.25, **more}
     for place, status in enumerate(statuses):
-        request = f"{tag}-{place}"
+        request = f"{route}-{tag}-{place}"
         outcome: Any = "answered" if status < 400 else "failed"
         parts.interactions.add(
             Interaction(
-                f"call-{request}", "completion", at, "support", outcome, status,
+                f"call-{request}", "completion", at, route, outcome, status,
                 request_id=request, tag=tag, **{"draw": place % callers / 100, **how},
             )
         )  # fmt: skip
@@ -107,7 +123,7 @@ def record(
     parts.interactions.flush()
     for place, vote in enumerate(votes):
         said = {"+": "up", "-": "down"}[vote]
-        parts.feedback.add(Statement(f"call-{tag}-{place}", "thumbs", said))
+        parts.feedback.add(Statement(f"call-{route}-{tag}-{place}", "thumbs", said))
 
 
 def digests(parts: Components) -> dict[str, str | None]:
@@ -272,7 +288,7 @@ def test_what_is_judged_of_other_tenants_routes_and_times_says_nothing(
     parts = open_parts(quality=quality)
     for tag in ("live", "canary"):
         record(parts, tag, statuses=[200] * 2, tenant="acme")
-        request, at = f"{tag}-0", datetime.now(UTC)
+        request, at = f"support-{tag}-0", datetime.now(UTC)
         elsewhere: list[dict[str, Any]] = [
             {"tenant": "other"},
             {"tenant": None},
@@ -394,9 +410,43 @@ def test_the_command_and_the_job_decide(open_parts: Open, tmp_path: Path) -> Non
     assert said.stdout.splitlines()[-1] == "promote: 60 did not fail"
     told = json.loads(CliRunner().invoke(app, ["adapters", "compare", "support", "--json"]).stdout)
     assert told["canary"]["requests"] == 60
-    (found,) = adapter_canaries.decide_all(parts)
-    assert found.done == "promoted"
-    assert comparing.COMPARE == "compare"
+    job = kinds.registry(parts).get(comparing.COMPARE)
+    (found,) = job.function(None)
+    assert (found["route"], found["done"]) == ("support", "promoted")
+    assert digests(parts) == {"production": f"{NAME}@v2", "candidate": None}
+
+
+def test_what_cannot_be_stored_of_one_keeps_no_other_from_being_decided(
+    open_parts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = open_parts("billing")
+    for route in ("support", "billing"):
+        record(parts, "canary", statuses=[200] * 60, route=route)
+    keep = alias_moves.keep
+
+    def full(store: Any, name: str, *more: Any) -> str:
+        if name == "support":
+            raise StorageFailed("The disk is full")
+        return keep(store, name, *more)
+
+    monkeypatch.setattr(alias_moves, "keep", full)
+    with pytest.raises(StorageFailed, match="Not compared: support: The disk is full"):
+        adapter_canaries.decide_all(parts)
+    assert digests(parts)["production"] == f"{NAME}@v1"
+    assert str(parts.artifacts.find("adapter/billing@production")) == "adapter/billing@v2"
+
+
+def test_a_promotion_that_breaks_off_moves_neither_alias(open_parts: Open) -> None:
+    parts = open_parts()
+    record(parts, "canary", statuses=[200] * 60)
+    with parts.database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER breaks BEFORE UPDATE ON alias WHEN NEW.alias = 'candidate' "
+            "BEGIN SELECT RAISE(ABORT, 'it breaks'); END"
+        )
+    with pytest.raises(IntegrityError, match="it breaks"):
+        adapter_canaries.decide(parts, "support")
+    assert digests(parts) == {"production": f"{NAME}@v1", "candidate": f"{NAME}@v2"}
 
 
 @pytest.mark.parametrize(
@@ -404,6 +454,9 @@ def test_the_command_and_the_job_decide(open_parts: Open, tmp_path: Path) -> Non
     [
         ({"routes": {"other": {"targets": TARGETS}}}, "there is no such route"),
         ({"routes": {"support": {"targets": TARGETS[:1]}}}, "has the tag 'canary'"),
+        ({"routes": {"support": {"targets": [TARGETS[0], PINNED]}}}, "by its alias"),
+        ({"routes": {"support": {"targets": [TARGETS[0], NEWEST]}}}, "by its alias"),
+        ({"routes": {"support": {"targets": [TARGETS[0], DIGEST]}}}, "by its alias"),
         (
             {"routes": {"support": {"targets": [TARGETS[0], TWICE]}}},
             "two aliases of one adapter",
