@@ -124,7 +124,7 @@ def read_judged(database: Database, wanted: Wanted, quality: Quality) -> Judged:
     return Judged(tuple(zip(*sides, strict=False)), known, rounds, callers)
 
 
-def _counts(found: Select[Any]) -> Select[Any]:
+def _counts(found: Select[Any]) -> Select[int, int]:
     """Return how many there are, and of how many callers."""
     each = found.subquery()
     return select(func.count(), func.count(distinct(each.c.draw))).select_from(each)
