@@ -198,14 +198,16 @@ class Interaction:
     """One question and what became of it, or one prediction: what monitoring looks at."""
 
     id: str
-    """Of its own: a request may cause several, and clients choose the ids of requests."""
+    """Of its own: a request may cause several, and clients choose the ids of requests. It ends in
+    `-missed` where a target failed and another one was asked then."""
     kind: Literal["answer", "completion", "prediction"]
     at: datetime
     model: str
     """As the caller named it."""
     outcome: Literal["answered", "abstained", "failed", "cancelled"]
     status: int
-    """Of HTTP, as the caller saw it; 499 if the caller left."""
+    """Of HTTP, as the caller saw it; 499 if the caller left. Of a target
+    that failed where another one was asked then 502, whatever the caller saw."""
     request_id: str | None = None
     """`x-request-id`, as the caller was told it."""
     error: str | None = None
@@ -219,6 +221,14 @@ class Interaction:
     """Of the route's target: `live`, `canary`, `shadow`, ..."""
     source: str = "upstream"
     """`cache`, `shared` or `replayed` where no model was asked."""
+    served: str | None = None
+    """Of a completion what the server calls the model: of an adapter the version that was asked.
+    None where none was, or all that is known is that it had too much to do."""
+    terms: Literal["pinned", "hurried"] | None = None
+    """`pinned` to a target that the caller chose; `hurried` by less time than the route gives."""
+    draw: float | None = None
+    """Where in [0, 1) a route's target was drawn: the same for the same user, in few digits, so
+    that it tells users apart and names none. None where chance drew."""
     prompt_version: str | None = None
     usage: Usage = field(default_factory=Usage)
     cached_tokens: int = 0

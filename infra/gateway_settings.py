@@ -91,6 +91,9 @@ class Canary(Section):
     """The tag of the one that names the same adapter by another alias."""
     min_requests: int = Field(default=200, ge=1)
     """That the canary has answered, and with `quality` that were judged, before a promotion."""
+    min_callers: int = Field(default=5, ge=1)
+    """Different users that the canary, and with `quality` both, must have been drawn for before
+    anything is decided; 1 where one key without `user` asks for everybody."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
     """How surely a rule has to hold, or to be broken, however often one looks."""
     max_failures: float = Field(default=0.02, gt=0, lt=1)

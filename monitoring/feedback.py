@@ -16,6 +16,7 @@ from infra.database.interaction_tables import interaction
 from infra.database.monitoring_tables import feedback as table
 from infra.errors import InvalidRequest, NotFound
 from infra.security import new_id
+from monitoring.canary_calls import MISSES
 from monitoring.prediction_pairs import COPIES
 
 FeedbackKind: TypeAlias = Literal["thumbs", "correction", "label"]
@@ -153,7 +154,7 @@ def _find(connection: Connection, said: Statement) -> str:
     by_id = select(interaction.c.id).where(interaction.c.id == name, *own)
     found: Sequence[str] = connection.scalars(by_id).all()
     if not found:
-        own.append(interaction.c.id.not_like(COPIES))
+        own += [interaction.c.id.not_like(each) for each in (COPIES, MISSES)]
         by_request = select(interaction.c.id).where(interaction.c.request_id == name, *own)
         found = connection.scalars(by_request.limit(2)).all()
     if not found:

@@ -22,6 +22,7 @@ from infra.database.monitoring_tables import feedback
 from infra.database.new_rows import insert_new
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
+from monitoring.canary_calls import MISSES
 from monitoring.interaction_queue import Waiting
 from monitoring.interaction_replay import BATCH, Replay
 from monitoring.interaction_rows import Row, as_interaction, as_row
@@ -50,7 +51,8 @@ class Query:
     tenant: str | None = None
     outcome: str | None = None
     copies: bool = True
-    """Whether what another version predicted for the same rows counts too."""
+    """Whether what another version predicted for the same rows counts too, and what a target failed
+    that another one was asked then."""
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield them as SQL."""
@@ -63,6 +65,7 @@ class Query:
                 yield table.c[name] == value
         if not self.copies:
             yield table.c.id.not_like(COPIES)
+            yield table.c.id.not_like(MISSES)
 
 
 class Interactions:

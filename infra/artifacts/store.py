@@ -233,6 +233,27 @@ class ArtifactStore:
                 connection, pointer, to=found.digest, guard=guard, now=now, actor=actor
             )
 
+    def hand_over(
+        self,
+        reference: str,
+        alias: str,
+        *,
+        apart: str,
+        guard: Guard = ANY,
+        actor: str | None = None,
+    ) -> None:
+        """Do as `tag` does, and take the alias `apart` away: both or neither.
+
+        Raises:
+            Conflict: the guard does not hold; nothing moved.
+        """
+        how: dict[str, Any] = {"now": self._around.clock(), "actor": actor}
+        with self.database.write(lock=leases.LOCK) as connection:
+            found = refs.look_up(connection, reference, now=how["now"])
+            name = f"{found.kind}/{found.name}"
+            aliases.move(connection, Pointer.of(name, alias), to=found.digest, guard=guard, **how)
+            aliases.move(connection, Pointer.of(name, apart), to=None, guard=ANY, **how)
+
     def untag(self, name: str, alias: str, *, guard: Guard = ANY, actor: str | None = None) -> Move:
         """Remove an alias; its history stays. Raises `Conflict` as `tag` does."""
         with self.database.write(lock=leases.LOCK) as connection:

@@ -107,9 +107,9 @@ def compare(
         print_json(adapter_canaries.told(found))
         return
     print_measures(found.measures)
-    columns = ("version", "requests", "failures", "median s", "p95 s", "quality")
+    columns = ("version", "requests", "callers", "failures", "median s", "p95 s", "quality")
     rows = [
-        [each.version, each.requests, *(
+        [each.version, each.requests, each.callers, *(
             "-" if value is None else f"{value:.4g}"
             for value in (each.failures, each.median_seconds, each.p95_seconds, each.quality)
         )]

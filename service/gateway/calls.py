@@ -44,6 +44,8 @@ class Call:
     """An answer to it might have been in memory, and was not."""
     target: str | None = None
     """The tag of the one target that may answer, where the caller asked for it."""
+    is_hurried: bool = False
+    """The caller gave it less time than the route does."""
     documents: tuple[str, ...] = ()
     """Public ids of the documents that the body may quote, as far as this service wrote it."""
     keeps_content: bool = True
@@ -54,6 +56,15 @@ class Call:
     @property
     def is_stream(self) -> bool:
         return bool(self.body.get("stream"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who was asked for an answer."""
+
+    upstream: str
+    tag: str
+    served: str
 
 
 @dataclass(slots=True)
@@ -68,7 +79,8 @@ class Outcome:
     """Of the prompt, as the server reports its prefix cache."""
     upstream: str = ""
     served: str = ""
-    """What the server called the model: of an adapter the version that answered."""
+    """What the server calls the model: of an adapter the version that was asked. Empty where none
+    was, or it only said that it has too much to do."""
     tag: str = ""
     """Of the target: `live`, `canary`, `shadow`, ..."""
     finish_reason: str | None = None
@@ -79,8 +91,8 @@ class Outcome:
     pieces: int = 0
     """Events of a stream that were passed on."""
     attempts: int = 1
-    missed: list[tuple[str, str]] = field(default_factory=list)
-    """Upstream and tag of targets that failed before another one was tried."""
+    missed: list[Asked] = field(default_factory=list)
+    """Those that failed; one that has too much to do, or not the adapter, did not."""
     source: Source = "upstream"
     """`shared` with an identical call under way; `replayed` by its idempotency key."""
     cost: float = 0.0
@@ -88,6 +100,11 @@ class Outcome:
     """The code of the error object, if it failed."""
     transcript: Transcript | None = None
     """Of the answer, only where settings ask for content."""
+
+    @property
+    def asked(self) -> Asked:
+        """Who was asked last."""
+        return Asked(self.upstream, self.tag, self.served)
 
     @property
     def text(self) -> str | None:

@@ -62,6 +62,7 @@ def open_call(
         model=route.name,
         body=body,
         deadline=time.monotonic() + seconds,
+        is_hurried=seconds < route.settings.deadline_seconds,
         user=body.get("user") or caller.key_id or origin.request_id,
         headers=headers,
         idempotency_key=origin.headers.get(IDEMPOTENCY_HEADER),

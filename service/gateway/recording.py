@@ -9,11 +9,16 @@ from typing import Any, Literal, TypeAlias
 
 from infra.contracts import Interaction
 from infra.security import Ids
+from monitoring.canary_calls import miss_of
 from monitoring.gateway_metrics import GatewayMetrics
-from service.gateway.calls import LEFT, Outcome, Recorder
+from service.gateway.calls import LEFT, Call, Outcome, Recorder
+from service.gateway.routing import share_of
 from service.gateway.transcripts import MAX_CHARACTERS
 
 Kept: TypeAlias = Literal["answered", "failed", "cancelled"]
+Terms: TypeAlias = Literal["pinned", "hurried"]
+DIGITS = 5
+"""Of where a user's target was drawn."""
 NANO = 1_000_000_000
 MISSED = 502
 """The status of a target that failed where another one answered."""
@@ -90,11 +95,13 @@ class InteractionRecorder:
     def record(self, outcome: Outcome) -> None:
         """Make an interaction of a call that ended, and of each other target that failed it."""
         call = outcome.call
-        others = [each for each in outcome.missed if each[1] != outcome.tag]
-        for upstream, tag in dict.fromkeys(others):
+        others = [each for each in outcome.missed if each != outcome.asked]
+        terms, draw = _terms(call), _draw(call)
+        id_ = self._ids()
+        for number, asked in enumerate(dict.fromkeys(others)):
             self._add(
                 Interaction(
-                    id=self._ids(),
+                    id=miss_of(id_, number),
                     request_id=call.request_id,
                     kind="completion",
                     at=datetime.fromtimestamp(self._clock(), UTC),
@@ -104,15 +111,18 @@ class InteractionRecorder:
                     error="engine_failed",
                     tenant=call.caller.tenant,
                     key_id=call.caller.key_id,
-                    upstream=upstream,
-                    tag=tag,
+                    upstream=asked.upstream,
+                    tag=asked.tag,
+                    served=asked.served,
+                    terms=terms,
+                    draw=draw,
                 )
             )
         has_content = self._has_content and call.keeps_content
         content = {"request": _cut(call.body), "answer": outcome.text} if has_content else None
         self._add(
             Interaction(
-                id=self._ids(),
+                id=id_,
                 request_id=call.request_id,
                 kind="completion",
                 at=datetime.fromtimestamp(self._clock(), UTC),
@@ -125,6 +135,9 @@ class InteractionRecorder:
                 upstream=outcome.upstream,
                 tag=outcome.tag,
                 source=outcome.source,
+                served=outcome.served or None,
+                terms=terms,
+                draw=draw,
                 usage=outcome.usage,
                 cached_tokens=outcome.cached_tokens,
                 cost_nano=round(outcome.cost * NANO),
@@ -134,6 +147,16 @@ class InteractionRecorder:
                 content=content,
             )
         )
+
+
+def _terms(call: Call) -> Terms | None:
+    if call.target is not None:
+        return "pinned"
+    return "hurried" if call.is_hurried else None
+
+
+def _draw(call: Call) -> float | None:
+    return None if call.user is None else round(share_of(call.model, call.user), DIGITS)
 
 
 def _cut(value: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
+from infra.artifacts.refs import check_alias
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound, RagstoneError
 from infra.gateway_settings import Gateway
 from infra.gateway_settings import Route as RouteSettings
@@ -242,12 +243,15 @@ def canary_aliases(settings: Gateway, route: str) -> tuple[str, str, str]:
     found = []
     for tag in (canary.live, canary.canary):
         named = [each.adapter for each in settings.routes[route].targets if each.tag == tag]
-        if len(named) != 1 or named[0] is None or "@" not in named[0]:
+        reference = named[0] if len(named) == 1 and named[0] is not None else ""
+        adapter, _, alias = reference.partition("@")
+        try:
+            found.append((adapter, check_alias(alias)))
+        except InvalidRequest as error:
             raise InvalidConfiguration(
                 f"{where}: one target of the route has the tag {tag!r} and names an adapter by "
-                "its alias, such as adapter/NAME@production"
-            )
-        found.append(named[0].split("@", 1))
+                f"its alias, such as adapter/NAME@production, not {reference!r}"
+            ) from error
     (name, used), (other, apart) = found
     if name != other or used == apart:
         raise InvalidConfiguration(

@@ -66,11 +66,15 @@ class Sender:
                 break
             outcome.attempts += 1
             outcome.upstream, outcome.tag = target.upstream.name, target.tag
+            outcome.served = target.name_at(replica) or ""
             try:
                 begun = await send(search.call, target, replica)
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
-                outcome.missed.append((target.upstream.name, target.tag))
+                if isinstance(error, Overloaded | NotServed):
+                    outcome.served = ""  # it says nothing of the version
+                else:
+                    outcome.missed.append(outcome.asked)
                 search.note(error, replica)
             else:
                 outcome.served = begun.model

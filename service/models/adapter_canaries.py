@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evals import challenge
-from infra.errors import Conflict, InvalidRequest, NotFound
-from monitoring.canary_calls import Calls, Judged, Wanted, read, read_judged
+from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
+from monitoring.canary_calls import Calls, Judged, Side, Wanted, read, read_judged
+from service.gateway.adapter_files import served_as
 from service.gateway.routing import canary_aliases
 from service.models import alias_moves
 from service.models.alias_moves import Done, Rivals
@@ -34,6 +35,8 @@ class Standing:
     version: str
     requests: int
     """Of all rounds."""
+    callers: int
+    """Of these."""
     failures: float | None
     """The share of them; None where it was asked nothing."""
     median_seconds: float | None
@@ -62,8 +65,13 @@ class Comparison:
 
 
 def decide_all(parts: Components) -> list[Comparison]:
-    """Decide on every canary of the settings that there is; returns how they stand."""
+    """Decide on every canary of the settings that there is; returns how they stand.
+
+    Raises:
+        StorageFailed: something could not be stored or read; all others were decided on.
+    """
     found = []
+    failed: dict[str, StorageFailed] = {}
     for route in parts.settings.gateway.canaries:
         try:
             found.append(decide(parts, route))
@@ -71,6 +79,11 @@ def decide_all(parts: Components) -> list[Comparison]:
             continue
         except (InvalidRequest, Conflict) as error:
             logger.warning("the canary of %s is left as it is: %s", route, error.message)
+        except StorageFailed as error:
+            failed[route] = error
+    if failed:
+        words = "; ".join(f"{route}: {error.message}" for route, error in failed.items())
+        raise StorageFailed(f"Not compared: {words}") from next(iter(failed.values()))
     return found
 
 
@@ -124,9 +137,16 @@ def _compare(parts: Components, route: str) -> tuple[Comparison, Rivals]:
         raise InvalidRequest(f"{used!r} and {apart!r} of {name!r} are the same version")
     since = max(store.history(name, alias)[0].at for alias in (used, apart))
     parts.interactions.flush()
-    wanted = Wanted(route, settings.live, settings.canary, since, ROUND)
-    live, canary = (read(parts.database, wanted, tag) for tag in (settings.live, settings.canary))
-    judged = Judged((), 0, 0)
+    asked = {each.tag: each.upstream for each in gateway.routes[route].targets}
+    wanted = Wanted(
+        route,
+        Side(asked[settings.live], settings.live, served_as(rivals.live)),
+        Side(asked[settings.canary], settings.canary, served_as(rivals.other)),
+        since,
+        ROUND,
+    )
+    live, canary = (read(parts.database, wanted, side) for side in (wanted.live, wanted.canary))
+    judged = Judged((), 0, 0, 0)
     if settings.quality is not None:
         judged = read_judged(parts.database, wanted, settings.quality)
     weighed = _weigh(canary, judged, settings)
@@ -163,7 +183,13 @@ def _weigh(canary: Calls, judged: Judged, settings: Canary) -> challenge.Weighed
     is_enough = failures.requests >= settings.min_requests and failures.verdict == "holds"
     if settings.quality is None and is_enough:
         # Suites have said that it is good; traffic says that it works.
-        return replace(weighed, decision="promote", reason=f"{failures.requests} did not fail")
+        weighed = replace(weighed, decision="promote", reason=f"{failures.requests} did not fail")
+    is_judged = settings.quality is not None and failures.verdict != "breaks"
+    callers = min(canary.callers, judged.callers) if is_judged else canary.callers
+    if weighed.decision != "wait" and callers < settings.min_callers:
+        # Bets suppose that requests are drawn apart, and those of a caller are drawn together.
+        reason = f"{callers} of {settings.min_callers} callers say: {weighed.reason}"
+        return replace(weighed, decision="wait", reason=reason)
     return weighed
 
 
@@ -179,6 +205,7 @@ def _standing(version: Reference, calls: Calls, quality: list[float], settings: 
     return Standing(
         str(version),
         calls.known,
+        calls.callers,
         float(np.mean(failures)) if failures else None,
         None if median is None else float(median),
         None if p95 is None else float(p95),

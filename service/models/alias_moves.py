@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,11 +74,13 @@ def act(store: ArtifactStore, rivals: Rivals, done: Done, *, evidence: str | Non
     if done == "rolled_back":
         store.untag(rivals.name, rivals.apart, guard=Guard(holds=holds), actor=evidence)
         return
-    store.tag(rivals.other.pinned, rivals.used, guard=Guard(holds=holds), actor=evidence)
-    with suppress(Conflict):  # the next challenger is there already
-        store.untag(
-            rivals.name, rivals.apart, guard=Guard(expect=rivals.other.digest), actor=evidence
-        )
+    store.hand_over(
+        rivals.other.pinned,
+        rivals.used,
+        apart=rivals.apart,
+        guard=Guard(holds=holds),
+        actor=evidence,
+    )
 
 
 def meant(store: ArtifactStore, name: str, alias: str) -> Reference:

@@ -82,8 +82,11 @@ def define(registered: Registry, parts: Components) -> None:
     @registered.job(COMPARE, behaviour=Behaviour(steps=False, lane=COMPARE, join=True))
     def compare_all(attempt: Attempt) -> list[dict[str, Any]]:
         del attempt
-        canaries = [adapter_canaries.told(each) for each in adapter_canaries.decide_all(parts)]
-        return [*(told(each) for each in decide_all(parts)), *canaries]
+        try:
+            challengers = [told(each) for each in decide_all(parts)]
+        finally:  # what is lost of one keeps no other from being decided
+            canaries = [adapter_canaries.told(each) for each in adapter_canaries.decide_all(parts)]
+        return [*challengers, *canaries]
 
 
 def decide_all(parts: Components) -> list[Comparison]:

@@ -27,6 +27,9 @@ class InteractionOut(BaseModel):
     upstream: str
     tag: str
     source: str
+    served: str | None
+    terms: Literal["pinned", "hurried"] | None
+    draw: float | None
     prompt_version: str | None
     usage: UsageOut
     cached_tokens: int

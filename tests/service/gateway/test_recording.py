@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import orjson
@@ -11,14 +12,20 @@ from prometheus_client import CollectorRegistry
 
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
+from infra.errors import Overloaded
 from infra.gateway_settings import Gateway
-from model_server import Misbehaving, die, hang_midway
+from model_server import Misbehaving, die, failing, hang_midway
 from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
 from relayed import answer, call, gateway, opened, outcome_of, run, until
-from service.gateway.calls import Outcome
+from service.callers import Caller
+from service.gateway.calls import Call, Outcome
+from service.gateway.opening import Origin, open_call
+from service.gateway.outgoing import TIMEOUT_HEADER
 from service.gateway.recording import InteractionRecorder, MetricsRecorder
+from service.gateway.routing import share_of
 from service.gateway.transcripts import MAX_CHARACTERS, Transcript
 from service.gateway.upstreams import ReplicaState
+from service.gateway.within import CHAT
 
 
 @pytest.fixture
@@ -163,10 +170,60 @@ def test_a_canary_that_fails_is_kept_as_a_failure_of_its_own(
     outcome = outcome_of(Gateway.model_validate(settings), call())
     kept: list[Interaction] = []
     InteractionRecorder(kept.append, has_content=False).record(outcome)
-    told = [(each.tag, each.upstream, each.outcome, each.status) for each in kept]
-    assert told[0] == ("canary", "new", "failed", 502)
-    assert told[1][0::2] == ("live", "answered")
+    told = [(each.tag, each.upstream, each.served, each.outcome, each.status) for each in kept]
+    assert told[0] == ("canary", "new", "m", "failed", 502)
+    assert told[1][0::3] == ("live", "answered")
     assert len({each.request_id for each in kept}) == 1
+
+
+@pytest.mark.parametrize(
+    ("has_other", "told"), [(True, [("live", "tiny")]), (False, [("new", None)])]
+)
+def test_a_version_whose_server_has_too_much_to_do_did_not_fail(
+    serve: Callable[..., Misbehaving], has_other: bool, told: list[tuple[str, str | None]]
+) -> None:
+    settings = gateway(serve()).model_dump()
+    busy = failing(503, **{"retry-after": "1"})
+    settings["upstreams"]["new"] = {"urls": [serve(busy).url]}
+    canary = {"upstream": "new", "model": "m", "tag": "new", "weight": 1e9}
+    others = settings["routes"]["m"]["targets"] if has_other else []
+    settings["routes"]["m"]["targets"] = [*others, canary]
+
+    async def ask() -> list[Outcome]:
+        async with opened(Gateway.model_validate(settings)) as found:
+            with suppress(Overloaded):
+                await answer(found.relay, call())
+            return found.outcomes
+
+    kept: list[Interaction] = []
+    for outcome in run(ask()):
+        InteractionRecorder(kept.append, has_content=False).record(outcome)
+    assert [(each.tag, each.served) for each in kept] == told
+
+
+@pytest.mark.parametrize(
+    ("header", "target", "terms"),
+    [(None, None, None), ("5", None, "hurried"), ("1e9", None, None), ("5", "live", "pinned")],
+)
+def test_the_terms_of_a_call_are_kept(
+    serve: Callable[..., Misbehaving], header: str | None, target: str | None, terms: str | None
+) -> None:
+    headers = {} if header is None else {TIMEOUT_HEADER: header}
+
+    async def ask() -> Call:
+        async with opened(gateway(serve())) as found:
+            table, caller = found.tables.current, Caller()
+            origin = Origin("req_1", headers)
+            return open_call(table, CHAT, call().body, caller=caller, origin=origin)
+
+    asked = replace(run(ask()), target=target)
+    assert kept_of(made_outcome(asked)).terms == terms
+
+
+def test_users_are_told_apart_by_their_draws_alone() -> None:
+    ada, bob = (kept_of(made_outcome(replace(made_call(), user=user))) for user in ("ada", "bob"))
+    assert ada.draw == round(share_of("small", "ada"), 5) != bob.draw
+    assert kept_of(made_outcome()).draw is None
 
 
 def test_a_prompt_made_of_documents_is_not_kept(serve: Callable[..., Misbehaving]) -> None:
