@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.errors import InvalidRequest, NotFound
+from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.jobs import leases
 from infra.jobs.admission import Capacity, Claimant, TenantLimits, claim
-from infra.jobs.attempt import Attempt, NoSteps
+from infra.jobs.attempt import Attempt, Interrupted, NoSteps, Reason
 from infra.jobs.definitions import Resources
 from infra.jobs.processes import this_process
 from infra.settings import Settings
 from retrieval.sources import Spec
 from service.wiring import Components
-from service.work import monitors, syncing
+from service.work import building, monitors, syncing
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "change-the-embedder.md"
 SUITE = {
@@ -63,8 +63,7 @@ def parts(fast_settings: Callable[..., Settings], open_components: Any, tmp_path
 
 
 @pytest.fixture
-def reindex(parts: Components) -> Reindex:
-    """Run the job, as one attempt after the other of the same job."""
+def attempt(parts: Components) -> Attempt:
     parts.jobs.start("reindex", {"collection": "gates"})
     capacity = Capacity(Resources(cpu=1), slots=1)
     names, forgetful = tuple(parts.jobs.registry.names), parts.jobs.registry.forgetful
@@ -72,7 +71,12 @@ def reindex(parts: Components) -> Reindex:
     with parts.database.write() as connection:
         leases.register(connection, claimant, process=this_process(), now=parts.jobs.now())
     [taken] = claim(parts.database, claimant, now=parts.jobs.now())
-    attempt = Attempt(parts.database, taken, steps=NoSteps(), now=parts.jobs.now)
+    return Attempt(parts.database, taken, steps=NoSteps(), now=parts.jobs.now)
+
+
+@pytest.fixture
+def reindex(parts: Components, attempt: Attempt) -> Reindex:
+    """Run the job, as one attempt after the other of the same job."""
 
     def run(**arguments: Any) -> dict[str, Any]:
         function = parts.jobs.registry.get("reindex").function
@@ -150,6 +154,73 @@ def test_what_could_never_decide_is_refused_before_anything_is_done(
     with pytest.raises(NotFound):
         reindex(evidence="evidence/gates@v1")
     assert parts.builds.history(parts.collections.get("gates")) == []
+
+
+def test_a_job_that_names_its_collection_waits_for_those_that_have_its_id(
+    parts: Components,
+) -> None:
+    whole = parts.collections.get("gates")
+    _, built = building.rebuild(parts, whole, parts.recipe(chunk_tokens=40))
+    named, known, unknown = (
+        parts.jobs.start("reindex", {"collection": each})
+        for each in ("gates", whole.public_id, "fences")
+    )
+    assert named.lane == known.lane == built.lane
+    assert unknown.lane not in {None, built.lane}
+    synced = syncing.start(parts, parts.sources.get("gates"))
+    by_name = {"collection": "gates", "source": "gates"}
+    assert parts.jobs.start("sync", by_name).lane == synced.lane
+    folders = parts.jobs.start("ingest_folders", {"collection": "gates", "paths": []})
+    assert folders.lane == synced.lane
+
+
+def test_a_build_of_somebody_else_is_neither_taken_over_nor_removed(
+    parts: Components, reindex: Reindex
+) -> None:
+    whole = parts.collections.get("gates")
+    parts.builds.start(whole, parts.recipe(chunk_tokens=40))
+    with pytest.raises(Conflict, match="under way for somebody else"):
+        reindex(candidates=[{"chunk_tokens": 40}])
+    assert builds(parts) == ["live", "building"]
+
+
+def test_what_a_job_that_has_ended_left_is_removed_and_in_nobodys_way(
+    parts: Components, reindex: Reindex
+) -> None:
+    whole = parts.collections.get("gates")
+    other = parts.jobs.start("reindex", {"collection": "gates"})
+    parts.builds.start(whole, parts.recipe(chunk_tokens=40), cause={"job": other.id})
+    wanted = {"candidates": [{"chunk_tokens": 50}]}
+    with pytest.raises(Conflict, match="under way with another recipe"):
+        reindex(**wanted)
+    assert builds(parts) == ["live", "building"], "it may go on"
+    parts.jobs.cancel(other.id)
+    assert reindex(**wanted)["decision"] == "swapped"
+    assert builds(parts) == ["standby", "reclaimed", "live"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [("cancelled", "reclaimed"), ("stopping", "building")]
+)
+def test_a_job_that_is_cancelled_leaves_no_build_and_one_that_goes_on_elsewhere_does(
+    parts: Components, attempt: Attempt, reindex: Reindex, reason: Reason, state: str
+) -> None:
+    reindex()
+    syncing.forget(parts, "gates", documents=False)
+    attempt.interrupt(reason)
+    with pytest.raises(Interrupted):
+        reindex(candidates=[{"chunk_tokens": 40}])
+    assert builds(parts) == ["live", state]
+
+
+def test_a_job_that_fails_for_good_leaves_no_build(
+    parts: Components, reindex: Reindex, tmp_path: Path
+) -> None:
+    asked = {"candidates": [{"chunk_tokens": 40}], "suite": suite(tmp_path)}
+    (tmp_path / "cases.jsonl").write_text("no case\n")
+    with pytest.raises(InvalidRequest, match=r"cases\.jsonl"):
+        reindex(**asked)
+    assert builds(parts) == ["live", "reclaimed"]
 
 
 def test_the_settings_of_the_documentation_would_start_the_job(
