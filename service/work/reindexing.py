@@ -68,7 +68,9 @@ def define(registered: Registry, parts: Components) -> None:
 
         whole = parts.collections.get(collection)
         recipes = [_recipe(parts, each) for each in candidates or ()]
-        judge = None if suite is None else collection_gates.opened(parts, suite, whole)
+        judge = None
+        if suite is not None:
+            judge = collection_gates.opened(parts, suite, whole, candidates=len(recipes))
         if evidence is not None:
             parts.artifacts.find(evidence)
         cause = {"job": attempt.job_id, "evidence": evidence}

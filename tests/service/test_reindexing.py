@@ -34,6 +34,8 @@ SUITE = {
 WORDS = ("anvil", "barrel", "candle", "dragon", "eagle", "falcon", "garnet", "hammer")
 STRICT = [{"metric": "retrieval_recall", "floor": 0.99}]
 """More than so few cases can show."""
+FLOOR = 0.865
+"""That 32 cases, all of them right, surely reach at an alpha of 0.05, and not at half of that."""
 Reindex = Callable[..., dict[str, Any]]
 
 
@@ -133,6 +135,34 @@ def test_the_first_candidate_that_passes_answers_and_no_further_one_is_built(
     assert parts.collections.get("gates").recipe.chunk_tokens == 40
     assert reindex(**asked)["tried"] == found["tried"]
     assert builds(parts) == ["standby", "live"]
+
+
+def test_candidates_share_the_error_of_a_gate(
+    parts: Components, reindex: Reindex, tmp_path: Path
+) -> None:
+    fine = {"chunk_tokens": 40}
+    just_enough = [{"metric": "retrieval_recall", "floor": FLOOR}]
+    asked = {"suite": suite(tmp_path, gates=just_enough)}
+    found = reindex(candidates=[fine, {"chunk_tokens": 50}], **asked)
+    assert [each["decision"] for each in found["tried"]] == ["refused"] * 2
+    assert builds(parts) == ["live", "reclaimed", "reclaimed"]
+    gates = [{**just_enough[0], "alpha": 0.1}]
+    asked = {"suite": suite(tmp_path, gates=gates)}
+    found = reindex(candidates=[{"chunk_tokens": 45}, {"chunk_tokens": 55}], **asked)
+    assert found["decision"] == "swapped"
+
+
+def test_a_margin_decides_nothing_where_neither_build_finds_anything(
+    parts: Components, reindex: Reindex, tmp_path: Path
+) -> None:
+    cases = (tmp_path / "cases.jsonl").read_text()
+    (tmp_path / "cases.jsonl").write_text(cases.replace(".md", ".rst"))
+    found = reindex(candidates=[{"chunk_tokens": 40}], suite=suite(tmp_path))
+    assert found["decision"] == "refused"
+    assert (
+        "retrieval_recall cannot be worse in either build"
+        in (found["tried"][0]["verdict"]["reason"])
+    )
 
 
 def test_what_could_never_decide_is_refused_before_anything_is_done(
