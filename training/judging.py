@@ -34,6 +34,8 @@ class Tuned:
     """That it is held against."""
     folder: Path
     is_whole: bool = False
+    made_from: str | None = None
+    """Digest of the adapter in a whole model: it may be what the model is held against."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Parity:
 
     rows: int
     max_difference: float
-    """Of a logit."""
+    """Of a logit; no finite number where a logit of either is none."""
     same_greedy: int
     """Rows that both go on with alike."""
     perplexity_before: float
@@ -66,7 +66,7 @@ class Parity:
         """Return itself.
 
         Raises:
-            Unlike: it is beyond a bound; says which, with the numbers.
+            Unlike: it is beyond a bound, or a logit is no number; says which, with the numbers.
         """
         ratio = self.perplexity_after / self.perplexity_before
         found = [
@@ -78,6 +78,8 @@ class Parity:
             for value, limit, words in found
             if limit is not None and not value <= limit
         ]
+        if not np.isfinite(self.max_difference):
+            said.insert(0, "a logit is no number")
         share = self.same_greedy / self.rows
         if bounds.same_greedy is not None and not share >= bounds.same_greedy:
             said.append(f"{self.same_greedy} of {self.rows} rows are gone on with alike")
@@ -110,13 +112,15 @@ def ask(logits: Logits, rows: Sequence[Row]) -> Said:
 def compare(before: Said, after: Said) -> Parity:
     """Return how the second compares with the first; both were asked the same rows."""
     pairs = list(zip(before.logits, after.logits, strict=True))
-    return Parity(
-        len(before.rows),
-        max(float(np.abs(one - other).max()) for one, other in pairs),
-        sum(one == other for one, other in zip(before.greedy, after.greedy, strict=True)),
-        _perplexity(before),
-        _perplexity(after),
-    )
+    with np.errstate(invalid="ignore"):  # what is no number is told by `check`
+        return Parity(
+            len(before.rows),
+            # Python's own `max` would drop a NaN of a later row.
+            float(np.max([np.abs(one - other).max() for one, other in pairs])),
+            sum(one == other for one, other in zip(before.greedy, after.greedy, strict=True)),
+            _perplexity(before),
+            _perplexity(after),
+        )
 
 
 def _greedy(logits: Logits, row: Row, first: NDArray[np.float32]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import glob
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -108,9 +108,9 @@ class Behaviour:
     steps: bool = True
     """Whether what its steps gave is remembered. A job whose work remembers itself needs none, and
     begins sooner."""
-    lane: str | None = None
-    """Filled in with the arguments, as by `str.format`. Of the jobs in one lane only `width` run at
-    a time, over all workers."""
+    lane: str | Callable[[Mapping[str, Json]], str] | None = None
+    """Filled in with the arguments, as by `str.format`, or made of them. Of the jobs in one lane
+    only `width` run at a time, over all workers."""
     width: int = 1
     join: bool = False
     """Starting it returns a job with the same arguments that waits already, if there is one: for
@@ -135,11 +135,12 @@ class Definition:
 
     def lane(self, arguments: dict[str, Json]) -> str | None:
         """Return the lane of a job with these arguments, if it has one."""
-        template = self.behaviour.lane
-        if template is None:
+        lane = self.behaviour.lane
+        if lane is None:
             return None
         try:
-            return template.format(**arguments)[:MAX_LANE_CHARACTERS]
+            made = lane.format(**arguments) if isinstance(lane, str) else lane(arguments)
+            return made[:MAX_LANE_CHARACTERS]
         except (KeyError, IndexError):
             return None  # it will fail for want of that argument
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
-from infra.errors import InvalidRequest
+from infra.errors import InvalidRequest, NotFound
 from service.gateway.adapter_files import Base, check, fetch
 from service.models import tuned_suites, tuning
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.wiring import Components
     from training.base_model import BaseModel
     from training.compressing import Compression
-    from training.judging import Verdict
+    from training.judging import Tuned, Verdict
     from training.parity import Parity
     from training.places import Places
     from training.spec import FineTuning
@@ -53,18 +53,17 @@ class Work:
             self.spec.base, folder=places.folder, store=places.store, checkout=places.checkout
         )
 
-    def judge(self, base: BaseModel, folder: Path, what: str) -> Verdict | None:
+    def judge(self, made: Tuned, what: str) -> Verdict | None:
         """Have the suites asked of a whole model.
 
         Raises:
             NotPassed: they were asked, and it did not surely pass.
         """
         from training import judging
-        from training.judging import Tuned
 
         found = judging.judged(
             self.spec,
-            Tuned(base, folder, is_whole=True),
+            made,
             lambda spec, tuned: tuned_suites.judge(
                 self.parts, spec, tuned, self.beside, note=self.note
             ),
@@ -86,7 +85,8 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
 
     Args:
         work: what it is part of.
-        adapter: a reference; that of the specification's alias by default.
+        adapter: a reference; that of the specification's alias by default, or, once a promotion
+            has taken that away, of the alias that it is held against.
         name: of the model; that of the adapter and `-merged` by default.
 
     Raises:
@@ -94,9 +94,11 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
         Unlike, NotPassed: the merged model says something else, or does not pass the suites.
     """
     from training import adapted_model, merging, resolving
+    from training.judging import Tuned
 
     parts, spec, base = work.parts, work.spec, work.base()
-    found = fetch(parts.artifacts, adapter or _own(spec), parts.settings.data_folder / "adapters")
+    reference = adapter or _own(parts, spec)
+    found = fetch(parts.artifacts, reference, parts.settings.data_folder / "adapters")
     check(found, Base(frozenset({base.name, str(base.folder.resolve())}), digest=base.digest))
     stem = found.name.rpartition("@")[0]
     parents = [("adapter", f"adapter/{stem}@{found.digest}"), *_stored(base)]
@@ -113,7 +115,8 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
             device=adapted_model.device_of(device),
         )
         adapted_model.let_go()
-        verdict = work.judge(base, into, f"{found.name}, merged,")
+        made = Tuned(base, into, is_whole=True, made_from=found.digest)
+        verdict = work.judge(made, f"{found.name}, merged,")
         card = {"form": "merged", "dtype": spec.base.dtype}
         return _register(
             work, into, name or f"{stem}-merged", _Origin(card, parity, parents, verdict)
@@ -135,6 +138,7 @@ def compress(work: Work, model: str, how: Compression, *, name: str | None = Non
         Unlike, NotPassed: perplexity grew by too much, or it does not pass the suites.
     """
     from training import adapted_model, compressing, resolving
+    from training.judging import Tuned
 
     spec, base, scheme = work.spec, work.base(), how.scheme
     whole = _whole(work, model)
@@ -151,7 +155,8 @@ def compress(work: Work, model: str, how: Compression, *, name: str | None = Non
             device=adapted_model.device_of(device),
         )
         adapted_model.let_go()
-        verdict = work.judge(base, into, f"{whole.name} in {scheme}")
+        made = Tuned(base, into, is_whole=True, made_from=_adapter_in(work.parts, whole))
+        verdict = work.judge(made, f"{whole.name} in {scheme}")
         card = {"form": scheme, "dtype": spec.base.dtype}
         origin = _Origin(card, parity, _stored(whole, role="whole"), verdict)
         return _register(work, into, name or f"{_stem(whole)}-{scheme}", origin)
@@ -211,11 +216,28 @@ def _scratch(parts: Components) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=place)
 
 
-def _own(spec: FineTuning) -> str:
+def _own(parts: Components, spec: FineTuning) -> str:
+    from training.specification.delivery import BASE
+
     if spec.register_as is None:
         raise InvalidRequest("The specification registers no adapter; name one with --adapter")
-    alias = spec.register_as.alias
-    return f"adapter/{spec.register_as.name}" + ("" if alias is None else f"@{alias}")
+    stem, alias = f"adapter/{spec.register_as.name}", spec.register_as.alias
+    if alias is None:
+        return stem
+    if spec.evaluate.against != BASE:
+        try:
+            parts.artifacts.find(f"{stem}@{alias}")
+        except NotFound:  # a promotion takes it away
+            return f"{stem}@{spec.evaluate.against}"
+    return f"{stem}@{alias}"
+
+
+def _adapter_in(parts: Components, model: BaseModel) -> str | None:
+    """Return the digest of the adapter that was merged into a model, if the store knows."""
+    for _, itself in _stored(model):
+        parents = parts.artifacts.resolve(itself).parents
+        return next((each.digest for each in parents if each.role == "adapter"), None)
+    return None
 
 
 def _whole(work: Work, model: str) -> BaseModel:

@@ -118,7 +118,9 @@ def judge(
 ) -> Verdict:
     """Ask every suite of the tuned model and of what it is held against; keep all of it.
 
-    A run that was stopped in the middle goes on where it had come to.
+    A run that was stopped in the middle goes on where it had come to. Another form of the adapter
+    that it would be held against must be no worse than that by `regressions`, and where there are
+    none, is held against the base.
 
     Raises:
         EngineFailed: the model or an adapter cannot be loaded.
@@ -128,6 +130,12 @@ def judge(
 
     rival = _rival(parts, spec, tuned.base)
     asked = [_asked(key, gates, folder) for key, gates in _wanted(spec)]
+    if rival is not None and tuned.made_from == rival.digest:
+        # Another form of the rival is at best as good.
+        if spec.evaluate.regressions:
+            asked = list(_without_gains(asked))
+        else:
+            rival = None
     found = asyncio.run(_judge_all(_Round(parts, spec, tuned, rival, folder, note), asked))
     words = [judgement.verdict for _, judgement, _ in found]
     worst = next((each for each in WORST_FIRST if each in words), None)
@@ -298,6 +306,14 @@ def _asked(key: str, gates: Sequence[tuple[str, Gate]], folder: Path) -> Asked:
         update={"gates": (*suite.gates, *(gate for _, gate in gates)), "target": kind}
     )
     return Asked(key, whole, path.parent if path.is_file() else folder, kind)
+
+
+def _without_gains(asked: Sequence[Asked]) -> Iterator[Asked]:
+    """Yield suites as far as they demand something else than to be better."""
+    for each in asked:
+        gates = tuple(gate for gate in each.suite.gates if gate.gain is None)
+        if gates or each.suite.checks:
+            yield replace(each, suite=each.suite.model_copy(update={"gates": gates}))
 
 
 def _rival(parts: Components, spec: FineTuning, base: BaseModel | None) -> Adapter | None:

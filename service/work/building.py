@@ -15,6 +15,7 @@ from infra.errors import (
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.jobs.records import Job
+from service.work import lanes
 
 if TYPE_CHECKING:
     from retrieval.build_state import Build
@@ -32,19 +33,18 @@ RETRIES = Retries(
     permanent=(Conflict, InvalidConfiguration, InvalidRequest, MissingDependency, NotFound),
 )
 """A disk that is full may have room later; a build that was retired does not come back."""
-LANE = "build/{collection}"
-"""Beside what is ingested into the collection meanwhile, one rebuild of it at a time."""
 
 
 def define(registered: Registry, parts: Components) -> None:
     """Register the job of this file."""
+    lane = lanes.of_collection(parts, lanes.BUILDING)
 
     # What the build holds is the memory of what was done: no steps are needed.
     @registered.job(
         BUILD,
         resources=Resources(cpu=1),
         retries=RETRIES,
-        behaviour=Behaviour(steps=False, lane=LANE, join=True),
+        behaviour=Behaviour(steps=False, lane=lane, join=True),
     )
     def build(
         attempt: Attempt, *, collection: str, build: int, swap: bool = False

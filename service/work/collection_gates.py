@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +12,19 @@ from evals.target_kinds import CollectionTarget
 from infra.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from evals.suite import Suite
+    from evals.suite import Gate, Suite
     from retrieval.builds import Evaluate, Verdict
     from retrieval.collections import Collection
     from service.evaluation.evaluating import Stored
     from service.wiring import Components
 
 
-def opened(parts: Components, file: str, whole: Collection) -> Evaluate:
+def opened(parts: Components, file: str, whole: Collection, *, candidates: int = 1) -> Evaluate:
     """Return what asks both builds all questions of a suite and lets its gates decide.
 
-    A gate with a margin compares with the live build; a floor looks at the new one alone.
+    A gate with a margin compares with the live build; a floor looks at the new one alone. So many
+    `candidates` share the error of each gate: the first that passes answers, and the more are
+    tried, the likelier one passes by chance.
 
     Raises:
         InvalidRequest: the suite is of another target, or nothing in it decides.
@@ -44,6 +47,9 @@ def opened(parts: Components, file: str, whole: Collection) -> Evaluate:
     if "block" not in actions:
         raise InvalidRequest(f"The suite {suite.name!r} has no gate or check that blocks; add one")
 
+    suite = suite.model_copy(
+        update={"gates": tuple(_shared(each, candidates) for each in suite.gates)}
+    )
     known: dict[int, Stored] = {}
 
     def evaluate(live: Collection, candidate: Collection) -> Verdict:
@@ -60,6 +66,14 @@ def opened(parts: Components, file: str, whole: Collection) -> Evaluate:
     return evaluate
 
 
+def _shared(gate: Gate, candidates: int) -> Gate:
+    from evals.declared import ALPHA
+
+    if gate.action != "block":
+        return gate
+    return gate.model_copy(update={"alpha": (gate.alpha or ALPHA) / max(1, candidates)})
+
+
 def _verdict(before: Stored, after: Stored, verdict: str) -> Verdict:
     from evals.verdicts import EXIT_CODES
     from retrieval.builds import Verdict
@@ -71,7 +85,25 @@ def _verdict(before: Stored, after: Stored, verdict: str) -> Verdict:
         for name in found.evaluation.described.metrics
         if (mean := found.evaluation.mean(name)) is not None
     }
-    return Verdict(EXIT_CODES[verdict] == 0, said, scores)
+    worst = list(_at_their_worst(before, after))
+    if worst:
+        said += f"; {', '.join(worst)} cannot be worse in either build, so that no margin decides"
+    return Verdict(EXIT_CODES[verdict] == 0 and not worst, said, scores)
+
+
+def _at_their_worst(before: Stored, after: Stored) -> Iterator[str]:
+    """Yield metrics with a margin of which both builds have the worst there is.
+
+    A suite about other documents, say, finds nothing in the live build nor in any other.
+    """
+    described = after.evaluation.described
+    for gate in described.suite.gates:
+        measured = described.metrics[gate.metric]
+        if gate.margin is None or gate.action != "block" or measured.bounds is None:
+            continue
+        worst = measured.bounds[0 if measured.higher_is_better else 1]
+        if all(each.evaluation.mean(gate.metric) == worst for each in (before, after)):
+            yield gate.metric
 
 
 def _evaluated(

@@ -16,6 +16,7 @@ from infra.errors import NotFound, NotReady, RagstoneError, StorageFailed
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Options, Registry, Resources, Retries
 from infra.jobs.records import Job
+from service.work import lanes
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,8 +43,6 @@ SHOWN_SKIPPED = 100
 """Of the files that could not be read, in a job's result."""
 ATTACHED_PRIORITY = 10
 """Somebody waits for a file that was attached."""
-LANE = "collection/{collection}"
-"""Jobs that write to a collection take turns."""
 
 Outcome = Literal["completed", "failed", "removed", "passed"]
 
@@ -56,7 +55,7 @@ def define(registered: Registry, parts: Components) -> None:
         ATTACHED,
         resources=Resources(cpu=0),
         retries=PATIENT,
-        behaviour=Behaviour(steps=False, lane=LANE, join=True, remote=True),
+        behaviour=Behaviour(steps=False, lane=lanes.WRITING, join=True, remote=True),
     )
     def ingest_attached(attempt: Attempt, *, collection: str) -> dict[str, Any]:
         if not str(collection).startswith("vs_"):  # a name, and the lane goes by the id
@@ -67,7 +66,7 @@ def define(registered: Registry, parts: Components) -> None:
         FOLDERS,
         resources=Resources(cpu=1),
         retries=PATIENT,
-        behaviour=Behaviour(steps=False, lane=LANE),
+        behaviour=Behaviour(steps=False, lane=lanes.of_collection(parts, lanes.WRITING)),
     )
     def ingest_folders(
         attempt: Attempt,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infra.errors import InvalidRequest
+from infra.plugins import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,11 +69,27 @@ def _asked(window: Window, *, most: int) -> tuple[Window, list[str]]:
     if _QUESTION not in window.names:
         return window.take(np.empty(0, dtype=np.int64)), []
     said = window.read(_QUESTION)
-    texts: Sequence[str | None] = said.to_pylist() if hasattr(said, "to_pylist") else list(said)
-    rows = np.array([row for row, text in enumerate(texts) if text and text.strip()], np.int64)
+    if hasattr(said, "to_pylist"):
+        # Of a window of millions, only what is drawn becomes objects of Python.
+        said = said.cast("large_string")
+        rows = np.flatnonzero(_is_question(said))
+    else:
+        rows = np.array([row for row, text in enumerate(said) if text and text.strip()], np.int64)
     if rows.size > most:
         rows = np.sort(np.random.default_rng(_SEED).choice(rows, size=most, replace=False))
-    return window.take(rows), [str(texts[row]) for row in rows]
+    drawn = said.take(rows).to_pylist() if hasattr(said, "to_pylist") else [said[n] for n in rows]
+    return window.take(rows), [str(text) for text in drawn]
+
+
+def _is_question(said: Any) -> Any:
+    """Return which values of an Arrow column say something, as booleans of shape (rows,)."""
+    from monitoring.columns import EXTRA
+
+    compute = require("pyarrow.compute", extra=EXTRA)
+    is_some = compute.and_not(
+        compute.greater(compute.binary_length(said), 0), compute.utf8_is_space(said)
+    )
+    return compute.fill_null(is_some, False).to_numpy()
 
 
 def _embedded(parts: Components, collection: str, texts: Sequence[str]) -> Vectors:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
 from infra.errors import Conflict, InvalidRequest
-from infra.jobs.attempt import Attempt
+from infra.jobs.attempt import Attempt, Interrupted
 from infra.jobs.definitions import Behaviour, Registry, Resources
 from infra.section import Section
-from service.work import building, syncing
+from service.work import building, lanes, syncing
 
 if TYPE_CHECKING:
     from retrieval.builds import Evaluate, Verdict
@@ -46,13 +47,14 @@ class _Tried:
 
 def define(registered: Registry, parts: Components) -> None:
     """Register the job of this file; a monitor's trigger or a schedule starts it."""
+    lane = lanes.of_collection(parts, lanes.BUILDING)
 
     # Not over HTTP: the suite that it names says what is read.
     @registered.job(
         REINDEX,
         resources=Resources(cpu=1),
         retries=building.RETRIES,
-        behaviour=Behaviour(steps=False, lane=building.LANE),
+        behaviour=Behaviour(steps=False, lane=lane),
     )
     def reindex(
         attempt: Attempt,
@@ -66,12 +68,17 @@ def define(registered: Registry, parts: Components) -> None:
 
         whole = parts.collections.get(collection)
         recipes = [_recipe(parts, each) for each in candidates or ()]
-        judge = None if suite is None else collection_gates.opened(parts, suite, whole)
+        judge = None
+        if suite is not None:
+            judge = collection_gates.opened(parts, suite, whole, candidates=len(recipes))
         if evidence is not None:
             parts.artifacts.find(evidence)
         cause = {"job": attempt.job_id, "evidence": evidence}
         synced = list(_synced(attempt, parts, whole, cause))
-        tried = list(_tried(attempt, parts, whole, recipes, judge=judge, cause=cause))
+        if recipes:
+            _retire_left(attempt, parts, whole)
+        with _not_left(attempt, parts, whole):
+            tried = list(_tried(attempt, parts, whole, recipes, judge=judge, cause=cause))
         return {
             "decision": tried[-1].decision if tried else "in_step",
             "synced": synced,
@@ -149,6 +156,11 @@ def _try(
         return found
 
     begun = parts.builds.start(whole, recipe, cause=cause)
+    if _unfinished(parts, whole).get(begun.id) != attempt.job_id:
+        raise Conflict(
+            f"Build {begun.id} of {whole.name!r} is under way for somebody else; swap it, or "
+            "retire it first"
+        )
     building.fill(attempt, parts, whole, begun)
     attempt.check()
     try:
@@ -160,6 +172,45 @@ def _try(
     (verdict,) = verdicts
     decision = "swapped" if verdict.passed else "refused"
     return _Tried(begun.id, recipe.digest, decision, building.described(verdict))
+
+
+@contextmanager
+def _not_left(attempt: Attempt, parts: Components, whole: Collection) -> Iterator[None]:
+    """Remove the build that this job began where the job ends here: it would be in the way."""
+    try:
+        yield
+    except building.RETRIES.permanent:
+        _retire_own(attempt, parts, whole)
+        raise
+    except Interrupted as interrupted:
+        if interrupted.reason == "cancelled":
+            _retire_own(attempt, parts, whole)
+        raise
+
+
+def _retire_own(attempt: Attempt, parts: Components, whole: Collection) -> None:
+    for build, job in _unfinished(parts, whole).items():
+        if job == attempt.job_id:
+            parts.builds.retire(whole, build)
+
+
+def _retire_left(attempt: Attempt, parts: Components, whole: Collection) -> None:
+    """Remove builds of re-indexing jobs that have ended and could not do it: killed, say."""
+    unfinished = _unfinished(parts, whole)
+    jobs = parts.jobs.find({job for job in unfinished.values() if job is not None})
+    for build, job in unfinished.items():
+        # One whose record is purged has ended, too.
+        if job is not None and (job not in jobs or jobs[job].is_finished):
+            attempt.log(f"build {build} was left by {job}, which has ended, and is removed")
+            parts.builds.retire(whole, build)
+
+
+def _unfinished(parts: Components, whole: Collection) -> dict[int, str | None]:
+    """Return the builds that are under way, each with the re-indexing job that began it, if any."""
+    history = parts.builds.history(whole)
+    began = {each.build_id: each.detail.get("job") for each in history if each.kind == "started"}
+    builds = parts.builds.list(whole)
+    return {each.id: began.get(each.id) for each in builds if each.state == "building"}
 
 
 def _known(parts: Components, whole: Collection, job: str) -> dict[str, _Tried]:

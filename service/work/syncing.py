@@ -14,7 +14,8 @@ from infra.errors import Conflict, InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry, Resources, Retries
 from infra.jobs.records import Job
-from service.work.ingesting import LANE, SHOWN_SKIPPED
+from service.work import lanes
+from service.work.ingesting import SHOWN_SKIPPED
 
 if TYPE_CHECKING:
     from infra.contracts import Readers
@@ -57,7 +58,7 @@ def define(registered: Registry, parts: Components) -> None:
         SYNC,
         resources=Resources(cpu=1),
         retries=RETRIES,
-        behaviour=Behaviour(steps=False, lane=LANE),
+        behaviour=Behaviour(steps=False, lane=lanes.of_collection(parts, lanes.WRITING)),
     )
     def sync(
         attempt: Attempt, *, collection: str, source: str, allow_deletes: bool = False

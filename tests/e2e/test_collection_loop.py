@@ -51,7 +51,7 @@ SUITE = {
     "dataset": {"file": "cases.jsonl"},
     "target": {"kind": "collection", "collection": "handbook"},
     "metrics": [{"metric": "retrieval_recall", "with": {"k": 1}}],
-    "gates": [{"metric": "retrieval_recall", "margin": 0.1}],
+    "gates": [{"metric": "retrieval_recall", "margin": 0.1, "alpha": 0.1}],
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
@@ -71,6 +72,40 @@ def gone(path: Path) -> Iterator[None]:
         other.execute("ALTER TABLE elsewhere RENAME TO interaction")
 
 
+class Coming(InteractionQueue):
+    """Takes the next interaction once all that waited are on disk, after each try that failed."""
+
+    is_due = False
+    taken = 0
+
+    def first(self, most: int) -> Sequence[Interaction]:
+        found = super().first(most)
+        if self.is_due and not found:
+            self.is_due = False
+            self.taken += 1
+            self.put(made(self.taken))
+        return found
+
+
+class Noting(Database):
+    """Notes before each try to write how many interactions are in memory alone."""
+
+    def __init__(self, url: str, queue: Coming) -> None:
+        super().__init__(url)
+        self.queue = queue
+        self.waited: list[int] = []
+
+    @contextmanager
+    def write(self, **how: Any) -> Iterator[Connection]:
+        self.waited.append(len(self.queue))
+        try:
+            with super().write(**how) as connection:
+                yield connection
+        except StorageFailed:
+            self.queue.is_due = True
+            raise
+
+
 class Kept:
     """A log with a spool, as the service has it."""
 
@@ -122,6 +157,25 @@ def test_what_comes_while_the_database_is_down_is_on_disk_and_written_in_order_l
     kept.log.stop()
     assert written(kept.database) == ids(*range(10))
     assert kept.dropped == {}
+
+
+def test_while_the_database_is_down_what_comes_waits_for_no_further_try_of_it(
+    tmp_path: Path,
+) -> None:
+    open_migrated(tmp_path / "test.db").close()
+    queue, spool = Coming(), InteractionSpool(tmp_path / "spool")
+    database = Noting(f"sqlite:///{tmp_path / 'test.db'}", queue)
+    log = Interactions(database, waiting=Waiting(queue, spool, 0.02, 0.02))
+    with locked(tmp_path / "test.db"):
+        log.add(made(0))
+        log.start()
+        until(lambda: len(database.waited) > 4, seconds=20)
+    log.stop()
+    assert database.waited[:5] == [1, 0, 0, 0, 0]
+    log.flush()
+    assert written(database) == ids(*range(queue.taken + 1))
+    assert queue.taken >= 4
+    database.close()
 
 
 def spooled(spool: InteractionSpool) -> list[bytes]:

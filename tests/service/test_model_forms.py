@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,40 @@ def test_a_merged_model_that_does_not_pass_the_suites_is_not_kept(
     with pytest.raises(NotPassed, match="verdict of its suites is fail"):
         model_forms.merge(Work(parts, spec, folder), name="failing")
     assert "failing" not in names(parts)
+
+
+PROMOTED = {"register": {"name": "promoted"}, "evaluate.against": "production", **ANSWERS}
+NO_WORSE = {
+    "evaluate.regressions": [{"suite": "suite.yaml", "metric": "exact_match", "max_loss": 0.5}]
+}
+
+
+@pytest.fixture(scope="module")
+def promoted(work: Work, folder: Path) -> Work:
+    """The same adapter, once it is what others are held against and no candidate."""
+    work.parts.artifacts.put(folder / "adapter", "adapter/promoted")
+    work.parts.artifacts.tag("adapter/promoted@v1", "production")
+    spec = read(write_task(folder, {**PROMOTED, **NO_WORSE}))
+    return Work(work.parts, spec, folder)
+
+
+def test_a_promoted_adapter_is_merged_and_held_to_be_no_worse_than_itself(promoted: Work) -> None:
+    made = model_forms.merge(promoted)
+    assert str(made.reference) == "model/promoted-merged@v1"
+    (gate,) = made.card["gates"]
+    assert (gate["threshold"], gate["estimate"]) == (-0.5, 0.0)
+    if find_spec("torchao") is not None:
+        small = model_forms.compress(promoted, str(made.reference), Compression("int8", 1.2))
+        assert [each["threshold"] for each in small.card["gates"]] == [-0.5]
+
+
+def test_a_promoted_adapter_without_regressions_is_held_against_the_base(
+    promoted: Work, folder: Path
+) -> None:
+    spec = read(write_task(folder, PROMOTED))
+    made = model_forms.merge(Work(promoted.parts, spec, folder), name="beside-base")
+    (gate,) = made.card["gates"]
+    assert (gate["kind"], gate["estimate"]) == ("superior", 1.0)
 
 
 def test_an_adapter_of_another_base_is_not_merged(

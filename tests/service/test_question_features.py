@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 from infra.errors import InvalidRequest, NotFound
@@ -28,10 +32,17 @@ def window(questions: list[str | None]) -> Window:
     return Window.of({"question": questions, "row": np.arange(len(questions))})
 
 
+def table(questions: list[str | None]) -> Window:
+    return Window.of(pyarrow.table({"question": questions, "row": range(len(questions))}))
+
+
+@pytest.mark.parametrize("window", [window, table])
 def test_rows_without_a_question_are_left_out_and_the_others_keep_their_columns(
-    parts: Components,
+    parts: Components, window: Callable[[list[str | None]], Window]
 ) -> None:
-    asked = window([None, "When is bin 7 emptied?", " ", "Who sails to Oban on a Sunday?"])
+    asked = window(
+        [None, "When is bin 7 emptied?", " \u00a0", "Who sails to Oban on a Sunday?", ""]
+    )
     options = Questions(collection="bins", topics=4)
     reference, now = question_features.beside(parts, options, window([*QUESTIONS]), asked)
     assert reference.rows == len(QUESTIONS) / 2, "the other half is what topics were found on"
@@ -51,6 +62,19 @@ def test_no_more_rows_are_embedded_than_may_be(parts: Components) -> None:
     assert list(now.column("row").data) == sorted(set(now.column("row").data))
 
 
+def test_of_a_large_window_only_what_is_drawn_becomes_text(parts: Components) -> None:
+    options = Questions(collection="bins", topics=4, most_rows=100)
+    known, long = table([*QUESTIONS]), [f"{number:>300}" for number in range(50_000)]
+    large = table([*long])
+    taken = sum(sys.getsizeof(each) for each in long)
+    question_features.beside(parts, options, known, known)  # languages are loaded once
+    tracemalloc.start()
+    question_features.beside(parts, options, known, large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < taken / 2
+
+
 def test_an_hour_without_questions_is_an_empty_window(parts: Components) -> None:
     options = Questions(collection="bins", topics=4)
     _, now = question_features.beside(parts, options, window([*QUESTIONS]), Window.of({}))
@@ -60,8 +84,9 @@ def test_an_hour_without_questions_is_an_empty_window(parts: Components) -> None
 
 def test_a_reference_that_kept_no_questions_is_refused_with_what_to_do(parts: Components) -> None:
     options = Questions(collection="bins")
-    with pytest.raises(InvalidRequest, match="telemetry.content = true"):
-        question_features.beside(parts, options, window([None] * 200), window([]))
+    for none in (window([None] * 200), table([None] * 200)):
+        with pytest.raises(InvalidRequest, match="telemetry.content = true"):
+            question_features.beside(parts, options, none, window([]))
     tins = Questions(collection="tins")
     with pytest.raises(NotFound, match="tins"):
         question_features.beside(parts, tins, window([*QUESTIONS]), window([]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,13 +52,20 @@ def test_each_bound_is_told_with_its_numbers() -> None:
     assert found.check(Bounds(), what="Without bounds it") is found
 
 
-def test_a_logit_that_is_no_number_is_beyond_every_bound() -> None:
-    rows = [[0, 1, 2]]
-    found = parity.compare(
-        parity.ask(counting(), rows), parity.ask(counting(sure=float("nan")), rows)
-    )
-    with pytest.raises(Unlike, match="differs by nan"):
-        found.check(Bounds(1.0), what="It")
+@pytest.mark.parametrize("sure", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("spoiled", [0, 1])
+@pytest.mark.parametrize("bounds", [Bounds(1.0), Bounds()])
+def test_a_logit_that_is_no_number_is_beyond_every_bound(
+    sure: float, spoiled: int, bounds: Bounds
+) -> None:
+    before = parity.ask(counting(), [[0, 1, 2], [3, 0]])
+    logits = [each.copy() for each in before.logits]
+    logits[spoiled][0, 0] = sure
+    after = replace(before, logits=tuple(logits))
+    with pytest.raises(Unlike, match="a logit is no number"):
+        parity.compare(before, after).check(bounds, what="It")
+    with pytest.raises(Unlike, match="a logit is no number"):
+        parity.compare(after, after).check(bounds, what="It, the model being no better,")
 
 
 def test_long_rows_and_many_are_cut() -> None:
