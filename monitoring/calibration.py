@@ -21,21 +21,29 @@ class Calibration:
         self._probabilities = probabilities
         self._labels = labels.astype(np.float64)
 
-    def at(self, scores: Floats, rows: npt.NDArray[np.int64], weights: Floats) -> Floats:
+    def at(
+        self,
+        scores: Floats,
+        rows: npt.NDArray[np.int64],
+        weights: Floats,
+        labels: npt.NDArray[np.bool_] | None = None,
+    ) -> Floats:
         """Return how often rows with these scores are positive, (scores,), by some of the rows.
 
         Args:
             scores: shape (scores,).
             rows: of the reference, repeated ones among them.
             weights: of those rows, shape (rows,).
+            labels: of those rows instead of their own, shape (rows,).
         """
         isotonic = require("sklearn.isotonic", extra=EXTRA)
         place = self._place[rows]
         total = np.bincount(place, weights=weights)
         held = total > 0
+        told = self._labels[rows] if labels is None else labels
         mean, share = (
-            np.bincount(place, weights=weights * values[rows])[held] / total[held]
-            for values in (self._probabilities, self._labels)
+            np.bincount(place, weights=weights * values)[held] / total[held]
+            for values in (self._probabilities[rows], told)
         )
         fitted = isotonic.isotonic_regression(share, sample_weight=total[held], y_min=0, y_max=1)
         found: Floats = np.interp(scores, mean, fitted)

@@ -13,7 +13,7 @@ from infra.errors import InvalidRequest
 from monitoring import support
 from monitoring.calibration import Calibration
 from monitoring.columns import Floats
-from monitoring.performance import LEAST_ROWS, SIMULATIONS, Estimate
+from monitoring.performance import LEAST_ROWS, SIMULATIONS, Estimate, bounds
 
 ClassMetric: TypeAlias = Literal["accuracy", "macro_precision", "macro_recall", "macro_f1"]
 CLASS_METRICS: tuple[ClassMetric, ...] = (
@@ -102,52 +102,84 @@ def estimate(
                 metric, None, rows=rows, refused=found.refused, effective_rows=found.effective_rows
             )
         weights = found.weights
-    values = _draws(FORMULAS[metric], reference, window, weights, np.random.default_rng(seed))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    calibrated = _Calibrated(reference, window, weights)
+    value = FORMULAS[metric]
+    centre = float(calibrated.believed(value, np.random.default_rng(seed)).mean())
+    low, high = bounds(centre, calibrated.likely(value, np.random.default_rng([seed, 1])), level)
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     return Estimate(
         metric,
-        float(values.mean()),
-        float(low),
-        float(high),
+        centre,
+        low,
+        high,
         level,
         rows,
         effective_rows=effective,
     )
 
 
-def _draws(
-    value: Callable[[Floats], float],
-    reference: ClassReference,
-    window: ClassPredictions,
-    weights: Floats,
-    rng: np.random.Generator,
-) -> Floats:
-    """Return the metric of labels that are drawn from calibrated probabilities, (draws,)."""
-    rows, classes = window.probabilities.shape
-    calibrations = [
-        Calibration(reference.predictions.probabilities[:, each], reference.labels == each)
-        for each in range(classes)
-    ]
-    predicted = window.probabilities.argmax(axis=1)
-    values = np.empty(SIMULATIONS)
-    for number in range(SIMULATIONS):
-        drawn = rng.integers(weights.size, size=weights.size)
-        expected = np.stack(
-            [
-                each.at(window.probabilities[:, place], drawn, weights[drawn])
-                for place, each in enumerate(calibrations)
-            ],
-            axis=1,
-        )
+class _Calibrated:
+    """Labels of a window that are drawn from calibrated probabilities, and what a metric says."""
+
+    def __init__(self, reference: ClassReference, window: ClassPredictions, weights: Floats):
+        self._known = reference.predictions.probabilities
+        self._said = window.probabilities
+        self._weights = weights
+        self._each = [
+            Calibration(self._known[:, place], reference.labels == place)
+            for place in range(self._known.shape[1])
+        ]
+
+    def believed(self, value: Callable[[Floats], float], rng: np.random.Generator) -> Floats:
+        """Return the metric where calibrations are right, the reference drawn anew, (draws,)."""
+        values = np.empty(SIMULATIONS)
+        for number in range(SIMULATIONS):
+            rows = rng.integers(self._weights.size, size=self._weights.size)
+            values[number] = self._value(value, self._fit(self._said, rows), rng)
+        return values
+
+    def likely(self, value: Callable[[Floats], float], rng: np.random.Generator) -> Floats:
+        """Return the metric less what calibrations err by, as of two classes, (draws,)."""
+        every = np.arange(self._weights.size)
+        known, fitted = self._fit(self._known, every), self._fit(self._said, every)
+        values = np.empty(SIMULATIONS)
+        for number in range(SIMULATIONS):
+            rows = rng.integers(self._weights.size, size=self._weights.size)
+            again = self._fit(self._said, rows, _one_of(known[rows], rng))
+            likely = np.maximum(2 * fitted - again, 0)
+            values[number] = self._value(value, likely, rng)
+        return values
+
+    def _fit(
+        self, at: Floats, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None = None
+    ) -> Floats:
+        """Return the probability of each class, each calibrated for itself, (at, classes)."""
+        weights = self._weights[rows]
+        found = [
+            each.at(at[:, place], rows, weights, None if labels is None else labels == place)
+            for place, each in enumerate(self._each)
+        ]
+        expected = np.stack(found, axis=1)
         total = expected.sum(axis=1, keepdims=True)
         # A row that no class is left for keeps what the classifier said.
-        expected = np.where(total > 0, expected / np.maximum(total, 1e-12), window.probabilities)
-        edges = np.cumsum(expected, axis=1)
-        labels = (rng.random((rows, 1)) * edges[:, -1:] > edges[:, :-1]).sum(axis=1)
-        counts = np.bincount(labels * classes + predicted, minlength=classes**2)
-        values[number] = value(counts.reshape(classes, classes).astype(np.float64))
-    return values
+        return np.where(total > 0, expected / np.maximum(total, 1e-12), at)
+
+    def _value(
+        self, value: Callable[[Floats], float], chances: Floats, rng: np.random.Generator
+    ) -> float:
+        classes = chances.shape[1]
+        pairs = _one_of(chances, rng) * classes + self._said.argmax(axis=1)
+        counts = np.bincount(pairs, minlength=classes**2)
+        return value(counts.reshape(classes, classes).astype(np.float64))
+
+
+def _one_of(chances: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw a class for each row, (rows,), by what is in proportion to its chances."""
+    edges = np.cumsum(chances, axis=1)
+    drawn: npt.NDArray[np.int64] = (
+        rng.random((len(edges), 1)) * edges[:, -1:] > edges[:, :-1]
+    ).sum(axis=1)
+    return drawn
 
 
 def _accuracy(counts: Floats) -> float:

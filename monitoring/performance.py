@@ -91,9 +91,10 @@ def estimate(
 
     Probabilities are calibrated on the reference (isotonic regression) and taken for what they
     say: the labels of the window are drawn from them, the reference is drawn anew for each draw,
-    and the bounds enclose what the labels would give. True as long as rows with the same
-    probability are positive as often as they were; where that changed (concept drift), it is
-    wrong, and nothing in the window can tell.
+    and the bounds enclose what the labels would give, less what a calibration errs by when its
+    own labels are drawn again. True as long as rows with the same probability are positive as
+    often as they were; where that changed (concept drift), it is wrong, and nothing in the window
+    can tell.
 
     Of several classes see `class_estimates`.
 
@@ -154,21 +155,59 @@ def _simulate(
         rows = rng.integers(weights.size, size=weights.size)
         expected = calibration.at(scores, rows, weights[rows])
         drawn[number] = rng.random(scores.size) < expected
-    values = value(drawn)
-    values = values[np.isfinite(values)]
-    if values.size < SIMULATIONS / 2:
+    values, likely = (
+        value(drawn),
+        value(_likely_labels(calibration, reference, scores, weights, seed)),
+    )
+    values, likely = values[np.isfinite(values)], likely[np.isfinite(likely)]
+    if min(values.size, likely.size) < SIMULATIONS / 2:
         reason = f"{metric} has no value in most draws: too few rows would be positive"
         return Estimate(metric, None, rows=scores.size, refused=reason)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    centre = float(values.mean())
+    low, high = bounds(centre, likely, level)
     return Estimate(
         metric,
-        float(values.mean()),
-        float(low),
-        float(high),
+        centre,
+        low,
+        high,
         level,
         scores.size,
         effective_rows=float(weights.sum() ** 2 / (weights**2).sum()),
     )
+
+
+def _likely_labels(
+    calibration: Calibration, reference: Reference, scores: Floats, weights: Floats, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Return labels that a window may have, (draws, rows), the calibration being what errs.
+
+    A calibration follows the chance in its own labels, and so is surer than it should be. By how
+    much is seen where it is fitted to labels that it says itself: what it then finds too high in
+    a draw, it may have found too high before, and that is taken off.
+    """
+    rng = np.random.default_rng([seed, 1])
+    every = np.arange(weights.size)
+    known, fitted = (
+        calibration.at(each, every, weights)
+        for each in (reference.predictions.probabilities, scores)
+    )
+    drawn = np.empty((SIMULATIONS, scores.size), dtype=np.bool_)
+    for number in range(SIMULATIONS):
+        rows = rng.integers(weights.size, size=weights.size)
+        labels = rng.random(rows.size) < known[rows]
+        again = calibration.at(scores, rows, weights[rows], labels)
+        drawn[number] = rng.random(scores.size) < 2 * fitted - again
+    return drawn
+
+
+def bounds(centre: float, values: Floats, level: float) -> tuple[float, float]:
+    """Return what a value lies between with a probability, given an estimate and equal draws of it.
+
+    Of n draws, the k-th smallest is above a further one with a probability of k / (n + 1): that
+    is what Weibull's quantiles go by, others promise more than few draws hold.
+    """
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="weibull")
+    return min(float(low), centre), max(float(high), centre)
 
 
 def metric_of(
