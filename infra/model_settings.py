@@ -72,8 +72,8 @@ class Models(Section):
     cache_bytes: int = Field(default=512 * 2**20, ge=1)
     """Of model files that stay loaded; those that were used least recently go first."""
     view_bytes: int = Field(default=512 * 2**20, ge=1)
-    """Of feature views in memory, all together; a version for which there is no room is refused.
-    While one is replaced, both are there."""
+    """Of feature views in memory, all together; a version for which there is no room is refused, and
+    tried again every 30 seconds. While one is replaced, both are there."""
     max_model_bytes: int = Field(default=256 * 2**20, ge=1)
     """Of one model's file; larger ones are refused."""
     max_rows: int = Field(default=10_000, ge=1)
