@@ -20,8 +20,8 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
         "entities": (1, "Entity", True),
         "feature_views": (6, "FeatureView", True),
         "feature_services": (7, "FeatureService", True),
-        "on_demand_feature_views": (8, "FeatureView", True),
-        "stream_feature_views": (14, "FeatureView", True),
+        "on_demand_feature_views": (8, "OtherView", True),
+        "stream_feature_views": (14, "OtherView", True),
     },
     "Entity": {"spec": (1, "EntitySpec", False)},
     "EntitySpec": {
@@ -38,6 +38,9 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
         "ttl": (6, "Duration", False),
         "batch_source": (7, "DataSource", False),
     },
+    # Of views that are refused by name; other numbers mean something else than above.
+    "OtherView": {"spec": (1, "OtherViewSpec", False)},
+    "OtherViewSpec": {"name": (1, _TEXT, False), "project": (2, _TEXT, False)},
     "Feature": {"name": (1, _TEXT, False)},
     "Duration": {"seconds": (1, _SECONDS, False), "nanos": (2, _ENUM, False)},
     "DataSource": {

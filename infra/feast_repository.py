@@ -91,10 +91,9 @@ class Repository:
         if name not in specs:
             for kind in ("on_demand_feature_views", "stream_feature_views"):
                 if name in self._specs(getattr(self._registry, kind)):
-                    word = kind.replace("_", " ").removesuffix("s")
                     raise InvalidRequest(
-                        f"{name!r} is an {word} of Feast, which has no rows to join; take views "
-                        "of a table"
+                        f"{name!r} is one of Feast's {kind.replace('_', ' ')}, which have no rows "
+                        "to join; take views of a table"
                     )
             raise NotFound("feature view", name, among=specs)
         spec = specs[name]
@@ -176,8 +175,8 @@ def read(folder: Path) -> Repository:
 def rows(view: FeastView) -> pl.DataFrame:
     """Return the rows of a view: key, time and features, by the names that Feast gives them.
 
-    Times without a zone are of UTC, as Feast has it. Of rows of one key and time the one that was
-    created last holds, where a column says so.
+    Times without a zone are of UTC, as Feast has it, and dates are their midnight there. Of rows
+    of one key and time the one that was created last holds, where a column says so.
 
     Raises:
         NotFound: there is no such file, or a column is missing.
@@ -201,6 +200,8 @@ def rows(view: FeastView) -> pl.DataFrame:
         found: pl.DataFrame = scanned.select(wanted).collect()
     except polars.exceptions.PolarsError as error:
         raise InvalidRequest(f"{str(view.source)!r} cannot be read: {first_line(error)}") from error
+    if found[view.time].dtype == polars.Date:
+        found = found.with_columns(polars.col(view.time).cast(polars.Datetime("us")))
     kind = found[view.time].dtype
     if str(kind).startswith("Datetime") and not getattr(kind, "time_zone", None):
         found = found.with_columns(polars.col(view.time).dt.replace_time_zone("UTC"))

@@ -50,7 +50,8 @@ class Cached(Section):
     """Predictions of a job that requests are answered from, by key."""
 
     key: tuple[Pattern, ...] = Field(min_length=1, max_length=8)
-    """Columns that tell rows apart, in what the job reads and in requests."""
+    """Columns that tell rows apart, in what the job reads and in requests. Dates and times are the
+    same however they are written; where the job reads text, requests have the same text."""
     max_age_seconds: float | None = Field(default=None, gt=0)
     """Of predictions, since their job began to store them; older ones answer nobody."""
     unknown: Literal["compute", "refuse"] = "compute"
@@ -72,8 +73,8 @@ class Models(Section):
     cache_bytes: int = Field(default=512 * 2**20, ge=1)
     """Of model files that stay loaded; those that were used least recently go first."""
     view_bytes: int = Field(default=512 * 2**20, ge=1)
-    """Of feature views in memory, all together; a version for which there is no room is refused.
-    While one is replaced, both are there."""
+    """Of feature views in memory, all together; a version for which there is no room is refused,
+    and tried again every 30 seconds. While one is replaced, both are there."""
     max_model_bytes: int = Field(default=256 * 2**20, ge=1)
     """Of one model's file; larger ones are refused."""
     max_rows: int = Field(default=10_000, ge=1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from service.prediction.joining import Joins
     from service.prediction.loading import Loaded
 
 EXTRA = "classical"
@@ -46,7 +47,7 @@ def check_times(
     if joins is None:
         return
     time, first = joins.time, 0
-    why = f"as of which {loaded.reference} joins {joins.views[0].view.followed}"
+    why = as_of(loaded, joins)
     if time not in names:
         raise InvalidRequest(f"The rows have no column {time!r}, {why}")
     for batch in read(columns=[time]):
@@ -57,6 +58,11 @@ def check_times(
             if None in moments:
                 raise InvalidRequest(f"Row {moments.index(None)} has no time in {time!r}, {why}")
         first += batch.num_rows
+
+
+def as_of(loaded: Loaded, joins: Joins) -> str:
+    """Say what the times of rows are for, as messages have it."""
+    return f"as of which {loaded.reference} joins {joins.views[0].view.followed}"
 
 
 def scored(loaded: Loaded, batch: pa.RecordBatch, *, first: int = 0) -> pa.Table:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Row, delete, insert, select, update
@@ -18,13 +18,15 @@ from infra.database.prediction_tables import cached_prediction as answers
 from infra.database.prediction_tables import prediction_batch as batches
 from infra.errors import InvalidRequest, NotFound
 from infra.model_settings import Cached
-from infra.point_in_time import shown
+from infra.point_in_time import moments_of, shown
 from service.prediction.loading import Loaded
 
 WRITTEN = 1_000
 """Rows of one transaction: others write meanwhile."""
 ASKED = 500
 """Keys of one question to the database."""
+VALUE, TIME, ZONED_TIME = "value", "time", "time with a zone"
+"""What a column of a key holds."""
 _Value = TypeVar("_Value")
 
 
@@ -71,6 +73,9 @@ class CachedPredictions:
         Raises:
             InvalidRequest: a row has no key, or two have the same.
         """
+        rows = iter(rows)
+        some = list(islice(rows, 1))
+        key = {name: _kind(row.get(name)) for row in some for name in settings.key}
         self._remove(batches.c.job == job, ~batches.c.is_live)
         values = {
             "model": loaded.name,
@@ -78,18 +83,18 @@ class CachedPredictions:
             "job": job,
             "made_by": str(loaded.reference),
             "digest": loaded.reference.digest,
-            "key": list(settings.key),
+            "key": key,
             "made_at": self._clock(),
             "is_live": False,
         }
         with self._database.write() as connection:
             made = connection.execute(insert(batches).values(values).returning(batches.c.number))
             number = int(made.scalar_one())
-        for part in _parts(rows, WRITTEN):
+        for part in _parts(chain(some, rows), WRITTEN):
             stored = [
                 {
                     "batch_number": number,
-                    "key": _require_key(row, settings.key),
+                    "key": _require_key(row, key),
                     "answer": _answer(row, loaded),
                 }
                 for row in part
@@ -148,7 +153,6 @@ class CachedPredictions:
         Raises:
             NotFound: a row has no prediction, and by the settings none is computed.
         """
-        keys = [_key(row, settings.key) for row in rows]
         with self._database.read() as connection:
             batch = connection.execute(
                 select(batches).where(*_of(loaded.name, tenant), batches.c.is_live)
@@ -156,6 +160,7 @@ class CachedPredictions:
             if batch is None or not self._answers(batch, loaded, settings):
                 _refuse_unknown(settings, f"of {loaded.served} that is in force")
                 return None
+            keys = [_key(row, batch.key) for row in rows]
             found: dict[str, Any] = {}
             for part in _parts({key for key in keys if key is not None}, ASKED):
                 chosen = select(answers.c.key, answers.c.answer).where(
@@ -174,7 +179,8 @@ class CachedPredictions:
     def _answers(self, batch: Row[Any], loaded: Loaded, settings: Cached) -> bool:
         age = settings.max_age_seconds
         return (
-            batch.key == list(settings.key)
+            isinstance(batch.key, dict)  # before, nothing said which columns were times
+            and list(batch.key) == list(dict.fromkeys(settings.key))
             and (settings.other_versions or batch.digest == loaded.reference.digest)
             and (age is None or self._clock() - batch.made_at <= timedelta(seconds=age))
         )
@@ -223,26 +229,42 @@ def _of(model: str, tenant: str | None) -> list[ColumnElement[bool]]:
     return [batches.c.model == model, owner]
 
 
-def _key(row: Any, names: Sequence[str]) -> str | None:
-    """Return the digest of a key, however its numbers and times are written; None without one."""
-    values = [row.get(name) for name in names] if isinstance(row, Mapping) else [None]
-    found: list[str | int | float] = []
-    for value in values:
-        if isinstance(value, date):
-            found.append(value.isoformat())
-        elif isinstance(value, float) and value.is_integer():
-            found.append(int(value))
-        elif isinstance(value, str | int | float) and value == value:
-            found.append(value)
-        else:
-            return None
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+def _key(row: Any, kinds: Mapping[str, str]) -> str | None:
+    """Return the digest of a key, however its numbers and times are written; None without one.
+
+    Args:
+        row: that has the columns of the key.
+        kinds: by column, what the batch holds of it. Text that looks like a time is text where
+            the batch has text.
+    """
+    if not isinstance(row, Mapping):
+        return None
+    found = [_part_of_key(row.get(name), kind) for name, kind in kinds.items()]
+    return None if None in found else hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
-def _require_key(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    key = _key(row, names)
+def _part_of_key(value: Any, kind: str) -> str | int | float | None:
+    if kind == VALUE:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        return value if isinstance(value, str | int | float) and value == value else None
+    try:
+        moments = moments_of([value], source="A key")
+    except InvalidRequest:  # of a request: no batch has a prediction for what is no time
+        return None
+    return moments.microseconds[0] if moments.is_zoned is (kind == ZONED_TIME) else None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return ZONED_TIME
+    return TIME if isinstance(value, date) else VALUE
+
+
+def _require_key(row: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
+    key = _key(row, kinds)
     if key is None:
-        given = {name: row.get(name) for name in names}
+        given = {name: row.get(name) for name in kinds}
         raise InvalidRequest(f"A row has no key for models.cached: {shown(given)}")
     return key
 

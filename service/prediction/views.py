@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 EXTRA = "classical"
 RETRY_SECONDS = 30.0
-"""Until a version that could not be read is read again."""
+"""Until a version that could not be read, or had no room, is read again."""
+
+
+class NoRoom(InvalidRequest):
+    """A version does not fit beside the others; once one of them goes, it may."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,14 +58,15 @@ class LiveView:
         self.refused: str | None = None
         """The digest of a newer version that cannot take over."""
         self.retry_at = math.inf
-        """When it is tried again: it may be the store that was out of reach."""
+        """When it is tried again: the store may have been out of reach, or others may go."""
         self.problem: str | None = None
         """Why it cannot."""
 
     def stay(self, why: RagstoneError, digest: str | None, *, retry_at: float) -> None:
         """Keep the version that is there: another is not what is needed, or cannot be read."""
         self.refused = digest
-        self.retry_at = math.inf if isinstance(why, InvalidRequest) else retry_at
+        is_final = isinstance(why, InvalidRequest) and not isinstance(why, NoRoom)
+        self.retry_at = math.inf if is_final else retry_at
         if why.message != self.problem:
             logger.error("A view stays at %s: %s", self.version.reference, why.message)
         self.problem = why.message
@@ -219,7 +224,7 @@ class Views:
 
     def _check_room(self, found: Reference, size: int, room: int) -> None:
         if size > room:
-            raise InvalidRequest(
+            raise NoRoom(
                 f"{found} takes {size:,} bytes or more in memory, and of the "
                 f"{self._max_bytes:,} of models.view_bytes {max(0, room):,} are left; raise it, or "
                 "make the view smaller"

@@ -49,6 +49,21 @@ def test_rows_have_the_names_of_feast_and_what_was_created_last_holds(folder: Pa
     assert found["seen"].to_list() == [accounts.START + timedelta(days=day) for day in range(3)]
 
 
+@pytest.mark.parametrize("kind", [pl.Date(), pl.Datetime("ms"), pl.Datetime("ns")])
+def test_dates_and_times_without_a_zone_are_of_utc(tmp_path: Path, kind: pl.DataType) -> None:
+    feast_made.lay_out(tmp_path)
+    told = accounts.accounts().with_columns(
+        pl.col("known").dt.truncate("1d").dt.replace_time_zone(None).cast(kind)
+    )
+    told.write_parquet(tmp_path / "data" / "accounts.parquet")
+    (known,) = feast_repository.read(tmp_path).views(["accounts"])
+    rows = feast_repository.rows(known)
+    wanted = {"rows": "x", "key": known.key, "time": known.time, "columns": known.taken}
+    index = Index(FeatureView.model_validate(wanted), rows, source="x")
+    moments = moments_of(["2025-12-31T23:59:59Z", "2026-01-01T01:00:00+01:00"], source="orders")
+    assert index.find(["c1", "c1"], moments).missed == [(0, "too_early")]
+
+
 def test_rows_may_be_files_of_a_folder(tmp_path: Path) -> None:
     feast_made.lay_out(tmp_path)
     file = tmp_path / "data" / "accounts.parquet"
@@ -69,6 +84,9 @@ def test_what_cannot_be_joined_is_refused_in_words(folder: Path, tmp_path: Path)
         repository.service("risks")
     with pytest.raises(InvalidRequest, match="'pairs' has 2 entities"):
         repository.views(["pairs"])
+    for name, kind in (("ratios", "on demand"), ("clicks", "stream")):
+        with pytest.raises(InvalidRequest, match=f"'{name}' is one of Feast's {kind} feature view"):
+            repository.views([name])
     with pytest.raises(NotFound, match="Feast repository"):
         feast_repository.read(tmp_path)
     feast_made.lay_out(tmp_path, is_applied=False)

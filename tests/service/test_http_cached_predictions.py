@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -14,6 +13,7 @@ from starlette.testclient import TestClient
 
 import classical_models
 from classical_models import ROW, classifier, put, regressor
+from infra.database.engine import Database
 from infra.database.prediction_tables import cached_prediction, prediction_batch
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
@@ -23,7 +23,7 @@ from infra.settings import load_settings
 from migrated import open_migrated, put_schema
 from service.app import create_app
 from service.prediction import loading
-from service.prediction.cached import CachedPredictions
+from service.prediction.cached import WRITTEN, CachedPredictions
 from service.prediction.loading import Loaded
 from service.wiring import Components
 from surroundings import no_settings_from_outside
@@ -189,9 +189,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Loaded]:
 
 
 def test_other_tenants_versions_ages_and_keys_are_not_answered(
-    loaded: Mapping[str, Loaded], tmp_path: Path
+    loaded: Mapping[str, Loaded], database: Database
 ) -> None:
-    database, clock = open_migrated(tmp_path / "ragstone.db"), Clock()
+    clock = Clock()
     cached = CachedPredictions(database, clock=clock)
     settings = Cached(key=("who", "day"), max_age_seconds=60.0)
     first, second = loaded["v1"], loaded["v2"]
@@ -221,4 +221,64 @@ def test_other_tenants_versions_ages_and_keys_are_not_answered(
     cached.sweep(lambda job: job == "job-2")
     with database.read() as connection:
         assert connection.scalars(select(prediction_batch.c.job)).all() == ["job-1"]
-    database.close()
+
+
+def test_a_batch_takes_the_place_of_the_one_before_and_one_of_twins_changes_nothing(
+    loaded: Mapping[str, Loaded], database: Database
+) -> None:
+    cached, settings, model = CachedPredictions(database), Cached(key=("who",)), loaded["v1"]
+
+    def rows(*who: Any) -> list[dict[str, Any]]:
+        return [{"who": each, "prediction": "no", "probabilities": [0.5, 0.5]} for each in who]
+
+    def knows(who: Any) -> bool:
+        return cached.find(model, settings, [{"who": who}], tenant=None) is not None
+
+    many = range(WRITTEN + 1)
+    cached.go_live(cached.fill(model, settings, rows(*many), job="1", tenant=None), "predictions/a")
+    assert [knows(each) for each in (0, WRITTEN, float(WRITTEN), -1)] == [True, True, True, False]
+    with pytest.raises(InvalidRequest, match="Two rows have the same 'who'"):
+        cached.fill(model, settings, rows("a", "b", "a"), job="2", tenant=None)
+    with pytest.raises(InvalidRequest, match="Two rows have the same 'who'"):
+        cached.fill(model, settings, rows(*many, 0), job="2", tenant=None)
+    assert knows(WRITTEN)
+    cached.go_live(cached.fill(model, settings, rows("a"), job="2", tenant=None), "predictions/b")
+    assert [knows(each) for each in ("a", 0, WRITTEN)] == [True, False, False]
+    with database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(cached_prediction)) == 1
+        assert connection.scalars(select(prediction_batch.c.job)).all() == ["2"]
+
+
+DAY = date(2026, 1, 31)
+MORNING = datetime(2026, 1, 31, 9)  # noqa: DTZ001
+TIMES: list[tuple[Any, list[Any], list[Any]]] = [
+    (
+        MORNING.replace(tzinfo=UTC),
+        ["2026-01-31T09:00:00Z", "2026-01-31T09:00:00.000+00:00", "2026-01-31T10:00:00+01:00"],
+        ["2026-01-31T09:00:00", "2026-01-31T09:00:01Z", "2026-01-31T09:00Zulu", 5, None, ""],
+    ),
+    (
+        MORNING,
+        ["2026-01-31T09:00:00", "2026-01-31 09:00"],
+        ["2026-01-31T09:00:00Z", "2026-01-31"],
+    ),
+    (DAY, ["2026-01-31", "2026-01-31T00:00:00"], ["2026-01-31T00:00:00Z", "2026-02-01"]),
+    ("2026-01-31T09:00:00Z", ["2026-01-31T09:00:00Z"], ["2026-01-31T09:00:00+00:00"]),
+    ("20260131", ["20260131"], ["2026-01-31", 20260131]),
+]
+"""What a batch holds, what finds it, and what does not."""
+
+
+def test_a_time_in_a_key_is_found_however_it_is_written_and_text_as_it_is(
+    loaded: Mapping[str, Loaded], database: Database
+) -> None:
+    cached, settings, model = CachedPredictions(database), Cached(key=("at", "n")), loaded["v1"]
+
+    def knows(at: Any) -> bool:
+        return cached.find(model, settings, [{"at": at, "n": 1.0}], tenant=None) is not None
+
+    for stored, found, unknown in TIMES:
+        row = {"at": stored, "n": 1, "prediction": "no", "probabilities": [0.5, 0.5]}
+        number = cached.fill(model, settings, [row], job=str(stored), tenant=None)
+        cached.go_live(number, "predictions/a")
+        assert [at for at in (*found, *unknown) if knows(at)] == found

@@ -31,6 +31,7 @@ OPERATORS = (
     "/metrics",
     "/v1/collections/shared/builds",
 )
+PREDICT = {"model": "churn", "data": "customers", "name": "churn", "cache": True}
 
 
 class Service:
@@ -207,8 +208,12 @@ def test_key_with_a_tenant_does_not_reach_what_is_the_operators(service: Service
         ("DELETE", f"/v1/files/{public['id']}", None),
         ("DELETE", "/v1/vector_stores/shared", None),
         ("POST", "/v1/vector_stores/shared", {"name": "taken"}),
+        # Whose job it is stands in the body: a tenant's key starts none, not even its own.
+        ("POST", "/v1/jobs", {"job": "predict", "arguments": PREDICT, "tenant": "bolt"}),
+        ("POST", "/v1/jobs", {"job": "predict", "arguments": PREDICT, "tenant": "acme"}),
     ):
         assert service.call("ada", method, path, json=body).status_code == 403, (method, path)
+    assert service.call("operator", "GET", "/v1/jobs?job=predict").json()["data"] == []
 
 
 def test_key_writes_for_its_tenant_only(service: Service) -> None:

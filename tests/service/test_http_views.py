@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -18,11 +19,14 @@ from typer.testing import CliRunner
 
 import accounts
 import feast_made
+from evals.trial import Case, Output
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, NotFound
 from infra.feature_views import FeatureView
+from scripted_evals import suite
 from service.app import create_app
 from service.cli.entry import app
+from service.evaluation import evaluating
 from service.models import batch_predicting, batch_scoring, model_gates
 from service.prediction import loading
 from service.prediction.joining import Joins
@@ -180,6 +184,24 @@ def test_a_job_over_a_dataset_whose_rows_lack_times_is_refused(
     until(lambda: parts.jobs.get(job.id).is_finished)
     assert "Row 0 has no time in 'at', as of which" in str(parts.jobs.get(job.id).error)
     assert not parts.artifacts.names("predictions")
+
+
+def test_a_case_of_an_evaluation_is_of_its_own_time_and_never_of_today(parts: Components) -> None:
+    kind = {"kind": "classical", "model": "orders", "version": "v1"}
+    target = evaluating.open_target(parts, suite(target=kind), Path())
+    (row,) = rows_of(accounts.orders(1))
+
+    def ask(**changes: Any) -> Output:
+        return asyncio.run(target(Case("7", {**row, **changes}), seed=0))
+
+    assert {*ask().prediction} == {"failed", "paid"}
+    words = "Case '7' has no time in 'at', as of which model/orders@v1 joins dataset/accounts"
+    for missing in (None, ""):
+        with pytest.raises(InvalidRequest, match=words):
+            ask(at=missing)
+    del row["at"]
+    with pytest.raises(InvalidRequest, match=words):
+        ask()
 
 
 def test_a_row_without_a_time_is_of_this_moment(parts: Components) -> None:

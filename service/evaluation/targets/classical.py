@@ -10,7 +10,7 @@ from evals.trial import Case, Output
 from infra import classical
 from infra.errors import InvalidRequest
 from service.limits import in_thread
-from service.models import batch_predicting
+from service.models import batch_predicting, batch_scoring
 
 if TYPE_CHECKING:
     from service.wiring import Components
@@ -41,6 +41,11 @@ class Predictions:
                 "the model takes as `fields.input`"
             )
         row = dict(case.input)
+        joins = self._loaded.reader.joins
+        if joins is not None and row.get(joins.time) in (None, ""):
+            # A request without one is of this moment; a case is of another, and has its label.
+            why = batch_scoring.as_of(self._loaded, joins)
+            raise InvalidRequest(f"Case {case.id!r} has no time in {joins.time!r}, {why}")
         return await in_thread(lambda: self._predict(row))
 
     async def close(self) -> None:

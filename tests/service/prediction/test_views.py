@@ -145,6 +145,26 @@ def test_after_a_restart_what_was_trained_with_is_joined_where_the_newest_cannot
     assert (str(live.version.reference), live.problem) == ("dataset/accounts@v1", None)
 
 
+def test_a_version_without_room_takes_over_once_another_view_is_gone(
+    store: ArtifactStore, views: Views, clock: Clock
+) -> None:
+    put(store, FEW)
+    (before,) = views.open(model(view()))
+    put(store, accounts.accounts())
+    (after,) = views.open(model(view()), {"dataset/accounts": "dataset/accounts@v2"})
+    both = before.version.index.size_bytes + after.version.index.size_bytes
+    tight = Views(lambda: store, both - 1, clock=clock)
+    pins = {"dataset/accounts": "dataset/accounts@v1"}
+    (other,) = tight.open(model(view()), pins)
+    (live,) = tight.open(model(view()))
+    assert str(live.version.reference) == "dataset/accounts@v1"
+    assert "are left; raise it" in str(live.problem)
+    del other
+    clock.seconds += RETRY_SECONDS
+    tight.refresh()
+    assert (str(live.version.reference), tight.stale) == ("dataset/accounts@v2", 0)
+
+
 def test_where_neither_can_be_read_the_newest_is_what_is_told_of(
     store: ArtifactStore, views: Views
 ) -> None:
