@@ -207,6 +207,39 @@ def test_test_sets_name_documents_and_only_what_was_accepted_is_taken(planned: A
     assert [piece.text for piece in pair.positives] == [said]
 
 
+def test_every_document_named_relevant_answers_also_where_the_words_stand_in_one(
+    parts: Components,
+) -> None:
+    corpus = open_corpus(parts, _spec())
+    said = [row["positive"] for row in planted_words.rows()]
+    names = [f"{'-'.join(map(str, topics))}.txt" for topics in planted_words.DOCUMENTS[:2]]
+    first, second = (corpus.named(name) for name in names)
+    rows: list[Any] = [
+        {"question": said[1], "relevant": names, "evidence": [said[0]]},
+        {"question": "graded", "relevant": {names[0]: 1, names[1]: 0}, "evidence": said[0]},
+        {"question": "gone", "relevant": [names[0], "gone.txt"], "evidence": said[0]},
+        {"question": "high", "relevant": {names[0]: "high"}},
+        {"question": "four", "relevant": 4, "evidence": said[0]},
+    ]
+    reading = Reading("data.train", Limits(), corpus)
+    both, one = reading.read([rows])
+    assert both.documents == first | second
+    assert [piece.text for piece in both.positives] == [said[0]]
+    assert one.documents == first
+    assert [str(problem) for problem in reading.problems()] == [
+        "data.train row 3: the document 'gone.txt' is not in 'parts'",
+        "data.train row 4: a grade in 'relevant' is no number",
+        "data.train row 5: 'relevant' is no name, list of names, or names with grades",
+    ]
+    # Asked in the words of the other's passage, which is the nearest there is.
+    found = mine([both], corpus, Negatives(per_question=3, margin=None), seed=1)
+    assert said[1] not in found.examples[0].negatives
+    asks_the_other = next(
+        iter(Reading("data.eval", Limits(), corpus).read([[planted_words.rows()[1]]]))
+    )
+    assert len(list(dividing.leaks(dividing.given([both], [asks_the_other])))) == 1
+
+
 def test_answers_that_were_voted_up_are_pairs(parts: Components, planned: Any) -> None:
     now = datetime.now(UTC)
     for number, row in enumerate(planted_words.rows()):
