@@ -23,7 +23,7 @@ from service.wiring import Components
 from surroundings import no_settings_from_outside
 from tiny_model import write_model
 from training.problems import Refused
-from training.retrieval_models import dividing
+from training.retrieval_models import batching, dividing
 from training.retrieval_models.mining import mine
 from training.retrieval_models.pairs import Reading
 from training.retrieval_models.planning import Plan, plan
@@ -77,7 +77,10 @@ def test_a_plan_says_what_is_learned_from_and_what_is_held_out(planned: Any) -> 
     assert counts["held out"] == 30
     assert set(found.lock["digests"]) == {"base.model", "data.collection", "data.train"}
     assert found.lock == planned().lock
-    assert found.lock["batches"] == {"rows_per_step": 30, "steps": 72}
+    steps = batching.steps(found.mined.examples, 30, epochs=14, seed=found.spec.seed)
+    assert found.lock["batches"] == {"rows_per_step": 30, "steps": steps}
+    assert steps > 14 * 90 / 30, "some have a passage among their negatives that answers another"
+    assert "6 batches of 15.0 questions on average, not 30" in found.notes[-1]
 
 
 def test_no_question_and_no_document_is_on_both_sides(planned: Any) -> None:
