@@ -118,7 +118,7 @@ class Reading:
         self, row: Mapping[str, Any], question: str, names: Sequence[str]
     ) -> tuple[Piece, ...] | str:
         """Return the passages that answer, or what is wrong."""
-        words = _texts(row.get("positive") or row.get("evidence"))
+        words = _passages(row.get("positive") or row.get("evidence"))
         if words is None:
             return "'positive' is no text or list of texts"
         if not words and not names:
@@ -130,8 +130,9 @@ class Reading:
                 if best is None:
                     return self._no_document(name)
                 found[best.key] = best
-        for text in words:
-            pieces = self.corpus.holding(text, names[0] if len(names) == 1 else None)
+        only = names[0] if len(names) == 1 else None
+        for text, place in words:
+            pieces = self.corpus.holding(text, place or only)
             if not pieces:
                 return f"the passage is not in {self.corpus.name!r}"
             found |= {piece.key: piece for piece in pieces}
@@ -164,6 +165,24 @@ def _texts(value: Any) -> list[str] | None:
     if not isinstance(many, list | tuple) or not all(isinstance(each, str) for each in many):
         return None
     return [each for each in many if each.strip()]
+
+
+def _passages(value: Any) -> list[tuple[str, str | None]] | None:
+    """Return passages that a row gives alone or in a list, as words and the document they are of.
+
+    None if it is neither. A passage is its words, or has `text` and perhaps `document`.
+    """
+    many = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    found: list[tuple[str, str | None]] = []
+    for each in many:
+        text, place = each, None
+        if isinstance(each, Mapping):
+            text, place = each.get("text"), each.get("document")
+        if not isinstance(text, str) or not isinstance(place, str | None):
+            return None
+        if text.strip():
+            found.append((text, place))
+    return found
 
 
 def _documents(value: Any) -> list[str] | str:

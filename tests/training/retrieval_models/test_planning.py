@@ -223,6 +223,8 @@ def test_every_document_named_relevant_answers_also_where_the_words_stand_in_one
         {"question": "gone", "relevant": [names[0], "gone.txt"], "evidence": said[0]},
         {"question": "high", "relevant": {names[0]: "high"}},
         {"question": "four", "relevant": 4, "evidence": said[0]},
+        {"question": "placed", "positive": {"text": said[0], "document": names[1]}},
+        {"question": "five", "positive": [{"text": said[0], "document": 5}]},
     ]
     reading = Reading("data.train", Limits(), corpus)
     both, one = reading.read([rows])
@@ -233,14 +235,14 @@ def test_every_document_named_relevant_answers_also_where_the_words_stand_in_one
         "data.train row 3: the document 'gone.txt' is not in 'parts'",
         "data.train row 4: a grade in 'relevant' is no number",
         "data.train row 5: 'relevant' is no name, list of names, or names with grades",
+        "data.train row 6: the passage is not in 'parts'",
+        "data.train row 7: 'positive' is no text or list of texts",
     ]
     # Asked in the words of the other's passage, which is the nearest there is.
     found = mine([both], corpus, Negatives(per_question=3, margin=None), seed=1)
     assert said[1] not in found.examples[0].negatives
-    asks_the_other = next(
-        iter(Reading("data.eval", Limits(), corpus).read([[planted_words.rows()[1]]]))
-    )
-    assert len(list(dividing.leaks(dividing.given([both], [asks_the_other])))) == 1
+    (other,) = Reading("data.eval", Limits(), corpus).read([[planted_words.rows()[1]]])
+    assert len(list(dividing.leaks(dividing.given([both], [other])))) == 1
 
 
 def test_answers_that_were_voted_up_are_pairs(parts: Components, planned: Any) -> None:
@@ -260,6 +262,33 @@ def test_answers_that_were_voted_up_are_pairs(parts: Components, planned: Any) -
     found.require_sound()
     assert found.lock["counts"]["data.feedback rows"] == 96
     assert {pair.key for pair in found.divided.held_out} == {"data.feedback"}
+
+
+def test_an_answer_voted_up_is_paired_with_the_document_it_cites(
+    parts: Components, tmp_path: Path
+) -> None:
+    whole = parts.collections.create("twins", parts.recipe())
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text("please ask at the desk")
+        assert list(parts.ingester.ingest(whole, walk([tmp_path / name])))
+    spec = _spec(collection="twins", train=None, feedback={"days": 1})
+    corpus = open_corpus(parts, spec)
+    (cited,) = corpus.named("other/note.txt")
+    assert len(corpus.holding("ask at the desk", None)) == 2
+    citation = {"text": "ask at the desk", "document_id": cited}
+    parts.interactions.add(
+        Interaction(
+            id="of-twins", kind="answer", at=datetime.now(UTC), model="rag/twins",
+            outcome="answered", status=200, collection="twins",
+            content={"question": "whom do I ask?", "citations": [citation]},
+        )
+    )  # fmt: skip
+    parts.feedback.add(Statement("of-twins", "thumbs", "up"))
+    rows = retrieval_tuning.voted(parts, spec)
+    (pair,) = Reading("data.feedback", Limits(), corpus).read([list(rows)])
+    assert pair.documents == {cited}
+    assert [piece.document for piece in pair.positives] == [cited]
 
 
 def test_negatives_are_near_and_never_what_answers(parts: Components) -> None:
