@@ -133,7 +133,7 @@ def write_spec(path: Path, changes: Mapping[str, Any] | None = None) -> Path:
         "name": "planted",
         "data": {"collection": NAME, "train": {"rows": "rows.jsonl"}},
         "negatives": {"per_question": 2, "last_rank": 20},
-        "schedule": {"epochs": 24, "batch": 30, "learning_rate": 0.01},
+        "schedule": {"epochs": 14, "batch": 30, "learning_rate": 0.01},
         "device": "cpu",
         "evaluate": {"expected_gain": 0.25, "margin": 0.2},
         "register": {"name": "planted"},

@@ -20,11 +20,21 @@ WAITING_PER_WORKER = 2
 """Parts on the way to a worker: one that it predicts, one that is there when it has done so."""
 
 
+RETRIES = 3
+"""How often a worker that died is begun anew, and a part is given to it again: machines are lost,
+but a part that is too large for the memory is so each time."""
+
+
+class WorkersDied(RagstoneError):
+    """A worker died again and again; parts that were predicted before are whole."""
+
+
 class OnRay:
     """Predicts parts with `workers` processes of a Ray cluster, each with the model.
 
     Connects to the cluster that `RAY_ADDRESS` names, or starts one on this machine. A part whose
-    worker died is given to another; it is written once, by whoever takes what this yields.
+    worker died is predicted again, `RETRIES` times at most; it is written once, by whoever takes
+    what this yields.
     """
 
     def __init__(
@@ -47,10 +57,12 @@ class OnRay:
             MissingDependency: Ray is not installed.
             InvalidConfiguration: the cluster's nodes could not share an SQLite file.
             InvalidRequest: the rows are not the model's.
+            WorkersDied: a worker did, more often than it is begun anew.
         """
         with connected(self._settings):
             ray = require("ray", extra="ray")
-            made = ray.remote(_Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=-1)
+            again = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
+            made = ray.remote(_Worker).options(num_cpus=1, **again)
             workers = [
                 made.remote(self._settings, self._model, self._views) for _ in range(self._workers)
             ]
@@ -77,6 +89,13 @@ def _first_done(
         if isinstance(error.cause, RagstoneError):
             raise error.cause from None
         raise
+    except ray.exceptions.RayActorError as error:
+        last = part.first + part.batch.num_rows
+        raise WorkersDied(
+            f"a worker died {RETRIES + 1} times, at rows {part.first + 1:,} to {last:,} or those "
+            "before them; give it more memory or fewer workers, and run it again: it goes on with "
+            "the parts that are left"
+        ) from error
 
 
 class _Worker:

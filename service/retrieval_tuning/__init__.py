@@ -99,5 +99,9 @@ def voted(parts: Components, spec: Tuning) -> Sequence[Row]:
 def _row(content: Any) -> dict[str, Any] | None:
     if not content or not content.get("question") or not content.get("citations"):
         return None
-    words = [each["text"] for each in content["citations"] if each.get("text")]
-    return {"question": content["question"], "positive": words} if words else None
+    cited = [
+        {"text": each["text"], "document": each.get("document_id")}
+        for each in content["citations"]
+        if each.get("text")
+    ]
+    return {"question": content["question"], "positive": cited} if cited else None

@@ -75,6 +75,10 @@ class CollectionCorpus:
             rows = self._read(self.lexical(asked, LOOKED_AT))
         return [self._piece(row) for row in rows if _holds(row, wanted)]
 
+    def named(self, document: str) -> frozenset[str]:
+        with self._parts.database.read() as connection:
+            return frozenset(connection.scalars(self._ids().where(_named(document))))
+
     def best_of(self, document: str, question: str) -> Piece | None:
         rows = self._rows(_named(document))
         if not rows:
@@ -158,6 +162,9 @@ class CollectionCorpus:
             .where(chunk.c.build_id == self._whole.build_id, *self._mine())
             .order_by(chunk.c.id)
         )  # fmt: skip
+
+    def _ids(self) -> Select[tuple[str]]:
+        return select(document.c.file_id).where(*self._mine())
 
     def _mine(self) -> tuple[ColumnElement[bool], ...]:
         of_collection = document.c.collection_id == self._whole.id

@@ -74,7 +74,7 @@ thread = threading.Thread(target=kill, daemon=True)
 thread.start()
 summary = ingest_on_ray(settings, into, walk([folder]), workers=2, batch_documents=4)
 nodes = sum(each["Alive"] for each in ray.nodes())
-rows, refused = 0, ""
+rows, refused, died = 0, "", ""
 if len(sys.argv) > 4:
     import pyarrow.parquet as pq
     from infra.errors import InvalidRequest
@@ -90,11 +90,29 @@ if len(sys.argv) > 4:
         write_parts(score, batches(asked / "wrong.parquet"), asked / "none", tell=lambda _: None)
     except InvalidRequest as error:
         refused = error.message
+
+    from service.models import ray_predicting
+
+    class Dying:
+        def __init__(self, *_):
+            pass
+
+        def predict(self, *_):
+            with open(asked / "deaths", "a") as told:
+                told.write("x")
+            os._exit(1)
+
+    ray_predicting._Worker = Dying
+    score = scoring(parts, opened(parts, "churn"), workers=1)
+    try:
+        write_parts(score, batches(asked / "rows.parquet"), asked / "left", tell=lambda _: None)
+    except ray_predicting.WorkersDied as error:
+        died = error.message
 parts.close()
 print(json.dumps({
     "added": summary.added, "unchanged": summary.unchanged, "updated": summary.updated,
     "skipped": len(summary.skipped), "chunks": summary.chunks, "killed": len(killed),
-    "nodes": nodes, "rows": rows, "refused": refused,
+    "nodes": nodes, "rows": rows, "refused": refused, "died": died,
 }), flush=True)
 ray.shutdown()
 cluster.shutdown()
@@ -215,6 +233,11 @@ def test_parts_are_predicted_on_two_nodes_as_here(ran: Ran) -> None:
 def test_rows_that_are_not_the_models_are_refused_on_ray_as_here(ran: Ran) -> None:
     assert "visits" in ran.said["refused"]
     assert list((ran.folder / "asked" / "none").iterdir()) == []
+
+
+def test_a_part_that_kills_its_worker_each_time_ends_the_run(ran: Ran) -> None:
+    assert len((ran.folder / "asked" / "deaths").read_text()) == 4
+    assert ran.said["died"].startswith("a worker died 4 times, at rows ")
 
 
 def test_two_nodes_give_the_collection_that_this_process_gives(ran: Ran) -> None:

@@ -11,7 +11,7 @@ NAME = "README.md"
 
 def write(folder: Path, lock: Mapping[str, Any], judgement: Mapping[str, Any]) -> None:
     """Write the card into the folder of a model; no question and no passage is quoted in it."""
-    spec, counts = lock["spec"], lock["counts"]
+    spec, counts, batches = lock["spec"], lock["counts"], lock["batches"]
     kind = lock["kind"]
     lines = [
         f"# {lock['name']}",
@@ -27,7 +27,7 @@ def write(folder: Path, lock: Mapping[str, Any], judgement: Mapping[str, Any]) -
         f"| base | `{spec['base']['model'] or 'the model of the collection'}` |",
         f"| loss | `{spec['loss']}` |",
         f"| weights trained | {'low-rank, merged' if spec['lora'] else 'all'} |",
-        f"| steps | {lock['batches']['steps']} of {lock['batches']['rows_per_step']} questions |",
+        f"| steps | {batches['steps']} of up to {batches['rows_per_step']} questions |",
         *(f"| {name} | {count:,} |" for name, count in counts.items()),
         *(f"| digest of `{name}` | `{digest}` |" for name, digest in lock["digests"].items()),
         "",

@@ -43,6 +43,10 @@ class Corpus(Protocol):
         """Return passages that hold these words, or lie within them, of a document or of any."""
         ...
 
+    def named(self, document: str) -> frozenset[str]:
+        """Return the public ids of what is named as `best_of` takes it, none if there is none."""
+        ...
+
     def best_of(self, document: str, question: str) -> Piece | None:
         """Return the passage of a document that is most like a question; None if there is none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,33 +103,58 @@ class Reading:
         negatives = _texts(row.get("negatives"))
         if negatives is None:
             return "'negatives' is no list of texts"
-        found = self._positives(row, question)
+        names = _documents(row.get("relevant"))
+        if isinstance(names, str):
+            return names
+        found = self._positives(row, question, names)
         if isinstance(found, str):
             return found
-        documents = frozenset(piece.document for piece in found)
+        documents = self._all_that_answer(names, found)
+        if isinstance(documents, str):
+            return documents
         return Pair(self.key, self.rows, question.strip(), found, tuple(negatives), documents)
 
-    def _positives(self, row: Mapping[str, Any], question: str) -> tuple[Piece, ...] | str:
+    def _positives(
+        self, row: Mapping[str, Any], question: str, names: Sequence[str]
+    ) -> tuple[Piece, ...] | str:
         """Return the passages that answer, or what is wrong."""
-        words = _texts(row.get("positive") or row.get("evidence"))
-        documents = _documents(row.get("relevant"))
+        words = _passages(row.get("positive") or row.get("evidence"))
         if words is None:
             return "'positive' is no text or list of texts"
-        if not words and not documents:
+        if not words and not names:
             return "there is no text in 'positive', and no document in 'relevant'"
         found: dict[int, Piece] = {}
         if not words:
-            for name in documents:
+            for name in names:
                 best = self.corpus.best_of(name, question)
                 if best is None:
-                    return f"the document {name!r} is not in {self.corpus.name!r}"
+                    return self._no_document(name)
                 found[best.key] = best
-        for text in words:
-            pieces = self.corpus.holding(text, documents[0] if len(documents) == 1 else None)
+        only = names[0] if len(names) == 1 else None
+        for text, place in words:
+            pieces = self.corpus.holding(text, place or only)
             if not pieces:
                 return f"the passage is not in {self.corpus.name!r}"
             found |= {piece.key: piece for piece in pieces}
         return tuple(found.values())
+
+    def _all_that_answer(
+        self, names: Sequence[str], found: Sequence[Piece]
+    ) -> frozenset[str] | str:
+        """Return the documents of passages and those named beside them, or what is wrong."""
+        documents = {piece.document for piece in found}
+        answering = set(documents)
+        for name in names:
+            known = self.corpus.named(name)
+            if not known:
+                return self._no_document(name)
+            # The end of a path can name several: a passage that was found tells which is meant.
+            if not known & documents:
+                answering |= known
+        return frozenset(answering)
+
+    def _no_document(self, name: str) -> str:
+        return f"the document {name!r} is not in {self.corpus.name!r}"
 
 
 def _texts(value: Any) -> list[str] | None:
@@ -142,8 +167,30 @@ def _texts(value: Any) -> list[str] | None:
     return [each for each in many if each.strip()]
 
 
-def _documents(value: Any) -> list[str]:
-    """Return the documents that are relevant: a name, several, or names with grades."""
+def _passages(value: Any) -> list[tuple[str, str | None]] | None:
+    """Return passages that a row gives alone or in a list, as words and the document they are of.
+
+    None if it is neither. A passage is its words, or has `text` and perhaps `document`.
+    """
+    many = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    found: list[tuple[str, str | None]] = []
+    for each in many:
+        text, place = each, None
+        if isinstance(each, Mapping):
+            text, place = each.get("text"), each.get("document")
+        if not isinstance(text, str) or not isinstance(place, str | None):
+            return None
+        if text.strip():
+            found.append((text, place))
+    return found
+
+
+def _documents(value: Any) -> list[str] | str:
+    """Return the documents that are relevant, by name, by names or by names with grades."""
     if isinstance(value, Mapping):
-        return [str(name) for name, grade in value.items() if grade and float(grade) > 0]
-    return _texts(value) or []
+        try:
+            return [str(name) for name, grade in value.items() if grade and float(grade) > 0]
+        except (TypeError, ValueError):
+            return "a grade in 'relevant' is no number"
+    names = _texts(value)
+    return "'relevant' is no name, list of names, or names with grades" if names is None else names

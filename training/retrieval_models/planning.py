@@ -14,10 +14,10 @@ from infra.plugins import require
 from training.lock import packages
 from training.places import Places
 from training.problems import Problem, Refused
-from training.retrieval_models import base_model, dividing
+from training.retrieval_models import base_model, batching, dividing
 from training.retrieval_models.corpus import Corpus
 from training.retrieval_models.dividing import Divided
-from training.retrieval_models.mining import Mined, mine
+from training.retrieval_models.mining import Example, Mined, mine
 from training.retrieval_models.pairs import Pair, Reading
 from training.retrieval_models.specification import EmbedderTuning, Evaluate, Tuning, kind_of
 from training.row_source import Row, open_rows
@@ -99,9 +99,9 @@ def plan(spec: Tuning, around: Surroundings) -> Plan:
             finding.parents.append(("base", f"{base.name.partition('@')[0]}@{base.digest}"))
         finding.problems += _of_model(spec, base, corpus)
     finding.problems += _of_power(spec, around, divided)
-    steps = _steps(spec, len(mined.examples))
+    steps = _steps(spec, mined.examples)
     lock = _lock(spec, around, finding, divided=divided, mined=mined, steps=steps)
-    notes = tuple(_notes(finding, base, mined))
+    notes = (*_notes(finding, base, mined), *_of_batches(spec, mined.examples))
     problems, parents = tuple(finding.problems), tuple(finding.parents)
     return Plan(spec, base, divided, mined, lock, problems, notes, parents)
 
@@ -210,11 +210,29 @@ def _of_power(spec: Tuning, around: Surroundings, divided: Divided) -> list[Prob
     ]
 
 
-def _steps(spec: Tuning, examples: int) -> int:
-    if spec.schedule.steps is not None:
-        return spec.schedule.steps
-    epochs = EPOCHS if spec.schedule.epochs is None else spec.schedule.epochs
-    return max(1, math.ceil(epochs * examples / spec.schedule.batch))
+def _steps(spec: Tuning, examples: Sequence[Example]) -> int:
+    schedule = spec.schedule
+    if schedule.steps is not None:
+        return schedule.steps
+    epochs = EPOCHS if schedule.epochs is None else schedule.epochs
+    if isinstance(spec, EmbedderTuning):
+        return batching.steps(examples, schedule.batch, epochs=epochs, seed=spec.seed)
+    return max(1, math.ceil(epochs * len(examples) / schedule.batch))
+
+
+def _of_batches(spec: Tuning, examples: Sequence[Example]) -> list[str]:
+    """Return what is to be said where batches are smaller than asked for."""
+    if not isinstance(spec, EmbedderTuning) or not examples:
+        return []
+    size = spec.schedule.batch
+    found = sum(1 for _ in batching.of_epoch(examples, size, seed=spec.seed, epoch=0))
+    if found <= math.ceil(len(examples) / size):
+        return []
+    return [
+        f"an epoch has {found} batches of {len(examples) / found:.1f} questions on average, not "
+        f"{size}: those whose passages answer each other are kept apart; more passages, or fewer "
+        "negatives.per_question, make them larger"
+    ]
 
 
 def _lock(

@@ -34,8 +34,9 @@ class Base(Part):
 class Pairs(Source):
     """Questions with the passages that answer them.
 
-    A row has `question`, and `positive`, the words of a passage or several; or `relevant`, the
-    document, as test sets have it, with `evidence`, its words; `negatives` are optional.
+    A row has `question`, and `positive`, the words of a passage or several, each a text or
+    `{text, document}`; or `relevant`, the documents that answer, as test sets have them, with
+    `evidence`, words of them; `negatives` are optional.
     """
 
 

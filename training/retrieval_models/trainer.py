@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from infra.plugins import require
 from training import trainer as tuning
+from training.retrieval_models import batching
 from training.retrieval_models.base_model import Found
 from training.retrieval_models.mining import Example
 from training.retrieval_models.specification import EmbedderTuning, Lora, RerankerTuning, Tuning
@@ -97,6 +99,11 @@ def build(
             with tuning.storing(folder):
                 super()._save_checkpoint(*given, **named)
 
+        def get_batch_sampler(self, *given: Any, **named: Any) -> Any:
+            if not is_embedder:
+                return super().get_batch_sampler(*given, **named)
+            return _sampler(spec, examples, steps=steps)
+
     settings = (
         library.SentenceTransformerTrainingArguments
         if is_embedder
@@ -112,6 +119,24 @@ def build(
     )
     built.remove_callback(transformers.PrinterCallback)
     return built
+
+
+def _sampler(spec: Tuning, examples: Sequence[Example], *, steps: int) -> Any:
+    """Return the batches of all steps, as if they were of one epoch.
+
+    The library's own sampler tells fewer batches than it has, and its trainer begins anew after
+    as many: what was kept for the later ones would never be learned.
+    """
+    samplers = require("torch.utils.data", extra=EXTRA)
+
+    class Sampler(samplers.BatchSampler):  # type: ignore[misc, name-defined]  # mypy skips it
+        def __iter__(self) -> Iterator[list[int]]:
+            return islice(batching.batches(examples, self.batch_size, seed=spec.seed), steps)
+
+        def __len__(self) -> int:
+            return steps
+
+    return Sampler(range(len(examples)), spec.schedule.batch, drop_last=False)
 
 
 def arguments(spec: Tuning, folder: Path, *, steps: int) -> dict[str, Any]:
@@ -132,8 +157,6 @@ def arguments(spec: Tuning, folder: Path, *, steps: int) -> dict[str, Any]:
         "data_seed": spec.seed,
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
-        # Passages of one batch are each other's negatives: the same one twice would be its own.
-        "batch_sampler": "no_duplicates" if isinstance(spec, EmbedderTuning) else "batch_sampler",
         # Each step is looked at: a loss that is no number is not to be averaged away, or hidden.
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

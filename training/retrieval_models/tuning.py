@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
-from infra.errors import InvalidConfiguration
+from infra.errors import Conflict, InvalidConfiguration, NotFound
 from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
 from training import adapted_model, trainer
@@ -95,7 +95,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What a run is made of; kept in its folder, so that it is gone on with whatever changes."""
+    """What a run is made of; kept in its folder, so that it is gone on with the same."""
 
     examples: tuple[Example, ...]
     questions: tuple[Question, ...]
@@ -114,6 +114,7 @@ def tune(spec: Tuning, folder: Path, around: Around) -> Outcome:
 
     Raises:
         Refused: the specification cannot be carried out; nothing was trained.
+        Conflict: the collection is not what it was when the run began.
         Aborted: a rule ended the training, or the files are not the model that was trained.
         AskedToGo: the process was asked to go and wrote a checkpoint.
         StorageFailed: the disk is full; what was whole stays so.
@@ -124,7 +125,7 @@ def tune(spec: Tuning, folder: Path, around: Around) -> Outcome:
         around.note("it ended before; nothing is trained again")
         return Outcome(**done)
     material = _material(spec, files, around)
-    with _tracked(spec, material, around) as run:
+    with _forgetting_if_aborted(files), _tracked(spec, material, around) as run:
         watch, probes = _train(spec, material, files, _telling(spec, around, run))
         _verify(spec, files, around, probes)
         around.note(f"judging by {len(material.questions)} questions held out")
@@ -147,10 +148,35 @@ def _forget(files: RunFolder) -> None:
     shutil.rmtree(files.checkpoints, ignore_errors=True)
 
 
+@contextmanager
+def _forgetting_if_aborted(files: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except Aborted:  # again from the same checkpoint, it would be again
+        _forget(files)
+        raise
+
+
+def _require_same_collection(
+    spec: Tuning, began_with: Mapping[str, Any], files: RunFolder, around: Around
+) -> None:
+    """Raise, and forget the rows, where documents that they quote may be gone."""
+    digest = None
+    with suppress(NotFound):
+        digest = around.planning.open_corpus(spec).digest
+    if digest != began_with["digests"]["data.collection"]:
+        _forget(files)
+        raise Conflict(
+            f"the collection {spec.data.collection!r} is not what it was when this run began, so "
+            f"that it cannot go on; remove {str(files.path)!r} and run it again"
+        )
+
+
 def _material(spec: Tuning, files: RunFolder, around: Around) -> _Material:
     """Return what the run was made of when it began, or plan it."""
     kept = read_json(files.path / MATERIAL)
     if kept is not None and kept["spec"] == as_json(spec) and Path(kept["base"]).is_dir():
+        _require_same_collection(spec, kept["lock"], files, around)
         around.note("going on with the rows of its beginning")
         return _Material(
             tuple(Example(each[0], each[1], tuple(each[2])) for each in kept["examples"]),

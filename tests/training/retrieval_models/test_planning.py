@@ -23,7 +23,7 @@ from service.wiring import Components
 from surroundings import no_settings_from_outside
 from tiny_model import write_model
 from training.problems import Refused
-from training.retrieval_models import dividing
+from training.retrieval_models import batching, dividing
 from training.retrieval_models.mining import mine
 from training.retrieval_models.pairs import Reading
 from training.retrieval_models.planning import Plan, plan
@@ -77,7 +77,10 @@ def test_a_plan_says_what_is_learned_from_and_what_is_held_out(planned: Any) -> 
     assert counts["held out"] == 30
     assert set(found.lock["digests"]) == {"base.model", "data.collection", "data.train"}
     assert found.lock == planned().lock
-    assert found.lock["batches"] == {"rows_per_step": 30, "steps": 72}
+    steps = batching.steps(found.mined.examples, 30, epochs=14, seed=found.spec.seed)
+    assert found.lock["batches"] == {"rows_per_step": 30, "steps": steps}
+    assert steps > 14 * 90 / 30, "some have a passage among their negatives that answers another"
+    assert "6 batches of 15.0 questions on average, not 30" in found.notes[-1]
 
 
 def test_no_question_and_no_document_is_on_both_sides(planned: Any) -> None:
@@ -207,6 +210,41 @@ def test_test_sets_name_documents_and_only_what_was_accepted_is_taken(planned: A
     assert [piece.text for piece in pair.positives] == [said]
 
 
+def test_every_document_named_relevant_answers_also_where_the_words_stand_in_one(
+    parts: Components,
+) -> None:
+    corpus = open_corpus(parts, _spec())
+    said = [row["positive"] for row in planted_words.rows()]
+    names = [f"{'-'.join(map(str, topics))}.txt" for topics in planted_words.DOCUMENTS[:2]]
+    first, second = (corpus.named(name) for name in names)
+    rows: list[Any] = [
+        {"question": said[1], "relevant": names, "evidence": [said[0]]},
+        {"question": "graded", "relevant": {names[0]: 1, names[1]: 0}, "evidence": said[0]},
+        {"question": "gone", "relevant": [names[0], "gone.txt"], "evidence": said[0]},
+        {"question": "high", "relevant": {names[0]: "high"}},
+        {"question": "four", "relevant": 4, "evidence": said[0]},
+        {"question": "placed", "positive": {"text": said[0], "document": names[1]}},
+        {"question": "five", "positive": [{"text": said[0], "document": 5}]},
+    ]
+    reading = Reading("data.train", Limits(), corpus)
+    both, one = reading.read([rows])
+    assert both.documents == first | second
+    assert [piece.text for piece in both.positives] == [said[0]]
+    assert one.documents == first
+    assert [str(problem) for problem in reading.problems()] == [
+        "data.train row 3: the document 'gone.txt' is not in 'parts'",
+        "data.train row 4: a grade in 'relevant' is no number",
+        "data.train row 5: 'relevant' is no name, list of names, or names with grades",
+        "data.train row 6: the passage is not in 'parts'",
+        "data.train row 7: 'positive' is no text or list of texts",
+    ]
+    # Asked in the words of the other's passage, which is the nearest there is.
+    found = mine([both], corpus, Negatives(per_question=3, margin=None), seed=1)
+    assert said[1] not in found.examples[0].negatives
+    (other,) = Reading("data.eval", Limits(), corpus).read([[planted_words.rows()[1]]])
+    assert len(list(dividing.leaks(dividing.given([both], [other])))) == 1
+
+
 def test_answers_that_were_voted_up_are_pairs(parts: Components, planned: Any) -> None:
     now = datetime.now(UTC)
     for number, row in enumerate(planted_words.rows()):
@@ -224,6 +262,33 @@ def test_answers_that_were_voted_up_are_pairs(parts: Components, planned: Any) -
     found.require_sound()
     assert found.lock["counts"]["data.feedback rows"] == 96
     assert {pair.key for pair in found.divided.held_out} == {"data.feedback"}
+
+
+def test_an_answer_voted_up_is_paired_with_the_document_it_cites(
+    parts: Components, tmp_path: Path
+) -> None:
+    whole = parts.collections.create("twins", parts.recipe())
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text("please ask at the desk")
+        assert list(parts.ingester.ingest(whole, walk([tmp_path / name])))
+    spec = _spec(collection="twins", train=None, feedback={"days": 1})
+    corpus = open_corpus(parts, spec)
+    (cited,) = corpus.named("other/note.txt")
+    assert len(corpus.holding("ask at the desk", None)) == 2
+    citation = {"text": "ask at the desk", "document_id": cited}
+    parts.interactions.add(
+        Interaction(
+            id="of-twins", kind="answer", at=datetime.now(UTC), model="rag/twins",
+            outcome="answered", status=200, collection="twins",
+            content={"question": "whom do I ask?", "citations": [citation]},
+        )
+    )  # fmt: skip
+    parts.feedback.add(Statement("of-twins", "thumbs", "up"))
+    rows = retrieval_tuning.voted(parts, spec)
+    (pair,) = Reading("data.feedback", Limits(), corpus).read([list(rows)])
+    assert pair.documents == {cited}
+    assert [piece.document for piece in pair.positives] == [cited]
 
 
 def test_negatives_are_near_and_never_what_answers(parts: Components) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +129,66 @@ def test_a_collection_has_its_reranker_by_an_alias_that_is_promoted_and_rolled_b
     now[0] += FOLLOWED_SECONDS
     assert rerankers.of(NAME) is third, "a search does not fail for an alias that is gone"
     assert rerankers.of("another") is parts.reranker
+
+
+@pytest.fixture(scope="module")
+def broken(parts: Components, place: Path, tuned: Outcome) -> str:
+    """A version whose files do not say what kind of model they are of."""
+    folder = Path(shutil.copytree(place / "base", place / "broken"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(parts.artifacts.put(folder, "model/judge"))
+
+
+def test_an_alias_that_is_moved_to_a_broken_model_breaks_no_search(
+    tuned: Outcome, broken: str, parts: Components, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.artifacts.tag(tuned.model, "production")
+    now = [0.0]
+    rerankers = Rerankers(parts, parts.settings.retrieval.rerankers, clock=lambda: now[0])
+    kept = rerankers.of(NAME)
+    parts.artifacts.tag(broken, "production")
+    for _ in range(2):
+        now[0] += FOLLOWED_SECONDS
+        assert rerankers.of(NAME) is kept
+    told = [each.getMessage() for each in caplog.records if each.name == "service.rerankers"]
+    assert len(told) == 1, "it is not loaded again and again"
+    assert told[0].startswith(f"reranker {parts.artifacts.find(tuned.model).pinned} is kept: ")
+    assert kept.score("x", ["valid"]) is not None
+    other = parts.artifacts.put(place / "base", "model/judge")
+    parts.artifacts.tag(str(other), "production")
+    now[0] += FOLLOWED_SECONDS
+    assert rerankers.of(NAME) is not kept
+
+
+def test_others_search_with_the_known_reranker_while_one_tries_the_next(
+    tuned: Outcome, broken: str, parts: Components
+) -> None:
+    parts.artifacts.tag(tuned.model, "production")
+    now = [0.0]
+    rerankers = Rerankers(parts, parts.settings.retrieval.rerankers, clock=lambda: now[0])
+    kept = rerankers.of(NAME)
+    parts.artifacts.tag(broken, "production")
+    now[0] += FOLLOWED_SECONDS
+    meanwhile = []
+
+    class Searching(logging.Handler):
+        """Searches when it is told that the next one cannot be taken."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            thread = threading.Thread(target=lambda: meanwhile.append(rerankers.of(NAME)))
+            thread.start()
+            thread.join(timeout=20)
+            assert not thread.is_alive(), record.getMessage()
+
+    handler, log = Searching(), logging.getLogger("service.rerankers")
+    log.addHandler(handler)
+    try:
+        assert rerankers.of(NAME) is kept
+    finally:
+        log.removeHandler(handler)
+    assert meanwhile == [kept]
 
 
 def test_rerankers_also_learn_the_order_of_lists(

@@ -18,8 +18,11 @@ from infra.artifacts.gc import Policy
 from infra.errors import Conflict, InvalidRequest
 from planted_words import NAME, question, write_spec
 from retrieval.collections import Collection
+from retrieval.receipts import Asked
 from retrieval.search import SearchRequest
+from retrieval.sources.folder import walk
 from service import retrieval_tuning, stored_models
+from service.retrieval_tuning.corpus import open_corpus
 from service.wiring import Components
 from surroundings import no_settings_from_outside
 from trained import only_third_parties_warn
@@ -89,7 +92,8 @@ def test_an_embedder_learns_a_vocabulary_passes_its_gate_and_is_rolled_out_and_b
     assert gates["ndcg@10"]["before"] < 0.3
     assert gates["ndcg@10"]["after"] > 0.9
     assert gates["ndcg@10"]["low"] > 0
-    assert [each.step for each in steps] == list(range(1, 73))
+    planned = json.loads((tmp_path / "run" / "lock.json").read_text())["batches"]["steps"]
+    assert [each.step for each in steps] == list(range(1, planned + 1))
 
     stored = parts.artifacts.resolve("model/planted@candidate")
     facts = stored.metadata["retrieval"]
@@ -184,13 +188,40 @@ def test_a_run_that_was_asked_to_go_goes_on_to_the_same_weights(
         parts, place, tmp_path / "broken", note=notes.append,
         tell=lambda progress: steps.append(progress.step), **changes,
     )  # fmt: skip
-    # Whatever became of the collection meanwhile.
     assert notes[:2] == ["going on with the rows of its beginning", "going on after step 4"]
     assert steps == [5, 6]
     assert resumed.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
     assert _weights(resumed) == pytest.approx(_weights(whole), abs=1e-6)
     with pytest.raises(Conflict, match="of a run with another spec"):
         run(parts, place, tmp_path / "broken", seed=5, **changes)
+
+
+def test_a_run_that_was_stopped_does_not_go_on_with_passages_of_an_erased_document(
+    parts: Components, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "late.txt").write_text("the part of nobody")
+    whole = parts.collections.get(NAME)
+    assert list(parts.ingester.ingest(whole, walk([tmp_path / "late"])))
+    changes: dict[str, Any] = {
+        "schedule__epochs": None, "schedule__steps": 4, "schedule__saving": {"every_steps": 1},
+        "register": None,
+    }  # fmt: skip
+
+    def stop(progress: Any) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, place, tmp_path / "run", tell=stop, **changes)
+    kept = {tuning.MATERIAL, "checkpoints", "lock.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == kept
+    spec = read(tmp_path / "run.yaml", "embedder")
+    (late,) = open_corpus(parts, spec).named("late.txt")
+    parts.erasure.erase(parts.documents, whole, [late], asked=Asked("test"))
+    with pytest.raises(Conflict, match="is not what it was when this run began"):
+        run(parts, place, tmp_path / "run", tell=pytest.fail, **changes)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock.json"}
 
 
 def test_a_loss_that_is_no_number_ends_a_run_and_registers_nothing(
@@ -201,6 +232,7 @@ def test_a_loss_that_is_no_number_ends_a_run_and_registers_nothing(
         run(parts, place, tmp_path / "run", schedule__learning_rate=1.0,
             schedule__max_grad_norm=1e9, scale=1e38)  # fmt: skip
     assert models(parts) == before
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock.json"]
 
 
 def test_files_that_say_otherwise_than_the_model_are_not_registered(
