@@ -58,7 +58,7 @@ def test_ingest_measures_us_and_says_which_peers_are_missing(options: Options) -
     assert 0 < share.median < 1
     size = found["corpus"].ours
     assert size is not None
-    assert 20 <= size.median <= 200
+    assert size.median >= 20
     missing = {row.peer_name for row in rows if row.note == environments.NOT_INSTALLED}
     assert missing == set(ingest.PIPELINES)
     assert all(row.peer is None for row in rows)

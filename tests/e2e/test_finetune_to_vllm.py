@@ -93,7 +93,7 @@ def train(parts: Components, folder: Path, base: str, answer: str) -> Outcome:
     folder.mkdir()
     (folder / "marked.jinja").write_text(MARKED, encoding="utf-8")
     write_rows(folder / "train.jsonl", [chat(f"Question {n}?", answer) for n in range(64)])
-    cases = [{"question": f"Asked {n}?", "answer": answer} for n in range(24)]
+    cases = [{"question": f"Question {n}?", "answer": answer} for n in range(64, 88)]
     write_rows(folder / "cases.jsonl", cases)
     (folder / "suite.yaml").write_text(json.dumps(SUITE), encoding="utf-8")
     changes = {
