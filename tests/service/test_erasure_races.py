@@ -19,10 +19,12 @@ from chat_server import ChatServer, serving
 from infra.contracts import Interaction
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction
+from infra.database.new_rows import insert_new
 from infra.database.schema import metadata
 from infra.errors import Conflict
 from infra.settings import Conversations as Limits
 from infra.settings import Settings, load_settings
+from monitoring import interactions
 from monitoring.interactions import Interactions
 from retrieval.quotes import Quotes
 from service.app import create_app
@@ -267,29 +269,31 @@ def test_writers_and_erasers_that_race_leave_no_quote(database: Database) -> Non
     assert sum(CANARY in row for row in kept) > len(whole)
 
 
-class SlowInteractions(Interactions):
-    """Pauses between the look at the documents and the writing of what quotes them."""
+class Pause:
+    """Between the look at the documents and the writing of what quotes them."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self) -> None:
         self.looked, self.is_erasing = threading.Event(), threading.Event()
 
-    def _insert(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> None:
         self.looked.set()
         assert self.is_erasing.wait(30)
         time.sleep(0.3)
-        super()._insert(*arguments)
+        insert_new(*arguments)
 
 
-def test_an_eraser_waits_for_a_writer_that_saw_the_document(database: Database) -> None:
+def test_an_eraser_waits_for_a_writer_that_saw_the_document(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand(database, "file-a")
-    log = SlowInteractions(database)
+    log, pause = Interactions(database), Pause()
+    monkeypatch.setattr(interactions, "insert_new", pause)
     quotes = Quotes(database, {"interactions": Interactions(database).erase_content})
     log.add(quoting("answer-1", ("file-a",)))
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(log.flush)
-        assert log.looked.wait(30)
-        log.is_erasing.set()
+        assert pause.looked.wait(30)
+        pause.is_erasing.set()
         remove(database, "file-a")
         quotes.erase(["file-a"])
         writing.result(30)
