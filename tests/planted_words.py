@@ -15,12 +15,11 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from infra.expectations import yaml_text
 from infra.settings import load_settings
 from retrieval.collections import Collection
 from retrieval.sources.folder import walk
 from service.wiring import Components
-from tuning import write_rows
+from tuning import write_changed, write_rows
 
 TOPICS = 10
 HIDDEN = 48
@@ -37,8 +36,7 @@ NAME = "parts"
 
 def write_embedder(folder: Path, *, seed: int = 3) -> str:
     """Write a random BERT of one layer with the vocabulary, as sentence-transformers does."""
-    transformer = _bert(folder, "BertModel", seed=seed)
-    del transformer
+    _bert(folder, "BertModel", seed=seed)
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {
@@ -138,17 +136,7 @@ def write_spec(path: Path, changes: Mapping[str, Any] | None = None) -> Path:
         "evaluate": {"expected_gain": 0.25, "margin": 0.2},
         "register": {"name": "planted"},
     }
-    for key, value in (changes or {}).items():
-        *parents, last = key.split(".")
-        place = values
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        if value is None:
-            place.pop(last, None)
-        else:
-            place[last] = value
-    path.write_text(yaml_text.write(values), encoding="utf-8")
-    return path
+    return write_changed(path, values, changes)
 
 
 def write_task(folder: Path, **named: Any) -> None:

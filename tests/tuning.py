@@ -69,6 +69,11 @@ def write_spec(path: Path, changes: Mapping[str, Any] | None = None) -> Path:
         "schedule": {"rows_per_step": 4, "epochs": 1},
         "runtime": {"device": "cpu"},
     }
+    return write_changed(path, values, changes)
+
+
+def write_changed(path: Path, values: dict[str, Any], changes: Mapping[str, Any] | None) -> Path:
+    """Write values as YAML, with changes by dotted key; `None` takes a key away."""
     for key, value in (changes or {}).items():
         *parents, last = key.split(".")
         place = values

@@ -18,7 +18,6 @@ SCHEMES: Mapping[str, str] = {
     "w8a8": "Int8DynamicActivationInt8WeightConfig",
 }
 """By torchao's names: weights alone; or activations as well, by the largest of each token."""
-MAX_PERPLEXITY_RATIO = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Compression:
 
     scheme: str
     """One of `SCHEMES`."""
-    max_perplexity_ratio: float = MAX_PERPLEXITY_RATIO
+    max_perplexity_ratio: float
     """Of the rows' perplexity after to that before."""
 
 

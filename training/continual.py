@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from infra.artifacts.aliases import Guard, targets
 from infra.artifacts.store import ArtifactStore
-from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from training import finetune, retrained, row_losses
 from training import spec as specifications
 from training.finetune import Around, Outcome
@@ -26,13 +25,15 @@ from training.specification.continual import CANDIDATE, Continual
 from training.specification.data import Source
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    pass
 
 LATEST = "latest rows"
 HELD_OUT, TRAIN = "held_out", "train"
 """Roles of datasets in the evidence."""
 MOST_ROWS = 200_000
 """Of a source, that are read into memory."""
+KEPT = ("messages", "tools")
+"""Of a row."""
 Row = dict[str, Any]
 
 
@@ -85,6 +86,26 @@ def schema() -> dict[str, Any]:
     return specifications.schema_of(Continual)
 
 
+def fine_tuning(asked: Continual, folder: Path) -> FineTuning:
+    """Return the specification by which an adapter is trained; its path is taken from `folder`.
+
+    Raises:
+        NotFound, InvalidSpecification: as `training.spec.read`.
+        InvalidRequest: a retraining cannot do what it says.
+    """
+    spec = specifications.read(folder / Path(asked.spec).expanduser())
+    if spec.method.type != "sft":
+        raise InvalidRequest(
+            f"{asked.spec!r} learns by {spec.method.type!r}; of answers as they should have been, "
+            "method 'sft' does"
+        )
+    if spec.parallelism.world > 1:
+        raise InvalidRequest(
+            f"{asked.spec!r} is of {spec.parallelism.world} processes, and a retraining is one"
+        )
+    return spec
+
+
 def retrain(
     asked: Continual,
     said: Sequence[Row] | None,
@@ -114,12 +135,7 @@ def retrain(
     store, folder = around.places.store, around.places.folder
     if store is None:
         raise InvalidConfiguration("A retraining needs an artifact store, and there is none here")
-    spec = specifications.read(folder / Path(asked.spec).expanduser())
-    if spec.method.type != "sft":
-        raise InvalidRequest(
-            f"{asked.spec!r} learns by {spec.method.type!r}; of answers as they should have been, "
-            "method 'sft' does"
-        )
+    spec = fine_tuning(asked, folder)
     if asked.log.rows is not None:
         said = _read(asked.log.rows, around)
     standing = _standing(store, asked, around)
@@ -131,18 +147,9 @@ def retrain(
     ):
         task = _Task(asked, spec, around, store, Path(scratch))
         result = _decide(task, formed, standing, _challenge(task, formed), judge)
-        result = replace(result, run=None if run is None else run.id)
-        result = retrained.keep(store, asked, result, cause=cause)
-        try:
-            if result.decision in {"promoted", "staged"}:
-                _promote(store, asked, standing, result)
-        except Conflict as error:
-            reason = f"it passed, and an alias moved meanwhile: {error.message}"
-            result = replace(result, decision="withheld", reasons=(reason,))
-            retrained.tell(store, run, retrained.keep(store, asked, result, cause=cause))
-            raise
+        aliases = retrained.Aliases(KIND, standing.digest, standing.staged)
+        result = retrained.settle(store, run, asked, aliases, result, cause=cause)
         around.note(f"{result.decision}: {'; '.join(result.reasons)}")
-        retrained.tell(store, run, result)
         return result
 
 
@@ -155,7 +162,11 @@ def _read(source: Source, around: Around) -> list[Row]:
     """
     places, rows = around.places, []
     for batch in open_rows(source, folder=places.folder, datasets=places.datasets).batches():
-        rows += [{"messages": each["messages"]} for each in batch if _has_messages(each)]
+        rows += [
+            {key: each[key] for key in KEPT if each.get(key) is not None}
+            for each in batch
+            if _has_messages(each)
+        ]
         if len(rows) > MOST_ROWS:
             raise InvalidRequest(f"{source.rows!r} holds more than {MOST_ROWS:,} rows")
     if not rows:
@@ -164,7 +175,8 @@ def _read(source: Source, around: Around) -> list[Row]:
 
 
 def _has_messages(row: Any) -> TypeGuard[Row]:
-    return isinstance(row, dict) and isinstance(row.get("messages"), list)
+    messages = row.get("messages") if isinstance(row, dict) else None
+    return isinstance(messages, list) and all(isinstance(each, dict) for each in messages)
 
 
 def _key(row: Row) -> str:
@@ -198,10 +210,12 @@ def _earlier(
     name = f"{retrained.EVIDENCE_KIND}/{asked.name}"
     versions = store.versions(name) if _is_known(store, asked.name) else []
     for each in sorted(versions, key=lambda one: one.reference.version or 0, reverse=True):
+        if not left:
+            return
         with store.open(str(each.reference), retrained.EVIDENCE) as file:
             told = json.load(file)
         held_out = (told.get("data") or {}).get(HELD_OUT)
-        if left and held_out and told["decision"] in {"promoted", "staged"}:
+        if held_out and told["decision"] in {"promoted", "staged"}:
             with suppress(NotFound):  # it was deleted
                 if store.find(told["challenger"]).digest in digests:
                     yield str(each.reference), held_out
@@ -321,17 +335,3 @@ def _why_wait(asked: Continual, formed: _Formed, standing: _Standing) -> Iterato
         )
     if not asked.promotion.automatic:
         yield "promotion.automatic is off; a person has to promote it"
-
-
-def _promote(store: ArtifactStore, asked: Continual, standing: _Standing, result: Result) -> None:
-    """Move the alias, if what was compared with is still where it was."""
-    to, guard = asked.alias, Guard(expect=standing.digest)
-    if result.decision == "staged":
-
-        def holds(connection: Connection) -> None:
-            found = targets(connection, KIND).get((asked.name, asked.alias))
-            if found != standing.digest:
-                raise Conflict(f"{asked.alias!r} points at {found!r} by now")
-
-        to, guard = str(asked.promotion.to), Guard(expect=standing.staged, holds=holds)
-    store.tag(str(result.challenger), to, guard=guard, actor=result.run)

@@ -46,7 +46,7 @@ def resolve(
         InvalidRequest: it has changed since it was planned.
     """
     base = find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
-    encoder = _encoder(spec, places, base)
+    encoder = encoder_of(spec, places, base)
     sources = {
         key: open_rows(source, folder=places.folder, datasets=places.datasets)
         for key, source in sources_of(spec)
@@ -82,11 +82,12 @@ def first_rows(spec: FineTuning, places: Places, base: BaseModel) -> list[list[i
     """
     source = spec.data.eval or spec.data.train
     rows = open_rows(source, folder=places.folder, datasets=places.datasets)
-    encoder, method = _encoder(spec, places, base), spec.method.type
+    encoder, method = encoder_of(spec, places, base), spec.method.type
     return tokenize(rows, encoder, spec.data, method=method, batches=1).ids
 
 
-def _encoder(spec: FineTuning, places: Places, base: BaseModel) -> Encoder:
+def encoder_of(spec: FineTuning, places: Places, base: BaseModel) -> Encoder:
+    """Return what turns the rows of a specification into tokens."""
     tokenizer = base.tokenizer
     template = (
         chat_templates.for_training(tokenizer)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import classical
-from infra.artifacts.aliases import Guard, targets
 from infra.artifacts.store import ArtifactStore
 from infra.datasets.datasets import Datasets
-from infra.errors import Conflict, InvalidConfiguration, InvalidRequest, NotFound
+from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
 from training import classical as models
 from training import retrained
 from training import spec as specifications
@@ -29,7 +28,6 @@ from training.tabular.specification import Classical, Register, TableSource
 
 if TYPE_CHECKING:
     import polars as pl
-    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,10 @@ class _Standing:
     """Champions, this one first, on whose held-out rows it is asked."""
     staged: str | None = None
     """What the alias `promotion.to` points at, by its digest."""
+
+    @property
+    def digest(self) -> str | None:
+        return None if self.champion is None else self.champion.reference.digest
 
 
 def read(path: Path) -> Retraining:
@@ -103,18 +105,9 @@ def retrain(
         formed = _apart(formed, standing)
         challenger = _challenge(asked, spec, formed, inside, folder=Path(scratch))
         result = _decide(asked, formed, standing, challenger, judge)
-        result = replace(result, run=None if run is None else run.id)
-        result = retrained.keep(store, asked, result, cause=cause)
-        try:
-            if result.decision in {"promoted", "staged"}:
-                _promote(store, asked, standing, result)
-        except Conflict as error:
-            said = f"it passed, and an alias moved meanwhile: {error.message}"
-            result = replace(result, decision="withheld", reasons=(said,))
-            retrained.tell(store, run, retrained.keep(store, asked, result, cause=cause))
-            raise
+        aliases = retrained.Aliases(classical.KIND, standing.digest, standing.staged)
+        result = retrained.settle(store, run, asked, aliases, result, cause=cause)
         around.note(f"{result.decision}: {'; '.join(result.reasons)}")
-        retrained.tell(store, run, result)
         return result
 
 
@@ -180,8 +173,7 @@ def _decide(
 
 def _why_wait(asked: Retraining, formed: Formed, standing: _Standing) -> list[str]:
     found = []
-    champion = None if standing.champion is None else standing.champion.reference.digest
-    if champion is not None and standing.staged not in {None, champion}:
+    if standing.digest is not None and standing.staged not in {None, standing.digest}:
         found.append(
             f"{asked.promotion.to!r} points at {standing.staged!r}, which is still compared with "
             "the champion"
@@ -264,18 +256,3 @@ def _apart(formed: Formed, standing: _Standing) -> Formed:
         train = each.others(train)
     counts = replace(formed.counts, trained_on=len(train), set_aside=len(formed.train) - len(train))
     return replace(formed, train=train, counts=counts)
-
-
-def _promote(store: ArtifactStore, asked: Retraining, standing: _Standing, result: Result) -> None:
-    """Move the alias, if what was compared with is still where it was."""
-    champion = None if standing.champion is None else standing.champion.reference.digest
-    to, guard = asked.alias, Guard(expect=champion)
-    if result.decision == "staged":
-
-        def holds(connection: Connection) -> None:
-            found = targets(connection, classical.KIND).get((asked.name, asked.alias))
-            if found != champion:
-                raise Conflict(f"{asked.alias!r} points at {found!r} by now")
-
-        to, guard = str(asked.promotion.to), Guard(expect=standing.staged, holds=holds)
-    store.tag(str(result.challenger), to, guard=guard, actor=result.run)

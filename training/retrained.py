@@ -6,16 +6,21 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.artifacts.aliases import Guard, targets
 from infra.artifacts.publishing import Made
 from infra.artifacts.store import ArtifactStore
+from infra.errors import Conflict
 from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
 from training.tabular import artifact
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 RUN_KIND = "retraining"
 EVIDENCE_KIND = "retraining"
@@ -73,6 +78,24 @@ class Result:
     """By role, datasets that it was trained and asked on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """What a challenger stands against, by digests; None where an alias points nowhere."""
+
+    kind: str
+    """Of the artifacts."""
+    champion: str | None
+    staged: str | None
+    """What `promotion.to` points at."""
+
+
+class Promotion(Protocol):
+    """How far a challenger may go by itself."""
+
+    @property
+    def to(self) -> str | None: ...
+
+
 class Asked(Protocol):
     """A specification of a retraining."""
 
@@ -80,7 +103,56 @@ class Asked(Protocol):
     def name(self) -> str:
         """Of the model, and of the evidence."""
 
+    @property
+    def alias(self) -> str:
+        """Of the champion."""
+
+    @property
+    def promotion(self) -> Promotion: ...
+
     def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]: ...
+
+
+def settle(
+    store: ArtifactStore,
+    run: Run | None,
+    asked: Asked,
+    aliases: Aliases,
+    result: Result,
+    *,
+    cause: Mapping[str, Any] | None,
+) -> Result:
+    """Keep the evidence, then move the alias if the challenger passed; returns what became of it.
+
+    Raises:
+        Conflict: the alias moved meanwhile; nothing was promoted, and the evidence says so.
+    """
+    result = replace(result, run=None if run is None else run.id)
+    result = keep(store, asked, result, cause=cause)
+    try:
+        if result.decision in {"promoted", "staged"}:
+            _promote(store, asked, aliases, result)
+    except Conflict as error:
+        said = f"it passed, and an alias moved meanwhile: {error.message}"
+        result = replace(result, decision="withheld", reasons=(said,))
+        tell(store, run, keep(store, asked, result, cause=cause))
+        raise
+    tell(store, run, result)
+    return result
+
+
+def _promote(store: ArtifactStore, asked: Asked, aliases: Aliases, result: Result) -> None:
+    """Move the alias, if what was compared with is still where it was."""
+    to, guard = asked.alias, Guard(expect=aliases.champion)
+    if result.decision == "staged":
+
+        def holds(connection: Connection) -> None:
+            found = targets(connection, aliases.kind).get((asked.name, asked.alias))
+            if found != aliases.champion:
+                raise Conflict(f"{asked.alias!r} points at {found!r} by now")
+
+        to, guard = str(asked.promotion.to), Guard(expect=aliases.staged, holds=holds)
+    store.tag(str(result.challenger), to, guard=guard, actor=result.run)
 
 
 def keep(
@@ -130,3 +202,16 @@ def tracked(
     parameters = {**asked.model_dump(mode="json"), "cause": dict(cause or {})}
     with tracker.run(RUN_KIND, name=asked.name, parameters=parameters) as run:
         yield run
+
+
+def described(result: Result) -> dict[str, Any]:
+    """Return what became of a retraining in short, as JSON can hold it."""
+    return {
+        "decision": result.decision,
+        "reasons": list(result.reasons),
+        "champion": result.champion,
+        "challenger": result.challenger,
+        "rows": dict(result.rows),
+        "evidence": result.evidence,
+        "run": result.run,
+    }

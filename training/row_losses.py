@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training import adapted_model, chat_templates
-from training.base_model import BaseModel, find_base
+from training import adapted_model, resolving
+from training.base_model import find_base
 from training.encoding import IGNORED, Encoded, Encoder
 from training.examples import Wrong, sequences, shape_of
 from training.places import Places
@@ -47,20 +47,10 @@ def losses(
         InvalidRequest: a row cannot be read, or has nothing that is supervised; or the weights.
     """
     base = find_base(spec.base, folder=places.folder, store=places.store, checkout=places.checkout)
-    encoder = _encoder(spec, places, base)
+    encoder = resolving.encoder_of(spec, places, base)
     encoded = {name: list(_encoded(name, rows, encoder, spec)) for name, rows in suites.items()}
     device = adapted_model.device_of(spec.runtime.device)
     return [_asked(spec, base.folder, folder, encoded, device=device) for folder in adapters]
-
-
-def _encoder(spec: FineTuning, places: Places, base: BaseModel) -> Encoder:
-    tokenizer, file = base.tokenizer, spec.base.template
-    template = (
-        chat_templates.for_training(tokenizer)
-        if file is None
-        else chat_templates.read_file(places.folder / file, tokenizer)
-    )
-    return Encoder(tokenizer, template, spec.data.supervise)
 
 
 def _encoded(

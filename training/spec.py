@@ -61,12 +61,12 @@ class FineTuning(Part):
     @property
     def digest(self) -> str:
         """Equal for specifications that say the same, whatever the order of their keys."""
-        return _digest(as_json(self))
+        return digest_of(as_json(self))
 
     @property
     def learning_digest(self) -> str:
         """Equal for specifications by which the same is learned, on whatever devices."""
-        return _digest(learning(as_json(self)))
+        return digest_of(learning(as_json(self)))
 
 
 class InvalidSpecification(InvalidRequest):
@@ -154,7 +154,8 @@ def schema_of(kind: type[Part]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
-def _digest(values: Mapping[str, Any]) -> str:
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Return what is equal for values that say the same, whatever the order of their keys."""
     text = json.dumps(values, sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -111,6 +111,23 @@ async def carry_out(
         return await run.run(plan, Options(journals(parts), resume, context, on_trial))
 
 
+async def ask(
+    parts: Components,
+    suite: Suite,
+    folder: Path,
+    *,
+    target: Target,
+    before: Stored | None = None,
+) -> tuple[Stored, Judgement]:
+    """Ask a target a suite and keep what came out; goes on where a killed run had come to."""
+    planned = plan(parts, suite, folder, before, target=target)
+    evaluation = await carry_out(
+        parts, planned, resume=True, on_trial=lambda _: None, before=before
+    )
+    judgement, stored = conclude(parts, planned, evaluation, before, folder=folder)
+    return Stored(stored, evaluation, judgement.as_dict()), judgement
+
+
 @asynccontextmanager
 async def opened_context(
     parts: Components, plan: Plan, before: Stored | None = None, *, is_offline: bool = False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evals import challenge
-from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
+from infra.errors import InvalidRequest, NotFound
 from monitoring.canary_calls import Calls, Judged, Side, Wanted, read, read_judged
 from service.gateway.adapter_files import served_as
 from service.gateway.routing import canary_aliases
@@ -70,21 +71,8 @@ def decide_all(parts: Components) -> list[Comparison]:
     Raises:
         StorageFailed: something could not be stored or read; all others were decided on.
     """
-    found = []
-    failed: dict[str, StorageFailed] = {}
-    for route in parts.settings.gateway.canaries:
-        try:
-            found.append(decide(parts, route))
-        except NotFound:  # there is no canary at present
-            continue
-        except (InvalidRequest, Conflict) as error:
-            logger.warning("the canary of %s is left as it is: %s", route, error.message)
-        except StorageFailed as error:
-            failed[route] = error
-    if failed:
-        words = "; ".join(f"{route}: {error.message}" for route, error in failed.items())
-        raise StorageFailed(f"Not compared: {words}") from next(iter(failed.values()))
-    return found
+    names = parts.settings.gateway.canaries
+    return alias_moves.decide_each(names, partial(decide, parts), what="canary")
 
 
 def compare(parts: Components, route: str) -> Comparison:

@@ -84,31 +84,13 @@ def run(
     return continual.retrain(asked, said, around, model_gates.judge, cause=cause)
 
 
-def described(result: Result) -> dict[str, Any]:
-    """Return what became of a retraining, as JSON can hold it."""
-    return {
-        "decision": result.decision,
-        "reasons": list(result.reasons),
-        "champion": result.champion,
-        "challenger": result.challenger,
-        "rows": dict(result.rows),
-        "evidence": result.evidence,
-        "run": result.run,
-    }
-
-
 def _program(parts: Components, spec: str, evidence: str | None, outcome: Path) -> Program:
     from service.fine_tuning import running
+    from training import continual
 
+    file = Path(spec)
     words = ["train", "retrain", spec, "--outcome", str(outcome)]
     words += [] if evidence is None else ["--evidence", evidence]
     words += [] if parts.settings.fine_tuning.smoke else ["--no-smoke"]
-    return running.program_of(parts, words, spec=_fine_tuning(Path(spec)))
-
-
-def _fine_tuning(file: Path) -> Any:
-    from training import continual
-    from training import spec as specifications
-
-    asked = continual.read(file)
-    return specifications.read(file.parent / Path(asked.spec).expanduser())
+    tuned = continual.fine_tuning(continual.read(file), file.parent)
+    return running.program_of(parts, words, spec=tuned)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from infra.artifacts.aliases import Guard, targets
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
-from infra.errors import Conflict
+from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from infra.artifacts.store import ArtifactStore
 
+logger = logging.getLogger(__name__)
+
 EVIDENCE_KIND = "comparison"
 """Of the artifact that says why an alias moved."""
 EVIDENCE = "evidence.json"
 Done = Literal["promoted", "rolled_back"]
+Decided = TypeVar("Decided")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,36 @@ class Rivals:
     def name(self) -> str:
         """With its kind."""
         return f"{self.live.kind}/{self.live.name}"
+
+
+def decide_each(
+    names: Iterable[str], decide: Callable[[str], Decided], *, what: str
+) -> list[Decided]:
+    """Decide on all; what is left as it is, is told in the log.
+
+    Args:
+        names: of those that settings name.
+        decide: on one; raises `NotFound` where there is nothing to decide at present.
+        what: they are, in words.
+
+    Raises:
+        StorageFailed: something could not be stored or read; all others were decided on.
+    """
+    found: list[Decided] = []
+    failed: dict[str, StorageFailed] = {}
+    for name in names:
+        try:
+            found.append(decide(name))
+        except NotFound:
+            continue
+        except (InvalidRequest, Conflict) as error:
+            logger.warning("the %s of %s is left as it is: %s", what, name, error.message)
+        except StorageFailed as error:
+            failed[name] = error
+    if failed:
+        words = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
+        raise StorageFailed(f"Not compared: {words}") from next(iter(failed.values()))
+    return found
 
 
 def keep(store: ArtifactStore, name: str, values: Mapping[str, Any], rivals: Rivals) -> str:

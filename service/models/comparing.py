@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from evals import challenge
 from infra import classical
 from infra.artifacts.refs import Reference
-from infra.errors import Conflict, InvalidRequest, NotFound, StorageFailed
+from infra.errors import InvalidRequest, NotFound
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.model_settings import Challenger
@@ -95,21 +96,8 @@ def decide_all(parts: Components) -> list[Comparison]:
     Raises:
         StorageFailed: something that is stored could not be read; all others were decided on.
     """
-    found = []
-    failed: dict[str, StorageFailed] = {}
-    for name in parts.settings.models.challengers:
-        try:
-            found.append(decide(parts, name))
-        except NotFound:  # there is no challenger at present
-            continue
-        except (InvalidRequest, Conflict) as error:
-            logger.warning("the challenger of %s is left as it is: %s", name, error.message)
-        except StorageFailed as error:
-            failed[name] = error
-    if failed:
-        words = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
-        raise StorageFailed(f"Not compared: {words}") from next(iter(failed.values()))
-    return found
+    names = parts.settings.models.challengers
+    return alias_moves.decide_each(names, partial(decide, parts), what="challenger")
 
 
 def compare(parts: Components, name: str) -> Comparison:

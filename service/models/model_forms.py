@@ -13,7 +13,7 @@ from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.errors import InvalidRequest, NotFound
 from service.gateway.adapter_files import Base, check, fetch
-from service.models import tuned_suites, tuning
+from service.models import tuning
 
 if TYPE_CHECKING:
     from service.wiring import Components
@@ -61,13 +61,8 @@ class Work:
         """
         from training import judging
 
-        found = judging.judged(
-            self.spec,
-            made,
-            lambda spec, tuned: tuned_suites.judge(
-                self.parts, spec, tuned, self.beside, note=self.note
-            ),
-        )
+        around = tuning.around(self.parts, self.beside, note=self.note)
+        found = judging.judged(self.spec, made, around.judge)
         judging.require_pass(found, what)
         return found
 

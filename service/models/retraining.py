@@ -38,18 +38,13 @@ def define(registered: Registry, parts: Components) -> None:
     # Not over HTTP: the file that it names says what is read.
     @registered.job(RETRAIN, behaviour=Behaviour(steps=False, lane=RETRAIN))
     def retrain(attempt: Attempt, *, spec: str, evidence: str | None = None) -> dict[str, Any]:
+        from training.retrained import described
+
         del attempt
         if not Path(spec).is_absolute():
             raise InvalidRequest(f"{spec!r} means another file in every folder; name all of it")
         result = run(parts, Path(spec), cause={"evidence": evidence} if evidence else None)
-        return {
-            "decision": result.decision,
-            "reasons": list(result.reasons),
-            "champion": result.champion,
-            "challenger": result.challenger,
-            "evidence": result.evidence,
-            "run": result.run,
-        }
+        return described(result)
 
 
 def run(

@@ -21,7 +21,7 @@ from service.gateway.adapter_files import CONFIG, Adapter, Base, check, fetch
 from service.generation.chat import ServedChat
 
 if TYPE_CHECKING:
-    from evals.trial import Case, Output, Trial
+    from evals.trial import Case, Output
     from evals.verdicts import Judgement
     from service.engines import ModelServer
     from service.evaluation.evaluating import Stored
@@ -234,31 +234,19 @@ async def _ask_rival(
     )
     now.note(f"suite {asked.suite.name}: asking {'the base' if rival is None else rival.name}")
     plain = asked.suite.model_copy(update={"gates": (), "checks": ()})
-    return (await _carry_out(now.parts, replace(asked, suite=plain), target, None))[0]
+    asking = evaluating.ask(now.parts, plain, asked.folder, target=target)
+    return (await asking)[0]
 
 
 async def _judge(
     now: _Round, asked: Asked, target: TunedAnswers, before: Stored
 ) -> tuple[str, Judgement, Evaluations]:
     now.note(f"suite {asked.suite.name}: asking the tuned model")
-    after, judgement = await _carry_out(now.parts, asked, target, before)
+    after, judgement = await evaluating.ask(
+        now.parts, asked.suite, asked.folder, target=target, before=before
+    )
     evaluations = (("evaluation", str(after.reference)), ("against", str(before.reference)))
     return asked.suite.name, judgement, evaluations
-
-
-async def _carry_out(
-    parts: Components, asked: Asked, target: TunedAnswers, before: Stored | None
-) -> tuple[Stored, Judgement]:
-    plan = evaluating.plan(parts, asked.suite, asked.folder, before, target=target)
-    evaluation = await evaluating.carry_out(
-        parts, plan, resume=True, on_trial=_unheard, before=before
-    )
-    judgement, stored = evaluating.conclude(parts, plan, evaluation, before, folder=asked.folder)
-    return evaluating.Stored(stored, evaluation, judgement.as_dict()), judgement
-
-
-def _unheard(_: Trial) -> None:
-    """Tell nobody."""
 
 
 def _wanted(spec: FineTuning) -> Iterator[tuple[str, list[tuple[str, Gate]]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import InvalidRequest
+from service.models.tuning import DIGITS
 
 if TYPE_CHECKING:
     from service.wiring import Components
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from training.retrieval_models.specification import Tuning
     from training.retrieval_models.tuning import Around
     from training.row_source import Row
-
-DIGITS = 12
-"""Of the digest of a specification, in the name of its run's folder."""
 
 
 def folder_of(parts: Components, spec: Tuning) -> Path:
@@ -57,7 +55,7 @@ def around(
 
     return Around(
         surroundings(parts, folder, told=told),
-        partial(gate.read_back, parts),
+        gate.read_back,
         partial(gate.judge, parts),
         tracker=parts.tracker,
         note=note,

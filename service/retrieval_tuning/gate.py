@@ -22,7 +22,7 @@ from evals.trial import Case, Output
 from infra.contracts import Passage
 from retrieval.fusion import convex_combination, reciprocal_rank_fusion
 from retrieval.indexes import Hits
-from service.retrieval_tuning.corpus import CollectionCorpus, open_corpus, vectors_of
+from service.retrieval_tuning.corpus import TUNABLE, CollectionCorpus, open_corpus, vectors_of
 from training.retrieval_models.specification import EmbedderTuning, Evaluate, RerankerTuning, Tuning
 from training.retrieval_models.tuning import Judgement, Question
 
@@ -97,14 +97,11 @@ def judge(
     )
 
 
-def read_back(
-    parts: Components, spec: Tuning, folder: Path, probes: Sequence[tuple[str, str]]
-) -> Sequence[Any]:
+def read_back(spec: Tuning, folder: Path, probes: Sequence[tuple[str, str]]) -> Sequence[Any]:
     """Return what the files of a model say, as a service computes them in float32."""
     from retrieval.embedders import open_embedder
     from retrieval.rerankers import open_reranker
 
-    del parts
     if isinstance(spec, EmbedderTuning):
         embedder = open_embedder("sentence_transformers", model=str(folder))
         asked = embedder.embed([each for each, _ in probes], kind="query")
@@ -184,7 +181,7 @@ def serving(parts: Components, spec: EmbedderTuning) -> tuple[str, Mapping[str, 
     recipe = parts.collections.get(spec.data.collection).recipe
     options = dict(recipe.embedder_options or {})
     options.pop("model", None)
-    if spec.serve is None and recipe.embedder in ("onnx", "sentence_transformers"):
+    if spec.serve is None and recipe.embedder in TUNABLE:
         return recipe.embedder, options
     name = spec.serve or "sentence_transformers"
     return name, options if name == recipe.embedder else {}

@@ -119,8 +119,6 @@ def _evaluated(
 
     assert isinstance(suite.target, CollectionTarget)
     target = CollectionAnswers(suite.target, parts, build)
-    plan = evaluating.plan(parts, suite, folder, before, target=target)
-    work = evaluating.carry_out(parts, plan, resume=True, on_trial=lambda _: None, before=before)
-    evaluation = asyncio.run(work)
-    judgement, stored = evaluating.conclude(parts, plan, evaluation, before, folder=folder)
-    return evaluating.Stored(stored, evaluation, judgement.as_dict()), judgement.verdict
+    asking = evaluating.ask(parts, suite, folder, target=target, before=before)
+    stored, judgement = asyncio.run(asking)
+    return stored, judgement.verdict

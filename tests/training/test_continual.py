@@ -20,6 +20,7 @@ from training import continual
 from training.finetune import finetune
 from training.retrained import Result
 from training.spec import InvalidSpecification, read
+from training.specification.data import Source
 from tuning import chat, write_rows
 
 pytest.importorskip("trl")
@@ -125,3 +126,24 @@ def test_a_retraining_is_of_a_model_or_of_rows_and_goes_elsewhere() -> None:
         values = {"name": "zs", "spec": "spec.yaml", "log": {"model": "zs"}, **changes}
         with pytest.raises(InvalidSpecification, match=said):
             continual.parse(values)
+
+
+def test_a_specification_of_several_processes_is_refused_before_anything_is_stored(
+    parts: Components, tmp_path: Path
+) -> None:
+    write_task(tmp_path, {"register": {"name": "zs"}, "parallelism.devices_per_node": 2})
+    with pytest.raises(InvalidRequest, match="is of 2 processes, and a retraining is one"):
+        retrain(parts, tmp_path, [chat("Order?", WORSE)])
+    assert not list(parts.artifacts.names("dataset"))
+
+
+def test_rows_that_are_no_messages_are_left_out_and_tools_are_kept(
+    parts: Components, tmp_path: Path
+) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    kept = [{**chat(f"Order {n}?", WORSE), "tools": tools} for n in range(20)]
+    write_rows(tmp_path / "said.jsonl", [{"messages": ["a"]}, {"messages": None}, *kept])
+    around = tuning.around(parts, tmp_path, note=lambda _: None)
+    found = continual._read(Source(rows="said.jsonl"), around)
+    assert [row["messages"] for row in found] == [row["messages"] for row in kept]
+    assert all(row["tools"][0]["function"]["name"] == "f" for row in found)

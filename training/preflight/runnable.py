@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from training.judging import has_suites
 from training.preflight import Check, Derived, Facts, Silent
@@ -33,14 +34,11 @@ def not_asked(spec: FineTuning, mesh: Topology | None) -> Iterator[tuple[str, st
     if mesh is not None and mesh.shard > 1:
         what = "one process asks suites, and this base is sharded; ask by hand what serves it"
         yield "evaluate", what
-    adapter = spec.method.adapter
-    if not isinstance(adapter, Lora):
-        yield "method.adapter.type", f"suites are asked of LoRA, not of {adapter.type!r}"
-        return
-    for name in ("dora", "modules_to_save", "trainable_tokens"):
-        if getattr(adapter, name):
-            what = "suites are asked of plain LoRA; drop it, or evaluate.suites and regressions"
-            yield f"method.adapter.{name}", what
+    yield from _not_plain(
+        spec.method.adapter,
+        "suites are asked of LoRA, not of",
+        "suites are asked of plain LoRA; drop it, or evaluate.suites and regressions",
+    )
 
 
 def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str]]:
@@ -57,13 +55,20 @@ def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str
     if spec.method.type != "sft":
         what = f"{spec.method.type} was not tried on a sharded base; use ddp, or a smaller base"
         yield "method.type", what
-    adapter = spec.method.adapter
+    yield from _not_plain(
+        spec.method.adapter,
+        "on a sharded base only LoRA is trained, not",
+        "needs whole weights of the base, and this one is sharded; drop it, or use ddp",
+    )
+
+
+def _not_plain(adapter: Any, only: str, what: str) -> Iterator[tuple[str, str]]:
+    """Return where an adapter is more, or something else, than plain LoRA."""
     if not isinstance(adapter, Lora):
-        yield "method.adapter.type", f"on a sharded base only LoRA is trained, not {adapter.type!r}"
+        yield "method.adapter.type", f"{only} {adapter.type!r}"
         return
     for name in ("dora", "modules_to_save", "trainable_tokens"):
         if getattr(adapter, name):
-            what = "needs whole weights of the base, and this one is sharded; drop it, or use ddp"
             yield f"method.adapter.{name}", what
 
 

@@ -125,13 +125,18 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
 
 
 def _listed(folder: Path) -> list[dict[str, Any]]:
-    found = _read(folder / MODULES, default=[])
-    return [each for each in found if isinstance(each, dict)]
+    found = _parsed(folder / MODULES)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def _read(path: Path, *, default: Any = None) -> Any:
-    """Return what a JSON file holds; what is none, or not there, is as the default."""
+def _read(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; what is none, or not there, is an empty one."""
+    found = _parsed(path)
+    return found if isinstance(found, dict) else {}
+
+
+def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return {} if default is None else default
+        return None

@@ -16,11 +16,8 @@ def write(folder: Path, lock: Mapping[str, Any], judgement: Mapping[str, Any]) -
     lines = [
         f"# {lock['name']}",
         "",
-        f"An {kind} tuned on questions with the passages of the collection "
-        f"`{spec['data']['collection']}` that answer them."
-        if kind == "embedder"
-        else f"A {kind} tuned on questions with the passages of the collection "
-        f"`{spec['data']['collection']}` that answer them.",
+        f"{'An' if kind == 'embedder' else 'A'} {kind} tuned on questions with the passages of the "
+        f"collection `{spec['data']['collection']}` that answer them.",
         "",
         "| what | is |",
         "|---|---|",

@@ -195,15 +195,16 @@ def _of_model(spec: Tuning, base: base_model.Found, corpus: Corpus | None) -> li
 
 
 def _of_power(spec: Tuning, around: Surroundings, divided: Divided) -> list[Problem]:
-    count = len({pair.asked for pair in divided.held_out})
+    # What shares a document counts as one, or a hundred questions about one would do.
+    count = len(set(divided.groups.values()))
     if not count:
         return []
     return [
         Problem(
             "power",
             f"evaluate.{key}",
-            f"{count} questions are held out, and {needed} are needed to see {what}; hold out more "
-            "of more rows, or raise it",
+            f"{count} questions without a document in common are held out, and {needed} are needed "
+            f"to see {what}; hold out more, add rows, or raise it",
         )
         for key, (needed, what) in around.needed(spec.evaluate).items()
         if count < needed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,8 +189,7 @@ class Tuning(Part):
     @property
     def digest(self) -> str:
         """Equal for specifications that say the same, whatever the order of their keys."""
-        text = json.dumps(specifications.as_json(self), sort_keys=True)
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        return specifications.digest_of(specifications.as_json(self))
 
 
 class EmbedderTuning(Tuning):

@@ -10,7 +10,6 @@ from typing import Any
 from infra.plugins import require
 from training import trainer as tuning
 from training.retrieval_models import batching
-from training.retrieval_models.base_model import Found
 from training.retrieval_models.mining import Example
 from training.retrieval_models.specification import EmbedderTuning, Lora, RerankerTuning, Tuning
 
@@ -19,12 +18,11 @@ CHECKPOINTS = 10
 """A run has, where the specification does not say how often."""
 
 
-def load(spec: Tuning, base: Found | Path, *, device: str) -> Any:
+def load(spec: Tuning, folder: Path, *, device: str) -> Any:
     """Return a model, of whose files none can run code."""
     require("transformers", extra=EXTRA).utils.logging.disable_progress_bar()
     library = require("sentence_transformers", extra=EXTRA)
     kind = library.SentenceTransformer if isinstance(spec, EmbedderTuning) else library.CrossEncoder
-    folder = base if isinstance(base, Path) else base.folder
     given = {"dtype": "float32", "use_safetensors": True}
     model = kind(
         str(folder),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -125,9 +123,3 @@ class Retraining(Part):
         if self.promotion.to in {self.alias, CANDIDATE}:
             raise ValueError(f"promotion.to: {self.promotion.to!r} is taken; name another alias")
         return self
-
-    @property
-    def digest(self) -> str:
-        """Equal for specifications that say the same."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,10 +117,11 @@ def test_wrong_rows_are_all_told_at_once_and_by_number(planned: Any) -> None:
         "0.0%",
         "schedule.batch: 1000 questions of one step, and there are 104 to learn from",
         "matryoshka: 16 is not shorter than the model's vectors, 16",
-        "evaluate.expected_gain: 12 questions are held out, and 109 are needed to see a gain of "
-        "0.1; hold out more of more rows, or raise it",
-        "evaluate.margin: 12 questions are held out, and 80 are needed to see that recall and MRR "
-        "lose no more than 0.05 where nothing changes; hold out more of more rows, or raise it",
+        "evaluate.expected_gain: 12 questions without a document in common are held out, and 109 "
+        "are needed to see a gain of 0.1; hold out more, add rows, or raise it",
+        "evaluate.margin: 12 questions without a document in common are held out, and 80 are "
+        "needed to see that recall and MRR lose no more than 0.05 where nothing changes; hold out "
+        "more, add rows, or raise it",
     ]
     with pytest.raises(Refused, match=r"'planted' is refused, 10 problems"):
         found.require_sound()
@@ -145,6 +145,18 @@ def test_rows_of_held_out_questions_among_those_of_training_are_refused(
         "data.train row 6: asks the same as data.eval row 1",
         "data.train row 101: is answered by a document of data.eval row 12",
     ]
+
+
+def test_questions_on_one_document_count_as_one_for_what_a_gate_can_see(planned: Any) -> None:
+    rows = [
+        {**row, "question": f"{row['question']} {way}"}
+        for row in planted_words.rows()
+        for way in ("now", "here", "then")
+    ]
+    found = planned(rows, data__held_out=0.3, evaluate={"expected_gain": 0.1})
+    asked = {pair.asked for pair in found.divided.held_out}
+    assert len(asked) >= 100
+    assert f"{len(asked) // 3} questions without a document in common" in told(found)[0]
 
 
 def test_questions_that_all_have_one_document_cannot_be_held_out(planned: Any) -> None:
@@ -179,6 +191,13 @@ def test_a_base_that_brings_code_or_no_safe_weights_is_refused(
     found = planned(base__model=str(folder))
     assert [problem.where for problem in found.problems] == ["base.model"]
     assert words in told(found)[0]
+
+
+def test_other_files_of_a_base_may_hold_what_they_like(planned: Any, tmp_path: Path) -> None:
+    folder = Path(write_model(tmp_path / "base"))
+    (folder / "data_config.json").write_text('[{"name": "pairs", "lines": 7}]')
+    found = planned(base__model=str(folder))
+    assert not [problem for problem in found.problems if problem.where == "base.model"]
 
 
 def test_a_base_that_reads_less_than_a_chunk_has_is_refused(planned: Any) -> None:
@@ -364,10 +383,11 @@ def test_a_group_much_larger_than_what_is_held_out_stays_with_training(planned: 
     assert divided.held_out
 
 
-def test_the_schemas_know_every_key() -> None:
-    assert json.dumps(schema("embedder")["properties"]["negatives"])
-    assert "matryoshka" in schema("embedder")["properties"]
-    assert "matryoshka" not in schema("reranker")["properties"]
+def test_each_schema_knows_the_keys_of_its_kind() -> None:
+    own = {kind: set(schema(kind)["properties"]) for kind in ("embedder", "reranker")}
+    assert own["embedder"] - own["reranker"] == {"scale", "forward_batch", "matryoshka", "serve"}
+    assert own["reranker"] - own["embedder"] == {"candidates"}
+    assert {"data", "negatives", "register"} <= own["embedder"] & own["reranker"]
 
 
 @pytest.mark.parametrize(
