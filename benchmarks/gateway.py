@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from benchmarks import environments, processes
 from benchmarks.gateway_servers import (
@@ -43,12 +43,13 @@ SHARE_BAR = Bar(0.97, at_least=True)
 
 
 @dataclass(slots=True)
-class _Figures:
+class Figures:
     """Of one server, a sample for each round."""
 
-    requests: list[float]
-    streams: list[float]
-    cpu: list[float]
+    requests: list[float] = field(default_factory=list)
+    """A second."""
+    streams: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     """Milliseconds for a request."""
 
 
@@ -63,21 +64,22 @@ def run(options: Options) -> list[Row]:
         servers = {"direct": backend, "ours": stack.enter_context(ours(options, url))}
         if options.peers and (python := processes.find(PEER, options)):
             servers[PEER] = stack.enter_context(litellm(options, python, url))
-        figures = {name: _Figures([], [], []) for name in servers}
+        figures = {name: Figures() for name in servers}
         for server in servers.values():
             client.drive(load_of(server, requests=WARM_REQUESTS))
+        seconds = QUICK_SECONDS if options.quick else SECONDS
         for number in range(options.repeats):
             for name, server in servers.items():
                 options.say(f"round {number + 1} of {options.repeats}: {name}")
-                _measure(client, server, figures[name], options)
+                measure(client, server, figures[name], seconds=seconds)
         rows = _throughput(figures, options)
         rows += _latency(client, servers, figures, options)
         rows += _soak(client, servers, options)
         return rows
 
 
-def _measure(client: Client, server: Server, figures: _Figures, options: Options) -> None:
-    seconds = QUICK_SECONDS if options.quick else SECONDS
+def measure(client: Client, server: Server, figures: Figures, *, seconds: float) -> None:
+    """Add a round's requests and streams of a server to its figures."""
     before = server.cpu_seconds()
     done = sound(client.drive(load_of(server, seconds=seconds)))
     figures.requests.append(len(done.latencies) / done.seconds)
@@ -86,7 +88,7 @@ def _measure(client: Client, server: Server, figures: _Figures, options: Options
     figures.streams.append(len(done.latencies) / done.seconds)
 
 
-def _throughput(figures: dict[str, _Figures], options: Options) -> list[Row]:
+def _throughput(figures: dict[str, Figures], options: Options) -> list[Row]:
     mine, direct, peer = figures["ours"], figures["direct"], figures.get(PEER)
     note = "" if peer else environments.NOT_INSTALLED
     rows = []
@@ -112,7 +114,7 @@ def _throughput(figures: dict[str, _Figures], options: Options) -> list[Row]:
 
 
 def _latency(
-    client: Client, servers: dict[str, Server], figures: dict[str, _Figures], options: Options
+    client: Client, servers: dict[str, Server], figures: dict[str, Figures], options: Options
 ) -> list[Row]:
     """Ask at half of what we can answer, by the clock, with and without the gateway between."""
     rates = {

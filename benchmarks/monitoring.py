@@ -6,11 +6,9 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
-from benchmarks.gateway import WARM_REQUESTS, load_of
-from benchmarks.gateway_servers import Client, Server, load_client, null_backend, ours
-from benchmarks.load import sound
+from benchmarks.gateway import WARM_REQUESTS, Figures, load_of, measure
+from benchmarks.gateway_servers import load_client, null_backend, ours
 from benchmarks.null_backend import CHUNKS
 from benchmarks.options import Options
 from benchmarks.table import Bar, Row, Spread
@@ -28,17 +26,6 @@ BAR = Bar(0.03, at_least=False)
 ON, OFF = "on", "off"
 
 
-@dataclass(slots=True)
-class _Figures:
-    """Of one server, a sample for each round."""
-
-    requests: list[float] = field(default_factory=list)
-    """A second."""
-    streams: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    """Milliseconds for a request."""
-
-
 def run(options: Options) -> list[Row]:
     """Measure two servers that differ in the interaction log alone, in turns, each first half."""
     with ExitStack() as stack:
@@ -51,25 +38,16 @@ def run(options: Options) -> list[Row]:
         }
         for server in servers.values():
             client.drive(load_of(server, requests=WARM_REQUESTS))
-        figures = {name: _Figures() for name in servers}
+        figures = {name: Figures() for name in servers}
+        seconds = QUICK_SECONDS if options.quick else SECONDS
         for number in range(options.repeats):
             options.say(f"round {number + 1} of {options.repeats}")
             for name in (ON, OFF) if number % 2 else (OFF, ON):
-                _measure(client, servers[name], figures[name], options)
+                measure(client, servers[name], figures[name], seconds=seconds)
     return list(_rows(figures[ON], figures[OFF], options))
 
 
-def _measure(client: Client, server: Server, figures: _Figures, options: Options) -> None:
-    seconds = QUICK_SECONDS if options.quick else SECONDS
-    before = server.cpu_seconds()
-    done = sound(client.drive(load_of(server, seconds=seconds)))
-    figures.requests.append(len(done.latencies) / done.seconds)
-    figures.cpu.append((server.cpu_seconds() - before) / len(done.latencies) * 1e3)
-    done = sound(client.drive(load_of(server, stream=True, seconds=seconds)))
-    figures.streams.append(len(done.latencies) / done.seconds)
-
-
-def _rows(on: _Figures, off: _Figures, options: Options) -> Iterator[Row]:
+def _rows(on: Figures, off: Figures, options: Options) -> Iterator[Row]:
     bar = None if options.quick else BAR
     for what, unit in (("requests", "/s"), ("streams", f"/s of {CHUNKS} chunks")):
         kept, lost = getattr(on, what), getattr(off, what)

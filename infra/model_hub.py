@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from infra.errors import InvalidConfiguration
@@ -10,6 +11,8 @@ from infra.plugins import require
 WEIGHTS = ".safetensors"
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 """Endings of weights that can carry code."""
+DECIDING = frozenset({".json", WEIGHTS, ".bin", ".txt"})
+"""Endings of the files that what a model says depends on."""
 NOT_FETCHED = (
     *(f"*{each}" for each in sorted(PICKLES)),
     *("*.h5", "*.msgpack", "*.ot", "*.tflite", "onnx/*", "openvino/*"),
@@ -54,6 +57,17 @@ def refuse_pickles(folder: Path, *, model: str) -> None:
     for each in sorted(folder.rglob("*")):
         if each.suffix in PICKLES and not any(each.parent.glob(f"*{WEIGHTS}")):
             raise InvalidConfiguration(_words(model, f"only {str(each.relative_to(folder))!r}"))
+
+
+def digest_of(folder: Path) -> str:
+    """Return `sha256:...` of every file that decides what a model says, with their names."""
+    hasher = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in DECIDING and file.is_file():
+            hasher.update(f"{file.relative_to(folder)}\n".encode())
+            with file.open("rb") as content:
+                hasher.update(hashlib.file_digest(content, "sha256").digest())
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def _words(model: str, found: str) -> str:

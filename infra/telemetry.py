@@ -42,6 +42,9 @@ def configure_logging(settings: Logging, *, stream: TextIO | None = None) -> Lin
     root.setLevel(settings.level.upper())
     for noisy in ("faiss.loader", "uvicorn.access", "sentence_transformers", "httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # What is imported wherever it is installed, and says at each import what it lacks on a CPU.
+    for noisier in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(noisier).setLevel(logging.ERROR)
     return handler
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.errors import InvalidConfiguration, RagstoneError, Unauthenticated
 from infra.settings import Server
+from service.bodies import header
 from service.callers import Caller
 from service.errors import describe, respond
 from service.keyring import Keyring
@@ -104,7 +105,7 @@ class Gate:
             )
 
     async def _check_key(self, scope: Scope) -> Caller:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        given = header(scope, b"authorization")
         scheme, _, text = given.decode("latin-1").partition(" ")
         text = text.strip()
         if scheme.lower() != "bearer" or not text:

@@ -42,7 +42,7 @@ class BodyLimits:
         limit = self._limit(scope["path"])
         try:
             _check_address(scope)
-            _check_length(_declared(scope), limit)
+            _check_length(header(scope, b"content-length"), limit)
         except InvalidRequest as error:
             await respond(scope["path"], describe(error))(scope, receive, send)
             return
@@ -173,11 +173,12 @@ def _check_address(scope: Scope) -> None:
         raise InvalidRequest("The address holds a NUL character (%00); leave it out")
 
 
-def _declared(scope: Scope) -> bytes:
+def header(scope: Scope, wanted: bytes) -> bytes:
+    """Return a header by its name in lower case, or nothing."""
     for name, value in scope["headers"]:
-        if name == b"content-length":
-            length: bytes = value
-            return length
+        if name == wanted:
+            found: bytes = value
+            return found
     return b""
 
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra import telemetry
 from infra.contracts import Answer
 from infra.plugins import require
+from service.bodies import header
 from service.gateway.calls import Outcome
 from service.histograms import Histogram, Sending
 from service.spans import Event, Place, Sends, Span, Spans
@@ -250,7 +251,7 @@ class Traced:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+        given = header(scope, b"traceparent")
         place = self._tracing.begin(given.decode("latin-1"))
         parent = place.header
         scope.setdefault("state", {})["traceparent"] = parent

@@ -315,12 +315,20 @@ def retraining_schema() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def adapter_retraining_schema() -> str:
+    """Return `docs/reference/adapter-retraining.schema.json`."""
+    from training.continual import schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES = {
     "docs/reference/classical-models.md": classical,
     "docs/reference/classical-models.schema.json": classical_schema,
     "docs/reference/retraining.schema.json": retraining_schema,
     "docs/reference/fine-tuning.md": fine_tuning,
     "docs/reference/fine-tuning.schema.json": fine_tuning_schema,
+    "docs/reference/adapter-retraining.schema.json": adapter_retraining_schema,
     "docs/reference/search-tuning.md": search_tuning,
     "docs/reference/embedder-tuning.schema.json": embedder_schema,
     "docs/reference/reranker-tuning.schema.json": reranker_schema,

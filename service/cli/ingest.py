@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ from service.cli.output import (
     Allow,
     CollectionName,
     Json,
+    On,
     Tenant,
+    Workers,
     note,
     place,
     print_json,
@@ -77,12 +79,8 @@ def ingest(
     background: Annotated[
         bool, typer.Option("--background", help="Leave it to a running service or worker.")
     ] = False,
-    on: Annotated[
-        Literal["here", "ray"], typer.Option(help="Where to work: this process, or a Ray cluster.")
-    ] = "here",
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes on the Ray cluster, each with the model.")
-    ] = 2,
+    on: On = "here",
+    workers: Workers = 2,
     json: Json = False,
 ) -> None:
     """Read files and folders into a collection.

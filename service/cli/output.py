@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 from urllib.parse import unquote, urlsplit
 
 import typer
@@ -26,6 +26,12 @@ _ACTING = {
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+On = Annotated[
+    Literal["here", "ray"], typer.Option(help="Where to work: this process, or a Ray cluster.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes on the Ray cluster, each with the model.")
+]
 CollectionName = Annotated[
     str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")
 ]

@@ -6,12 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.errors import InvalidRequest
-from service.cli.output import Json, console, note, print_json, print_table, say
+from service.cli.output import (
+    Json,
+    On,
+    Workers,
+    console,
+    note,
+    print_json,
+    print_table,
+    say,
+)
 from service.cli.session import opened
 
 if TYPE_CHECKING:
@@ -101,12 +110,8 @@ def predict(
     cache: Annotated[
         bool, typer.Option("--cache", help="Answer requests by key from them, as settings say.")
     ] = False,
-    on: Annotated[
-        Literal["here", "ray"], typer.Option(help="Where to work: this process, or a Ray cluster.")
-    ] = "here",
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes on the Ray cluster, each with the model.")
-    ] = 2,
+    on: On = "here",
+    workers: Workers = 2,
     json: Json = False,
 ) -> None:
     """Predict for every row of a table; run again, it goes on where it stopped.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import train_forms, train_plan, train_retrain, train_retrieval, train_sweep
-from service.cli.deciding import Deciding
+from service.cli.deciding import ASKED_TO_GO, Deciding
 from service.cli.output import Json, note, print_json, printable, say
 from service.cli.session import opened
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 COMPARED = ("accuracies", "accuracy", "margins", "margin")
 """Names of what methods that compare answers measure."""
-ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
 
 app = typer.Typer(
     help="Fine-tune models.",

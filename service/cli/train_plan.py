@@ -59,14 +59,21 @@ def plan(
 
 def schema(
     of: Annotated[
-        Literal["fine-tuning", "embedder", "reranker"], typer.Option(help="What it is of.")
+        Literal["fine-tuning", "retraining", "embedder", "reranker"],
+        typer.Option(help="What it is of."),
     ] = "fine-tuning",
 ) -> None:
     """Print the JSON Schema of specifications, for editors and forms."""
+    from training import continual, spec
     from training.retrieval_models import specification
-    from training.spec import schema as made
 
-    print_json(made() if of == "fine-tuning" else specification.schema(of))
+    match of:
+        case "fine-tuning":
+            print_json(spec.schema())
+        case "retraining":
+            print_json(continual.schema())
+        case "embedder" | "reranker":
+            print_json(specification.schema(of))
 
 
 def _print(found: Plan) -> None:

@@ -31,12 +31,13 @@ def retrain(
     import orjson
 
     from service.models import adapter_retraining
+    from training.retrained import described
 
     why: dict[str, Any] = {"reason": cause, "evidence": evidence}
     why = {key: value for key, value in why.items() if value is not None}
     with opened() as parts:
         result = adapter_retraining.run(parts, spec, cause=why, note=note, smokes=smoke)
-    told = adapter_retraining.described(result)
+    told = described(result)
     if outcome is not None:
         outcome.parent.mkdir(parents=True, exist_ok=True)
         outcome.write_bytes(orjson.dumps(told))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.deciding import INTERRUPTED, NO_VERDICT
+from service.cli.deciding import ASKED_TO_GO, INTERRUPTED, NO_VERDICT
 from service.cli.output import Json, note, print_json, print_table, printable, say, waiting
 from service.cli.session import opened
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from training.retrieval_models.tuning import Outcome
 
 REFUSED, UNSURE = 1, 2
-ASKED_TO_GO = 143  # 128 + SIGTERM, what shells and schedulers expect
 Specification = Annotated[Path, typer.Argument(metavar="SPEC", help="In YAML.")]
 OnlyPlan = Annotated[
     bool, typer.Option("--plan", help="Check everything and say what it comes to; train nothing.")

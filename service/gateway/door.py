@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.errors import RagstoneError
-from service.bodies import read_whole, refuse_nul
+from service.bodies import header, read_whole, refuse_nul
 from service.callers import Caller
 from service.errors import describe, respond
 from service.gateway import checking
@@ -74,7 +74,7 @@ class Door:
             raw = await read_whole(receive)
             if raw is None:  # the caller left midway
                 return
-            body = _parse(raw, _header(scope, b"content-type"))
+            body = _parse(raw, header(scope, b"content-type"))
             if body is None or not _is_model(body):
                 await self._app(scope, _replay(raw, receive), send)
                 return
@@ -236,11 +236,3 @@ def _given(scope: Scope) -> dict[str, str]:
         for name, value in scope["headers"]
         if name in _WANTED
     }
-
-
-def _header(scope: Scope, wanted: bytes) -> bytes:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found: bytes = value
-            return found
-    return b""

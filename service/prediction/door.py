@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from infra.errors import RagstoneError
 from service.bodies import read_whole
 from service.errors import describe, respond
+from service.gateway.door import Operation
 from service.predicting import Predictor
 from service.prediction.by_rows import predict
 from service.prediction.by_tensors import infer
@@ -25,13 +25,6 @@ ROWS = "/v1/predict"
 _MODELS, _INFER = "/v2/models/", "/infer"
 _NAME, _VERSION = 5, 7
 """Parts of a path that names a model, and of one that names a version of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """Stands where the router would have put its route; for metrics and the log."""
-
-    path: str
 
 
 _PREDICT = Operation(ROWS)

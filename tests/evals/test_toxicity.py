@@ -67,13 +67,12 @@ def test_worst_stretch_of_a_long_answer_decides_wherever_it_stands(folder: Path)
     alone = score(metric, worse).value
     assert alone is not None
     assert plain.value is not None
+    assert alone > plain.value
     for text in (worse + LONG, LONG + worse, LONG + worse + LONG):
         found = score(metric, text)
         assert found.value is not None
-        if alone > plain.value:
-            assert found.value > plain.value
-            assert set(found.details["worst"].split()) & set(worse.split())
-        assert found.value >= plain.value - 1e-6
+        assert found.value > plain.value
+        assert set(found.details["worst"].split()) & set(worse.split())
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\x00"])

@@ -80,6 +80,9 @@ def test_thresholds_move_the_decision_and_hold_at_their_edge():
     assert classical.decide(chances, classical.parse(VALUES)).tolist() == [0, 1, 1]
     plain = classical.parse({**VALUES, "thresholds": None})
     assert classical.decide(chances, plain).tolist() == [0, 0, 1]
+    for model in (classical.parse(VALUES), plain):  # one row goes another way
+        alone = [int(classical.decide(chances[at : at + 1], model)[0]) for at in range(3)]
+        assert alone == classical.decide(chances, model).tolist()
 
 
 def test_a_file_says_json(tmp_path):

@@ -14,7 +14,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,14 +218,7 @@ def test_a_wide_filter_goes_through_the_structure(
     vectors = _vectors(count)
     documents = np.arange(0, 50, 3)
     allowed = {n: vectors[n - 1] for n in range(1, count + 1) if n % 50 % 3 == 0}
-    asked = []
-    rows_of = structures.Candidates.rows
-
-    def rows(self: Candidates, *arguments: Any, **named: Any) -> NDArray[np.int64]:
-        asked.append(named)
-        return rows_of(self, *arguments, **named)
-
-    monkeypatch.setattr(structures.Candidates, "rows", rows)
+    asked = _counted(monkeypatch)
     found = 0
     questions = vectors[:50].astype(np.float32) + vectors[50:100].astype(np.float32) / 3
     for question in questions:
@@ -238,11 +230,31 @@ def test_a_wide_filter_goes_through_the_structure(
     assert found >= 0.95 * 500
 
 
-def test_a_graph_is_left_alone_where_a_scan_of_what_is_allowed_takes_less_time() -> None:
-    graph = Candidates("hnsw", "hnsw", effort=100, refine=4, recall=0.97)
-    lists = replace(graph, kind="ivf")
-    assert graph.scanned_meanwhile(10, share=0.1) == 10 * graph.scanned_meanwhile(10, share=1.0)
-    assert graph.scanned_meanwhile(10, share=0.1) > lists.scanned_meanwhile(10, share=0.1)
+def test_a_graph_is_left_alone_where_a_scan_of_what_is_allowed_takes_less_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("retrieval.indexes._piece._FEW_ROWS", 100)
+    dense = settled(_dense(5_000), Options(type="hnsw"), step=_go_on)
+    asked = _counted(monkeypatch)
+    question, documents = _vectors(5_000)[7].astype(np.float32), np.arange(0, 50, 3)
+    dense.search(question, 10, documents=documents)
+    assert not asked
+    monkeypatch.setattr("retrieval.indexes._candidates._ROWS_A_NODE", 0)
+    dense.search(question, 10, documents=documents)
+    assert len(asked) == 1
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Return where each question to a structure is noted from now on."""
+    asked: list[dict[str, Any]] = []
+    rows_of = structures.Candidates.rows
+
+    def rows(self: Candidates, *arguments: Any, **named: Any) -> NDArray[np.int64]:
+        asked.append(named)
+        return rows_of(self, *arguments, **named)
+
+    monkeypatch.setattr(structures.Candidates, "rows", rows)
+    return asked
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,15 @@ import pytest
 
 import classical_models
 from classical_models import ROW, classifier, put, with_file
-from infra.artifacts.store import ArtifactStore, open_store
+from infra.artifacts.store import ArtifactStore
 from infra.errors import NotFound, NotReady, StorageFailed
 from infra.model_settings import Models as Options
-from migrated import open_migrated
 from service.prediction import loading
 from service.prediction.loading import Loaded
 from service.prediction.models import RETRY_SECONDS, Hosted, Models
+from set_clock import Clock
 
 Scenario = Callable[[Models], Coroutine[Any, Any, None]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ArtifactStore]:
-    database = open_migrated(tmp_path / "ragstone.db")
-    yield open_store(tmp_path / "artifacts", database)
-    database.close()
-
-
-class Clock:
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

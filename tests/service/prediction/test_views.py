@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ import polars as pl
 import pytest
 
 import accounts
-from infra.artifacts.store import ArtifactStore, open_store
+from infra.artifacts.store import ArtifactStore
 from infra.classical import Column, ModelFile, parse
 from infra.datasets.datasets import Datasets
 from infra.errors import InvalidRequest, StorageFailed
-from migrated import open_migrated
 from service.prediction.columns import Reader
 from service.prediction.joining import Joins
 from service.prediction.views import RETRY_SECONDS, Views
+from set_clock import Clock
 
 FEW = accounts.accounts(days=3)
 COLUMNS = (
@@ -26,25 +25,6 @@ COLUMNS = (
     Column(name="logins", type="int64", nullable=True),
     Column(name="segment", type="string", categories=("gone", "new", "old"), nullable=True),
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ArtifactStore]:
-    database = open_migrated(tmp_path / "ragstone.db")
-    yield open_store(tmp_path / "artifacts", database)
-    database.close()
-
-
-class Clock:
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
