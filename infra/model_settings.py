@@ -99,6 +99,8 @@ class Models(Section):
     """By the name of a model, without `model/`."""
     cached: dict[str, Cached] = Field(default_factory=dict)
     """By the name of a model, without `model/`."""
+    keep_stored_days: float = Field(default=90.0, gt=0)
+    """Predictions of jobs that requests are answered from, where `max_age_seconds` says no less."""
     max_shadows: int = Field(default=64, ge=1)
     """Copies of requests that wait for the other version, with `max_rows` in all; more are left
     out, and counted."""

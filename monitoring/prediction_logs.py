@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
@@ -57,6 +57,52 @@ def read(database: Database, model: str, *, most: int) -> Iterator[Sequence[Logg
         kept = [row for row in rows if isinstance(row.features, Mapping)]
         if kept:
             yield [LoggedRow(row.at, row.features, labels.get(row.id)) for row in kept]
+
+
+def erase(
+    database: Database,
+    query: Query,
+    holds: Callable[[Mapping[str, Any]], bool],
+    *,
+    dry_run: bool = False,
+) -> int:
+    """Remove what is kept of predictions for some rows; that they were answered stays.
+
+    Args:
+        database: of the interactions.
+        query: the predictions that are looked through.
+        holds: whether a row, by what was kept of its columns, is meant.
+        dry_run: only count.
+
+    Returns:
+        How many.
+    """
+    which = [*query.conditions(), table.c.kind == "prediction", table.c.content.is_not(None)]
+    statement = select(table.c.number, table.c.id, table.c.content).where(*which)
+    last = erased = 0
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(
+                statement.where(table.c.number > last).order_by(table.c.number).limit(BATCH)
+            ).fetchall()
+        if not rows:
+            return erased
+        last = rows[-1].number
+        meant = [row for row in rows if holds(row_of(row.content))]
+        erased += len(meant)
+        if meant and not dry_run:
+            with database.write() as connection:
+                numbers, ids = [row.number for row in meant], [row.id for row in meant]
+                mine = table.c.number.in_(numbers)
+                connection.execute(update(table).where(mine).values(content=None))
+                said = feedback.c.interaction_id.in_(ids)
+                connection.execute(update(feedback).where(said).values(text=None))
+
+
+def row_of(content: Any) -> Mapping[str, Any]:
+    """Return what was kept of a row's columns."""
+    kept = content.get("features") if isinstance(content, Mapping) else None
+    return kept if isinstance(kept, Mapping) else {}
 
 
 def _conditions(model: str) -> list[ColumnElement[bool]]:

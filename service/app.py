@@ -149,6 +149,7 @@ async def _start(app: FastAPI, components: Components, follower: Follower) -> No
     components.tuned_models.start(components.routes)
     components.adapters.start()
     components.models.start()
+    components.retention.start()
 
 
 @asynccontextmanager
@@ -161,6 +162,7 @@ async def _stopped_at_the_end(components: Components, follower: Follower) -> Asy
             lambda: components.adapters.close(),
             lambda: components.tuned_models.close(),
             lambda: components.models.close(),
+            lambda: components.retention.close(),
             lambda: components.canaries.close(),
             lambda: components.routes.close(),
             lambda: components.relay.close(),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from service.predicting import Predictor
     from service.prediction.cached import CachedPredictions
     from service.prediction.canaries import Canaries
+    from service.prediction.forgetting import Forgetter, Retention
     from service.prediction.models import Models
     from service.responses.repeating import RepeatedResponses
     from service.responses.store import ResponseStore
@@ -250,6 +251,18 @@ class ModelParts:
         from service.prediction.cached import CachedPredictions
 
         return CachedPredictions(self.database)
+
+    @cached_property
+    def forgetter(self) -> Forgetter:
+        from service.prediction.forgetting import Forgetter
+
+        return Forgetter(self.database, self.cached_predictions, artifacts=lambda: self.artifacts)
+
+    @cached_property
+    def retention(self) -> Retention:
+        from service.prediction.forgetting import Retention
+
+        return Retention(lambda: self.forgetter, self.settings.models)
 
     @cached_property
     def predictor(self) -> Predictor:

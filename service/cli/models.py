@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.errors import InvalidRequest
-from service.cli import comparisons, predictions
+from service.cli import comparisons, forgetting, predictions
 from service.cli.output import (
     Json,
     console,
@@ -39,6 +39,7 @@ for _name, _command in (
     ("show", predictions.show),
     ("predict", predictions.predict),
     ("compare", comparisons.compare),
+    ("forget", forgetting.forget),
 ):
     app.command(_name)(_command)
 TASKS = ("classification", "regression")

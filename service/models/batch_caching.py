@@ -1,11 +1,13 @@
-"""Stores what a job predicted in the database, from which requests are answered by key."""
+"""Stores what a job predicted in the database, answering requests by key, and forgets it again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra.classical import KIND
 from infra.errors import InvalidRequest, NotFound
 from infra.jobs.definitions import Options
 from infra.plugins import require
@@ -13,6 +15,7 @@ from infra.plugins import require
 if TYPE_CHECKING:
     from infra.jobs.attempt import Attempt
     from infra.model_settings import Cached
+    from service.prediction.forgetting import Forgotten, Wanted
     from service.prediction.loading import Loaded
     from service.wiring import Components
 
@@ -49,15 +52,59 @@ def fill(
         for path in sorted(folder.glob("part-*.parquet")):
             yield from parquet.read_table(path, columns=[*settings.key, *said]).to_pylist()
 
+    # Jobs are of `default` where keys have no tenant; a tenant of that name is not meant.
+    tenant = None if attempt.tenant == Options().tenant else attempt.tenant
+    sweep(parts)
+    return parts.cached_predictions.fill(
+        loaded, settings, rows(), job=attempt.job_id, tenant=tenant
+    )
+
+
+def sweep(parts: Components) -> None:
+    """Remove what jobs stored that ended before it could take over."""
+
     def is_over(job: str) -> bool:
         try:
             return parts.jobs.get(job).is_finished
         except NotFound:
             return True
 
-    # Jobs are of `default` where keys have no tenant; a tenant of that name is not meant.
-    tenant = None if attempt.tenant == Options().tenant else attempt.tenant
     parts.cached_predictions.sweep(is_over)
-    return parts.cached_predictions.fill(
-        loaded, settings, rows(), job=attempt.job_id, tenant=tenant
-    )
+
+
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """What was removed, or would be."""
+
+    stored: Sequence[Forgotten]
+    logged: int
+    """Predictions of the log, whose content is gone; only a key is looked for there."""
+    under_way: Sequence[str]
+    """Jobs that are storing predictions: what they store is not gone."""
+    artifacts: Sequence[str]
+    """They hold the same rows, as whoever made them wrote them; expire them."""
+
+
+def forget(parts: Components, wanted: Wanted, *, dry_run: bool = False) -> Forgot:
+    """Remove stored predictions and, of the rows of a key, what the log keeps of them.
+
+    Raises:
+        InvalidRequest: as `Forgetter.forget`.
+    """
+    from monitoring import prediction_logs
+    from monitoring.interactions import Query
+    from service.prediction.forgetting import holds
+
+    if not dry_run:
+        sweep(parts)
+    stored = parts.forgetter.forget(wanted, dry_run=dry_run)
+    logged = 0
+    if wanted.key:
+        parts.interactions.flush()
+        model = None if wanted.model is None else f"{KIND}/{wanted.model}"
+        query = Query(until=wanted.until, model=model, tenant=wanted.tenant)
+        logged = prediction_logs.erase(
+            parts.database, query, lambda row: holds(row, wanted.key), dry_run=dry_run
+        )
+    under_way = parts.cached_predictions.under_way(wanted.model)
+    return Forgot(stored, logged, under_way, sorted({each.artifact for each in stored}))

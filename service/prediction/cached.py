@@ -76,7 +76,7 @@ class CachedPredictions:
         rows = iter(rows)
         some = list(islice(rows, 1))
         key = {name: _kind(row.get(name)) for row in some for name in settings.key}
-        self._remove(batches.c.job == job, ~batches.c.is_live)
+        self.remove(batches.c.job == job, ~batches.c.is_live)
         values = {
             "model": loaded.name,
             "tenant": tenant,
@@ -90,7 +90,7 @@ class CachedPredictions:
         with self._database.write() as connection:
             made = connection.execute(insert(batches).values(values).returning(batches.c.number))
             number = int(made.scalar_one())
-        for part in _parts(chain(some, rows), WRITTEN):
+        for part in parted(chain(some, rows), WRITTEN):
             stored = [
                 {
                     "batch_number": number,
@@ -123,7 +123,7 @@ class CachedPredictions:
                 .where(batches.c.number == number)
                 .values(is_live=True, artifact=artifact)
             )
-        self._remove(batches.c.number.in_(set(before) - {number}))
+        self.remove(batches.c.number.in_(set(before) - {number}))
 
     def sweep(self, is_over: Callable[[str], bool]) -> None:
         """Remove what jobs stored that ended before it could take over."""
@@ -132,7 +132,17 @@ class CachedPredictions:
                 select(batches.c.number, batches.c.job).where(~batches.c.is_live)
             ).all()
         gone = [row.number for row in rows if is_over(row.job)]
-        self._remove(batches.c.number.in_(gone))
+        self.remove(batches.c.number.in_(gone))
+
+    def under_way(self, model: str | None) -> list[str]:
+        """Return which jobs are storing predictions, of one model or of all."""
+        which = (
+            [~batches.c.is_live]
+            if model is None
+            else [~batches.c.is_live, batches.c.model == model]
+        )
+        with self._database.read() as connection:
+            return list(connection.scalars(select(batches.c.job).where(*which).distinct()))
 
     def find(
         self,
@@ -160,9 +170,9 @@ class CachedPredictions:
             if batch is None or not self._answers(batch, loaded, settings):
                 _refuse_unknown(settings, f"of {loaded.served} that is in force")
                 return None
-            keys = [_key(row, batch.key) for row in rows]
+            keys = [digest_of(row, batch.key) for row in rows]
             found: dict[str, Any] = {}
-            for part in _parts({key for key in keys if key is not None}, ASKED):
+            for part in parted({key for key in keys if key is not None}, ASKED):
                 chosen = select(answers.c.key, answers.c.answer).where(
                     answers.c.batch_number == batch.number, answers.c.key.in_(part)
                 )
@@ -185,7 +195,8 @@ class CachedPredictions:
             and (age is None or self._clock() - batch.made_at <= timedelta(seconds=age))
         )
 
-    def _remove(self, *which: ColumnElement[bool]) -> None:
+    def remove(self, *which: ColumnElement[bool]) -> None:
+        """Remove batches, some rows at a time, so that nobody waits long for the database."""
         with self._database.read() as connection:
             numbers = connection.scalars(select(batches.c.number).where(*which)).all()
         for number in numbers:
@@ -218,7 +229,8 @@ def _refuse_unknown(settings: Cached, what: str) -> None:
         raise NotFound("stored prediction", what)
 
 
-def _parts(values: Iterable[_Value], size: int) -> Iterator[list[_Value]]:
+def parted(values: Iterable[_Value], size: int) -> Iterator[list[_Value]]:
+    """Yield the values, at most `size` at a time."""
     rest = iter(values)
     while part := list(islice(rest, size)):
         yield part
@@ -229,7 +241,7 @@ def _of(model: str, tenant: str | None) -> list[ColumnElement[bool]]:
     return [batches.c.model == model, owner]
 
 
-def _key(row: Any, kinds: Mapping[str, str]) -> str | None:
+def digest_of(row: Any, kinds: Mapping[str, str]) -> str | None:
     """Return the digest of a key, however its numbers and times are written; None without one.
 
     Args:
@@ -239,11 +251,12 @@ def _key(row: Any, kinds: Mapping[str, str]) -> str | None:
     """
     if not isinstance(row, Mapping):
         return None
-    found = [_part_of_key(row.get(name), kind) for name, kind in kinds.items()]
+    found = [part_of_key(row.get(name), kind) for name, kind in kinds.items()]
     return None if None in found else hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
-def _part_of_key(value: Any, kind: str) -> str | int | float | None:
+def part_of_key(value: Any, kind: str) -> str | int | float | None:
+    """Return one value of a key, the same however it is written; None where it is none."""
     if kind == VALUE:
         if isinstance(value, float) and value.is_integer():
             return int(value)
@@ -262,7 +275,7 @@ def _kind(value: Any) -> str:
 
 
 def _require_key(row: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
-    key = _key(row, kinds)
+    key = digest_of(row, kinds)
     if key is None:
         given = {name: row.get(name) for name in kinds}
         raise InvalidRequest(f"A row has no key for models.cached: {shown(given)}")
