@@ -51,12 +51,13 @@ def test_one_that_forgets_is_stopped_and_a_better_one_takes_over(
     parts: Components, tmp_path: Path
 ) -> None:
     spec = write_task(tmp_path, {"register": {"name": "zs", "alias": "production"}})
-    write_rows(tmp_path / "suite.jsonl", [chat(f"Query {n}?", ANSWER) for n in range(40)])
+    write_rows(tmp_path / "suite.jsonl", [chat(f"Question {n}?", ANSWER) for n in range(64, 104)])
     around = replace(tuning.around(parts, tmp_path, note=lambda _: None), smokes=False)
     assert finetune(read(spec), tmp_path / "run", around).adapter == "adapter/zs@v1"
     said = [chat(f"Order {n}?", WORSE) for n in range(100)]
 
-    forgetful = retrain(parts, tmp_path, said, suites=[SUITE])
+    guarded: dict[str, Any] = {"suites": [SUITE], "promotion": {"max_loss": 0.3}}
+    forgetful = retrain(parts, tmp_path, said, **guarded)
     assert forgetful.decision == "refused"
     latest, suite = forgetful.answers
     assert (latest.name, latest.passed) == ("latest rows", True)
@@ -67,11 +68,11 @@ def test_one_that_forgets_is_stopped_and_a_better_one_takes_over(
         "adapter/zs@v2",
     )
 
-    # Nothing is asked again now but what it was corrected on.
-    replay = [{"rows": "train.jsonl", "ratio": 0.5}]
-    better = retrain(parts, tmp_path, said, replay=replay)
+    replay = [{"rows": "train.jsonl", "ratio": 0.8}]
+    better = retrain(parts, tmp_path, said, replay=replay, **guarded)
     assert better.decision == "promoted", better.reasons
-    assert (better.rows["train"], better.rows["replayed"], better.rows["compared"]) == (80, 40, 20)
+    assert [each.passed for each in better.answers] == [True, True], "as replay kept it"
+    assert (better.rows["train"], better.rows["replayed"], better.rows["compared"]) == (80, 64, 20)
     assert version(parts, "production") == "adapter/zs@v3"
     [moved, *_] = parts.artifacts.history("adapter/zs", "production")
     assert moved.actor == better.run
