@@ -285,6 +285,16 @@ def count(moment: datetime) -> int:
     return since // timedelta(microseconds=1)
 
 
+def text_at(microseconds: int, *, is_zoned: bool) -> str:
+    """Return a moment, counted as `count` does, in ISO 8601.
+
+    >>> text_at(1_500_000, is_zoned=True), text_at(0, is_zoned=False)
+    ('1970-01-01T00:00:01.500000+00:00', '1970-01-01T00:00:00')
+    """
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return f"{moment.isoformat()}+00:00" if is_zoned else moment.isoformat()
+
+
 def shown(value: Any) -> str:
     """Return a value as a message may have it."""
     text = repr(value)

@@ -23,6 +23,8 @@ class LoggedRow:
 
     at: datetime
     features: Mapping[str, Any]
+    keys: Mapping[str, Any] | None
+    """Of a model with feature views, the keys and the time by which they were joined."""
     label: str | None
     """What was right, as it was said last; None where nobody looked."""
 
@@ -42,9 +44,9 @@ def read(database: Database, model: str, *, most: int) -> Iterator[Sequence[Logg
         model: with `model/`.
         most: rows, the latest, that are looked at.
     """
-    statement = select(
-        table.c.number, table.c.id, table.c.at, table.c.content["features"].label("features")
-    )
+    content = table.c.content
+    kept_of = (content["features"].label("features"), content["keys"].label("keys"))
+    statement = select(table.c.number, table.c.id, table.c.at, *kept_of)
     statement = statement.where(*_conditions(model)).order_by(table.c.number).limit(BATCH)
     last = _before(database, model, most)
     while True:
@@ -56,7 +58,10 @@ def read(database: Database, model: str, *, most: int) -> Iterator[Sequence[Logg
         last = rows[-1].number
         kept = [row for row in rows if isinstance(row.features, Mapping)]
         if kept:
-            yield [LoggedRow(row.at, row.features, labels.get(row.id)) for row in kept]
+            yield [
+                LoggedRow(row.at, row.features, _mapping(row.keys), labels.get(row.id))
+                for row in kept
+            ]
 
 
 def erase(
@@ -100,9 +105,14 @@ def erase(
 
 
 def row_of(content: Any) -> Mapping[str, Any]:
-    """Return what was kept of a row's columns."""
-    kept = content.get("features") if isinstance(content, Mapping) else None
-    return kept if isinstance(kept, Mapping) else {}
+    """Return what was kept of a row's columns, and of what feature views were joined by."""
+    if not isinstance(content, Mapping):
+        return {}
+    return {**(_mapping(content.get("features")) or {}), **(_mapping(content.get("keys")) or {})}
+
+
+def _mapping(kept: Any) -> Mapping[str, Any] | None:
+    return kept if isinstance(kept, Mapping) else None
 
 
 def _conditions(model: str) -> list[ColumnElement[bool]]:

@@ -13,6 +13,7 @@ from infra.errors import InvalidConfiguration, InvalidRequest
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from infra.plugins import require
+from infra.point_in_time import moments_of
 from monitoring import prediction_logs
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def run(
     if (evidence := (cause or {}).get("evidence")) is not None:
         parts.artifacts.find(evidence)
     if asked.log.rows is None:
-        rows = _put_log(parts, asked)
+        rows, time = _put_log(parts, asked)
         note(f"what {asked.name!r} was asked is {rows}")
-        asked = asked.model_copy(update={"log": asked.log.model_copy(update={"rows": rows})})
+        log = asked.log.model_copy(update={"rows": rows, "time": time})
+        asked = asked.model_copy(update={"log": log})
     around = model_training.around(parts, file.absolute().parent, note=note, tell=tell)
     return retrain.retrain(asked, around, model_gates.judge, cause=cause)
 
@@ -89,32 +91,36 @@ def _check_alias(parts: Components, asked: Retraining) -> None:
         )
 
 
-def _put_log(parts: Components, asked: Retraining) -> str:
-    """Store what the model was asked, with labels, as a dataset; returns its version."""
+def _put_log(parts: Components, asked: Retraining) -> tuple[str, str]:
+    """Store what the model was asked, with labels, as a dataset.
+
+    Returns its version, and its column of times: of a model with feature views the one by which
+    they are joined.
+    """
     from infra.datasets.datasets import Datasets
     from service.prediction.loading import described
 
     model = f"{classical.KIND}/{asked.name}"
     file = described(parts.artifacts, f"{model}@{asked.alias}")
-    if file.views:
-        raise InvalidRequest(
-            f"{model!r} joins feature views; name rows with their keys and times in log.rows"
-        )
-    if asked.log.time in {file.target, *(each.name for each in file.inputs)}:
-        raise InvalidRequest(f"log.time: {asked.log.time!r} is a column of {model!r} already")
+    time = file.time if file.views and file.time else asked.log.time
+    if time in {file.target, *(each.name for each in file.inputs)}:
+        raise InvalidRequest(f"log.time: {time!r} is a column of {model!r} already")
     parts.interactions.flush()
     _check_size(parts, asked, model)
     batches = prediction_logs.read(parts.database, model, most=MOST_ROWS)
-    tables = [_as_table(rows, file, time=asked.log.time) for rows in batches]
+    if file.views:
+        batches = ([row for row in rows if row.keys is not None] for rows in batches)
+    tables = [_as_table(rows, file, time=time) for rows in batches if rows]
     if not tables:
+        what = "No keys and times are" if file.views else "Nothing is"
         raise InvalidRequest(
-            f'Nothing is kept of what {model!r} was asked; set models.keep = "inputs", or name '
-            "rows in log.rows"
+            f'{what} kept of what {model!r} was asked; set models.keep = "inputs", or '
+            "name rows in log.rows"
         )
     polars = require("polars", extra="classical")
     table = polars.concat(tables, how="vertical_relaxed")  # a batch may have no label at all
     stored = Datasets(parts.artifacts).put(table, f"dataset/{asked.name}-predictions")
-    return stored.pinned
+    return stored.pinned, time
 
 
 def _check_size(parts: Components, asked: Retraining, model: str) -> None:
@@ -130,7 +136,10 @@ def _check_size(parts: Components, asked: Retraining, model: str) -> None:
 
 
 def _as_table(rows: Sequence[LoggedRow], file: ModelFile, *, time: str) -> pl.DataFrame:
-    """Return rows by the names and types of the training; a label that is none is missing."""
+    """Return rows by the names and types of the training; a label that is none is missing.
+
+    What comes from a view is left out: it is joined again, by key and time.
+    """
     polars = require("polars", extra="classical")
     columns = [
         polars.Series(
@@ -140,13 +149,34 @@ def _as_table(rows: Sequence[LoggedRow], file: ModelFile, *, time: str) -> pl.Da
             strict=False,
         )
         for each in file.inputs
+        if each.name not in file.joined
+    ]
+    columns += [
+        polars.Series(name, [(row.keys or {}).get(name) for row in rows], strict=False, dtype=kind)
+        for name, kind in _key_types(file).items()
     ]
     labels = [_label(row.label, file) for row in rows]
-    moments = polars.Series(time, [row.at for row in rows])
     found: pl.DataFrame = polars.DataFrame(
-        [*columns, polars.Series(file.target, labels, strict=False), moments]
+        [*columns, polars.Series(file.target, labels, strict=False), _times(rows, file, time)]
     )
     return found
+
+
+def _key_types(file: ModelFile) -> dict[str, Any]:
+    polars = require("polars", extra="classical")
+    own = {each.name for each in file.inputs} - file.joined
+    keys = {view.asked_key: view.key_type for view in file.views}
+    return {name: getattr(polars, _TYPES[kind]) for name, kind in keys.items() if name not in own}
+
+
+def _times(rows: Sequence[LoggedRow], file: ModelFile, name: str) -> pl.Series:
+    polars = require("polars", extra="classical")
+    if not file.views:
+        return polars.Series(name, [row.at for row in rows])
+    said = [(row.keys or {}).get(name) for row in rows]
+    moments = moments_of(said, source=f"The column {name!r}")
+    zone = "UTC" if any(view.is_zoned for view in file.views) else None
+    return polars.Series(name, moments.microseconds, dtype=polars.Datetime("us", zone))
 
 
 def _raw(value: Any, column: Column) -> Any:

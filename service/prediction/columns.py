@@ -44,6 +44,8 @@ class Table:
     warnings: Sequence[Warned] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     """By view, what was joined."""
+    joined: Joined | None = None
+    """By which keys and times."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +142,8 @@ class Reader:
         columns = {each.name: whole[each.name] for each in self.model.inputs}
         table = self._table(rows, columns, joined.versions)
         missed = [Warned(row, key, why) for row, key, why in joined.missed]
-        return replace(table, warnings=[*table.warnings, *missed], versions=joined.versions)
+        warnings = [*table.warnings, *missed]
+        return replace(table, warnings=warnings, versions=joined.versions, joined=joined)
 
     def _table(
         self,

@@ -14,7 +14,7 @@ from infra.classical import Column, ModelFile
 from infra.classical_rows import Values, encode
 from infra.errors import InvalidRequest
 from infra.feature_views import FeatureView
-from infra.point_in_time import Found, Moments, Why, count, moments_of, shown
+from infra.point_in_time import Found, Moments, Why, count, moments_of, shown, text_at
 from service.prediction.views import LiveView, Version
 
 if TYPE_CHECKING:
@@ -31,6 +31,19 @@ class Joined:
     """Rows without values of a view, by the column of its key, and why."""
     versions: Mapping[str, str]
     """By view, what was read."""
+    keys: Mapping[str, Sequence[Any]]
+    """By its name in rows, the key of each row."""
+    time: str
+    """The column of times."""
+    moments: Moments
+    """As of which rows were joined, each with one; zoned or not, as the views are."""
+
+    def given(self, row: int) -> dict[str, Any]:
+        """Return the keys and the time of a row, as a later training joins by them."""
+        moment = self.moments.microseconds[row]
+        assert moment is not None
+        told = {name: values[row] for name, values in self.keys.items()}
+        return {**told, self.time: text_at(moment, is_zoned=bool(self.moments.is_zoned))}
 
 
 class Joins:
@@ -103,7 +116,11 @@ class Joins:
             columns |= {each.name: encode(raw(frame[each.name], each), each) for each in mine}
             missed += [(row, view.asked_key, why) for row, why in found.missed]
             versions[view.followed] = str(version.reference)
-        return Joined(columns, missed, versions)
+        keys = {live.view.asked_key: _listed(given[live.view.asked_key]) for live in self.views}
+        if moments.is_zoned is None:  # no row has a time, and each is of this moment
+            is_zoned = any(live.version.index.is_zoned for live in self.views)
+            moments = Moments(moments.microseconds, is_zoned)
+        return Joined(columns, missed, versions, keys, self.time, moments)
 
     def _moments(self, rows: int, given: Values | pl.Series | None) -> Moments:
         now = count(self._clock())

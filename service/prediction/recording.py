@@ -191,4 +191,6 @@ def _content(predicted: Predicted, row: int, label: Any, kept: Kept) -> dict[str
         content["features"] = row_values(predicted.table, row, predicted.loaded.model.inputs)
         if predicted.table.versions:
             content["views"] = dict(predicted.table.versions)
+        if predicted.table.joined is not None:
+            content["keys"] = predicted.table.joined.given(row)
     return content

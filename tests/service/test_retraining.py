@@ -178,7 +178,8 @@ def test_what_cannot_be_a_log_is_refused(open_parts: Open, tmp_path: Path) -> No
         is_zoned=True,
     )
     put(parts.artifacts, classifier(0), tmp_path / "2", views=(view,), time="asked_at")
-    with pytest.raises(InvalidRequest, match=r"log\.rows"):
+    parts.artifacts.tag("model/churn@v2", "production")
+    with pytest.raises(InvalidRequest, match="keys and times"):
         retraining.run(parts, written(tmp_path))
     with pytest.raises(NotFound, match="drift"):
         retraining.run(parts, written(tmp_path), cause={"evidence": "evidence/drift@v1"})
