@@ -44,7 +44,7 @@ class Metrics:
         self.predictions = PredictionMetrics(registry)
         self.challengers = ChallengerMetrics(registry)
         self.standing = StandingMetrics(registry)
-        """Of what the database knows."""
+        """Of what the database and the driver of the GPUs know."""
         self._routes = Bounded(MOST_ROUTES)
         self._engines = Bounded(MOST_ENGINES)
         ProcessCollector(registry=registry)

@@ -1,4 +1,4 @@
-"""Gauges of what the database knows, read when scraped: drift, estimates, budgets, evaluations."""
+"""Gauges of what database and driver know, read when scraped: drift, budgets, evaluations, GPUs."""
 
 from __future__ import annotations
 
@@ -160,5 +160,13 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "ragstone_eval_passed": (("suite",), "Whether the newest evaluation of a suite passed."),
     "ragstone_eval_timestamp_seconds": (("suite",), "When the newest evaluation was made."),
+    "ragstone_gpu_utilization_ratio": (
+        ("gpu",),
+        "The share of the last moments in which a GPU of this machine computed.",
+    ),
+    "ragstone_gpu_memory_used_bytes": (("gpu",), "By whatever process."),
+    "ragstone_gpu_memory_size_bytes": (("gpu",), "Of the GPU's own memory."),
+    "ragstone_gpu_temperature_celsius": (("gpu",), "Of the die."),
+    "ragstone_gpu_power_watts": (("gpu",), "Drawn, the board's memory included."),
     _UNREADABLE: (("part",), "1 where the last attempt to read these gauges failed."),
 }

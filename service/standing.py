@@ -1,4 +1,4 @@
-"""What the metrics tell of the database's state: drift, budgets, indexes, sources, evaluations."""
+"""What the metrics tell of the state of things: drift, budgets, indexes, evaluations, GPUs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _SYNC = "sync"
 
 def watch(parts: Components) -> None:
     """Have the metrics of this process tell it, whenever they are scraped."""
+    from monitoring.gpus import Gpus
+
     standing = parts.metrics.standing
+    standing.watch("gpus", Gpus().readings)
     standing.watch("drift", partial(drift, parts))
     standing.watch("budgets", partial(budgets, parts))
     standing.watch("indexes", partial(indexes, parts))
