@@ -9,7 +9,7 @@ from infra.errors import RagstoneError
 from infra.plugins import require
 from service.models.batch_predicting import Part
 from service.models.batch_scoring import scored
-from service.work.ray_connection import connected
+from service.work.ray_connection import RETRIES, WorkersDied, connected
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
 WAITING_PER_WORKER = 2
 """Parts on the way to a worker: one that it predicts, one that is there when it has done so."""
-
-
-RETRIES = 3
-"""How often a worker that died is begun anew, and a part is given to it again: machines are lost,
-but a part that is too large for the memory is so each time."""
-
-
-class WorkersDied(RagstoneError):
-    """A worker died again and again; parts that were predicted before are whole."""
 
 
 class OnRay:

@@ -8,11 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import InvalidConfiguration
+from infra.errors import InvalidConfiguration, RagstoneError
 from infra.plugins import require
 
 if TYPE_CHECKING:
     from infra.settings import Settings
+
+RETRIES = 3
+"""How often a worker that died is begun anew, and its work is given to it again: machines are lost,
+but what is too large for the memory is so each time."""
+
+
+class WorkersDied(RagstoneError):
+    """A worker died again and again; what was done before stays."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.plugins import require
-from service.work.ray_connection import connected
+from service.work.ray_connection import RETRIES, WorkersDied, connected
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -31,7 +31,8 @@ def ingest_on_ray(
 
     Connects to the cluster that `RAY_ADDRESS` names, or starts one on this machine. Every document
     is one transaction; a task that is repeated after its worker died finds the documents it had
-    committed by their digest and passes over them, so a document is committed once.
+    committed by their digest and passes over them, so a document is committed once. A worker is
+    begun anew, and a task repeated, `RETRIES` times at most.
 
     Workers open the same settings: on several machines the database must be PostgreSQL, and data
     folder and sources must be shared.
@@ -39,6 +40,7 @@ def ingest_on_ray(
     Raises:
         MissingDependency: Ray is not installed.
         InvalidConfiguration: the cluster's nodes could not share an SQLite file.
+        WorkersDied: a worker did, more often than it is begun anew.
     """
     from retrieval.ingest import Summary
     from retrieval.sources import Unwalkable
@@ -61,13 +63,25 @@ def ingest_on_ray(
             fn_constructor_kwargs={"settings": settings, "collection": into.name},
             batch_size=batch_documents,
             compute=data.ActorPoolStrategy(size=workers),
-            max_restarts=-1,
-            max_task_retries=-1,
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
             num_cpus=1,
         )
-        for row in events.iter_rows():
+        for row in _rows(events):
             summary.add(_event(row["kind"], **row["values"]))
     return summary
+
+
+def _rows(events: Any) -> Iterator[dict[str, Any]]:
+    exceptions = require("ray.exceptions", extra="ray")
+    try:
+        yield from events.iter_rows()
+    except exceptions.RayActorError as error:
+        raise WorkersDied(
+            f"a worker died {RETRIES + 1} times; give it more memory or fewer workers, or find "
+            "the document by an ingest without --on ray, and run it again: documents that are "
+            "committed are passed over"
+        ) from error
 
 
 class _Worker:

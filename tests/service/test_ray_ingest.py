@@ -74,7 +74,7 @@ thread = threading.Thread(target=kill, daemon=True)
 thread.start()
 summary = ingest_on_ray(settings, into, walk([folder]), workers=2, batch_documents=4)
 nodes = sum(each["Alive"] for each in ray.nodes())
-rows, refused, died = 0, "", ""
+rows, refused, died, ended = 0, "", "", ""
 if len(sys.argv) > 4:
     import pyarrow.parquet as pq
     from infra.errors import InvalidRequest
@@ -92,6 +92,7 @@ if len(sys.argv) > 4:
         refused = error.message
 
     from service.models import ray_predicting
+    from service.work import ray_ingest
 
     class Dying:
         def __init__(self, *_):
@@ -106,13 +107,29 @@ if len(sys.argv) > 4:
     score = scoring(parts, opened(parts, "churn"), workers=1)
     try:
         write_parts(score, batches(asked / "rows.parquet"), asked / "left", tell=lambda _: None)
-    except ray_predicting.WorkersDied as error:
+    except ray_ingest.WorkersDied as error:
         died = error.message
+
+    class Deadly:
+        def __init__(self, **_):
+            pass
+
+        def __call__(self, batch):
+            with open(asked / "deadly", "a") as told:
+                told.write("x")
+            os._exit(1)
+
+    ray_ingest._Worker = Deadly
+    try:
+        ingest_on_ray(settings, into, walk([folder]), workers=1, batch_documents=100)
+    except ray_ingest.WorkersDied as error:
+        ended = error.message
 parts.close()
 print(json.dumps({
     "added": summary.added, "unchanged": summary.unchanged, "updated": summary.updated,
     "skipped": len(summary.skipped), "chunks": summary.chunks, "killed": len(killed),
     "nodes": nodes, "rows": rows, "refused": refused, "died": died,
+    "ended": ended,
 }), flush=True)
 ray.shutdown()
 cluster.shutdown()
@@ -238,6 +255,11 @@ def test_rows_that_are_not_the_models_are_refused_on_ray_as_here(ran: Ran) -> No
 def test_a_part_that_kills_its_worker_each_time_ends_the_run(ran: Ran) -> None:
     assert len((ran.folder / "asked" / "deaths").read_text()) == 4
     assert ran.said["died"].startswith("a worker died 4 times, at rows ")
+
+
+def test_documents_that_kill_their_worker_each_time_end_the_ingest(ran: Ran) -> None:
+    assert len((ran.folder / "asked" / "deadly").read_text()) == 4
+    assert ran.said["ended"].startswith("a worker died 4 times; give it more memory")
 
 
 def test_two_nodes_give_the_collection_that_this_process_gives(ran: Ran) -> None:
