@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from infra.database.quoting import removed
 from retrieval.quotes import Quotes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retrieval.view import Views
     from service.gateway.cache import RepeatedCalls
     from service.responses.repeating import RepeatedResponses
+    from service.wiring import Components
 
 
 class ErasureParts(WritingParts):
@@ -45,7 +46,15 @@ class ErasureParts(WritingParts):
             "responses": lambda ids: self.responses.erase(ids),
             "conversations": lambda ids: self.conversations.erase(ids),
             "cached answers": self.forget_answers,
+            "tunings": lambda _: self._forget_tunings(),
         }
+
+    def _forget_tunings(self) -> int:
+        if not (self.settings.data_folder / "tuning").is_dir():
+            return 0
+        from service.retrieval_tuning.forgetting import forget
+
+        return forget(cast("Components", self))
 
     def forget_answers(self, documents: Collection[str]) -> int:
         """Drop every answer in memory that may quote one of these documents; returns how many."""

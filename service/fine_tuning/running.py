@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ RELAUNCHES = 3
 checkpoint."""
 ASKED_TO_GO = (143, -15)
 HOPELESS = (InvalidConfiguration, InvalidRequest, MissingDependency, NotFound)
+DATA = f"{ENVIRONMENT_PREFIX}DATA_FOLDER"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -205,7 +207,7 @@ class _Work:
                 )
                 return
             except RunFailed as error:
-                if number == RELAUNCHES or not _goes_on(error):
+                if number == RELAUNCHES or not goes_on(error):
                     self._note_log(launcher, number)
                     raise
                 self._attempt.log(f"launched again: {error.message}", level="warning")
@@ -295,31 +297,53 @@ def program(parts: Components, spec: FineTuning, folder: Path) -> Program:
 def program_of(parts: Components, words: Sequence[str], *, spec: FineTuning) -> Program:
     """Return a command of this program, on what a fine-tuning needs, with these settings."""
     from training.accelerators import gpus_for
+
+    runtime = spec.runtime
+    gpus = gpus_for(spec, parts.settings.fine_tuning.launcher)
+    bare = program_with(parts, words, name=spec.name, gpus=gpus, secrets=runtime.secrets)
+    return replace(
+        bare,
+        environment={**OFFLINE, **runtime.environment, DATA: bare.environment[DATA]},
+        nodes=spec.parallelism.nodes,
+        processes_per_node=spec.parallelism.devices_per_node,
+        cpus=runtime.cpus_per_node,
+        memory_bytes=int((runtime.node_memory_gib or 0) * 2**30),
+    )
+
+
+def program_with(
+    parts: Components,
+    words: Sequence[str],
+    *,
+    name: str,
+    gpus: int,
+    secrets: Sequence[str] = (),
+) -> Program:
+    """Return a command of this program as one process, with these settings.
+
+    Args:
+        parts: of this process.
+        words: of the command, without the program's name.
+        name: of the run, for people.
+        gpus: that it may use.
+        secrets: names of further variables that it is given.
+    """
     from training.launchers import Spec
 
-    options, runtime = parts.settings.fine_tuning, spec.runtime
-    data = f"{ENVIRONMENT_PREFIX}DATA_FOLDER"
-    own = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
+    options = parts.settings.fine_tuning
+    own = {each for each in os.environ if each.startswith(ENVIRONMENT_PREFIX)}
     return Spec(
         command=(*launching.ragstone(options.launcher), *words),
         folder=str(Path.cwd()),
-        name=spec.name,
-        environment={
-            **OFFLINE,
-            **runtime.environment,
-            data: str(parts.settings.data_folder.absolute()),
-        },
-        secrets=tuple(sorted({*own, *runtime.secrets} - {data})),
-        nodes=spec.parallelism.nodes,
-        processes_per_node=spec.parallelism.devices_per_node,
-        gpus=gpus_for(spec, options.launcher),
-        cpus=runtime.cpus_per_node,
-        memory_bytes=int((runtime.node_memory_gib or 0) * 2**30),
+        name=name,
+        environment={**OFFLINE, DATA: str(parts.settings.data_folder.absolute())},
+        secrets=tuple(sorted({*own, *secrets} - {DATA})),
+        gpus=gpus,
         grace_seconds=options.grace_seconds,
     )
 
 
-def _goes_on(error: RunFailed) -> bool:
+def goes_on(error: RunFailed) -> bool:
     """Whether a process ended for a reason that is not its own."""
     status = error.status
     return status.reason == "lost" or status.exit_code in ASKED_TO_GO

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import InvalidRequest
 from service.models.tuning import DIGITS
+from service.retrieval_tuning.forgetting import FOLDER
 
 if TYPE_CHECKING:
     from service.wiring import Components
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def folder_of(parts: Components, spec: Tuning) -> Path:
     """Return where the run of a specification is by default."""
     digest = spec.digest.rpartition(":")[2][:DIGITS]
-    return parts.settings.data_folder / "tuning" / f"{spec.name}-{digest}"
+    return parts.settings.data_folder / FOLDER / f"{spec.name}-{digest}"
 
 
 def surroundings(

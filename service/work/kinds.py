@@ -14,6 +14,7 @@ from infra.settings import Jobs as Options
 from infra.settings import Settings
 from service.fine_tuning import running as fine_tuning
 from service.models import adapter_retraining, batch_predicting, comparing, retraining
+from service.retrieval_tuning import jobs as tuning
 from service.work import (
     building,
     erasing,
@@ -48,6 +49,7 @@ def registry(parts: Components) -> Registry:
         comparing.define,
         retraining.define,
         adapter_retraining.define,
+        tuning.define,
         reindexing.define,
     ):
         define(registered, parts)

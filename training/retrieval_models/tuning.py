@@ -138,11 +138,11 @@ def tune(spec: Tuning, folder: Path, around: Around) -> Outcome:
             if run is not None and outcome.digest is not None:
                 run.made(outcome.model, role="model", digest=outcome.digest)
         files.finish(asdict(outcome))
-    _forget(files)
+    forget(files)
     return outcome
 
 
-def _forget(files: RunFolder) -> None:
+def forget(files: RunFolder) -> None:
     """Remove what quotes documents, which may be erased, once nothing is gone on with."""
     (files.path / MATERIAL).unlink(missing_ok=True)
     shutil.rmtree(files.checkpoints, ignore_errors=True)
@@ -153,7 +153,7 @@ def _forgetting_if_aborted(files: RunFolder) -> Iterator[None]:
     try:
         yield
     except Aborted:  # again from the same checkpoint, it would be again
-        _forget(files)
+        forget(files)
         raise
 
 
@@ -165,7 +165,7 @@ def _require_same_collection(
     with suppress(NotFound):
         digest = around.planning.open_corpus(spec).digest
     if digest != began_with["digests"]["data.collection"]:
-        _forget(files)
+        forget(files)
         raise Conflict(
             f"the collection {spec.data.collection!r} is not what it was when this run began, so "
             f"that it cannot go on; remove {str(files.path)!r} and run it again"
@@ -185,6 +185,9 @@ def _material(spec: Tuning, files: RunFolder, around: Around) -> _Material:
             tuple((role, reference) for role, reference in kept["parents"]),
             kept["lock"],
         )
+    began_with = read_json(files.path / LOCK)
+    if kept is None and began_with is not None and began_with["spec"] == as_json(spec):
+        _require_same_collection(spec, began_with, files, around)
     around.note("reading rows and looking for negatives")
     planned = planning.plan(spec, around.planning)
     planned.require_sound()

@@ -22,6 +22,7 @@ from retrieval.receipts import Asked
 from retrieval.search import SearchRequest
 from retrieval.sources.folder import walk
 from service import retrieval_tuning, stored_models
+from service.retrieval_tuning import forgetting
 from service.retrieval_tuning.corpus import open_corpus
 from service.wiring import Components
 from surroundings import no_settings_from_outside
@@ -30,7 +31,9 @@ from training.finetune import AskedToGo
 from training.retrieval_models import tuning
 from training.retrieval_models.specification import read
 from training.retrieval_models.tuning import Outcome, tune
+from training.run_folder import write_json
 from training.sentinel import Aborted
+from training.spec import as_json
 
 pytest.importorskip("sentence_transformers")
 pytest.importorskip("trl")
@@ -218,10 +221,32 @@ def test_a_run_that_was_stopped_does_not_go_on_with_passages_of_an_erased_docume
     assert {path.name for path in (tmp_path / "run").iterdir()} == kept
     spec = read(tmp_path / "run.yaml", "embedder")
     (late,) = open_corpus(parts, spec).named("late.txt")
-    parts.erasure.erase(parts.documents, whole, [late], asked=Asked("test"))
-    with pytest.raises(Conflict, match="is not what it was when this run began"):
-        run(parts, place, tmp_path / "run", tell=pytest.fail, **changes)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock.json"}
+    below = parts.settings.data_folder / "tuning"
+    for name in ("quotes", "other"):
+        shutil.copytree(tmp_path / "run", below / name)
+    receipt = parts.erasure.erase(parts.documents, whole, [late], asked=Asked("test"))
+    assert receipt.removed["tunings"] == 2, "where runs are by default, what is quoted goes at once"
+    for folder in (tmp_path / "run", below / "quotes"):
+        with pytest.raises(Conflict, match="is not what it was when this run began"):
+            run(parts, place, folder, tell=pytest.fail, **changes)
+        assert {path.name for path in folder.iterdir()} == {"lock.json"}
+
+
+def test_a_run_whose_documents_are_all_there_keeps_what_it_goes_on_with(
+    parts: Components, tmp_path: Path
+) -> None:
+    spec = read(write_spec(tmp_path / "spec.yaml", {}), "embedder")
+    folder = parts.settings.data_folder / "tuning" / "kept"
+    digests = {"data.collection": open_corpus(parts, spec).digest}
+    write_json(
+        folder / "lock.json", {"kind": "embedder", "spec": as_json(spec), "digests": digests}
+    )
+    write_json(folder / tuning.MATERIAL, {})
+    assert forgetting.forget(parts) == 0
+    assert (folder / tuning.MATERIAL).exists()
+    write_json(folder / "lock.json", {"kind": "embedder"})
+    assert forgetting.forget(parts) == 1, "whose it is, nobody knows"
+    assert not (folder / tuning.MATERIAL).exists()
 
 
 def test_a_loss_that_is_no_number_ends_a_run_and_registers_nothing(
