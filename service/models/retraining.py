@@ -171,12 +171,15 @@ def _key_types(file: ModelFile) -> dict[str, Any]:
 
 def _times(rows: Sequence[LoggedRow], file: ModelFile, name: str) -> pl.Series:
     polars = require("polars", extra="classical")
+    found: pl.Series
     if not file.views:
-        return polars.Series(name, [row.at for row in rows])
+        found = polars.Series(name, [row.at for row in rows])
+        return found
     said = [(row.keys or {}).get(name) for row in rows]
     moments = moments_of(said, source=f"The column {name!r}")
     zone = "UTC" if any(view.is_zoned for view in file.views) else None
-    return polars.Series(name, moments.microseconds, dtype=polars.Datetime("us", zone))
+    found = polars.Series(name, moments.microseconds, dtype=polars.Datetime("us", zone))
+    return found
 
 
 def _raw(value: Any, column: Column) -> Any:

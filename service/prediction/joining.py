@@ -106,6 +106,7 @@ class Joins:
         columns: dict[str, NDArray[Any]] = {}
         missed: list[tuple[int, str, Why]] = []
         versions: dict[str, str] = {}
+        asked: dict[str, Sequence[Any]] = {}
         for live, mine in zip(self.views, self._columns, strict=True):
             view, version = live.view, live.version
             keys = _listed(given[view.asked_key])
@@ -116,11 +117,11 @@ class Joins:
             columns |= {each.name: encode(raw(frame[each.name], each), each) for each in mine}
             missed += [(row, view.asked_key, why) for row, why in found.missed]
             versions[view.followed] = str(version.reference)
-        keys = {live.view.asked_key: _listed(given[live.view.asked_key]) for live in self.views}
+            asked[view.asked_key] = keys
         if moments.is_zoned is None:  # no row has a time, and each is of this moment
             is_zoned = any(live.version.index.is_zoned for live in self.views)
             moments = Moments(moments.microseconds, is_zoned)
-        return Joined(columns, missed, versions, keys, self.time, moments)
+        return Joined(columns, missed, versions, asked, self.time, moments)
 
     def _moments(self, rows: int, given: Values | pl.Series | None) -> Moments:
         now = count(self._clock())

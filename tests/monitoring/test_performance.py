@@ -88,6 +88,31 @@ def test_bounds_enclose_what_labels_say_where_nothing_moved(
     assert inside >= binom.ppf(0.001, windows, 0.95), inside
 
 
+# The shift of each window is drawn too, from none to one deviation of the feature that bends.
+@pytest.mark.parametrize(
+    ("windows", "metrics"),
+    [(8, METRICS[:1]), pytest.param(200, METRICS, marks=pytest.mark.slow)],
+)
+def test_weighted_bounds_enclose_what_labels_say_where_features_moved(
+    world: World, windows: int, metrics: Any
+) -> None:
+    inside = dict.fromkeys(metrics, 0)
+    for seed in range(windows):
+        rng = np.random.default_rng(70_000 + seed)
+        shift = rng.uniform(-1, 1)
+        reference = world.seen(*world.draw(rng, 2_000))
+        features, labels = world.draw(rng, 500, shift=shift)
+        window = world.predictions(features)
+        for metric in metrics:
+            found = weighted(metric, reference, window, seed=seed)
+            real = realised(metric, labels, window.probabilities)
+            assert found.low is not None, found.refused
+            assert found.high is not None
+            assert real is not None
+            inside[metric] += found.low <= real <= found.high
+    assert min(inside.values()) >= binom.ppf(0.001, windows, 0.95), inside
+
+
 def test_bounds_take_off_what_few_labelled_rows_make_a_calibration_too_sure_of(
     world: World,
 ) -> None:

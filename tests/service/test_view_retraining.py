@@ -66,7 +66,7 @@ def test_model_with_views_is_watched_and_retrained_by_its_own_log(
         (seen,) = watching.look(parts, now=datetime.now(UTC) + timedelta(minutes=1))
         assert seen.report["rows"]["measurement"] == len(rows) + 1
         watched = {each["feature"] for each in seen.report["features"]}
-        assert watched == {"feature.amount", "feature.balance"}, "one of them from the view"
+        assert watched >= {"feature.amount", "feature.balance"}, "one of them from the view"
         for id, value in zip(ids, orders["outcome"].to_list(), strict=True):
             label(client, id, value)
         told: list[str] = []
