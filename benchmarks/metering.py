@@ -54,6 +54,7 @@ async def _measure(metering: Metering, calls: int) -> tuple[float, float]:
             admitted = metering.try_admit(call, prompt_tokens=1000, completion_tokens=500)
             if admitted is None:
                 break
+            admitted.begin()
             admitted.settle(usage)
         else:
             batches.append((time.perf_counter() - start) / BATCH * 1e6)

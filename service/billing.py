@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from infra import telemetry
 from infra.contracts import Usage
+from infra.errors import StorageFailed
 from service.answering import AnswerEvent, Finished, Text
 from service.callers import Caller
 from service.gateway.calls import Call
@@ -70,6 +71,7 @@ async def open_bill(
     Raises:
         RateLimited: too many requests, tokens or calls at once.
         BudgetExceeded: it might cost more than is left.
+        StorageFailed: what it costs cannot be written down.
     """
     call = Call(
         request_id=telemetry.request_id.get() or "",
@@ -82,4 +84,9 @@ async def open_bill(
     )
     most = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     ticket = meter.try_admit(call, **most) or await meter.admit(call, **most)
+    try:
+        ticket.begin()
+    except StorageFailed:
+        ticket.refund()
+        raise
     return Bill(ticket, prompt_tokens)

@@ -23,6 +23,9 @@ IS_WHOLE = "is_whole"
 """In the state of a request, from our own server: whether its body has come whole."""
 SILENCE_SECONDS = 30.0
 """Longest wait for the next piece of a body."""
+BYTES_PER_SECOND = 1024
+"""What a body brings at least for each second of waiting beyond `SILENCE_SECONDS` in all: one that
+trickles would hold its connection for days."""
 
 
 class BodyLimits:
@@ -55,23 +58,27 @@ class BodyLimits:
         return self._server.max_body_bytes
 
     def _bounded(self, receive: Receive, limit: int, is_whole: Callable[[], bool]) -> Receive:
-        received, is_complete = 0, False
+        received, waited, is_complete = 0, 0.0, False
+
+        async def in_time() -> Message:
+            nonlocal waited
+            clock = asyncio.get_running_loop().time
+            left = self._silence_seconds + received / BYTES_PER_SECOND - waited
+            start = clock()
+            try:
+                async with asyncio.timeout(min(self._silence_seconds, left)):
+                    return await receive()
+            except TimeoutError as error:
+                words = f"The body does not come: {received:,} bytes so far, send it faster"
+                raise HTTPException(408, words, {"Connection": "close"}) from error
+            finally:
+                waited += clock() - start
 
         async def bounded() -> Message:
             nonlocal received, is_complete
             if is_complete:  # what is awaited now is the client's leaving
                 return await receive()
-            try:
-                if is_whole():
-                    message = await receive()
-                else:
-                    async with asyncio.timeout(self._silence_seconds):
-                        message = await receive()
-            except TimeoutError as error:
-                seconds = f"{self._silence_seconds:g} s"
-                raise HTTPException(
-                    408, f"No byte of the body for {seconds}", {"Connection": "close"}
-                ) from error
+            message = await (receive() if is_whole() else in_time())
             received += len(message.get("body", b""))
             if received > limit:
                 raise _too_large(limit)

@@ -34,6 +34,7 @@ FILES = (
     "faults/test_erasure_crash.py",
     "faults/test_kill_service.py",
     "e2e/test_openai_sdk.py",
+    "service/gateway/test_adapter_flips.py",
     "service/gateway/test_adapters_on_vllm.py",
     "service/supervision/test_engines.py",
     "contracts/test_launchers.py",

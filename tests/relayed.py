@@ -43,6 +43,9 @@ class Unmetered:
 class _Free:
     headers: Mapping[str, str] = {}
 
+    def begin(self) -> None:
+        """Nothing is noted."""
+
     def settle(self, usage: Usage) -> float:
         del usage
         return 0.0

@@ -56,8 +56,8 @@ class Reservation:
     ids: tuple[AccountId, ...]
     amount: int
     usage: UsageId
-    entry: Entry | None
-    """None where no budget is touched: then nothing is noted before the call."""
+    entry: Entry | None = None
+    """None until the call begins, and where no budget is touched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -56,10 +56,13 @@ class NotServed(EngineFailed):
         self.reason = reason
 
 
-async def send(call: Call, target: Target, replica: Replica) -> Begun:
+async def send(
+    call: Call, target: Target, replica: Replica, *, note: Callable[[], None] = lambda: None
+) -> Begun:
     """Send a call to the replica whose place is taken; the place is given back if it fails.
 
-    A stream that has begun says nothing of the replica yet: how it ends does.
+    `note` is called before; if it raises, nothing is sent. A stream that has begun says nothing of
+    the replica yet: how it ends does.
 
     Raises:
         EngineFailed: the server failed before the first byte.
@@ -68,6 +71,7 @@ async def send(call: Call, target: Target, replica: Replica) -> Begun:
     begun = Begun(target, replica, time.monotonic())
     breaker = replica.breaker
     try:
+        note()
         await _begin(begun, call)
     except Overloaded as error:
         replica.busy_until = time.monotonic() + error.retry_after_seconds

@@ -52,26 +52,39 @@ class Ledger:
     ) -> Reservation | Account:
         """Set `amount` aside in all the accounts, or return the first that does not have it.
 
+        Only `begin` writes it down: what has not begun costs nothing if the process dies.
+
         Raises:
-            StorageFailed: it cannot be written down, so it must not be spent.
+            StorageFailed: what was spent before cannot be written down.
         """
         with self._lock:
+            self._journal.retry()
+            ids = tuple([account.id for account in accounts])
             if not accounts or not amount:
-                self._journal.retry()
-                ids = tuple([account.id for account in accounts])
-                return Reservation(accounts, ids, 0, usage, None)
+                return Reservation(accounts, ids, 0, usage)
             for account in accounts:
                 if account.free < amount:
                     return account
-            ids = tuple([account.id for account in accounts])
-            entry = self._journal.reserve(ids, amount, usage=usage)
             for account in accounts:
                 account.reserved += amount
                 account.largest = max(account.largest, amount)
                 if account.free < account.low:
                     self._active.add(account.id)
                     self.wake.set()
-            return Reservation(accounts, ids, amount, usage, entry)
+            return Reservation(accounts, ids, amount, usage)
+
+    def begin(self, reservation: Reservation) -> None:
+        """Write down that a call may cost what is set aside for it, before it is sent.
+
+        Raises:
+            StorageFailed: it cannot be written down, so it must not be spent.
+        """
+        if not reservation.amount or reservation.entry is not None:
+            return
+        with self._lock:
+            reservation.entry = self._journal.reserve(
+                reservation.ids, reservation.amount, usage=reservation.usage
+            )
 
     def settle(self, reservation: Reservation, count: Count) -> None:
         """Charge what was used, which is also charged where it is more than was reserved."""

@@ -115,6 +115,10 @@ class Metering:
             self._rates.forget_idle()
         return MeteredTicket(self, model, reserved, self._rates.take(gates, tokens))
 
+    def begin(self, ticket: MeteredTicket) -> None:
+        """Note that what a ticket is for is about to be done; see there."""
+        self._ledger.begin(ticket.reservation)
+
     def settle(self, ticket: MeteredTicket, usage: Usage) -> float:
         """Charge a ticket; see there."""
         prompt, completion = max(0, usage.prompt_tokens), max(0, usage.completion_tokens)
@@ -236,6 +240,14 @@ class MeteredTicket:
     def headers(self) -> Mapping[str, str]:
         """`x-ratelimit-*`, as they stand now."""
         return self._metering.headers(self.passed)
+
+    def begin(self) -> None:
+        """Note that the call is about to be made: from here on a crash charges its most.
+
+        Raises:
+            StorageFailed: it cannot be noted, so the call must not be made.
+        """
+        self._metering.begin(self)
 
     def settle(self, usage: Usage) -> float:
         """Charge what was used, give the rest back, return the cost. Later calls do nothing.

@@ -17,6 +17,14 @@ class Ticket(Protocol):
         """`x-ratelimit-*`, for the answer."""
         ...
 
+    def begin(self) -> None:
+        """Note that the call is about to be made: from here on a crash charges its most.
+
+        Raises:
+            StorageFailed: it cannot be noted, so the call must not be made.
+        """
+        ...
+
     def settle(self, usage: Usage) -> float:
         """Charge what was used, give the rest back, return the cost. Later calls do nothing."""
         ...
@@ -47,7 +55,7 @@ class Meter(Protocol):
             BudgetExceeded: it might cost more than is left.
             NotFound: the key may not use the model.
             TooLarge: it asks for more tokens than the key has in a minute.
-            StorageFailed: what it costs cannot be written down.
+            StorageFailed: what calls cost cannot be written down.
         """
         ...
 

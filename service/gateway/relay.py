@@ -75,7 +75,7 @@ class Relay:
                     )
                 if route.shadow:
                     self._send_shadows(call, table, estimate.likely_tokens(prompt))
-                begun = await self._sender.begin(call, table, outcome)
+                begun = await self._sender.begin(call, table, outcome, ticket=ticket)
         except TimeoutError as error:
             # The caller says how long it waits, and the server read the prompt meanwhile.
             late = EngineTimedOut("The deadline passed before an answer began")

@@ -12,6 +12,7 @@ from service.gateway import estimate
 from service.gateway.answers import Refused
 from service.gateway.attempts import Begun, NotServed, send, unserved
 from service.gateway.calls import Call, Outcome
+from service.gateway.meters import Ticket
 from service.gateway.retries import RetryBudget
 from service.gateway.routing import Route, Table, Target
 from service.gateway.upstreams import Replica
@@ -28,10 +29,13 @@ class Sender:
     def __init__(self) -> None:
         self._budget = RetryBudget()
 
-    async def begin(self, call: Call, table: Table, outcome: Outcome) -> Begun:
+    async def begin(self, call: Call, table: Table, outcome: Outcome, *, ticket: Ticket) -> Begun:
         """Try the call's route, then its fallbacks; `outcome` notes who answered.
 
+        The ticket begins once the call has a place at a server, not while it waits for one.
+
         Raises:
+            StorageFailed: what it costs cannot be written down.
             EngineFailed: nobody answered, for the reason that the first had.
             Overloaded: nobody had a place.
             InvalidRequest: no target has the tag that was asked for.
@@ -43,7 +47,7 @@ class Sender:
         names = () if call.target is not None else route.settings.fallback
         for number, each in enumerate((route, *map(table.find, names))):
             try:
-                return await self._try(_Search(call, each, table), outcome)
+                return await self._try(_Search(call, each, table), outcome, ticket)
             except (EngineFailed, Overloaded) as error:
                 logger.warning("%s", error)
                 problem = problem or error
@@ -53,7 +57,11 @@ class Sender:
             raise problem.reason
         raise cast("Exception", problem)
 
-    async def _try(self, search: _Search, outcome: Outcome) -> Begun:
+    async def _try(self, search: _Search, outcome: Outcome, ticket: Ticket) -> Begun:
+        def note() -> None:
+            ticket.begin()
+            outcome.attempts += 1
+
         problem: EngineFailed | Overloaded | None = None
         for number in range(search.route.settings.retries + 1):
             if number and not self._budget.take(search.table.settings.retry_budget_ratio):
@@ -64,11 +72,10 @@ class Sender:
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
                 break
-            outcome.attempts += 1
             outcome.upstream, outcome.tag = target.upstream.name, target.tag
             outcome.served = target.name_at(replica) or ""
             try:
-                begun = await send(search.call, target, replica)
+                begun = await send(search.call, target, replica, note=note)
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
                 if isinstance(error, Overloaded | NotServed):

@@ -35,6 +35,7 @@ async def spend(metering: Metering, log: int, *, callers: int, seconds: float) -
             except BudgetExceeded:
                 os.write(log, b"refused\n")
                 return
+            ticket.begin()
             os.write(log, b"called\n")  # from here on the model's owner wants money
             await asyncio.sleep(random.uniform(0, seconds))
             ticket.settle(Usage(prompt_tokens=TOKENS))

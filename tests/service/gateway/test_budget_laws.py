@@ -72,6 +72,8 @@ class Machine(RuleBasedStateMachine):
         self.budget = self.budgets.put("all", "", period="total", amount=self.amount)
         self.due = 0
         self.open: dict[int, int] = {}
+        self.waiting: dict[int, Clerk] = {}
+        """Of those that are open, which have not begun, and where."""
         self.names = itertools.count()
         for name in ("one", "two"):
             self.start(name)
@@ -90,6 +92,7 @@ class Machine(RuleBasedStateMachine):
             return None
         number = next(self.names)
         self.open[number] = amount
+        self.waiting[number] = self.clerks[name]
         return number, name, self.clerks[name], made
 
     @rule(target=held, name=PROCESSES, amount=AMOUNTS)
@@ -126,12 +129,20 @@ class Machine(RuleBasedStateMachine):
         assert (made is not None) == is_left
         return multiple() if made is None else made
 
+    @rule(reservation=held)
+    def begin(self, reservation: tuple[int, str, Clerk, Reservation]) -> None:
+        number, name, clerk, made = reservation
+        if self.clerks[name] is clerk:
+            clerk.ledger.begin(made)
+            self.waiting.pop(number, None)
+
     @rule(reservation=consumes(held), share=st.floats(min_value=0, max_value=1))
     def settle(self, reservation: tuple[int, str, Clerk, Reservation], share: float) -> None:
         number, name, clerk, made = reservation
         if self.clerks[name] is not clerk:  # its process died
             return
         cost = int(self.open.pop(number) * share)
+        self.waiting.pop(number, None)
         clerk.ledger.settle(made, Count(1, 0, 1, 1, cost))
         self.due += cost
 
@@ -141,6 +152,7 @@ class Machine(RuleBasedStateMachine):
         if self.clerks[name] is clerk:
             clerk.ledger.refund(made)
             del self.open[number]
+            self.waiting.pop(number, None)
 
     @rule(name=PROCESSES)
     def turn(self, name: str) -> None:
@@ -158,13 +170,21 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=PROCESSES)
     def die(self, name: str) -> None:
+        self.forget_waiting(name)
         self.clerks.pop(name)._journal.close()  # what the end of a process does to its lock
         self.start(name)
 
     @rule(name=PROCESSES)
     def restart(self, name: str) -> None:
+        self.forget_waiting(name)
         self.clerks.pop(name).stop()
         self.start(name)
+
+    def forget_waiting(self, name: str) -> None:
+        """What had not begun when its process ended costs nothing."""
+        for number, clerk in list(self.waiting.items()):
+            if clerk is self.clerks[name]:
+                del self.open[number], self.waiting[number]
 
     @rule(more=st.integers(min_value=1, max_value=100))
     def raise_budget(self, more: int) -> None:
@@ -184,7 +204,8 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end everything is accounted for, once; what was cut off at its most."""
-        for clerk in self.clerks.values():
+        for name, clerk in self.clerks.items():
+            self.forget_waiting(name)
             clerk.stop()
         standing = self.budgets.get(self.budget.id)
         (row,) = usage.report(self.database, [])

@@ -228,12 +228,14 @@ def test_a_failed_fsync_is_not_believed_when_it_is_tried_again(
     account.granted = 100
     first = ledger.reserve((account,), 10, usage=USAGE)
     assert isinstance(first, Reservation)
+    ledger.begin(first)
     disk.refusals = 1
     with pytest.raises(StorageFailed, match="does not reach the disk"):
         ledger.sync()
     (refused, new) = journal_files.segments(tmp_path, "spender_1")
     second = ledger.reserve((account,), 20, usage=USAGE)
     assert isinstance(second, Reservation)
+    ledger.begin(second)
     for _ in range(3):  # the disk is well again, which tells nothing of what it refused
         with pytest.raises(StorageFailed, match="doubtful until the database has it"):
             ledger.sync()

@@ -82,7 +82,9 @@ def call(caller: Caller = ADA, model: str = "small") -> Call:
 
 
 def admit(meter: Metering, *, tokens: int = MILLION, caller: Caller = ADA) -> MeteredTicket:
-    return asyncio.run(meter.admit(call(caller), prompt_tokens=tokens, completion_tokens=0))
+    ticket = asyncio.run(meter.admit(call(caller), prompt_tokens=tokens, completion_tokens=0))
+    ticket.begin()
+    return ticket
 
 
 def see(clerk: Clerk, budgets: Budgets) -> None:
