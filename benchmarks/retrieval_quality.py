@@ -1,4 +1,4 @@
-"""Quality of search over judged collections: BM25, dense, fusions and MMR, beside txtai."""
+"""Quality of search over judged collections: BM25, dense, fusions, reranked, beside txtai."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ HEAD = 50
 """Passages from which the first 10 documents are taken; as in use, each search is asked for 100."""
 TAIL = 300
 """Passages from which the first 100 documents are taken."""
+READ = 30
+"""Passages that the reranker reads: half a second of processor time a question."""
 OURS = "hybrid"
+RERANKED = "hybrid + late interaction"
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "BM25": {"mode": "lexical"},
     "dense": {"mode": "dense"},
@@ -38,6 +41,7 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "convex": {"smoothing": 0.0},
     OURS: {},
     "hybrid + MMR": {"diversity": 0.3},
+    RERANKED: {"rerank": True},
 }
 PEER = "txtai"
 PEER_MODULE = "txtai_search"
@@ -87,7 +91,12 @@ def run(options: Options) -> list[Row]:
     """
     if options.data is None:
         raise NotFound("folder of judged collections", "RAGSTONE_TEST_DATA")
-    retrieval = {"embedder": judged.PLUGIN, "embedder_options": {"inner": options.embedder}}
+    retrieval = {
+        "embedder": judged.PLUGIN,
+        "embedder_options": {"inner": options.embedder},
+        "reranker": "late_interaction",
+        "rerank_candidates": READ,
+    }
     components = Components(load_settings(data_folder=options.folder / "data", retrieval=retrieval))
     measured: dict[str, dict[str, Values]] = {}
     rows: list[Row] = []
@@ -173,8 +182,10 @@ def _measure(
     found = {}
     for system, how in SYSTEMS.items():
         options.say(f"{collection.name}: {system}, {len(collection.questions)} questions")
-        head = ask(components, into, collection, limit=HEAD, **how)
-        tail = ask(components, into, collection, limit=TAIL, **how)
+        asked = {"rerank": False, **how}
+        head = ask(components, into, collection, limit=HEAD, **asked)
+        # What is read changes the order of the head alone, which holds the same documents.
+        tail = ask(components, into, collection, limit=TAIL, **{**asked, "rerank": False})
         found[system] = evaluate(collection, head, tail)
     try:
         peer = _txtai(components, collection, cuts, vectors=vectors, options=options)
@@ -227,8 +238,10 @@ def _rows(name: str, found: Mapping[str, Values], *, missing: str, quick: bool) 
                 yield Row(metric, ours, peer_name=system, note=missing)
                 continue
             theirs = Spread((float(found[system][measure].mean()),))
-            note = _difference([found[OURS][measure] - found[system][measure]])
+            note = difference([found[OURS][measure] - found[system][measure]])
             yield Row(metric, ours, theirs, system, note=note)
+        if measure == str(MEASURES[0]):
+            yield _reranked(name, found, quick=quick)
     figures = Spread((float(found[OURS][str(MEASURES[0])].mean()),))
     bar = SCIFACT_BAR if name == "scifact" and not quick else None
     for published in PUBLISHED.get(name, ()):
@@ -238,24 +251,40 @@ def _rows(name: str, found: Mapping[str, Values], *, missing: str, quick: bool) 
         bar = None
 
 
+def _reranked(name: str, found: Mapping[str, Values], *, quick: bool) -> Row:
+    """Return the reranked hybrid beside plain rank fusion."""
+    measure = str(MEASURES[0])
+    ours, theirs = found[RERANKED][measure], found["RRF"][measure]
+    return Row(
+        f"{name} {measure}, reranked",
+        Spread((float(ours.mean()),)),
+        Spread((float(theirs.mean()),)),
+        "RRF",
+        note=difference([ours - theirs]),
+        bar=SCIFACT_BAR if name == "scifact" and not quick else None,
+    )
+
+
 def _averages(measured: Mapping[str, Mapping[str, Values]], *, quick: bool) -> Iterator[Row]:
     measure = str(MEASURES[0])
-    for system in (*SYSTEMS, PEER):
-        if system == OURS or not all(system in found for found in measured.values()):
+    others = [system for system in (*SYSTEMS, PEER) if system not in (OURS, RERANKED)]
+    pairs = [*((OURS, other) for other in others), (RERANKED, "RRF"), (RERANKED, OURS)]
+    for ours, other in pairs:
+        if not all(other in found for found in measured.values()):
             continue
-        differences = [found[OURS][measure] - found[system][measure] for found in measured.values()]
+        differences = [found[ours][measure] - found[other][measure] for found in measured.values()]
         mean = float(np.mean([values.mean() for values in differences]))
-        bar = None if quick or "MMR" in system else AVERAGE_BAR if system == "RRF" else AHEAD
+        bar = None if quick or "MMR" in other else AVERAGE_BAR if other == "RRF" else AHEAD
         yield Row(
-            f"mean over {len(measured)} sets: {measure} above {system}",
+            f"mean over {len(measured)} sets: {measure} of {ours} above {other}",
             Spread((mean,)),
             unit="points",
-            note=_difference(differences),
+            note=difference(differences),
             bar=bar,
         )
 
 
-def _difference(differences: Sequence[NDArray[np.float64]]) -> str:
+def difference(differences: Sequence[NDArray[np.float64]]) -> str:
     low, high = interval(differences)
     mean = float(np.mean([values.mean() for values in differences]))
     return f"{mean:+.2f}, 95 % of resamples in [{low:+.2f}, {high:+.2f}]"

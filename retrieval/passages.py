@@ -31,6 +31,10 @@ class Found:
         scores = {**self.passage.scores, stage: score}
         return replace(self, passage=replace(self.passage, score=score, scores=scores))
 
+    def at_most(self, score: float) -> Found:
+        """Return the same passage with no more than a score, behind one that has it."""
+        return replace(self, passage=replace(self.passage, score=min(self.passage.score, score)))
+
 
 def fetch(
     database: Database,

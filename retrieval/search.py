@@ -25,7 +25,7 @@ from retrieval.fusion import Fused
 from retrieval.indexes import Hits
 from retrieval.neighbours import expand
 from retrieval.passages import Found, fetch
-from retrieval.rerankers import Reranker
+from retrieval.rerankers import Reranker, ranked
 from retrieval.rerankers.none import NoReranker
 from retrieval.smoothing import smoothed
 from retrieval.view import View, Views, require_sequence
@@ -149,7 +149,9 @@ class Retriever:
             if current is not None:
                 return self.search(current, request)
         if request.rerank:
-            found = _reranked(found, request, reranker, clock=clock)
+            count = self._settings.rerank_candidates
+            found = _reranked(found, request, reranker, count=count)
+            clock.lap("rerank")
         passages = [one.passage for one in self._chosen(found, request, clock)]
         if request.neighbours:
             passages = expand(self._database, passages, neighbours=request.neighbours)
@@ -286,14 +288,21 @@ class Retriever:
 
 
 def _reranked(
-    found: list[Found], request: SearchRequest, reranker: Reranker, *, clock: _Clock
+    found: list[Found], request: SearchRequest, reranker: Reranker, *, count: int
 ) -> list[Found]:
-    scores = reranker.score(request.text, [_read_together(one.passage) for one in found])
-    clock.lap("rerank")
-    if scores is None:
+    """Put the best `count` passages in the reranker's order; the others stay behind them."""
+    head, tail = found[:count], found[count:]
+    texts = [_read_together(one.passage) for one in head]
+    fused = [one.passage.score for one in head]
+    scores = ranked(reranker, request.text, texts, fused=fused)
+    if scores is None or not head:
         return found
     order = np.argsort(-scores, kind="stable")
-    return [found[row].scored("rerank", float(scores[row])) for row in order]
+    lowest = float(scores[order[-1]])
+    return [
+        *(head[row].scored("rerank", float(scores[row])) for row in order),
+        *(one.at_most(lowest) for one in tail),
+    ]
 
 
 def _fuse(lists: Mapping[str, Hits], request: SearchRequest, *, depth: int) -> list[Fused]:

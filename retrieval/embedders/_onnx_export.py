@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["int8", "float32"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the files of the cache are written differently; their vectors may stay the same."""
 SCHEMES: dict[Precision, str] = {"float32": "float32", "int8": "int8-channel-1"}
 """What a precision means; part of an embedder's identity, and raised when vectors change."""
@@ -139,5 +139,5 @@ def _int8(graph: Graph, value: str, dense: Dense) -> str:
 def quantize(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round `(out, in)` weights to int8 with one scale per output, symmetrically."""
     scales = np.abs(weight).max(axis=1) / LARGEST_INT8
-    scales[scales == 0] = 1
+    scales[scales < np.finfo(np.float32).tiny] = 1  # such small numbers are not exact
     return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)

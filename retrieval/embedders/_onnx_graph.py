@@ -18,7 +18,7 @@ OPSET = 20
 IR_VERSION = 10
 FUSED = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
-INPUT, OUTPUT = "input_ids", "vectors"
+INPUT, OUTPUT, TOKENS = "input_ids", "vectors", "token_vectors"
 WEIGHTS = "model.safetensors"
 GELU = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
 IS_OFFSET = {"bert": False, "roberta": True, "xlm-roberta": True}
@@ -86,14 +86,21 @@ class Graph:
         return results
 
     def model(self, *, dimension: int) -> Any:
-        """Return it as an ONNX model: token ids `(texts, tokens)` in, unit rows out."""
+        """Return it as an ONNX model: token ids `(texts, tokens)` in, unit rows out.
+
+        A second result, of which nothing is computed unless it is asked for, are the vectors of
+        the tokens, as they are pooled.
+        """
         helper = require("onnx.helper", extra=EXTRA)
         types = require("onnx", extra=EXTRA).TensorProto
         graph = helper.make_graph(
             self.nodes,
             "encoder",
             [helper.make_tensor_value_info(INPUT, types.INT64, ["texts", "tokens"])],
-            [helper.make_tensor_value_info(OUTPUT, types.FLOAT, ["texts", dimension])],
+            [
+                helper.make_tensor_value_info(OUTPUT, types.FLOAT, ["texts", dimension]),
+                helper.make_tensor_value_info(TOKENS, types.FLOAT, ["texts", "tokens", dimension]),
+            ],
             self.constants,
         )
         versions = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
@@ -168,6 +175,7 @@ def write_encoder(encoder: Encoder, weights: Weights, *, projection: Projection)
         raise InvalidConfiguration(
             f"The model holds no weight {error.args[0]!r}; its {WEIGHTS} is not whole"
         ) from error
+    graph.add("Identity", hidden, name=TOKENS)
     _pool(graph, hidden, encoder.pooling)
     return graph
 

@@ -1,4 +1,4 @@
-"""A graph opened in ONNX Runtime: one text in, one vector out, on the thread that asks."""
+"""A graph opened in ONNX Runtime: one text in, its vector or those of its tokens out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from infra.plugins import require
 from retrieval.embedders._model_folder import EXTRA
-from retrieval.embedders._onnx_graph import INPUT, OUTPUT
+from retrieval.embedders._onnx_graph import INPUT, OUTPUT, TOKENS
 
 SHRINK_ABOVE_TOKENS = 1024
 """A run of a longer text gives the memory it took back to the system."""
@@ -40,13 +40,32 @@ class Runner:
     def dimension(self) -> int:
         return int(self._session.get_outputs()[0].shape[1])
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the graph is one of ours, which tell the vectors of tokens too."""
+        return any(each.name == TOKENS for each in self._session.get_outputs())
+
     def run(self, text: str) -> NDArray[np.float32]:
+        return self._asked(OUTPUT, self._encoded(text))
+
+    def tokens(self, text: str) -> NDArray[np.float32]:
+        """Return a unit row for each token but those that the model puts around a text."""
+        encoding = self._encoded(text)
+        rows = self._asked(TOKENS, encoding)[np.array(encoding.special_tokens_mask) == 0]
+        norms: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = rows / np.maximum(norms, np.finfo(np.float32).tiny)
+        return unit
+
+    def _encoded(self, text: str) -> Encoding:
         # The form for a batch is the one that lets other threads run meanwhile.
         (encoding,) = self._tokenizer.encode_batch_fast([text])
+        return encoding
+
+    def _asked(self, output: str, encoding: Encoding) -> NDArray[np.float32]:
         ids = np.array([encoding.ids], dtype=np.int64)
         options = self._shrink if ids.size > SHRINK_ABOVE_TOKENS else None
-        row: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: ids}, options)[0][0]
-        return row
+        found: NDArray[np.float32] = self._session.run([output], {INPUT: ids}, options)[0][0]
+        return found
 
 
 def session_options(library: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,14 +71,32 @@ class OnnxEmbedder:
         def fill(position: int) -> None:
             rows[position] = runner.run(prompt + texts[position])
 
-        if len(texts) == 1:
-            fill(0)
-        else:
-            # The longest first, so that no thread is left alone with a long one at the end.
-            order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
-            for _ in self._threads.map(fill, order):
-                pass
+        self.side_by_side(fill, texts)
         return rows
+
+    def tokens(self, text: str, *, kind: Literal["query", "document"]) -> NDArray[np.float32]:
+        """Return `(tokens, dimension)` unit rows: what is pooled to the vector of a text.
+
+        Raises:
+            InvalidConfiguration: the graph was exported with torch, which tells the vector alone.
+        """
+        runner = self._open()
+        if not runner.has_tokens:
+            raise InvalidConfiguration(
+                f"The graph of {str(self._folder.path)!r} does not tell the vectors of tokens; "
+                "name a model of BERT's or RoBERTa's kind"
+            )
+        return runner.tokens(self._prompts[kind] + text)
+
+    def side_by_side(self, work: Callable[[int], None], texts: Sequence[str]) -> None:
+        """Do something for the position of each text, on the embedder's threads."""
+        if len(texts) == 1:
+            work(0)
+            return
+        # The longest first, so that no thread is left alone with a long one at the end.
+        order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
+        for _ in self._threads.map(work, order):
+            pass
 
     def token_spans(self, text: str) -> NDArray[np.int32]:
         return token_spans(self._splitter, text)

@@ -2,7 +2,8 @@
 
 A plug-in is a file with `build(**options) -> Reranker`. The laws, run over each by
 `tests/contracts/test_rerankers.py`: one score per text, between 0 and 1, a batch equals its
-singles, no texts give no scores; or None every time. The smallest is `none`:
+singles, no texts give no scores; or None every time. One with a `weight` below 1 shares the order
+with the fusion. The smallest is `none`:
 
 >>> from retrieval.rerankers import open_reranker
 >>> open_reranker("none").score("What is ragstone?", ["A kind of limestone."]) is None
@@ -34,3 +35,31 @@ class Reranker(Protocol):
 def open_reranker(name: str, **options: Any) -> Reranker:
     """Build the reranker of plug-in `name`; heavy packages are imported at its first use."""
     return cast("Reranker", load("retrieval.rerankers", name)(**options))
+
+
+def ranked(
+    reranker: Reranker, question: str, texts: Sequence[str], *, fused: Sequence[float]
+) -> NDArray[np.floating[Any]] | None:
+    """Return the scores that put passages in order, larger is better; None is no opinion.
+
+    They are the reranker's own. If it has a `weight` below 1, they are the weighted mean of its
+    scores and those of the fusion, both stretched to lie between 0 and 1.
+
+    Args:
+        reranker: that reads.
+        question: that is asked.
+        texts: of the passages.
+        fused: the score of each by the fusion.
+    """
+    scores = reranker.score(question, texts)
+    weight = float(getattr(reranker, "weight", 1.0))
+    if scores is None or weight == 1 or not len(scores):
+        return scores
+    return weight * _stretched(scores) + (1 - weight) * _stretched(np.asarray(fused))
+
+
+def _stretched(scores: NDArray[Any]) -> NDArray[np.float64]:
+    lowest, best = float(scores.min()), float(scores.max())
+    if best <= lowest:
+        return np.ones(len(scores))
+    return (scores.astype(np.float64) - lowest) / (best - lowest)

@@ -101,8 +101,10 @@ class CollectionCorpus:
             multi_query=False, access=self._access,
         )  # fmt: skip
         passages = self._parts.retriever.search(self._whole, request).passages
-        keys = np.array([each.chunk_id for each in passages], dtype=np.int64)
-        return [self._piece(row) for row in self._read(Hits(keys, keys.astype(np.float32)))]
+        scores = {each.chunk_id: each.score for each in passages}
+        keys = np.array(list(scores), dtype=np.int64)
+        rows = self._read(Hits(keys, keys.astype(np.float32)))
+        return [self._piece(row, score=scores[row.id]) for row in rows]
 
     def likeness(self, question: str, keys: Sequence[int]) -> Sequence[float]:
         rows = {row.id: row for row in self._rows(chunk.c.id.in_(keys))}

@@ -143,8 +143,8 @@ def _by_embedder(
             lists = {"dense": best[side].hits(number), "lexical": lexical}
             rankings[side].append(_documents(_fused(parts, lists), documents))
     words = (
-        f"dense and lexical search over {len(documents):,} passages, fused as the settings say, "
-        f"with {name!r}, beside the build that answers"
+        f"dense and lexical search over {len(documents):,} passages, fused as the settings say "
+        f"but not smoothed, with {name!r}, beside the build that answers"
     )
     return rankings["before"], rankings["after"], words
 
@@ -156,7 +156,7 @@ def _by_reranker(
     corpus: CollectionCorpus,
     questions: Sequence[Question],
 ) -> tuple[list[Ranking], list[Ranking], str]:
-    from retrieval.rerankers import open_reranker
+    from retrieval.rerankers import open_reranker, ranked
 
     whole = parts.collections.get(spec.data.collection)
     present = parts.rerankers.of(whole.name)
@@ -166,8 +166,9 @@ def _by_reranker(
     for question in questions:
         pieces = corpus.candidates(question.text, spec.candidates)
         texts = [piece.text for piece in pieces]
+        fused = [piece.score for piece in pieces]
         for reranker, rankings in ((present, before), (tuned, after)):
-            scores = reranker.score(question.text, texts)
+            scores = ranked(reranker, question.text, texts, fused=fused)
             order: Sequence[int] = range(len(pieces))
             if scores is not None:
                 order = [int(place) for place in np.argsort(-scores, kind="stable")]

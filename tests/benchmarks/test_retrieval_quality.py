@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from benchmarks import environments, judged, retrieval_quality
 from benchmarks.judged import Entry, Judged
 from benchmarks.options import Options
 from retrieval.embedders.hashing import HashingEmbedder
+from tiny_model import write_model
 
 SIZES = {  # documents, questions, judgements
     "adi": (82, 35, 170),
@@ -76,8 +78,13 @@ def test_vectors_are_read_back_only_for_the_same_texts_and_model(tmp_path: Path)
 
 
 def test_quick_form_measures_every_system_and_says_that_the_peer_is_missing(
-    tmp_path: Path, shared_data: Path
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options_of_reranker = {
+        "model": write_model(tmp_path / "model"),
+        "cache": str(tmp_path / "cache"),
+    }
+    monkeypatch.setenv("RAGSTONE_RETRIEVAL__RERANKER_OPTIONS", json.dumps(options_of_reranker))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     options = Options(
@@ -93,6 +100,8 @@ def test_quick_form_measures_every_system_and_says_that_the_peer_is_missing(
         here = [
             row for row in rows if row.metric == f"{name} nDCG@10" and "published" not in row.note
         ]
+        reranked = [row for row in rows if row.metric == f"{name} nDCG@10, reranked"]
+        assert [row.peer_name for row in reranked] == ["RRF"]
         assert {row.peer_name for row in here} == systems | {retrieval_quality.PEER}
         for row in here:
             assert row.ours is not None

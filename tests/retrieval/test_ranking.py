@@ -48,6 +48,12 @@ class ShortestFirst:
         return np.array([1 / (1 + len(text)) for text in texts], dtype=np.float32)
 
 
+class HalfShortestFirst(ShortestFirst):
+    """Leaves half of the order to the fusion."""
+
+    weight = 0.5
+
+
 def two_more(question: str) -> list[str]:
     return ["lute strings", "", "lute strings", question]
 
@@ -213,11 +219,42 @@ def test_reranker_decides_the_order_and_the_score(library: Library) -> None:
     retriever.close()
 
 
+def test_reranker_with_a_weight_shares_the_order_with_the_fusion(library: Library) -> None:
+    request = SearchRequest(QUESTIONS[1], limit=5)
+    fused = library.search(QUESTIONS[1], limit=50)
+    retriever = library.retriever(Stages(reranker=HalfShortestFirst()))
+    passages = retriever.search(library.collection, request).passages
+    texts = {one.chunk_id: f"{one.heading or one.title}\n{one.text}" for one in fused}
+    shares = []
+    for values in (
+        {one.chunk_id: one.score for one in fused},
+        {name: 1 / (1 + len(text)) for name, text in texts.items()},
+    ):
+        low, high = min(values.values()), max(values.values())
+        shares.append({name: (value - low) / (high - low) for name, value in values.items()})
+    wanted = {name: (shares[0][name] + shares[1][name]) / 2 for name in texts}
+    assert ids(passages) == sorted(wanted, key=lambda name: -wanted[name])[:5]
+    assert [one.score for one in passages] == pytest.approx(
+        [wanted[one.chunk_id] for one in passages], abs=1e-6
+    )
+    assert ids(passages) not in (
+        ids(fused)[:5],
+        sorted(texts, key=lambda name: len(texts[name]))[:5],
+    )
+    retriever.close()
+
+
 def test_reranker_reads_only_the_candidates_it_is_given(library: Library) -> None:
     retriever = library.retriever(Stages(reranker=ShortestFirst()), rerank_candidates=3)
     request = SearchRequest(QUESTIONS[1], limit=2)
     found = retriever.search(library.collection, request).passages
-    assert set(ids(found)) <= set(ids(library.search(QUESTIONS[1], limit=3)))
+    fused = ids(library.search(QUESTIONS[1], limit=6))
+    assert set(ids(found)) <= set(fused[:3])
+    more = retriever.search(library.collection, SearchRequest(QUESTIONS[1], limit=6)).passages
+    assert ids(more)[3:] == fused[3:]
+    assert set(ids(more)[:3]) == set(fused[:3])
+    scores = [one.score for one in more]
+    assert scores == sorted(scores, reverse=True)
     retriever.close()
 
 
