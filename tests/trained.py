@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,25 @@ def write_task(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         write_rows(folder / "train.jsonl", [chat(f"Question {n}?", ANSWER) for n in range(64)])
         write_rows(folder / "eval.jsonl", [chat(f"Query {n}?", ANSWER) for n in range(8)])
     return write_spec(folder / "spec.yaml", {**SCHEDULE, **(changes or {})})
+
+
+def write_shared(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+    """Write the same with heads that two processes can share, and a last row held out alone."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    spec, path = write_task(folder, changes), folder / "base" / "model.safetensors"
+    config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    if config["num_key_value_heads"] == 1:
+        written = json.dumps({**config, "num_key_value_heads": 2})
+        (path.parent / "config.json").write_text(written, encoding="utf-8")
+        weights = load_file(path)
+        for name in [name for name in weights if name.endswith(("k_proj.weight", "v_proj.weight"))]:
+            weights[name] = np.concatenate([weights[name], weights[name][::-1]])
+        save_file(weights, path, metadata={"format": "pt"})
+        odd = chat("And what else?", "Something else entirely")
+        write_rows(folder / "eval.jsonl", [*(chat(f"Query {n}?", ANSWER) for n in range(6)), odd])
+    return spec
 
 
 def write_preferences(folder: Path, method: str, changes: Mapping[str, Any] | None = None) -> Path:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training import scoring_head
+from training import meshes, scoring_head, splitting
 from training.accelerators import has_flash_attention
+from training.meshes import Mesh
 from training.specification.base import FLASH, Base
 from training.specification.method import Lora, Method, Osf
 
 
 def load_base(
-    base: Base, folder: Path, *, device: str, shards: int = 1, scores: bool = False
+    base: Base, folder: Path, *, device: str, mesh: Mesh | None = None, scores: bool = False
 ) -> Any:
     """Return the model of a folder, in the precision that the specification asks for.
 
@@ -24,7 +25,7 @@ def load_base(
         base: what is asked for.
         folder: with its weights.
         device: of this process.
-        shards: processes that each hold a part of every weight, by FSDP2; all of them must call it.
+        mesh: of the processes that each hold a part of it; all of them must call it.
         scores: whether it has the head of a model of rewards, which gives every text 0.
 
     Raises:
@@ -41,9 +42,6 @@ def load_base(
         "local_files_only": True,
         "use_safetensors": True,
     }
-    if shards > 1:
-        distributed = require("transformers.distributed", extra="finetune")
-        options["distributed_config"] = distributed.DistributedConfig(fsdp_size=shards)
     try:
         if scores:
             with scoring_head.without_its_warning():
@@ -51,16 +49,13 @@ def load_base(
                     folder, num_labels=1, **options
                 )
             scoring_head.begin(model, folder)
+        elif mesh is not None:
+            return _divided(folder, mesh, options)
         else:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequest(f"The weights of {base.model!r} cannot be loaded: {first}") from error
-    if shards > 1:
-        # peft takes any number here, 1 as well, for matrices that are shared, and would then gather
-        # the whole base in the one process that saves the adapter.
-        model._tp_size = None
-        return model
     return model if quantization is not None else model.to(device)
 
 
@@ -100,7 +95,26 @@ def attach(model: Any, method: Method, *, seed: int) -> Any:
     peft = require("peft", extra="finetune")
     torch = require("torch", extra="finetune")
     torch.manual_seed(seed)
-    return peft.get_peft_model(model, adapter_config(method))
+    return joined(peft.get_peft_model(model, adapter_config(method)))
+
+
+def read_adapter(model: Any, folder: Path) -> Any:
+    """Return the model with the adapter of a folder, which is asked and not trained."""
+    peft = require("peft", extra="finetune")
+    return joined(peft.PeftModel.from_pretrained(model, folder))
+
+
+def joined(model: Any) -> Any:
+    """Have an adapter multiply by the parts that its base is divided into."""
+    mesh = mesh_of(model)
+    if mesh is not None and mesh.topology.tensor > 1:
+        splitting.join(model, mesh.tensor)
+    return model
+
+
+def mesh_of(model: Any) -> Mesh | None:
+    """Return the processes that share the base of an adapted model; None where none do."""
+    return cast("Mesh | None", getattr(model.get_base_model(), "mesh", None))
 
 
 def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
@@ -173,6 +187,34 @@ def check_packing(model: Any) -> None:
             f"schedule.packing: the model was loaded with {loaded!r}, with which rows of one pack "
             "would see each other; install flash-attn, or do not pack"
         )
+
+
+def _divided(folder: Path, mesh: Mesh, options: dict[str, Any]) -> Any:
+    """Return the part of a base that this process holds, read alone from its files.
+
+    Matrices that are shared are split while they are read, and shards are made of the parts.
+    """
+    transformers = require("transformers", extra="finetune")
+    distributed = require("transformers.distributed", extra="finetune")
+    fsdp = require("transformers.distributed.fsdp", extra="finetune")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    sizes = mesh.topology
+    asked = (
+        distributed.DistributedConfig(fsdp_size=sizes.shard)
+        if sizes.tensor == 1
+        else distributed.DistributedConfig(tp_size=sizes.tensor)
+    )
+    model = meshes.placed(known, mesh).from_pretrained(folder, distributed_config=asked, **options)
+    if sizes.tensor > 1:
+        splitting.whole_again(model, model.tp_plan, mesh.tensor)
+        if sizes.shard > 1:
+            model = fsdp.apply_fully_sharded_data_parallelism(model, mesh)
+    # Told of parts, peft would make parts of adapters, and gather the whole base in the one process
+    # that saves them.
+    model._tp_size = model._device_mesh = model.config.distributed_config = None
+    model.mesh = mesh
+    return model
 
 
 def _targets(targets: str | tuple[str, ...]) -> str | list[str]:

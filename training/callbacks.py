@@ -46,6 +46,7 @@ class Watch:
         evaluated: is told what was measured on the rows that are held out, and after which step.
         on_sigterm: whether the request to go makes a checkpoint first.
         gradients_may_overflow: as with float16, whose scaler then skips the step.
+        counters: processes that count the same tokens.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Watch:
         evaluated: Callable[[int, dict[str, float]], None] = lambda *_: None,
         on_sigterm: bool = True,
         gradients_may_overflow: bool = False,
+        counters: int = 1,
     ) -> None:
         self.losses: dict[int, float] = {}
         """By the step."""
@@ -70,6 +72,7 @@ class Watch:
         self._evaluated = evaluated
         self._on_sigterm = on_sigterm
         self._gradients_may_overflow = gradients_may_overflow
+        self._counters = counters
         self._asked = threading.Event()
         self._handler: Any = None
         self._began = 0.0
@@ -127,7 +130,7 @@ class Watch:
             loss=loss,
             grad_norm=None if norm is None or self._gradients_may_overflow else float(norm),
         )
-        self._count(float(logs.get("num_tokens", 0.0)))
+        self._count(float(logs.get("num_tokens", 0.0)) / self._counters)
         passed = max(time.monotonic() - self._began, 1e-9)
         done = step - self._first_step
         if state.is_world_process_zero:

@@ -16,6 +16,7 @@ from training import (
     adapted_model,
     judging,
     locking,
+    meshes,
     planning,
     ranks,
     registration,
@@ -25,6 +26,7 @@ from training import (
 )
 from training.judging import Judge, Tuned
 from training.lock import Lock
+from training.meshes import Mesh
 from training.places import Places
 from training.ranks import Rank
 from training.resolving import Resolved, resolve
@@ -138,11 +140,13 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         around.note("it ended well before; nothing is trained again")
         return Outcome(**done)
     resolved = resolve(spec, around.places, lock, kept.rows)
+    mesh = _mesh(spec, lock)
     if around.smokes and rank.world == 1:
         _smoke(spec, resolved, lock, around)
     with _tracked(spec, lock, around, rank) as run:
-        trained = _train(spec, resolved, files, _telling(around, run, spec, files), lock)
-        difference = _verify(spec, resolved, files, trained, shards=_shards(lock))
+        telling = _telling(around, run, spec, files)
+        trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
+        difference = _verify(spec, resolved, files, trained, mesh)
         _gate(spec, trained)
         outcome = _outcome(files, trained, difference, run)
         if rank.is_first:
@@ -173,10 +177,11 @@ def _refuse_other_launches(spec: FineTuning, lock: Lock) -> None:
         )
 
 
-def _shards(lock: Lock) -> int:
-    """Return how many processes share the weights of the base."""
-    topology = lock.topology or {}
-    return int(topology["shard"]) if topology.get("strategy") == "fsdp2" else 1
+def _mesh(spec: FineTuning, lock: Lock) -> Mesh | None:
+    """Return the processes that share the base; None where each has its own."""
+    rank = ranks.this_rank()
+    device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
+    return meshes.build(meshes.from_lock(lock.topology), device)
 
 
 def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> None:
@@ -190,13 +195,19 @@ def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> 
 
 
 def _train(
-    spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, lock: Lock
+    spec: FineTuning,
+    resolved: Resolved,
+    files: RunFolder,
+    around: Around,
+    lock: Lock,
+    *,
+    mesh: Mesh | None,
 ) -> _Trained:
     from training.callbacks import Watch
 
     rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = _base(spec, resolved, device, shards=_shards(lock))
+    model = _base(spec, resolved, device, mesh)
     model = adapted_model.attach(model, spec.method, seed=spec.seed)
     abort, saving = spec.schedule.abort, spec.schedule.saving
     watch = Watch(
@@ -205,6 +216,7 @@ def _train(
         evaluated=around.evaluated,
         on_sigterm=saving.on_sigterm,
         gradients_may_overflow=spec.base.dtype == "float16",
+        counters=meshes.from_lock(lock.topology).tensor,
     )
     material = trainer.Material(
         spec, model, resolved.tokenizer, resolved.train, resolved.held_out, lock
@@ -228,18 +240,24 @@ def _train(
 
 
 def _verify(
-    spec: FineTuning, resolved: Resolved, files: RunFolder, trained: _Trained, *, shards: int
+    spec: FineTuning,
+    resolved: Resolved,
+    files: RunFolder,
+    trained: _Trained,
+    mesh: Mesh | None,
 ) -> float:
     """Return by how much the adapter that was written differs from the one that was trained.
 
-    A base that is sharded takes all processes to ask; of a whole one, the first asks its own.
+    A base that is divided takes all processes to ask; of a whole one, the first asks its own.
     """
     rank = ranks.this_rank()
-    if shards == 1 and not rank.is_first:
+    if mesh is not None and not mesh.topology.is_divided:
+        mesh = None
+    if mesh is None and not rank.is_first:
         return 0.0
     adapted_model.let_go()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
-    model = _base(spec, resolved, device, shards=shards)
+    model = _base(spec, resolved, device, mesh)
     difference = verification.verify(model, files.draft, trained.asked)
     if rank.is_first:
         shutil.rmtree(files.adapter, ignore_errors=True)
@@ -282,8 +300,8 @@ def _deliver(
     origin = registration.Origin(resolved.parents, facts, outcome.run, verdict)
 
     def check(folder: Path) -> None:
-        if _shards(lock) == 1:  # of a sharded base no process could ask it alone
-            model = _base(spec, resolved, adapted_model.device_of(spec.runtime.device), shards=1)
+        if not meshes.from_lock(lock.topology).is_divided:  # else no process could ask it alone
+            model = _base(spec, resolved, adapted_model.device_of(spec.runtime.device))
             verification.verify(model, folder, made.trained.asked)
 
     registering = registration.Registering(spec.register_as, origin, check, around.note)
@@ -312,9 +330,9 @@ def _outcome(
     )
 
 
-def _base(spec: FineTuning, resolved: Resolved, device: str, *, shards: int) -> Any:
+def _base(spec: FineTuning, resolved: Resolved, device: str, mesh: Mesh | None = None) -> Any:
     scores, folder = spec.method.type == "reward", resolved.base.folder
-    return adapted_model.load_base(spec.base, folder, device=device, shards=shards, scores=scores)
+    return adapted_model.load_base(spec.base, folder, device=device, mesh=mesh, scores=scores)
 
 
 def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:

@@ -5,17 +5,19 @@ M those of modules that are trained whole; L layers, h hidden and f intermediate
 keys and values, V the vocabulary; t tokens on a device at once; w bytes of a number; T and S
 devices that share a matrix and a copy of the weights.
 
-- weights: P w / (T S); with NF4 0.516 bytes a weight (0.5625 if its scales are whole), and E in w.
-  Sharded, two layers and the head (V h w) are whole at a time.
+- weights: (P - E) w / (T S) + E w / S; with NF4 0.516 bytes a weight (0.5625 if its scales are
+  whole), and E in w. Sharded, two layers and the head (V h w) are whole at a time; where matrices
+  are shared as well, shards are made once a process has read its part of each.
 - adapter: N (4 + 4 + 8), whole in every process: float32 weights, gradients and the two moments of
   Adam (a byte each with the 8-bit optimiser); and their copies in the arithmetic's precision.
   M (w + w + 2 w); what adapters hold and do not train; and V h w where trained tokens are put into
   a copy of the embedding.
 - activations, kept of every layer: t (12 h + 4 f + 2 k + 7 r) w / T, or 6 h in float32, where norms
-  make no copies; and t (2 h + 3 f) w / T on the way back through one. DoRA keeps what base and
-  adapter put out of each of its modules, 2 t w for each output. With gradient checkpointing
-  only the inputs of the layers, t h w L, and on the way back one layer whole. Eager attention keeps
-  its matrix, t x length x heads x (w + 4), too.
+  make no copies, and 2 k for the tokens of all processes where sequences are shared; and
+  t (2 h + 3 f) w / T on the way back through one. DoRA keeps what base and adapter put out of each
+  of its modules, 2 t w for each output. With gradient checkpointing only the inputs of the layers,
+  t h w L, and on the way back one layer whole. Eager attention keeps its matrix,
+  t x length x heads x (w + 4), too.
 - logits: trl takes 4,096 tokens by 32,768 words at a time, in a buffer that is as large for a small
   vocabulary; on processors with four float32 copies of what is in it. Or all at once, t V (w + 8).
   They are gone when the way back through the layers begins, so that the larger of both counts.
@@ -107,11 +109,12 @@ def _weights(shape: ModelShape, load: Load) -> float:
     width = BYTES[load.dtype]
     inner = shape.parameters - shape.embedding_parameters
     a_weight = QUANTIZED[load.quantization] if load.quantization else width
-    whole = (inner * a_weight + shape.embedding_parameters * width) / load.tensor
+    whole = inner * a_weight / load.tensor + shape.embedding_parameters * width
     if load.shard == 1:
         return whole
     layer = inner / max(1, shape.layers) * a_weight / load.tensor
-    return whole / load.shard + 2 * layer + shape.vocabulary * shape.hidden * width
+    in_shards = whole / load.shard + 2 * layer + shape.vocabulary * shape.hidden * width
+    return in_shards if load.tensor == 1 else max(whole, in_shards)
 
 
 def _adapter(load: Load) -> float:
@@ -128,7 +131,12 @@ def _activations(shape: ModelShape, load: Load) -> tuple[float, float]:
     tokens = load.rows * load.length / load.context
     values = shape.kv_heads * shape.head_size
     norms = 6 if load.dtype == "float32" else 12
-    kept = norms * shape.hidden + 4 * shape.intermediate + 2 * values + 7 * load.adapter.rank
+    kept = (
+        norms * shape.hidden
+        + 4 * shape.intermediate
+        + 2 * values * load.context
+        + 7 * load.adapter.rank
+    )
     layer = tokens * (kept + load.adapter.kept_outputs / max(1, shape.layers)) * width
     if load.eager:
         layer += tokens * load.length * shape.heads * (width + 4)

@@ -33,6 +33,11 @@ class ModelShape:
     """The longest sequence it was made for; 0 if its configuration does not say."""
     linear: Mapping[str, tuple[int, int]]
     """Inputs and outputs of each linear module, by its path."""
+    split: Mapping[str, str]
+    """How transformers splits modules that several processes share, by paths with `*` for numbers.
+    """
+    attends_causally: bool
+    """Whether every layer sees all that was before, through the interface that transformers has."""
 
     def targeted(self, targets: str | tuple[str, ...]) -> dict[str, tuple[int, int]]:
         """Return the linear modules that an adapter with these targets is put on."""
@@ -94,7 +99,16 @@ def measure(config: Any) -> ModelShape:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear)
         },
+        split=dict(model.tp_plan),
+        attends_causally=model.is_backend_compatible() and _sees_all(text),
     )
+
+
+def _sees_all(text: Any) -> bool:
+    layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
+    window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
+    capped = getattr(text, "attn_logit_softcapping", None)
+    return not (layers or window or capped)
 
 
 def block_of(path: str) -> str:

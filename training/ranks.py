@@ -79,6 +79,26 @@ def any_of(flag: bool) -> bool:
     return any(told)
 
 
+def of_rows(accelerator: Any, values: Any, *, readers: int) -> Any:
+    """Return a value of each row from all processes, once where several read the same row.
+
+    Args:
+        accelerator: accelerate's, whose data loader is at its last batch or not.
+        values: of the rows of this process.
+        readers: processes next to each other that read the same rows.
+    """
+    gathered = accelerator.gather(values)
+    if readers > 1:
+        gathered = gathered.view(-1, readers, len(values))[:, 0].flatten()
+    state = accelerator.gradient_state
+    # The last batch is filled up with rows of the first, so that all processes have as many.
+    return (
+        gathered[: state.remainder]
+        if state.end_of_dataloader and state.remainder > 0
+        else (gathered)
+    )
+
+
 def share_gradients(model: Any, *, is_last: Callable[[], bool]) -> None:
     """Have weights that each process holds a copy of begin alike, and move by the mean gradient.
 

@@ -25,6 +25,26 @@ class Topology:
         """Processes that see different rows."""
         return self.replicate * self.shard
 
+    @property
+    def readers(self) -> int:
+        """Processes that read the same rows."""
+        return self.context * self.sequence * self.tensor
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes share a base, or the rows that it learns from."""
+        return self.strategy == "fsdp2" and self.shard * self.readers > 1
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether no process has the whole base."""
+        return self.is_shared and self.shard * self.tensor > 1
+
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        """Its sizes: processes that are next to each other share matrices, then sequences."""
+        return self.replicate, self.shard, self.context * self.sequence, self.tensor
+
 
 def choose(asked: Parallelism, *, fits: bool) -> Topology:
     """Return what is asked for, with what was left open filled in.
@@ -61,13 +81,12 @@ def choose(asked: Parallelism, *, fits: bool) -> Topology:
 def untrained(mesh: Topology) -> Iterator[tuple[str, str]]:
     """Return each key that asks for what can be planned and is not trained, with what is."""
     if mesh.strategy == "zero3":
-        yield "parallelism.strategy", "'zero3' is not trained yet; use fsdp2"
-    if mesh.strategy == "fsdp2" and mesh.replicate > 1:
         yield (
-            "parallelism.replicate",
-            f"{mesh.replicate} copies of a sharded base are not trained yet; shard it over all "
-            "devices, or copy it whole: ddp",
+            "parallelism.strategy",
+            "'zero3' is not trained: use fsdp2, which shards the same of a base",
         )
-    for name in ("tensor", "context", "sequence"):
-        if getattr(mesh, name) > 1:
-            yield f"parallelism.{name}", "is not trained yet; let fsdp2 shard over all devices"
+    if mesh.sequence > 1:
+        yield (
+            "parallelism.sequence",
+            "is DeepSpeed's, which nothing is trained with; share sequences by context",
+        )

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from training import adapted_model, checkpoints, exhaustion, methods, ranks
 from training.batching import Batches
 from training.callbacks import Watch, measured
 from training.lock import Lock
+from training.sequences import Sharing
 from training.spec import FineTuning
 from training.tokenized import Tokenized
 
@@ -50,26 +52,13 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     if spec.schedule.packing:
         adapted_model.check_packing(material.model)
 
-    class Trainer(learning.trainer()):  # type: ignore[misc]  # mypy skips trl
-        def _send_telemetry(self) -> None:
-            """Tell nobody outside."""
-
-        def create_model_card(self, *_: Any, **__: Any) -> None:
-            """Write none beside each checkpoint: nobody looks for one there."""
-
-        def _save_checkpoint(self, *given: Any, **named: Any) -> None:
-            adapted_model.reshard(self.model)
-            with storing(folder):
-                super()._save_checkpoint(*given, **named)
-
-        def _sync_replicated_trainable_parameters(self, model: Any) -> None:
-            ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)
-
+    mesh = adapted_model.mesh_of(material.model)
+    kind = _kind(learning.trainer(), folder, material.model)
     # It refuses checkpoints of the optimiser of any sharded model; of an adapter, which is whole in
     # every process, that of one process is all there is.
     is_sharded = getattr(material.model, "is_distributed_loading_by_transformers", False)
     given = {**arguments(material, folder, device=device), "save_only_model": is_sharded}
-    built = Trainer(
+    built = kind(
         model=material.model,
         args=learning.configuration()(**given),
         train_dataset=learning.dataset(material.train, seed=spec.seed),
@@ -79,6 +68,8 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
         callbacks=callbacks,
     )
     built.args.save_only_model = False
+    # By it data loaders give the same rows to processes that share matrices.
+    built.accelerator.state.device_mesh = None if mesh is None else mesh.grid
     learning.built(built)
     built.remove_callback(transformers.PrinterCallback)
     return built
@@ -164,6 +155,51 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         watch.release()
+
+
+def _kind(trainer: Any, folder: Path, model: Any) -> Any:
+    """Return a class of trl's that saves, counts and shares as it is done here."""
+    mesh = adapted_model.mesh_of(model)
+    sharing = None
+    if mesh is not None and mesh.topology.context > 1:
+        sharing = Sharing(model.get_base_model(), mesh.context)
+    readers = 1 if mesh is None else mesh.topology.readers
+
+    class Trainer(trainer):  # type: ignore[misc]  # mypy skips trl
+        def _send_telemetry(self) -> None:
+            """Tell nobody outside."""
+
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """Write none beside each checkpoint: nobody looks for one there."""
+
+        def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+            adapted_model.reshard(self.model)
+            with storing(folder):
+                super()._save_checkpoint(*given, **named)
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            if sharing is None or not model.training:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # All that share a row have counted it.
+            each = num_items_in_batch // sharing.parts
+            found = super().compute_loss(model, sharing.own(inputs), return_outputs, each)
+            sharing.check()
+            return found
+
+        def evaluation_loop(self, *given: Any, **named: Any) -> Any:
+            self.gather_function = partial(ranks.of_rows, self.accelerator, readers=readers)
+            return super().evaluation_loop(*given, **named)
+
+        def _sync_replicated_trainable_parameters(self, model: Any) -> None:
+            ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)
+
+    return Trainer
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def verify(base_model: Any, folder: Path, asked: Probe) -> float:
     _check_finite(stored)
     without = adapted_model.logits(base_model, asked.rows)
     peft = require("peft", extra="finetune")
-    model = peft.PeftModel.from_pretrained(base_model, folder)
+    model = adapted_model.read_adapter(base_model, folder)
     _check_names(set(stored), set(peft.get_peft_model_state_dict(model)))
     again = adapted_model.logits(model, asked.rows)
     difference = _largest(asked.logits, again)

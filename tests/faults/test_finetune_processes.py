@@ -20,9 +20,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from infra.settings import load_settings
+from scripted_suites import ANSWERS, write_answers
 from service.models import tuning
 from service.wiring import Components
-from trained import ROOT, only_third_parties_warn, ragstone, write_preferences, write_task
+from trained import (
+    ANSWER,
+    ROOT,
+    only_third_parties_warn,
+    ragstone,
+    write_preferences,
+    write_shared,
+    write_task,
+)
 from training.finetune import Outcome, finetune
 from training.spec import read
 
@@ -30,12 +39,14 @@ pytest.importorskip("trl")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 SECONDS = 240
 WORKER = Path(__file__).with_name("ranks_worker.py")
-TORCHRUN = (
-    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-    *("--no-python", sys.executable),
-)
 COMMAND = ("-c", "from service.cli import main; main()")
 STEPS = {"register": {"name": "zs"}, "schedule.steps": 20, "schedule.saving": {"every_steps": 4}}
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    """Return what a program is started with by several processes."""
+    many = ("--standalone", "--nproc-per-node", str(processes), "--no-python", sys.executable)
+    return (sys.executable, "-m", "torch.distributed.run", *many)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -58,10 +69,10 @@ def trained(spec: Path) -> Outcome:
         return finetune(asked, tuning.folder_of(parts, asked), around)
 
 
-def by_ranks(mode: str, *words: str) -> list[Any]:
-    """Return what two processes of the worker say, each in lines of JSON."""
+def by_ranks(mode: str, *words: str, processes: int = 2) -> list[Any]:
+    """Return what processes of the worker say, each in lines of JSON."""
     run = subprocess.run(
-        [*TORCHRUN, str(WORKER), mode, *words],
+        [*torchrun(processes), str(WORKER), mode, *words],
         env={
             **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
@@ -134,12 +145,21 @@ SHARED = {
     "data.eval": {"rows": "eval.jsonl"}, "schedule.steps": 4, "schedule.rows_per_device": 2,
 }  # fmt: skip
 TWO: dict[str, Callable[..., Path]] = {
-    "ddp": write_task, "fsdp2": write_task,
+    "ddp": write_task, "fsdp2": write_task, "tensor": write_shared,
+    "context": write_shared,
     "dpo": partial(write_preferences, method="dpo"),
     "reward": partial(write_preferences, method="reward"),
     "kto": partial(write_preferences, method="kto"),
 }  # fmt: skip
 """What two processes train, and who writes it; preferences by `ddp`."""
+DIVIDED = {"fsdp2": {}, "tensor": {"tensor": 2}, "context": {"context": 2}}
+FOUR = {
+    "copies": {"replicate": 2, "shard": 2},
+    "grid": {"shard": 2, "tensor": 2},
+    "stretches": {"shard": 2, "context": 2},
+}  # fmt: skip
+"""What four processes train, two of each machine: they are more than there may be here."""
+ELSEWHERE = {"launcher": "slurm", "device": "cpu"}
 SAME = ("first_loss", "last_loss", "eval_loss_before", "eval_loss_after")
 
 
@@ -149,10 +169,38 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("both")
     for name, write in TWO.items():
         (folder / name).mkdir()
-        mesh = {"devices_per_node": 2, "strategy": name if name == "fsdp2" else "ddp"}
+        strategy = "fsdp2" if name in DIVIDED else "ddp"
+        mesh = {"devices_per_node": 2, "strategy": strategy, **DIVIDED.get(name, {})}
         write(folder / name, changes={**SHARED, "parallelism": mesh})
     by_ranks("trains", *(str(folder / name) for name in TWO))
     return folder
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of what four processes trained."""
+    folder = tmp_path_factory.mktemp("four")
+    for name, sizes in FOUR.items():
+        (folder / name).mkdir()
+        mesh = {"nodes": 2, "devices_per_node": 2, "strategy": "fsdp2", **sizes}
+        write_shared(folder / name, {**SHARED, "parallelism": mesh, "runtime": ELSEWHERE})
+    by_ranks("trains", *(str(folder / name) for name in FOUR), processes=4)
+    return folder
+
+
+def test_four_processes_that_share_shards_and_matrices_lose_what_one_process_loses(
+    tmp_path: Path, four: Path
+) -> None:
+    one = trained(write_shared(tmp_path, SHARED))
+    theirs = load_file(Path(one.adapter) / "adapter_model.safetensors")
+    for name in FOUR:
+        found = json.loads((four / name / "run" / "outcome.json").read_text())
+        for figure in ("first_loss", "last_loss"):
+            assert found[figure] == pytest.approx(getattr(one, figure), abs=1e-4), name
+        ours = load_file(four / name / "run" / "adapter" / "adapter_model.safetensors")
+        assert ours.keys() == theirs.keys()
+        for key, weight in ours.items():
+            np.testing.assert_allclose(weight, theirs[key], atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("name", TWO)
@@ -184,7 +232,7 @@ def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(
     spec = write_task(tmp_path, {**STEPS, "parallelism": mesh})
     data = tmp_path / "data"
     words = ("train", "run", str(spec), "--no-smoke")
-    process = ragstone(*words, data=data, launch=(*TORCHRUN, *COMMAND))
+    process = ragstone(*words, data=data, launch=(*torchrun(2), *COMMAND))
     wait_for_checkpoint(data, process)
     process.send_signal(signal.SIGTERM)
     code, _, _ = finish(process)
@@ -194,6 +242,18 @@ def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(
     assert again.steps == STEPS["schedule.steps"]
     assert again.last_loss == pytest.approx(unbroken, abs=1e-4)
     assert len(list(data.glob("tuning/*"))) == 1, "it is the same run"
+
+
+def test_suites_of_a_base_in_shards_are_asked_by_one_process(tmp_path: Path) -> None:
+    write_answers(tmp_path, ANSWER)
+    mesh = {"devices_per_node": 2, "strategy": "fsdp2"}
+    spec = write_task(tmp_path, {"register": {"name": "zs"}, **ANSWERS, "parallelism": mesh})
+    words, data = ("train", "run", str(spec), "--no-smoke"), tmp_path / "data"
+    code, _, err = finish(ragstone(*words, data=data, launch=(*torchrun(2), *COMMAND)))
+    assert code == 0, err
+    with opened(data) as parts:
+        found = parts.artifacts.resolve("adapter/zs@candidate")
+        assert found.metadata["verdict"] == "pass"
 
 
 def test_copies_of_a_weight_move_together_or_are_found_out() -> None:

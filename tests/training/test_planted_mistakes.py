@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -325,24 +325,17 @@ MISTAKES = [
         "for each of 2 devices",
     ),
     Mistake(
-        "copies of a sharded base",
-        keys(parallelism={"devices_per_node": 4, "strategy": "fsdp2", "replicate": 2}),
-        "parallelism.replicate",
-        "2 copies of a sharded base are not trained yet",
-        on_gpu=True,
-    ),
-    Mistake(
         "ZeRO-3",
         keys(parallelism={"devices_per_node": 2, "strategy": "zero3"}),
         "parallelism.strategy",
-        "'zero3' is not trained yet",
+        "'zero3' is not trained: use fsdp2",
         on_gpu=True,
     ),
     Mistake(
-        "matrices that are shared",
-        keys(parallelism={"devices_per_node": 2, "tensor": 2}),
-        "parallelism.tensor",
-        "is not trained yet",
+        "shared matrices that are compiled",
+        keys(parallelism={"devices_per_node": 2, "tensor": 2}, schedule__compile=True),
+        "schedule.compile",
+        "are not compiled",
         on_gpu=True,
     ),
     Mistake(
@@ -380,7 +373,7 @@ MISTAKES = [
         "tensor parallel over more than heads",
         keys(parallelism={"devices_per_node": 2, "tensor": 2}),
         "parallelism.tensor",
-        "1 heads of keys",
+        "2 devices cannot share 1 heads of keys",
         on_gpu=True,
     ),
     Mistake("pipeline", keys(parallelism={"pipeline": 2}), "parallelism.pipeline", "Megatron"),
@@ -510,6 +503,16 @@ def test_a_planted_mistake_is_refused_where_it_is(mistake: Mistake, folder: Path
     assert not any("\n" in line for line in lines)
     with pytest.raises(Refused):
         found.require_sound()
+
+
+def test_suites_of_a_base_in_shards_need_a_device_that_surely_holds_it(folder: Path) -> None:
+    suites = [{"suite": "suite.yaml", "metric": "exact_match"}]
+    shards = {"devices_per_node": 2, "strategy": "fsdp2"}
+    changes = on_gpu({"evaluate.suites": suites, "parallelism": shards})
+    for memory, refused in ((None, True), (100_000, True), (GPU.device_memory, False)):
+        found = planned(folder, changes, replace(GPU, devices=2, device_memory=memory))
+        said = " ".join(problem.what for problem in found.problems)
+        assert ("does not surely hold this base whole in bfloat16" in said) == refused, said
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto", "reward"])

@@ -113,6 +113,20 @@ def test_a_shape_counts_what_the_model_and_its_adapter_have() -> None:
         assert shape.lora_parameters(targets, 8) == trained
 
 
+def test_a_shape_says_whether_layers_can_be_shared_and_see_all_that_was_before() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = llama().to_dict()
+    found = measure(llama())
+    assert found.attends_causally
+    assert found.split["model.layers.*.self_attn.q_proj"] == "colwise"
+    assert found.split["model.layers.*.mlp.down_proj"] == "rowwise"
+    names = ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size")
+    same = {name: sizes[name] for name in (*names, "num_attention_heads", "num_key_value_heads")}
+    windowed = transformers.MistralConfig(**same, sliding_window=64)
+    assert not measure(windowed).attends_causally
+    assert not measure(transformers.GPT2Config(n_layer=1, n_embd=64, n_head=2)).split
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sizes", [{}, {"hidden_size": 512}, {"intermediate_size": 2048}])
 def test_activations_are_estimated_within_15_percent(dtype: str, sizes: dict[str, int]) -> None:

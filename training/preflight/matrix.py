@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from training import splitting
 from training.preflight import Check, Derived, Facts, Silent
 from training.problems import Problem
 from training.spec import FineTuning
@@ -79,15 +80,8 @@ def _sharding(facts: Facts) -> Iterable[Said]:
         )
     if each.context > 1 and each.sequence > 1:
         yield "parallelism.sequence", "a sequence is shared by context or by sequence, not both"
-    if each.sequence > 1 and each.strategy != "zero3":
-        yield "parallelism.sequence", "sharing by sequence is DeepSpeed's; use strategy zero3"
     if each.context > 1 and each.strategy in {"ddp", "zero3"}:
         yield "parallelism.context", f"sharing by context needs fsdp2, not {each.strategy}"
-    if each.context > 1 and isinstance(spec.method.adapter, Lora):
-        yield (
-            "parallelism.context",
-            "LoRA with shared sequences was seen not to converge; use a larger shard instead",
-        )
     if each.tensor > 1 and each.strategy in {"ddp", "zero3"}:
         yield "parallelism.tensor", f"sharing matrices needs fsdp2, not {each.strategy}"
     if each.tensor > each.devices_per_node:
@@ -95,8 +89,17 @@ def _sharding(facts: Facts) -> Iterable[Said]:
             "parallelism.tensor",
             f"{each.tensor} devices share a matrix and a node has {each.devices_per_node}",
         )
-    if each.context > 1 and spec.data.max_length % (2 * each.context):
-        yield "data.max_length", f"{spec.data.max_length} is no multiple of {2 * each.context}"
+
+
+def _sequences(facts: Facts) -> Iterable[Said]:
+    where = "parallelism.context"
+    if facts.spec.parallelism.context == 1:
+        return
+    if facts.spec.schedule.compile:
+        yield "schedule.compile", "sequences that are shared are not compiled; drop it, or context"
+    if facts.base is not None and not facts.base.shape.attends_causally:
+        kind = facts.base.config.model_type
+        yield where, f"of a {kind} not all layers see all that was before; shard it instead"
 
 
 def _copies(facts: Facts) -> Iterable[Said]:
@@ -139,13 +142,24 @@ def _world(facts: Facts) -> Iterable[Said]:
         )
 
 
-def _heads(facts: Facts) -> Iterable[Said]:
-    tensor = facts.spec.parallelism.tensor
-    if facts.base is not None and tensor > 1 and facts.base.shape.kv_heads % tensor:
-        yield (
-            "parallelism.tensor",
-            f"{tensor} devices cannot share {facts.base.shape.kv_heads} heads of keys and values",
-        )
+def _split(facts: Facts) -> Iterable[Said]:
+    tensor, where = facts.spec.parallelism.tensor, "parallelism.tensor"
+    if tensor == 1:
+        return
+    if facts.spec.schedule.compile:
+        yield "schedule.compile", "matrices that are shared are not compiled; drop it, or tensor"
+    if facts.base is None:
+        return
+    shape = facts.base.shape
+    if not shape.split:
+        kind = facts.base.config.model_type
+        yield where, f"transformers knows no way to split a {kind}; shard it instead"
+    for count, what in ((shape.heads, "heads"), (shape.kv_heads, "heads of keys and values")):
+        if count % tensor:
+            yield where, f"{tensor} devices cannot share {count} {what}"
+    first = next(splitting.indivisible(shape.split, shape.linear, tensor), None)
+    if first is not None:
+        yield where, f"{first[0]!r} {first[1]}; shard the base instead"
 
 
 def _method(facts: Facts) -> Iterable[Said]:
@@ -172,9 +186,10 @@ RULES: tuple[Callable[[Facts], Iterable[Said]], ...] = (
     _attention,
     _quantization,
     _sharding,
+    _sequences,
     _copies,
     _world,
-    _heads,
+    _split,
     _method,
 )
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from training.judging import has_suites
+from training.memory import BYTES
 from training.preflight import Check, Derived, Facts, Silent
+from training.preflight.devices import FULL
 from training.problems import Problem
 from training.spec import FineTuning
 from training.specification.method import Lora
@@ -24,16 +26,23 @@ def not_run_yet(spec: FineTuning) -> Iterator[tuple[str, str]]:
         yield "sweep", "a run is of one specification; start it with 'ragstone train sweep'"
 
 
-def not_asked(spec: FineTuning, mesh: Topology | None) -> Iterator[tuple[str, str]]:
-    """Return what suites cannot be asked of: they are asked as a server is, in one process."""
+def not_asked(facts: Facts, mesh: Topology | None) -> Iterator[tuple[str, str]]:
+    """Return what suites cannot be asked of: they are asked as a server is, in one process.
+
+    It is the first one, after all others have let go of the base.
+    """
+    spec = facts.spec
     if not has_suites(spec):
         return
     if spec.method.type == "reward":
         yield "evaluate", "a model of rewards answers no suite; take suites and regressions out"
         return
-    if mesh is not None and mesh.shard > 1:
-        what = "one process asks suites, and this base is sharded; ask by hand what serves it"
-        yield "evaluate", what
+    if mesh is not None and mesh.is_divided and not _fits_whole(facts):
+        yield (
+            "evaluate",
+            "one process asks suites, and one device does not surely hold this base whole in "
+            f"{spec.base.dtype}; ask by hand what serves it",
+        )
     yield from _not_plain(
         spec.method.adapter,
         "suites are asked of LoRA, not of",
@@ -41,12 +50,20 @@ def not_asked(spec: FineTuning, mesh: Topology | None) -> Iterator[tuple[str, st
     )
 
 
+def _fits_whole(facts: Facts) -> bool:
+    """Whether one device surely holds the base as suites are asked of it."""
+    memory = None if facts.machine is None else facts.machine.device_memory
+    if facts.base is None or memory is None:
+        return False
+    return facts.base.shape.parameters * BYTES[facts.spec.base.dtype] <= FULL * memory
+
+
 def not_sharded_yet(spec: FineTuning, mesh: Topology) -> Iterator[tuple[str, str]]:
     """Return what a sharded base cannot have, whether shards were asked for or chosen.
 
     It is sharded while it is loaded and an adapter is put on it afterwards, whole in each process.
     """
-    if mesh.strategy != "fsdp2" or mesh.shard == 1:
+    if not mesh.is_shared:
         return
     if spec.base.quantization is not None:
         method = spec.base.quantization.method
@@ -73,16 +90,17 @@ def _not_plain(adapter: Any, only: str, what: str) -> Iterator[tuple[str, str]]:
 
 
 class _Runnable(Silent):
-    def __init__(self, spec: FineTuning) -> None:
-        self._spec = spec
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
 
     def problems(self, derived: Derived) -> Iterable[Problem]:
-        said = [*not_run_yet(self._spec), *not_asked(self._spec, derived.topology)]
-        if derived.topology is not None:
-            said += untrained(derived.topology)
-            said += not_sharded_yet(self._spec, derived.topology)
+        spec, mesh = self._facts.spec, derived.topology
+        said = [*not_run_yet(spec), *not_asked(self._facts, mesh)]
+        if mesh is not None:
+            said += untrained(mesh)
+            said += not_sharded_yet(spec, mesh)
         return [Problem(CHECK, where, what) for where, what in said]
 
 
 def build(facts: Facts) -> Check:
-    return _Runnable(facts.spec)
+    return _Runnable(facts)
