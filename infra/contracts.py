@@ -193,7 +193,7 @@ class Answer:
     """None where it is not scored while the caller waits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: with so many fields that takes four times as long to make
 class Interaction:
     """One question and what became of it, or one prediction: what monitoring looks at."""
 

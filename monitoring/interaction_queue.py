@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol, TypeAlias
 
 import orjson
 
@@ -20,20 +21,31 @@ PLAIN_BYTES = 1_024
 """Of an interaction beside its content, roughly."""
 
 
+class Unmade(Protocol):
+    """What an interaction without content is made of: less work while somebody is answered."""
+
+    id: str
+
+    def interaction(self) -> Interaction: ...
+
+
+Taken: TypeAlias = Interaction | Unmade
+
+
 class InteractionQueue:
     """Takes from many threads, gives to one."""
 
     def __init__(self, *, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
-        self._waiting: deque[tuple[Interaction, int]] = deque()
+        self._waiting: deque[tuple[Taken, int]] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, item: Interaction) -> bool:
+    def put(self, item: Taken) -> bool:
         """Take an interaction, or return False where there is no room for it."""
         size = _size(item)
         with self._lock:
@@ -44,7 +56,7 @@ class InteractionQueue:
             self._bytes += size
         return True
 
-    def first(self, most: int) -> Sequence[Interaction]:
+    def first(self, most: int) -> Sequence[Taken]:
         """Return the oldest ones; they stay until they are removed."""
         with self._lock:
             return [item for item, _ in islice(self._waiting, most)]
@@ -69,9 +81,9 @@ class Waiting:
     """That other writers of the database are waited for, before what waits is put on disk."""
 
 
-def _size(item: Interaction) -> int:
+def _size(item: Taken) -> int:
     """Return about how many bytes it takes in memory, and in the database."""
-    if item.content is None:
+    if not isinstance(item, Interaction) or item.content is None:
         return PLAIN_BYTES
     try:
         return PLAIN_BYTES + len(orjson.dumps(item.content))

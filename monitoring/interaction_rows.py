@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Integer, String
+from sqlalchemy import BigInteger, Integer, String
 
 from infra.contracts import Interaction, Usage
 from infra.database.interaction_tables import interaction as table
+from monitoring.interaction_queue import Taken
 
 LARGEST = 2**31 - 1
 """Of a column of whole numbers; a server that reports more tokens than this is mistaken."""
 LARGEST_COST = 2**63 - 1
 DOCUMENT_ID = "document_id"
 """Some of these look like a card's or a telephone's number."""
-PLAIN = tuple(
-    column.name
-    for column in table.columns
-    if column.name not in {"number", "prompt_tokens", "completion_tokens"}
-)
+COLUMNS = tuple(column.name for column in table.columns if column.name != "number")
+USED = ("prompt_tokens", "completion_tokens")
+PLAIN = tuple(name for name in COLUMNS if name not in USED)
 """Columns that are fields of `Interaction`, by the same name."""
-_plain = attrgetter(*PLAIN)
+_ID, _CONTENT = COLUMNS.index("id"), COLUMNS.index("content")
+_values = attrgetter(*(f"usage.{name}" if name in USED else name for name in COLUMNS))
 _PLAIN_TYPES = frozenset({float, int, bool, type(None)})
 _WIDTHS: dict[str, int] = {
     column.name: column.type.length
@@ -34,52 +34,63 @@ _WIDTHS: dict[str, int] = {
     and column.type.length is not None
     and column.name != "id"  # half an id may be another's
 }
-_COUNTS = tuple(
-    column.name
+_MOST = {
+    column.name: LARGEST_COST if isinstance(column.type, BigInteger) else LARGEST
     for column in table.columns
-    if type(column.type) is Integer and column.name != "number"
-)
+    if isinstance(column.type, Integer) and column.name != "number"
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """What is written of an interaction."""
 
-    values: dict[str, Any]
-    """By column."""
+    values: tuple[Any, ...]
+    """Of `COLUMNS`."""
     documents: tuple[str, ...]
     """That its content may quote."""
 
     @property
     def id(self) -> str:
-        return str(self.values["id"])
+        return str(self.values[_ID])
+
+    def without_content(self) -> Row:
+        """Return it without what it quotes."""
+        values = (*self.values[:_CONTENT], None, *self.values[_CONTENT + 1 :])
+        return replace(self, values=values)
 
     def encoded(self) -> bytes:
         """Return it as one line of JSON, for the disk."""
-        plain = {**self.values, "at": self.values["at"].isoformat()}
+        plain = dict(zip(COLUMNS, self.values, strict=True))
+        plain["at"] = plain["at"].isoformat()
         return json.dumps({"values": plain, "documents": self.documents}).encode()
 
     @classmethod
     def decoded(cls, data: bytes) -> Row:
         """Read what `encoded` returned."""
         kept = json.loads(data)
-        # Another release may have written it.
-        known = {name: value for name, value in kept["values"].items() if name in table.c}
-        known["at"] = datetime.fromisoformat(known["at"])
-        return cls(known, tuple(kept["documents"]))
+        named = kept["values"]
+        named["at"] = datetime.fromisoformat(named["at"])
+        # Another release may have written it, with other columns.
+        return cls(tuple(map(named.get, COLUMNS)), tuple(kept["documents"]))
 
 
-def as_row(item: Interaction, *, mask: Callable[[str], str]) -> Row:
-    """Return an interaction as a row: too long texts cut, too large numbers made the largest.
+def as_rows(taken: Sequence[Taken], *, mask: Callable[[str], str]) -> list[Row]:
+    """Return interactions as rows: too long texts cut, too large numbers made the largest.
 
-    Every text of its content is masked, but for the ids of documents.
+    Every text of their content is masked, but for the ids of documents. What is looked at is a
+    column at a time, of which most hold few different values.
     """
-    row: dict[str, Any] = dict(zip(PLAIN, _plain(item), strict=True))
-    row["prompt_tokens"] = item.usage.prompt_tokens
-    row["completion_tokens"] = item.usage.completion_tokens
-    row["content"] = None if item.content is None else _masked(item.content, mask)
-    _fit(row)
-    return Row(row, item.documents)
+    items = [each if isinstance(each, Interaction) else each.interaction() for each in taken]
+    columns = zip(*map(_values, items), strict=True)
+    fitting = (
+        [_masked(value, mask) for value in column] if name == "content" else _fit(name, column)
+        for name, column in zip(COLUMNS, columns, strict=True)
+    )
+    return [
+        Row(values, item.documents)
+        for values, item in zip(zip(*fitting, strict=True), items, strict=True)
+    ]
 
 
 def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
@@ -104,12 +115,15 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     return value
 
 
-def _fit(row: dict[str, Any]) -> None:
-    for name, width in _WIDTHS.items():
-        text = row[name]
-        if text is not None and (len(text) > width or "\x00" in text):
-            row[name] = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]
-    for name in _COUNTS:
-        if row[name] > LARGEST:
-            row[name] = LARGEST
-    row["cost_nano"] = min(row["cost_nano"], LARGEST_COST)
+def _fit(name: str, column: Sequence[Any]) -> Sequence[Any]:
+    if (most := _MOST.get(name)) is not None and max(column) > most:
+        return [min(number, most) for number in column]
+    if (width := _WIDTHS.get(name)) is not None:
+        texts = set(column) - {None}
+        if any(len(text) > width or "\x00" in text for text in texts):
+            return [None if text is None else _cut(text, width) for text in column]
+    return column
+
+
+def _cut(text: str, width: int) -> str:
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:width]

@@ -23,9 +23,9 @@ from infra.database.new_rows import insert_new
 from infra.database.quoting import missing
 from infra.errors import NotFound, StorageFailed
 from monitoring.canary_calls import MISSES
-from monitoring.interaction_queue import Waiting
+from monitoring.interaction_queue import Taken, Waiting
 from monitoring.interaction_replay import BATCH, Replay
-from monitoring.interaction_rows import Row, as_interaction, as_row
+from monitoring.interaction_rows import COLUMNS, Row, as_interaction, as_rows
 from monitoring.prediction_pairs import COPIES
 
 logger = logging.getLogger(__name__)
@@ -109,8 +109,8 @@ class Interactions:
         self._is_down = self._is_disk_down = False
         """Whether the database, and the disk, did not take what they were last given."""
 
-    def add(self, item: Interaction) -> None:
-        """Take an interaction; never blocks, never raises."""
+    def add(self, item: Taken) -> None:
+        """Take an interaction, or what it is made of later; never blocks, never raises."""
         if not self._queue.put(item):
             self._count_dropped("full")
 
@@ -266,15 +266,23 @@ class Interactions:
         That one is dropped once it is the oldest of all.
         """
         batch = self._queue.first(BATCH)
+        if not batch:
+            return False
+        try:
+            self._rows += as_rows(batch, mask=self._mask)
+        except REFUSED:
+            self._make_each(batch)
+        return True
+
+    def _make_each(self, batch: Sequence[Taken]) -> None:
         for item in batch:
             try:
-                self._rows.append(as_row(item, mask=self._mask))
+                self._rows += as_rows([item], mask=self._mask)
             except REFUSED as error:
                 if self._rows:
                     break
                 self._refuse(item.id, error)
                 self._queue.remove(1)
-        return bool(batch)
 
     def _let_go(self, number: int) -> None:
         del self._rows[:number]
@@ -291,12 +299,13 @@ class Interactions:
         with self._database.write(**how) as connection:
             wanted = {name for row in batch for name in row.documents}
             gone = missing(self._database, connection, wanted)
-            for row in batch:
-                if not gone.isdisjoint(row.documents):
-                    # A document was erased while the answer was under way.
-                    row.values["content"] = None
-            insert_new(connection, table, [row.values for row in batch])
-            insert_new(connection, quoted, _pairs(connection, batch, without=gone))
+            if gone:  # a document was erased while an answer was under way
+                batch = [
+                    row if gone.isdisjoint(row.documents) else row.without_content()
+                    for row in batch
+                ]
+            insert_new(connection, table, COLUMNS, [row.values for row in batch])
+            insert_new(connection, quoted, quoted.c.keys(), _pairs(connection, batch, without=gone))
 
     def _refuse(self, id_: str, error: BaseException) -> None:
         self._count_dropped("refused")
@@ -369,7 +378,7 @@ class Interactions:
 
 def _pairs(
     connection: Connection, batch: Sequence[Row], *, without: set[str]
-) -> list[dict[str, Any]]:
+) -> list[tuple[int, str]]:
     """Return which interaction quotes which document."""
     documents = {row.id: set(row.documents) - without for row in batch if row.documents}
     if not documents:
@@ -377,11 +386,7 @@ def _pairs(
     found = connection.execute(
         select(table.c.id, table.c.number).where(table.c.id.in_(documents))
     ).all()
-    return [
-        {"interaction_number": number, "file_id": file_id}
-        for id_, number in found
-        for file_id in sorted(documents[id_])
-    ]
+    return [(number, file_id) for id_, number in found for file_id in sorted(documents[id_])]
 
 
 def _documents(connection: Any, numbers: Sequence[int]) -> dict[int, list[str]]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-from infra.contracts import Interaction
+from infra.contracts import Interaction, Usage
 from infra.security import Ids
 from monitoring.canary_calls import miss_of
 from monitoring.gateway_metrics import GatewayMetrics
-from service.gateway.calls import LEFT, Call, Outcome, Recorder
+from monitoring.interaction_queue import Taken
+from service.callers import Caller
+from service.gateway.calls import LEFT, Asked, Outcome, Recorder, Source
 from service.gateway.routing import share_of
 from service.gateway.transcripts import MAX_CHARACTERS
 
@@ -75,7 +78,7 @@ class InteractionRecorder:
 
     def __init__(
         self,
-        add: Callable[[Interaction], None],
+        add: Callable[[Taken], None],
         *,
         has_content: bool,
         clock: Callable[[], float] = time.time,
@@ -83,7 +86,7 @@ class InteractionRecorder:
         """Take where interactions go.
 
         Args:
-            add: takes one without waiting.
+            add: takes one, or what it is made of later, without waiting.
             has_content: keep question and answer, too.
             clock: seconds since 1970.
         """
@@ -95,68 +98,121 @@ class InteractionRecorder:
     def record(self, outcome: Outcome) -> None:
         """Make an interaction of a call that ended, and of each other target that failed it."""
         call = outcome.call
-        others = [each for each in outcome.missed if each != outcome.asked]
-        terms, draw = _terms(call), _draw(call)
-        id_ = self._ids()
-        for number, asked in enumerate(dict.fromkeys(others)):
-            self._add(
-                Interaction(
-                    id=miss_of(id_, number),
-                    request_id=call.request_id,
-                    kind="completion",
-                    at=datetime.fromtimestamp(self._clock(), UTC),
-                    model=call.model,
-                    outcome="failed",
-                    status=MISSED,
-                    error="engine_failed",
-                    tenant=call.caller.tenant,
-                    key_id=call.caller.key_id,
-                    upstream=asked.upstream,
-                    tag=asked.tag,
-                    served=asked.served,
-                    terms=terms,
-                    draw=draw,
-                )
-            )
-        has_content = self._has_content and call.keeps_content
-        content = {"request": _cut(call.body), "answer": outcome.text} if has_content else None
-        self._add(
-            Interaction(
-                id=id_,
-                request_id=call.request_id,
-                kind="completion",
-                at=datetime.fromtimestamp(self._clock(), UTC),
-                model=call.model,
-                outcome=_kept(outcome.status),
-                status=outcome.status,
-                error=outcome.error,
-                tenant=call.caller.tenant,
-                key_id=call.caller.key_id,
-                upstream=outcome.upstream,
-                tag=outcome.tag,
-                source=outcome.source,
-                served=outcome.served or None,
-                terms=terms,
-                draw=draw,
-                usage=outcome.usage,
-                cached_tokens=outcome.cached_tokens,
-                cost_nano=round(outcome.cost * NANO),
-                first_byte_seconds=_first_byte(outcome),
-                seconds=outcome.ended - outcome.started,
-                documents=call.documents if has_content else (),
-                content=content,
-            )
+        ended = Ended(
+            self._ids(),
+            self._clock(),
+            call.request_id,
+            call.caller,
+            call.model,
+            call.user,
+            call.target,
+            call.is_hurried,
+            outcome.status,
+            outcome.usage,
+            outcome.cached_tokens,
+            outcome.upstream,
+            outcome.served,
+            outcome.tag,
+            outcome.started,
+            outcome.first_byte,
+            outcome.ended,
+            outcome.source,
+            outcome.cost,
+            outcome.error,
+        )
+        if outcome.missed:
+            others = dict.fromkeys(each for each in outcome.missed if each != outcome.asked)
+            for number, asked in enumerate(others):
+                self._add(ended.miss(number, asked))
+        if not (self._has_content and call.keeps_content):
+            self._add(ended)
+            return
+        item = ended.interaction()
+        item.documents = call.documents
+        item.content = {"request": _cut(call.body), "answer": outcome.text}
+        self._add(item)
+
+
+@dataclass(slots=True)
+class Ended:
+    """What is noted of an outcome while its caller waits; an interaction is made of it later."""
+
+    id: str
+    at: float
+    request_id: str
+    caller: Caller
+    model: str
+    user: str | None
+    target: str | None
+    is_hurried: bool
+    status: int
+    usage: Usage
+    cached_tokens: int
+    upstream: str
+    served: str
+    tag: str
+    started: float
+    first_byte: float | None
+    ended: float
+    source: Source
+    cost: float
+    error: str | None
+
+    def interaction(self) -> Interaction:
+        """Make the interaction of the call, without its content."""
+        return Interaction(
+            id=self.id,
+            request_id=self.request_id,
+            kind="completion",
+            at=datetime.fromtimestamp(self.at, UTC),
+            model=self.model,
+            outcome=_kept(self.status),
+            status=self.status,
+            error=self.error,
+            tenant=self.caller.tenant,
+            key_id=self.caller.key_id,
+            upstream=self.upstream,
+            tag=self.tag,
+            source=self.source,
+            served=self.served or None,
+            terms=self._terms,
+            draw=self._draw,
+            usage=self.usage,
+            cached_tokens=self.cached_tokens,
+            cost_nano=round(self.cost * NANO),
+            first_byte_seconds=_first_byte(self),
+            seconds=self.ended - self.started,
         )
 
+    def miss(self, number: int, asked: Asked) -> Interaction:
+        """Make the interaction of another target that failed the call."""
+        return Interaction(
+            id=miss_of(self.id, number),
+            request_id=self.request_id,
+            kind="completion",
+            at=datetime.fromtimestamp(self.at, UTC),
+            model=self.model,
+            outcome="failed",
+            status=MISSED,
+            error="engine_failed",
+            tenant=self.caller.tenant,
+            key_id=self.caller.key_id,
+            upstream=asked.upstream,
+            tag=asked.tag,
+            served=asked.served,
+            terms=self._terms,
+            draw=self._draw,
+        )
 
-def _terms(call: Call) -> Terms | None:
-    if call.target is not None:
-        return "pinned"
-    return "hurried" if call.is_hurried else None
+    @property
+    def _terms(self) -> Terms | None:
+        if self.target is not None:
+            return "pinned"
+        return "hurried" if self.is_hurried else None
 
-
-def _draw(call: Call) -> float | None:
-    return None if call.user is None else round(share_of(call.model, call.user), DIGITS)
+    @property
+    def _draw(self) -> float | None:
+        return None if self.user is None else round(share_of(self.model, self.user), DIGITS)
 
 
 def _cut(value: Any) -> Any:
@@ -168,7 +224,7 @@ def _cut(value: Any) -> Any:
     return [_cut(part) for part in value] if isinstance(value, list) else value
 
 
-def _first_byte(outcome: Outcome) -> float | None:
+def _first_byte(outcome: Outcome | Ended) -> float | None:
     return None if outcome.first_byte is None else outcome.first_byte - outcome.started
 
 

@@ -47,19 +47,21 @@ def test_rows_with_and_without_a_column_are_inserted_together_and_none_twice(
 ) -> None:
     at = datetime(2026, 11, 30, 12, 30, 0, 250, tzinfo=UTC)
     rest = {"purpose": "assistants", "digest": "sha256:0", "bytes": 2**40, "created_at": at}
+    names = ("tenant", "id", "filename", *rest)
     rows = [
-        {"id": f"file-{number}", "filename": f"{number}.txt", **rest}
-        | ({"tenant": "acme"} if number % 70 == 3 else {})
-        for number in range(150)
+        ("acme" if number % 70 == 3 else None, f"file-{number}", f"{number}.txt", *rest.values())
+        for number in range(300)
     ]
     with database.write() as connection:
-        insert_new(connection, file, [])
-        insert_new(connection, file, [{**rows[5], "filename": "earlier.txt"}])
-        insert_new(connection, file, [*rows, *rows[:2]])
+        insert_new(connection, file, names, [])
+        insert_new(connection, file, names, [(None, "file-5", "earlier.txt", *rest.values())])
+        insert_new(connection, file, names, [*rows, *rows[:2]])
         found = connection.execute(select(file).order_by(file.c.number)).all()
-    names = [f"{number}.txt" for number in range(150) if number != 5]
-    assert [row.filename for row in found] == ["earlier.txt", *names]
-    assert [row.id for row in found if row.tenant == "acme"] == ["file-3", "file-73", "file-143"]
+    others = [f"{number}.txt" for number in range(300) if number != 5]
+    assert [row.filename for row in found] == ["earlier.txt", *others]
+    assert [row.id for row in found if row.tenant == "acme"] == [
+        f"file-{number}" for number in (3, 73, 143, 213, 283)
+    ]
     assert {(row.bytes, row.created_at) for row in found} == {(2**40, at)}
 
 

@@ -22,7 +22,7 @@ from migrated import open_migrated
 from monitoring import interaction_spool
 from monitoring.interaction_queue import PLAIN_BYTES, InteractionQueue, Waiting
 from monitoring.interaction_replay import BATCH, Replay
-from monitoring.interaction_rows import Row, as_row
+from monitoring.interaction_rows import Row, as_rows
 from monitoring.interaction_spool import InteractionSpool
 from monitoring.interactions import Interactions, Query
 from standing_documents import remove, stand
@@ -285,7 +285,7 @@ def test_a_file_that_cannot_be_read_keeps_nothing_else_from_being_written_and_is
 
 
 def line(number: int) -> bytes:
-    return as_row(made(number), mask=str).encoded()
+    return as_rows([made(number)], mask=str)[0].encoded()
 
 
 def test_only_what_removes_fails_while_the_database_is_down(kept: Kept) -> None:

@@ -16,6 +16,7 @@ from infra.errors import Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving, die, failing, hang_midway
 from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
+from monitoring.interaction_queue import Taken
 from relayed import answer, call, gateway, opened, outcome_of, run, until
 from service.callers import Caller
 from service.gateway.calls import Call, Outcome
@@ -98,19 +99,22 @@ def test_replicas_are_asked_when_the_metrics_are_scraped(registry: CollectorRegi
 
 
 def test_a_call_becomes_an_interaction_without_its_text() -> None:
-    kept: list[Interaction] = []
-    recorder = InteractionRecorder(kept.append, has_content=False, clock=lambda: 0.0)
-    recorder.record(made_outcome())
-    (item,) = kept
+    (item,) = all_kept_of(made_outcome())
     assert (item.request_id, item.tenant, item.key_id) == ("req_1", "acme", "key_1")
     assert (item.outcome, item.cost_nano, item.first_byte_seconds) == ("answered", 3_000_000, 0.25)
     assert item.content is None
 
 
-def kept_of(outcome: Outcome) -> Interaction:
-    kept: list[Interaction] = []
-    InteractionRecorder(kept.append, has_content=True).record(outcome)
-    return kept[0]
+def kept_of(outcome: Outcome, *, has_content: bool = True) -> Interaction:
+    return all_kept_of(outcome, has_content=has_content)[0]
+
+
+def all_kept_of(*outcomes: Outcome, has_content: bool = False) -> list[Interaction]:
+    kept: list[Taken] = []
+    recorder = InteractionRecorder(kept.append, has_content=has_content, clock=lambda: 0.0)
+    for outcome in outcomes:
+        recorder.record(outcome)
+    return [each if isinstance(each, Interaction) else each.interaction() for each in kept]
 
 
 @pytest.mark.parametrize(
@@ -168,8 +172,7 @@ def test_a_canary_that_fails_is_kept_as_a_failure_of_its_own(
     canary = {"upstream": "new", "model": "m", "tag": "canary", "weight": 1e9}
     settings["routes"]["m"]["targets"] = [*settings["routes"]["m"]["targets"], canary]
     outcome = outcome_of(Gateway.model_validate(settings), call())
-    kept: list[Interaction] = []
-    InteractionRecorder(kept.append, has_content=False).record(outcome)
+    kept = all_kept_of(outcome)
     told = [(each.tag, each.upstream, each.served, each.outcome, each.status) for each in kept]
     assert told[0] == ("canary", "new", "m", "failed", 502)
     assert told[1][0::3] == ("live", "answered")
@@ -195,9 +198,7 @@ def test_a_version_whose_server_has_too_much_to_do_did_not_fail(
                 await answer(found.relay, call())
             return found.outcomes
 
-    kept: list[Interaction] = []
-    for outcome in run(ask()):
-        InteractionRecorder(kept.append, has_content=False).record(outcome)
+    kept = all_kept_of(*run(ask()))
     assert [(each.tag, each.served) for each in kept] == told
 
 
@@ -249,15 +250,10 @@ def test_what_is_kept_is_bounded() -> None:
     ("status", "outcome"), [(200, "answered"), (499, "cancelled"), (429, "failed"), (502, "failed")]
 )
 def test_the_status_says_how_it_ended(status: int, outcome: str) -> None:
-    kept: list[Interaction] = []
-    InteractionRecorder(kept.append, has_content=False).record(made_outcome(status=status))
-    assert kept[0].outcome == outcome
+    assert kept_of(made_outcome(status=status), has_content=False).outcome == outcome
 
 
 def test_calls_of_one_request_are_interactions_of_their_own() -> None:
-    kept: list[Interaction] = []
-    recorder = InteractionRecorder(kept.append, has_content=False)
-    recorder.record(made_outcome())
-    recorder.record(made_outcome())
+    kept = all_kept_of(made_outcome(), made_outcome())
     assert len({item.id for item in kept}) == 2
     assert {item.request_id for item in kept} == {"req_1"}
