@@ -33,6 +33,7 @@ CLIENTS = 8
 TOKENS = 6
 DRAINED = 0.5
 """The share of flips that wait for the old version to go; else the next may bring it back."""
+WAIT_SECONDS = 120.0
 PARTS = [(20, 0), *(pytest.param(250, seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))]
 
 
@@ -94,6 +95,7 @@ class Callers:
                 text = _said(await answer(self.relay, asked), stream=stream)
             except (RagstoneError, KeyError) as error:
                 self.failed.append(repr(error))
+                await asyncio.sleep(0.05)
                 continue
             if text not in {sign * TOKENS for sign in self.flips[since:]}:
                 self.wrong.append(f"{text!r} where {self.flips[since:]} were in force")
@@ -122,10 +124,11 @@ async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
                 store.tag(f"adapter/support@{sign.lower()}", "production")
                 await adapters.refresh()
                 callers.settled = flip
-                await until(lambda flip=flip: callers.answered[flip] > 0, seconds=120)
+                await until(lambda flip=flip: callers.answered[flip] > 0, seconds=WAIT_SECONDS)
                 is_waited_for = chance.random() < DRAINED
-                while is_waited_for and names[before] in shelf.has:
-                    await adapters.refresh()
+                async with asyncio.timeout(WAIT_SECONDS):
+                    while is_waited_for and names[before] in shelf.has:
+                        await adapters.refresh()
     places["tiny"] = Place(frozenset(), [shelf])
     await adapters.refresh()
     left = (await shelf.models()).adapters
