@@ -193,7 +193,8 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
             return found
 
         def evaluation_loop(self, *given: Any, **named: Any) -> Any:
-            self.gather_function = partial(ranks.of_rows, self.accelerator, readers=readers)
+            if readers > 1:
+                self.gather_function = partial(ranks.of_rows, self.accelerator, readers=readers)
             return super().evaluation_loop(*given, **named)
 
         def _sync_replicated_trainable_parameters(self, model: Any) -> None:
