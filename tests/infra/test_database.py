@@ -65,6 +65,16 @@ def test_rows_with_and_without_a_column_are_inserted_together_and_none_twice(
     assert {(row.bytes, row.created_at) for row in found} == {(2**40, at)}
 
 
+def test_of_rows_inserted_together_none_stays_where_one_is_refused(database: Database) -> None:
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    names = ("id", "filename", "purpose", "digest", "bytes", "created_at")
+    rows = [(f"file-{n}", f"{n}.txt", "assistants", "sha256:0", 1, at) for n in range(9)]
+    with pytest.raises(IntegrityError), database.write() as connection:
+        insert_new(connection, file, names, [*rows, ("file-9", None, *rows[0][2:])])
+    with database.read() as connection:
+        assert connection.execute(select(file)).all() == []
+
+
 def test_migrating_twice_changes_nothing(database: Database) -> None:
     upgrade(database)
 

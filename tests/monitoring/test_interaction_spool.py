@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import Connection
 
@@ -282,6 +283,16 @@ def test_a_file_that_cannot_be_read_keeps_nothing_else_from_being_written_and_is
     kept.log.stop()
     assert written(kept.database) == ids(0, 1, 2)
     assert caplog.text.count("unread") == 1
+
+
+def test_what_a_release_with_other_columns_put_on_disk_is_written(kept: Kept) -> None:
+    record = orjson.loads(line(1))
+    del record["values"]["review"]
+    record["values"]["mood"] = "sunny"
+    assert kept.spool.append([orjson.dumps(record), line(2)]) == 2
+    kept.log.flush()
+    assert written(kept.database) == ids(1, 2)
+    assert kept.log.get("answer-00001") == made(1)
 
 
 def line(number: int) -> bytes:

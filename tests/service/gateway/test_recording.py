@@ -12,11 +12,13 @@ from prometheus_client import CollectorRegistry
 
 from gateway_outcomes import made_call, made_outcome
 from infra.contracts import Interaction
+from infra.database.engine import Database
 from infra.errors import Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving, die, failing, hang_midway
 from monitoring.gateway_metrics import MOST_NAMES, GatewayMetrics
 from monitoring.interaction_queue import Taken
+from monitoring.interactions import Interactions, Query
 from relayed import answer, call, gateway, opened, outcome_of, run, until
 from service.callers import Caller
 from service.gateway.calls import Call, Outcome
@@ -251,6 +253,17 @@ def test_what_is_kept_is_bounded() -> None:
 )
 def test_the_status_says_how_it_ended(status: int, outcome: str) -> None:
     assert kept_of(made_outcome(status=status), has_content=False).outcome == outcome
+
+
+def test_a_call_of_which_no_interaction_can_be_made_costs_itself_alone(database: Database) -> None:
+    dropped: list[str] = []
+    log = Interactions(database, count_dropped=dropped.append)
+    recorder = InteractionRecorder(log.add, has_content=False)
+    for cost in (0.003, float("nan"), 0.004):
+        recorder.record(made_outcome(cost=cost))
+    log.flush()
+    assert [each.cost_nano for each in log.find(Query())] == [4_000_000, 3_000_000]
+    assert dropped == ["refused"]
 
 
 def test_calls_of_one_request_are_interactions_of_their_own() -> None:
