@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     generate_latest,
 )
@@ -23,6 +22,7 @@ from monitoring.gateway_metrics import GatewayMetrics
 from monitoring.groundedness_metrics import GroundednessMetrics
 from monitoring.prediction_metrics import PredictionMetrics
 from monitoring.search_metrics import SearchMetrics
+from monitoring.seconds import Seconds
 from monitoring.standing_metrics import StandingMetrics
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -54,14 +54,14 @@ class Metrics:
             ("method", "route", "status"),
             registry=registry,
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = Seconds(
             "ragstone_http_request_duration_seconds",
             "From the request's first byte to the response's last.",
             ("route",),
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
-        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Seconds]] = {}
         self._answers = Counter(
             "ragstone_answers_total", "By how they ended.", ("engine", "outcome"), registry=registry
         )
@@ -95,6 +95,19 @@ class Metrics:
 
     def count_request(self, method: str, route: str, *, status: int, seconds: float) -> None:
         """Count one exchange; `route` is a template like `/v1/files/{file_id}`, never a path."""
+        number, durations = self._series(method, route, status)
+        number.inc()
+        durations.observe(seconds, exemplars.current())
+
+    def count_requests(
+        self, method: str, route: str, *, status: int, seconds: Sequence[float]
+    ) -> None:
+        """Count exchanges that ended together and belong to no trace."""
+        number, durations = self._series(method, route, status)
+        number.inc(len(seconds))
+        durations.observe_all(seconds)
+
+    def _series(self, method: str, route: str, status: int) -> tuple[Counter, Seconds]:
         known = method if method in METHODS else "OTHER"
         series = self._of_requests.get((known, route, status))
         if series is None:  # looking a series up takes longer than counting in it
@@ -102,8 +115,7 @@ class Metrics:
             requests = self._requests.labels(known, bounded, str(status))
             series = requests, self._request_seconds.labels(bounded)
             self._of_requests[known, route, status] = series
-        series[0].inc()
-        series[1].observe(seconds, exemplars.current())
+        return series
 
     def count_answer(
         self, engine: str, outcome: Literal["answered", "abstained", "failed"]

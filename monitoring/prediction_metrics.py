@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from infra.errors import (
 )
 from monitoring import exemplars
 from monitoring.bounded import Bounded
+from monitoring.seconds import Seconds
 
 PREDICTION_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -43,7 +44,7 @@ class _Answered:
 
     requests: Counter
     rows: Counter
-    seconds: Histogram
+    seconds: Seconds
 
 
 class PredictionMetrics:
@@ -66,7 +67,7 @@ class PredictionMetrics:
             ("model", "version"),
             registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = Seconds(
             "ragstone_prediction_duration_seconds",
             "From the request's body to the prediction, waiting for its batch included.",
             ("model",),
@@ -94,6 +95,19 @@ class PredictionMetrics:
 
     def observe(self, model: str, version: str, *, rows: int, seconds: float) -> None:
         """Observe an answered request."""
+        series = self._series(model, version)
+        series.requests.inc()
+        series.rows.inc(rows)
+        series.seconds.observe(seconds, exemplars.current())
+
+    def observe_together(self, model: str, version: str, seconds: Sequence[float]) -> None:
+        """Observe requests for a row each that were answered together."""
+        series = self._series(model, version)
+        series.requests.inc(len(seconds))
+        series.rows.inc(len(seconds))
+        series.seconds.observe_all(seconds)
+
+    def _series(self, model: str, version: str) -> _Answered:
         key = (self._models.bounded(model), self._versions.bounded(version))
         series = self._answered.get(key)
         if series is None:
@@ -103,9 +117,7 @@ class PredictionMetrics:
                 self._rows.labels(name, number),
                 self._seconds.labels(name),
             )
-        series.requests.inc()
-        series.rows.inc(rows)
-        series.seconds.observe(seconds, exemplars.current())
+        return series
 
     def observe_batch(self, model: str, rows: int) -> None:
         """Observe how many rows were answered together."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from service.predicting import Predictor
     from service.prediction.cached import CachedPredictions
     from service.prediction.canaries import Canaries
+    from service.prediction.express import Express
     from service.prediction.forgetting import Forgetter, Retention
     from service.prediction.models import Models
     from service.responses.repeating import RepeatedResponses
@@ -282,6 +283,22 @@ class ModelParts:
                 lambda: self.cached_predictions,
                 self.interactions.add if self.settings.telemetry.interactions else None,
             ),
+        )
+
+    @cached_property
+    def express(self) -> Express | None:
+        """Answers what comes in the server's protocol; None where requests are traced."""
+        from service.authentication import is_required
+        from service.prediction.express import Express
+
+        if self.tracing is not None:
+            return None
+        return Express(
+            self.models,
+            meter=lambda: self.meter,
+            metrics=self.metrics,
+            keyring=self.keyring if is_required(self.settings.server) else None,
+            add=self.interactions.add if self.settings.telemetry.interactions else None,
         )
 
     @cached_property

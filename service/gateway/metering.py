@@ -71,6 +71,11 @@ class Metering:
         admitted = self._admit(call, prompt_tokens, completion_tokens)
         return admitted if isinstance(admitted, MeteredTicket) else None
 
+    def try_admit_free(self, caller: Caller, model: str, *, calls: int) -> MeteredTicket | None:
+        """Admit several calls at once that use no tokens; None if not all of them fit."""
+        admitted = self._admit_calls(caller, model, (0, 0), calls)
+        return admitted if isinstance(admitted, MeteredTicket) else None
+
     async def admit(
         self, call: Call, *, prompt_tokens: int, completion_tokens: int
     ) -> MeteredTicket:
@@ -91,12 +96,17 @@ class Metering:
         self, call: Call, prompt_tokens: int, completion_tokens: int
     ) -> MeteredTicket | _Charge:
         """Return the ticket, or what the call could not be charged to."""
-        caller, model = call.caller, call.model
+        return self._admit_calls(call.caller, call.model, (prompt_tokens, completion_tokens), 1)
+
+    def _admit_calls(
+        self, caller: Caller, model: str, most: tuple[int, int], calls: int
+    ) -> MeteredTicket | _Charge:
         _check_model(caller, model)
+        prompt_tokens, completion_tokens = most
         tokens = prompt_tokens + completion_tokens
         gates = self._gates(caller, model)
         try:
-            self._rates.check(gates, tokens)
+            self._rates.check(gates, tokens, calls=calls)
         except RateLimited as error:
             error.headers = self._rates.headers(gates)
             raise
@@ -113,7 +123,7 @@ class Metering:
         self._calls += 1
         if self._calls % FORGET_EVERY == 0:
             self._rates.forget_idle()
-        return MeteredTicket(self, model, reserved, self._rates.take(gates, tokens))
+        return MeteredTicket(self, model, reserved, self._rates.take(gates, tokens, calls=calls))
 
     def begin(self, ticket: MeteredTicket) -> None:
         """Note that what a ticket is for is about to be done; see there."""
@@ -123,13 +133,15 @@ class Metering:
         """Charge a ticket; see there."""
         prompt, completion = max(0, usage.prompt_tokens), max(0, usage.completion_tokens)
         cost = self._prices.cost(ticket.model, prompt, completion)
-        self._ledger.settle(ticket.reservation, Count(1, 0, prompt, completion, cost))
+        self._ledger.settle(
+            ticket.reservation, Count(ticket.passed.calls, 0, prompt, completion, cost)
+        )
         self._rates.release(ticket.passed, used_tokens=prompt + completion)
         return cost / NANOS
 
     def waive(self, ticket: MeteredTicket, usage: Usage) -> None:
         """Count a ticket against limits alone; see there."""
-        self._ledger.settle(ticket.reservation, Count(requests=1))
+        self._ledger.settle(ticket.reservation, Count(requests=ticket.passed.calls))
         self._rates.release(
             ticket.passed, used_tokens=usage.prompt_tokens + usage.completion_tokens
         )

@@ -36,20 +36,20 @@ class Gate:
         self.requests = _resized(self.requests, limits.requests_per_minute, now)
         self.tokens = _resized(self.tokens, limits.tokens_per_minute, now)
 
-    def check(self, tokens: int, now: int) -> None:
-        """Refuse a call that does not fit.
+    def check(self, tokens: int, now: int, *, calls: int = 1) -> None:
+        """Refuse calls that do not all fit.
 
         Raises:
             RateLimited: it would later.
             TooLarge: it would never.
         """
         most = self.limits.max_concurrent
-        if most is not None and self.running >= most:
+        if most is not None and self.running + calls > most:
             raise RateLimited(
                 f"{self.title} has {self.running} calls under way, {most} are allowed at once",
                 retry_after_seconds=BUSY_SECONDS,
             )
-        if self.requests is not None and (wait := self.requests.wait(1, now)):
+        if self.requests is not None and (wait := self.requests.wait(calls, now)):
             raise RateLimited(
                 f"{self.title} may send {self.requests.limit} requests a minute; "
                 f"the next one in {format_duration(wait)}",
@@ -71,10 +71,10 @@ class Gate:
                 retry_after_seconds=wait / SECOND,
             )
 
-    def take(self, tokens: int) -> None:
-        self.running += 1
+    def take(self, tokens: int, *, calls: int = 1) -> None:
+        self.running += calls
         if self.requests is not None:
-            self.requests.take(1)
+            self.requests.take(calls)
         if self.tokens is not None:
             self.tokens.take(tokens)
 
@@ -86,11 +86,12 @@ class Gate:
 
 @dataclass(slots=True)
 class Pass:
-    """What one call took of its gates."""
+    """What one call took of its gates, or several together."""
 
     gates: tuple[Gate, ...]
     tokens: int
     at: int
+    calls: int = 1
 
 
 class Rates:
@@ -110,23 +111,23 @@ class Rates:
             found.adopt(limits, self._now())
         return found
 
-    def check(self, gates: Iterable[Gate], tokens: int) -> None:
-        """Refuse a call that one of the gates does not let through; takes nothing."""
+    def check(self, gates: Iterable[Gate], tokens: int, *, calls: int = 1) -> None:
+        """Refuse calls that one of the gates does not let through; takes nothing."""
         now = self._now()
         for gate in gates:
-            gate.check(tokens, now)
+            gate.check(tokens, now, calls=calls)
 
-    def take(self, gates: tuple[Gate, ...], tokens: int) -> Pass:
-        """Count a call that was checked in the same breath."""
+    def take(self, gates: tuple[Gate, ...], tokens: int, *, calls: int = 1) -> Pass:
+        """Count calls that were checked in the same breath."""
         for gate in gates:
-            gate.take(tokens)
-        return Pass(gates, tokens, self._now())
+            gate.take(tokens, calls=calls)
+        return Pass(gates, tokens, self._now(), calls)
 
     def release(self, taken: Pass, *, used_tokens: int) -> None:
         """End a call that used so many tokens."""
         now = self._now()
         for gate in taken.gates:
-            gate.running -= 1
+            gate.running -= taken.calls
             if gate.tokens is not None:
                 unused = taken.tokens - used_tokens
                 if unused >= 0:
@@ -139,7 +140,7 @@ class Rates:
         self.release(taken, used_tokens=0)
         for gate in taken.gates:
             if gate.requests is not None:
-                gate.requests.give_back(1, taken_at=taken.at, now=self._now())
+                gate.requests.give_back(taken.calls, taken_at=taken.at, now=self._now())
 
     def headers(self, gates: Collection[Gate]) -> dict[str, str]:
         """Return `x-ratelimit-*` as OpenAI writes them, of the gates that have least left."""

@@ -130,6 +130,26 @@ class Batcher:
         self._observe(table.rows)
         return self._timed(table.columns, table.rows)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a few rows are answered here and now, before anybody else's."""
+        seconds = self._seconds
+        return seconds is not None and seconds <= QUICK_SECONDS and not self._running
+
+    @property
+    def turn_rows(self) -> int:
+        """How many rows may be answered together on the loop."""
+        return min(self._turn_rows, self._bounds.batch_rows)
+
+    def run_together(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
+        """Answer rows of several requests here and now; it `is_free`, and they are no `turn_rows`.
+
+        Raises:
+            EngineFailed: the model cannot be run on these rows.
+        """
+        self._observe(rows)
+        return self._timed(columns, rows)
+
     def _take_turn(self) -> None:
         """Answer what waits here and now, as long as that is quick."""
         self._has_turn = False
@@ -219,7 +239,7 @@ class Batcher:
             _share(batch, done.result())
         else:
             self._fail(batch, error)
-        self._start()
+        self._take_turn()
 
     def _fail(self, batch: Sequence[_Waiting], error: BaseException) -> None:
         if len(batch) == 1:

@@ -17,7 +17,7 @@ from service.gateway.door import Operation
 from service.predicting import Predictor
 from service.prediction.by_rows import predict
 from service.prediction.by_tensors import infer
-from service.prediction.exchange import Given, Reply
+from service.prediction.exchange import AT_THE_DOOR, Given, Reply
 
 Face: TypeAlias = Callable[[Predictor, Given], Awaitable[Reply]]
 
@@ -28,8 +28,8 @@ _NAME, _VERSION = 5, 7
 
 
 _PREDICT = Operation(ROWS)
-_OF_NAME = Operation("/v2/models/{model_name}/infer")
-_OF_VERSION = Operation("/v2/models/{model_name}/versions/{model_version}/infer")
+OF_NAME = Operation("/v2/models/{model_name}/infer")
+OF_VERSION = Operation("/v2/models/{model_name}/versions/{model_version}/infer")
 
 
 class Door:
@@ -51,6 +51,7 @@ class Door:
             body = await read_whole(receive)
             if body is None:  # the caller left midway
                 return
+            scope["state"][AT_THE_DOOR] = True
             reply = await face(self._predictor(), Given.of(scope, body))
         except (RagstoneError, HTTPException) as error:
             await respond(scope["path"], describe(error))(scope, receive, send)
@@ -66,9 +67,9 @@ def _find(path: str) -> tuple[Operation, Face] | None:
         return None
     parts = path.split("/")
     if len(parts) == _NAME and parts[3]:
-        return _OF_NAME, partial(infer, name=parts[3])
+        return OF_NAME, partial(infer, name=parts[3])
     if len(parts) == _VERSION and parts[3] and parts[4] == "versions" and parts[5]:
-        return _OF_VERSION, partial(infer, name=parts[3], version=parts[5])
+        return OF_VERSION, partial(infer, name=parts[3], version=parts[5])
     return None
 
 

@@ -15,6 +15,8 @@ from service.gateway.outgoing import TIMEOUT_HEADER
 JSON = "application/json"
 UNDER_WAY = "under_way"
 """In the state of a request, from our own server: all that it has begun to answer and not ended."""
+AT_THE_DOOR = "at_the_door"
+"""In the state of a request whose head was let in: by key or host, and by the size it names."""
 USER_HEADER = "x-ragstone-user"
 """In a request whom it is for: the same version answers the same user."""
 

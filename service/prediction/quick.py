@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from operator import le
-from typing import Any
+from operator import itemgetter, le
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +69,21 @@ class Row(Mapping[str, NDArray[Any]]):
 class _Usual:
     """How the tensors of a request looked that could be read; the next one's will, too."""
 
-    names: list[str]
-    datatypes: list[str]
-    shapes: list[list[int]]
+    looked: tuple[tuple[Any, ...], ...]
+    """Names, datatypes and shapes."""
+    numbers: _Pick
+    texts: _Pick
+    """Take from the values of such a request those of a group of columns, in the model's order."""
+
+
+_Pick: TypeAlias = Callable[[Sequence[Any]], Sequence[Any]]
+_fields = itemgetter("name", "datatype", "shape", "data")
+
+
+def _picking(places: Sequence[int]) -> _Pick:
+    if len(places) > 1:  # of one it would return the value itself
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]
 
 
 class _AnyText:
@@ -103,7 +115,7 @@ class Quick:
         places = {each.name: at for group in (numbers, texts) for at, each in enumerate(group)}
         self._order = [(each.name, is_text(each), places[each.name]) for each in columns]
         self._datatypes = {each.name: _DATATYPES[each.type] for each in columns}
-        self._usual = _Usual([], [], [])
+        self._usual: _Usual | None = None
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> Quick | None:
@@ -114,51 +126,53 @@ class Quick:
     def of_tensors(self, inputs: Sequence[Any]) -> Row | None:
         """Read the inputs of a request of the Open Inference Protocol."""
         try:
-            names = [each["name"] for each in inputs]
-            found = _Usual(
-                names, [each["datatype"] for each in inputs], [each["shape"] for each in inputs]
-            )
-            data = [each["data"] for each in inputs]
-            has_more = sum(map(len, inputs)) != _FIELDS * len(inputs)
-        except (KeyError, TypeError):
+            names, datatypes, shapes, data = zip(*map(_fields, inputs), strict=True)
+            if {*map(len, inputs)} != {_FIELDS} or {*map(type, data)} != {list}:
+                return None
+            values = [value for (value,) in data]
+        except (KeyError, TypeError, ValueError):  # more or fewer values than one, too
             return None
-        if has_more or {*map(type, data)} != {list}:
+        usual = self._usual
+        if usual is None or usual.looked != (names, datatypes, shapes):
+            usual = self._planned(names, datatypes, shapes)
+            if usual is None:
+                return None
+        if {*map(type, chain.from_iterable(shapes))} != {int}:  # true and 1.0 equal 1
             return None
-        if found != self._usual and not self._is_plain(found):
-            return None
-        if {*map(type, chain.from_iterable(found.shapes))} != {int}:  # true and 1.0 equal 1
-            return None
-        try:
-            return self._row(dict(zip(names, [value for (value,) in data], strict=True)))
-        except ValueError:  # more or fewer values than one
-            return None
+        return self._row(usual.numbers(values), usual.texts(values))
 
-    def _is_plain(self, found: _Usual) -> bool:
-        datatypes = self._datatypes
+    def _planned(
+        self, names: tuple[Any, ...], datatypes: tuple[Any, ...], shapes: tuple[Any, ...]
+    ) -> _Usual | None:
+        """Return how to read tensors that look so, from now on; None if they go the long way."""
+        kinds = self._datatypes
         try:
             is_plain = (
-                len(found.names) == len(datatypes)
-                and {*found.names} == datatypes.keys()
-                and all(
-                    kind in datatypes[name]
-                    for name, kind in zip(found.names, found.datatypes, strict=True)
-                )
-                and all(shape in _SHAPES for shape in found.shapes)
+                len(names) == len(kinds)
+                and {*names} == kinds.keys()
+                and all(kind in kinds[name] for name, kind in zip(names, datatypes, strict=True))
+                and all(shape in _SHAPES for shape in shapes)
             )
         except TypeError:  # a name or a datatype that is no text
-            return False
-        if is_plain:
-            self._usual = found
-        return is_plain
+            return None
+        if not is_plain:
+            return None
+        self._usual = _Usual(
+            (names, datatypes, shapes),
+            _picking([names.index(each) for each in self.number_names]),
+            _picking([names.index(each) for each in self.text_names]),
+        )
+        return self._usual
 
     def of_row(self, row: Any) -> Row | None:
         """Read an object of JSON by column name."""
         if type(row) is not dict or row.keys() != self._datatypes.keys():
             return None
-        return self._row(row)
+        return self._row(
+            [row[name] for name in self.number_names], [row[name] for name in self.text_names]
+        )
 
-    def _row(self, values: Mapping[str, Any]) -> Row | None:
-        numbers = [values[name] for name in self.number_names]
+    def _row(self, numbers: Sequence[Any], given: Sequence[Any]) -> Row | None:
         if [*map(type, numbers)] != self._number_types:
             numbers = self._with_floats(numbers)
             if [*map(type, numbers)] != self._number_types:
@@ -166,7 +180,7 @@ class Quick:
         is_usual = all(map(le, self._lows, numbers)) and all(map(le, numbers, self._highs))
         if not is_usual and not (self.is_nullable and self._fit(numbers)):
             return None  # infinite, or what training never saw
-        texts = self._texts([values[name] for name in self.text_names])
+        texts = self._texts(given)
         return None if texts is None else Row(self, numbers, texts)
 
     def _with_floats(self, numbers: Sequence[Any]) -> list[Any]:
