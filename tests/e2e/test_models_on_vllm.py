@@ -37,8 +37,8 @@ PERSON = {
     "additionalProperties": False,
 }
 FAR_BEFORE_ITS_END_SECONDS = 3.0
-"""Whoever is not stopped goes on for some twenty. It is mostly told within 0.2 that its caller
-left, but not surely on a machine whose cores run other tests as well."""
+"""Whoever is not stopped goes on for some twenty. Being stopped takes less than 0.2 as a rule, but
+not surely on a machine whose cores run other tests as well."""
 
 
 @pytest.fixture(scope="module")
