@@ -259,6 +259,8 @@ def _verify(
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
     model = _base(spec, resolved, device, mesh)
     difference = verification.verify(model, files.draft, trained.asked)
+    if mesh is not None:
+        ranks.wait_for_all()  # another process may not have read the files yet
     if rank.is_first:
         shutil.rmtree(files.adapter, ignore_errors=True)
         files.draft.rename(files.adapter)

@@ -79,6 +79,11 @@ def any_of(flag: bool) -> bool:
     return any(told)
 
 
+def wait_for_all() -> None:
+    """Go on once all processes have come here."""
+    any_of(False)
+
+
 def of_rows(accelerator: Any, values: Any, *, readers: int) -> Any:
     """Return a value of each row from all processes, where several read the same rows.
 

@@ -122,7 +122,10 @@ def _unconditional(pairs: MatchedPairs, threshold: float, z: float) -> float:
 
 
 def _low(pairs: MatchedPairs, tail: float) -> float:
-    """Return the largest threshold below the estimate of which the test is still sure."""
+    """Return a threshold of which the test is still sure, and a step further on no more.
+
+    There may be larger ones: an exact p-value does not rise evenly.
+    """
     sure, unsure = -1.0, pairs.estimate
     for _ in range(_BISECTIONS if pairs.exact else 40):
         middle = (sure + unsure) / 2

@@ -35,7 +35,8 @@ def move(*, shares: bool) -> None:
     except Aborted as error:
         said = error.message
     found = ranks.told_by_first(lambda: model.weight.tolist()[0])
-    print(json.dumps({"rank": rank.number, "shares": shares, "weight": found, "said": said}))
+    line = json.dumps({"rank": rank.number, "shares": shares, "weight": found, "said": said})
+    sys.stdout.write(f"{line}\n")  # `print` writes the end apart, and another line may come between
 
 
 def train(folder: Path) -> None:

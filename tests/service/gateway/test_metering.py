@@ -300,6 +300,7 @@ def test_a_full_disk_stops_spending_and_forgets_nothing(
     meter = open_meter()
     under_way = admit(meter)
     journal = clerk._journal
+    until(lambda: not journal._is_dirty)  # or `fsync` fails, and another file is begun
     kept = os.dup(journal._file)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, journal._file)  # every write from here on finds no space
