@@ -21,6 +21,7 @@ from infra.errors import InvalidConfiguration
 from retrieval.embedders._model_folder import ModelFolder, identity, locate, token_spans
 from retrieval.embedders._onnx_cache import Cache
 from retrieval.embedders._onnx_export import FORMAT, GRAPH, SCHEMES, Precision, export
+from retrieval.embedders._onnx_graph import UnknownArchitecture, describe
 from retrieval.embedders._onnx_runner import Runner
 from retrieval.embedders._siblings import Siblings
 
@@ -80,13 +81,23 @@ class OnnxEmbedder:
         Raises:
             InvalidConfiguration: the graph was exported with torch, which tells the vector alone.
         """
-        runner = self._open()
-        if not runner.has_tokens:
+        self.require_tokens()
+        return self._open().tokens(self._prompts[kind] + text)
+
+    def require_tokens(self) -> None:
+        """Look into the small files of the model for what `tokens` needs.
+
+        Raises:
+            InvalidConfiguration: its graph would be exported with torch, which tells the vector
+                of a text alone.
+        """
+        try:
+            describe(self._folder)
+        except UnknownArchitecture as reason:
             raise InvalidConfiguration(
-                f"The graph of {str(self._folder.path)!r} does not tell the vectors of tokens; "
-                "name a model of BERT's or RoBERTa's kind"
-            )
-        return runner.tokens(self._prompts[kind] + text)
+                f"The graph of {str(self._folder.path)!r} does not tell the vectors of tokens, it "
+                f"has {reason}; name a model of BERT's or RoBERTa's kind"
+            ) from reason
 
     def side_by_side(self, work: Callable[[int], None], texts: Sequence[str]) -> None:
         """Do something for the position of each text, on the embedder's threads."""
