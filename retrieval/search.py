@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from infra.contracts import Access, Embedder, Passage
 from infra.database.engine import Database
-from infra.errors import InvalidRequest, NotReady
+from infra.errors import InvalidRequest, NotReady, StorageFailed, first_line
 from infra.retrieval_settings import Retrieval
 from retrieval import fusion
 from retrieval.build_state import instead_of_removed
@@ -29,6 +30,8 @@ from retrieval.passages import Found, fetch
 from retrieval.rerankers import Reranker, ranked
 from retrieval.rerankers.none import NoReranker
 from retrieval.view import View, Views, require_sequence
+
+logger = logging.getLogger(__name__)
 
 Mode: TypeAlias = Literal["hybrid", "dense", "lexical"]
 Variants: TypeAlias = Callable[[str], Sequence[str]]
@@ -199,7 +202,7 @@ class Retriever:
     def _wait(self, view: View, request: SearchRequest) -> None:
         if request.min_sequence:
             require_sequence(view, request.min_sequence, timeout_seconds=SEQUENCE_TIMEOUT_SECONDS)
-        elif not view.catch_up(timeout_seconds=LAG_TIMEOUT_SECONDS) and not view.is_complete:
+        elif not _caught_up(view) and not view.is_complete:
             raise NotReady(
                 f"The index of {view.collection.name!r} is being opened; try again shortly"
             )
@@ -289,6 +292,21 @@ class Retriever:
         )
         clock.lap("diversify")
         return [kept[row] for row in rows]
+
+
+def _caught_up(view: View) -> bool:
+    """Wait a little for what was written last.
+
+    An index that cannot take it in, as on a full disk, answers with what it has once it was whole:
+    what was deleted since is not among the passages that are read.
+    """
+    try:
+        return view.catch_up(timeout_seconds=LAG_TIMEOUT_SECONDS)
+    except StorageFailed as error:
+        if not view.is_complete:
+            raise
+        logger.warning("searched without the last writes: %s", first_line(error))
+        return False
 
 
 def _reranked(
