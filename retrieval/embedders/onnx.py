@@ -91,13 +91,11 @@ class OnnxEmbedder:
             InvalidConfiguration: its graph would be exported with torch, which tells the vector
                 of a text alone.
         """
-        try:
-            describe(self._folder)
-        except UnknownArchitecture as reason:
+        if self._unknown is not None:
             raise InvalidConfiguration(
                 f"The graph of {str(self._folder.path)!r} does not tell the vectors of tokens, it "
-                f"has {reason}; name a model of BERT's or RoBERTa's kind"
-            ) from reason
+                f"has {self._unknown}; name a model of BERT's or RoBERTa's kind"
+            )
 
     def side_by_side(self, work: Callable[[int], None], texts: Sequence[str]) -> None:
         """Do something for the position of each text, on the embedder's threads."""
@@ -114,6 +112,15 @@ class OnnxEmbedder:
 
     def sibling(self, identity: str) -> Embedder | None:
         return self._siblings.find(identity)
+
+    @cached_property
+    def _unknown(self) -> str | None:
+        """What of the model our own graphs do not know; None where they know it all."""
+        try:
+            describe(self._folder)
+        except UnknownArchitecture as reason:
+            return str(reason)
+        return None
 
     @cached_property
     def _siblings(self) -> Siblings:

@@ -225,9 +225,12 @@ def _extras(parts: Components) -> Iterator[Finding]:
 
 
 def _wanted_extras(settings: Settings) -> dict[str, bool]:
+    retrieval = settings.retrieval
+    used = {retrieval.embedder, retrieval.reranker}
+    used |= {each.reranker for each in retrieval.rerankers.values()}
     return {
-        "embed": settings.retrieval.embedder in {"onnx", "sentence_transformers"},
-        "torch": settings.retrieval.embedder == "sentence_transformers",
+        "embed": bool(used & {"onnx", "sentence_transformers", "late_interaction"}),
+        "torch": bool(used & {"sentence_transformers", "cross_encoder"}),
         "postgres": settings.database_location.startswith("postgresql"),
     }
 
