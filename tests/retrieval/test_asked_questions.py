@@ -78,6 +78,7 @@ def test_among_near_copies_the_effort_follows_what_is_asked(
     after = _measured(tmp_path)
     assert (after["recall"] >= 0.97, after["questions_asked"]) == (True, ENOUGH)
     assert after["refine"] > before["refine"]
+    assert after["effort"] < DIFFERENT // 2, "not all lists, when scores are what was missing"
     for question in questions[:ASKED]:
         index.dense(question, 10)
     index.checkpoint()
