@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from infra.contracts import Access, Embedder, Passage
 from infra.database.engine import Database
-from infra.errors import InvalidRequest, NotReady
+from infra.errors import InvalidRequest, NotReady, StorageFailed
 from infra.retrieval_settings import Retrieval
 from retrieval import fusion
 from retrieval.build_state import instead_of_removed
@@ -24,22 +24,19 @@ from retrieval.filters import Filter
 from retrieval.fusion import Fused
 from retrieval.indexes import Hits
 from retrieval.neighbours import expand
+from retrieval.ordering import Fusion, Way, ordered
 from retrieval.passages import Found, fetch
 from retrieval.rerankers import Reranker, ranked
 from retrieval.rerankers.none import NoReranker
-from retrieval.smoothing import smoothed
 from retrieval.view import View, Views, require_sequence
 
 Mode: TypeAlias = Literal["hybrid", "dense", "lexical"]
-Fusion: TypeAlias = Literal["convex", "rrf"]
 Variants: TypeAlias = Callable[[str], Sequence[str]]
 """From a question to other ways to ask it."""
 
 SEQUENCE_TIMEOUT_SECONDS = 10.0
 LAG_TIMEOUT_SECONDS = 1.0
 """How long a search without `min_sequence` waits for writes that are already committed."""
-SMOOTHED = 50
-"""Candidates among which scores are smoothed; more cost time and change nothing on top."""
 DIVERSITY_POOL = 5
 """Times the limit: passages among which those that differ are looked for."""
 
@@ -202,7 +199,7 @@ class Retriever:
     def _wait(self, view: View, request: SearchRequest) -> None:
         if request.min_sequence:
             require_sequence(view, request.min_sequence, timeout_seconds=SEQUENCE_TIMEOUT_SECONDS)
-        elif not view.catch_up(timeout_seconds=LAG_TIMEOUT_SECONDS) and not view.is_complete:
+        elif not _caught_up(view) and not view.is_complete:
             raise NotReady(
                 f"The index of {view.collection.name!r} is being opened; try again shortly"
             )
@@ -230,8 +227,15 @@ class Retriever:
         for text, vector in zip(texts, vectors, strict=True):
             asked = replace(request, text=text)
             lists = self._candidate_lists(view, asked, vector, documents=documents, clock=clock)
-            ranking = _fuse(lists, asked, depth=limit)
-            rankings.append(_smoothed(ranking, asked, view=view))
+            rankings.append(
+                ordered(
+                    lists,
+                    _way(asked),
+                    depth=limit,
+                    wanted=request.limit,
+                    vectors=view.index.vectors,
+                )
+            )
             clock.lap("fuse")
         return rankings[0] if len(rankings) == 1 else fusion.mean(rankings, limit=limit)
 
@@ -287,6 +291,20 @@ class Retriever:
         return [kept[row] for row in rows]
 
 
+def _caught_up(view: View) -> bool:
+    """Wait a little for what was written last.
+
+    An index that cannot take it in, as on a full disk, answers with what it has once it was whole:
+    what was deleted since is not among the passages that are read.
+    """
+    try:
+        return view.catch_up(timeout_seconds=LAG_TIMEOUT_SECONDS)
+    except StorageFailed:
+        if not view.is_complete:
+            raise
+        return False  # a line for every search would fill logs; who follows the writes tells it
+
+
 def _reranked(
     found: list[Found], request: SearchRequest, reranker: Reranker, *, count: int
 ) -> list[Found]:
@@ -305,37 +323,12 @@ def _reranked(
     ]
 
 
-def _fuse(lists: Mapping[str, Hits], request: SearchRequest, *, depth: int) -> list[Fused]:
-    if request.fusion == "rrf":
-        fused = fusion.reciprocal_rank_fusion(lists, limit=depth)
-        # What a chunk that heads every list has.
-        best = len(lists) / (1 + fusion.RANK_CONSTANT)
-        return [_scored(item, min(1.0, item.score / best)) for item in fused]
-    weights = dict.fromkeys(lists, 1.0)
-    if len(lists) == 2 and request.dense_weight is not None:
-        weights = {"dense": request.dense_weight, "lexical": 1 - request.dense_weight}
-    return fusion.convex_combination(lists, limit=depth, weights=weights, depth=depth)
-
-
-def _smoothed(fused: list[Fused], request: SearchRequest, *, view: View) -> list[Fused]:
-    if request.mode != "hybrid" or request.fusion != "convex" or not request.smoothing:
-        return fused
-    count = max(SMOOTHED, request.limit)
-    head, tail = fused[:count], fused[count:]
-    vectors = view.index.vectors(np.array([item.chunk_id for item in head], dtype=np.int64))
-    scores = smoothed(
-        np.array([item.score for item in head]),
-        vectors.astype(np.float32),
-        share=request.smoothing,
-    )
-    order = np.argsort(-scores, kind="stable")
-    head = [_scored(head[row], float(scores[row])) for row in order]
-    return [*head, *(_scored(item, min(item.score, head[-1].score)) for item in tail)]
-
-
-def _scored(item: Fused, score: float) -> Fused:
-    # `dataclasses.replace` takes twice as long, which shows in a hundred candidates.
-    return Fused(item.chunk_id, score, item.scores)
+def _way(request: SearchRequest) -> Way:
+    """How its lists are to become one ranking; `_completed` has filled in what was left out."""
+    assert request.fusion is not None
+    assert request.dense_weight is not None
+    assert request.smoothing is not None
+    return Way(request.fusion, request.dense_weight, request.smoothing)
 
 
 def _read_together(passage: Passage) -> str:

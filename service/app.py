@@ -187,6 +187,7 @@ def _open(components: Components) -> Follower:
         "ingester",
         "builds",
         "answering",
+        "reranker",
         "retriever",
         "files",
         "batches",

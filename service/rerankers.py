@@ -99,7 +99,7 @@ class Rerankers:
             if wanted == known.model or known.has_refused(wanted, now):
                 return known
             found = self._open(chosen, now)
-            _try(found.reranker)
+            probe(found.reranker)
         except Exception as error:  # noqa: BLE001  it can be broken in any way
             logger.warning("reranker %s is kept: %s", known.model, first_line(error))
             known.refused = (wanted, now)
@@ -114,7 +114,7 @@ class Rerankers:
         return _Open(open_reranker(chosen.reranker, **options), _named(pinned), now)
 
 
-def _try(reranker: Reranker) -> None:
+def probe(reranker: Reranker) -> None:
     """Rank something: weights are loaded by the first use.
 
     Raises:

@@ -40,11 +40,6 @@ class Runner:
     def dimension(self) -> int:
         return int(self._session.get_outputs()[0].shape[1])
 
-    @property
-    def has_tokens(self) -> bool:
-        """Whether the graph is one of ours, which tell the vectors of tokens too."""
-        return any(each.name == TOKENS for each in self._session.get_outputs())
-
     def run(self, text: str) -> NDArray[np.float32]:
         return self._asked(OUTPUT, self._encoded(text))
 

@@ -21,6 +21,7 @@ from infra.errors import InvalidConfiguration
 from retrieval.embedders._model_folder import ModelFolder, identity, locate, token_spans
 from retrieval.embedders._onnx_cache import Cache
 from retrieval.embedders._onnx_export import FORMAT, GRAPH, SCHEMES, Precision, export
+from retrieval.embedders._onnx_graph import UnknownArchitecture, describe
 from retrieval.embedders._onnx_runner import Runner
 from retrieval.embedders._siblings import Siblings
 
@@ -80,13 +81,21 @@ class OnnxEmbedder:
         Raises:
             InvalidConfiguration: the graph was exported with torch, which tells the vector alone.
         """
-        runner = self._open()
-        if not runner.has_tokens:
+        self.require_tokens()
+        return self._open().tokens(self._prompts[kind] + text)
+
+    def require_tokens(self) -> None:
+        """Look into the small files of the model for what `tokens` needs.
+
+        Raises:
+            InvalidConfiguration: its graph would be exported with torch, which tells the vector
+                of a text alone.
+        """
+        if self._unknown is not None:
             raise InvalidConfiguration(
-                f"The graph of {str(self._folder.path)!r} does not tell the vectors of tokens; "
-                "name a model of BERT's or RoBERTa's kind"
+                f"The graph of {str(self._folder.path)!r} does not tell the vectors of tokens, it "
+                f"has {self._unknown}; name a model of BERT's or RoBERTa's kind"
             )
-        return runner.tokens(self._prompts[kind] + text)
 
     def side_by_side(self, work: Callable[[int], None], texts: Sequence[str]) -> None:
         """Do something for the position of each text, on the embedder's threads."""
@@ -103,6 +112,15 @@ class OnnxEmbedder:
 
     def sibling(self, identity: str) -> Embedder | None:
         return self._siblings.find(identity)
+
+    @cached_property
+    def _unknown(self) -> str | None:
+        """What of the model our own graphs do not know; None where they know it all."""
+        try:
+            describe(self._folder)
+        except UnknownArchitecture as reason:
+            return str(reason)
+        return None
 
     @cached_property
     def _siblings(self) -> Siblings:

@@ -53,6 +53,8 @@ class Candidates:
     """Share of the exact nearest 10 that it found, over a sample, when last measured."""
     gone_when_measured: int = 0
     """Rows that were deleted when the recall was measured."""
+    questions_asked: int = 0
+    """Questions it was measured with that somebody asked; 0 where all were made."""
     index: Any = None
     """A FAISS `IndexHNSW` over the piece's own vectors, or an `IndexIVFRaBitQ`."""
 

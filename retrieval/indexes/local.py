@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from infra.errors import CorruptIndex, StorageFailed
 from retrieval.indexes import Change, Hits
 from retrieval.indexes import _checkpoint as checkpoints
+from retrieval.indexes._asked import Asked
 from retrieval.indexes._batch import Batch, query_vector, reduce
 from retrieval.indexes._dense import Dense
 from retrieval.indexes._folder import (
@@ -83,6 +84,7 @@ class LocalIndex:
         """Watermark of a batch whose commit failed: the text index may hold any part of it."""
         self._refused: bytes | None = None
         """The manifest that was found unsound at the start; any other replaces it."""
+        self._asked = Asked()
         self._working = WorkingFolder(folder)
         try:
             self._lexical, dense, watermark = self._opened()
@@ -123,6 +125,7 @@ class LocalIndex:
         self, vector: NDArray[np.float32], limit: int, *, documents: NDArray[np.int64] | None = None
     ) -> Hits:
         query = query_vector(vector, dimension=self._dimension)
+        self._asked.note(query)
         return self._state.dense.search(query, limit, documents=documents)
 
     def lexical(
@@ -136,8 +139,11 @@ class LocalIndex:
         return self._state.dense.vectors(chunk_ids)
 
     def is_due(self) -> bool:
-        """Whether a checkpoint would change how vectors are searched, as after a new setting."""
-        return not is_settled(self._state.dense, self._options)
+        """Whether a checkpoint would change how vectors are searched, as after a new setting.
+
+        Or might, because enough questions were asked to measure again what is found.
+        """
+        return not is_settled(self._state.dense, self._options, asked=self._asked)
 
     def checkpoint(self) -> None:
         """Make what was applied durable, unless another process is at it or is further.
@@ -180,7 +186,7 @@ class LocalIndex:
                 before = self._begin(draft)
                 if before is None:
                     return
-                dense = settled(before.dense, self._options, step=self._proceed)
+                dense = settled(before.dense, self._options, step=self._proceed, asked=self._asked)
                 stored = draft.publish(dense, watermark=before.watermark)
             self._adopt(stored, watermark=before.watermark)
         finally:

@@ -43,7 +43,9 @@ def ranked(
     """Return the scores that put passages in order, larger is better; None is no opinion.
 
     They are the reranker's own. If it has a `weight` below 1, they are the weighted mean of its
-    scores and those of the fusion, both stretched to lie between 0 and 1.
+    scores and those of the fusion, both stretched to lie between 0 and 1, and then brought back to
+    between the weighted means of both lowest and of both best. So they can be compared between
+    questions as far as the two can: of a question that nothing answers, no passage scores 1.
 
     Args:
         reranker: that reads.
@@ -55,11 +57,16 @@ def ranked(
     weight = float(getattr(reranker, "weight", 1.0))
     if scores is None or weight == 1 or not len(scores):
         return scores
-    return weight * _stretched(scores) + (1 - weight) * _stretched(np.asarray(fused))
+    read, found = scores.astype(np.float64), np.asarray(fused, dtype=np.float64)
+    lowest = weight * read.min() + (1 - weight) * found.min()
+    best = weight * read.max() + (1 - weight) * found.max()
+    mixed = weight * _stretched(read) + (1 - weight) * _stretched(found)
+    between: NDArray[np.float64] = lowest + mixed * (best - lowest)
+    return between
 
 
-def _stretched(scores: NDArray[Any]) -> NDArray[np.float64]:
+def _stretched(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     lowest, best = float(scores.min()), float(scores.max())
     if best <= lowest:
         return np.ones(len(scores))
-    return (scores.astype(np.float64) - lowest) / (best - lowest)
+    return (scores - lowest) / (best - lowest)

@@ -61,10 +61,12 @@ def build(
         cache: the folder for graphs that were written; the user's cache folder if absent.
 
     Raises:
-        InvalidConfiguration: there is no such model, or an option is wrong.
+        InvalidConfiguration: there is no such model, it tells no vectors of tokens, or an option
+            is wrong.
         MissingDependency: the packages for it are not installed.
     """
     if not 0 <= weight <= 1:
         raise InvalidConfiguration(f"The reranker's weight {weight!r} is not between 0 and 1")
     embedder = open_embedder(model=model, precision=precision, threads=threads, cache=cache)
+    embedder.require_tokens()
     return LateInteraction(embedder, weight=weight)

@@ -147,6 +147,18 @@ def _embedder(parts: Components) -> Iterator[Finding]:
     parts.recipe()  # raises if chunks are longer than the embedder reads
 
 
+def _reranker(parts: Components) -> Iterator[Finding]:
+    """Have something ranked by the one of the settings, and by those of single collections."""
+    from service.rerankers import probe
+
+    settings = parts.settings.retrieval
+    probe(parts.reranker)
+    for collection in settings.rerankers:
+        probe(parts.rerankers.of(collection))
+    of_their_own = f", {len(settings.rerankers)} of collections" if settings.rerankers else ""
+    yield Finding("reranker", "ok", f"{settings.reranker}{of_their_own}")
+
+
 def _engine(parts: Components) -> Iterator[Finding]:
     yield Finding("engine", "ok", parts.engine.name)
 
@@ -213,9 +225,12 @@ def _extras(parts: Components) -> Iterator[Finding]:
 
 
 def _wanted_extras(settings: Settings) -> dict[str, bool]:
+    retrieval = settings.retrieval
+    used = {retrieval.embedder, retrieval.reranker}
+    used |= {each.reranker for each in retrieval.rerankers.values()}
     return {
-        "embed": settings.retrieval.embedder in {"onnx", "sentence_transformers"},
-        "torch": settings.retrieval.embedder == "sentence_transformers",
+        "embed": bool(used & {"onnx", "sentence_transformers", "late_interaction"}),
+        "torch": bool(used & {"sentence_transformers", "cross_encoder"}),
         "postgres": settings.database_location.startswith("postgresql"),
     }
 
@@ -226,6 +241,7 @@ _CHECKS: dict[str, Check] = {
     "keys": _keys,
     "extras": _extras,
     "embedder": _embedder,
+    "reranker": _reranker,
     "engine": _engine,
     "routes": _routes,
     "indexes": _indexes,
@@ -236,6 +252,7 @@ _ADVICE = {
     "data folder": "choose a folder that this user can create and write: data_folder",
     "database": "check database_url, that the server runs, and that the file is whole",
     "embedder": "check retrieval.embedder and retrieval.embedder_options",
+    "reranker": "check retrieval.reranker, retrieval.reranker_options and retrieval.rerankers",
     "engine": "check generation.engine and generation.engine_options",
     "routes": "check gateway.routes, gateway.upstreams and generation.model",
     "keys": "check the database",

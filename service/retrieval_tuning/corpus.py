@@ -107,11 +107,12 @@ class CollectionCorpus:
         return [self._piece(row, score=scores[row.id]) for row in rows]
 
     def likeness(self, question: str, keys: Sequence[int]) -> Sequence[float]:
-        rows = {row.id: row for row in self._rows(chunk.c.id.in_(keys))}
-        if any(key not in rows for key in keys):
-            raise InvalidRequest(f"Passages of {self.name!r} were removed meanwhile; run it again")
-        found = vectors_of([rows[key] for key in keys]) @ self._asked(question)
+        found = vectors_of(self._whole_rows(keys)) @ self._asked(question)
         return [float(each) for each in found]
+
+    def read(self, keys: Sequence[int]) -> Sequence[str]:
+        """Return passages as a reranker reads them."""
+        return [_as_read(row) for row in self._whole_rows(keys)]
 
     def lexical(self, question: str, limit: int) -> Hits:
         """Return the passages that are found by words."""
@@ -126,9 +127,9 @@ class CollectionCorpus:
 
     def text(self, row: Row[Any]) -> str:
         """Return what is read of a passage."""
+        if self._is_read:
+            return _as_read(row)
         context = row.heading or row.title
-        if self._is_read:  # as `retrieval.search` shows it to rerankers
-            return f"{context or row.filename}\n{row.text}"
         return f"{context}\n{row.text}" if context else str(row.text)
 
     @cached_property
@@ -148,6 +149,12 @@ class CollectionCorpus:
         keys = hits.chunk_ids.tolist()
         rows = {row.id: row for row in self._rows(chunk.c.id.in_(keys))}
         return [rows[key] for key in keys if key in rows]
+
+    def _whole_rows(self, keys: Sequence[int]) -> list[Row[Any]]:
+        rows = {row.id: row for row in self._rows(chunk.c.id.in_(keys))}
+        if any(key not in rows for key in keys):
+            raise InvalidRequest(f"Passages of {self.name!r} were removed meanwhile; run it again")
+        return [rows[key] for key in keys]
 
     def _rows(self, *wanted: ColumnElement[bool], limit: int | None = None) -> Sequence[Row[Any]]:
         with self._parts.database.read() as connection:
@@ -237,6 +244,11 @@ def _require_one_audience(parts: Components, whole: Collection) -> None:
             f"{whole.name!r} holds documents that not everybody may read; give data.readers, "
             "whose documents are learned from, or data.all_tenants: true"
         )
+
+
+def _as_read(row: Row[Any]) -> str:
+    """Return what `retrieval.search` shows rerankers of a passage."""
+    return f"{row.heading or row.title or row.filename}\n{row.text}"
 
 
 def _named(name: str) -> ColumnElement[bool]:

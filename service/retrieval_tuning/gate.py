@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +22,16 @@ from evals.planning import needed_cases
 from evals.score_tables import ScoreTable
 from evals.trial import Case, Output
 from infra.contracts import Passage
-from retrieval.fusion import convex_combination, reciprocal_rank_fusion
 from retrieval.indexes import Hits
+from retrieval.ordering import Way, ordered
+from retrieval.rerankers import ranked
+from retrieval.rerankers.none import NoReranker
 from service.retrieval_tuning.corpus import TUNABLE, CollectionCorpus, open_corpus, vectors_of
 from training.retrieval_models.specification import EmbedderTuning, Evaluate, RerankerTuning, Tuning
 from training.retrieval_models.tuning import Judgement, Question
 
 if TYPE_CHECKING:
-    from infra.contracts import Embedder
+    from retrieval.rerankers import Reranker
     from service.wiring import Components
 
 METRICS = {"ndcg": "retrieval_ndcg", "recall": "retrieval_recall", "mrr": "retrieval_mrr"}
@@ -60,6 +64,46 @@ class _Best:
         return Hits(self.keys[question], self.scores[question])
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The vectors of all passages, in a file that has no name: memory may not hold them."""
+
+    file: IO[bytes]
+    keys: list[NDArray[np.int64]] = field(default_factory=list)
+    """They rise."""
+    width: int = 0
+
+    def add(self, keys: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
+        self.file.write(vectors.tobytes())
+        self.keys.append(keys)
+        self.width = vectors.shape[1]
+
+    def of(self, keys: NDArray[np.int64]) -> NDArray[np.float16]:
+        self.file.flush()
+        known = np.concatenate(self.keys)
+        shape = (len(known), self.width)
+        rows: NDArray[np.float16] = np.memmap(self.file, dtype="<f2", mode="r", shape=shape)[
+            np.searchsorted(known, keys)
+        ]
+        return rows
+
+
+@dataclass(slots=True)
+class _Side:
+    """What one of two embedders makes of questions and passages."""
+
+    asked: NDArray[np.float32]
+    """Shape (questions, dimension)."""
+    best: _Best
+    kept: _Kept
+
+    def look(self, keys: NDArray[np.int64], vectors: NDArray[np.float32], *, limit: int) -> None:
+        """Take further passages, rounded as an index has them."""
+        stored = vectors.astype("<f2")
+        self.kept.add(keys, stored)
+        self.best.look(keys, self.asked @ stored.astype(np.float32).T, limit=limit)
+
+
 def needed(evaluate: Evaluate) -> dict[str, tuple[int, str]]:
     """Return how many questions the gates need, by the key that decides it, and to see what."""
     found = {
@@ -81,7 +125,7 @@ def judge(
     """Return how a tuned model ranks beside the present one, on questions it has not seen."""
     corpus = open_corpus(parts, spec)
     if isinstance(spec, EmbedderTuning):
-        before, after, words = _by_embedder(parts, spec, folder, corpus, questions)
+        before, after, words = by_embedder(parts, spec, folder, corpus, questions)
     else:
         assert isinstance(spec, RerankerTuning)
         before, after, words = _by_reranker(parts, spec, folder, corpus, questions)
@@ -111,7 +155,7 @@ def read_back(spec: Tuning, folder: Path, probes: Sequence[tuple[str, str]]) -> 
     return [float((reranker.score(asked, [text]))[0]) for asked, text in probes]  # type: ignore[index]
 
 
-def _by_embedder(
+def by_embedder(
     parts: Components,
     spec: EmbedderTuning,
     folder: Path,
@@ -122,31 +166,68 @@ def _by_embedder(
     present = parts.embedders.of(whole.recipe, collection=whole.name)
     name, options = serving(parts, spec)
     tuned = parts.embedders.open(name, {**options, "model": str(folder)})
+    embedders = {"before": present, "after": tuned}
     limit = parts.settings.retrieval.candidates
-    best = {"before": _Best.of_none(len(questions)), "after": _Best.of_none(len(questions))}
     texts = [each.text for each in questions]
-    asked = {"before": _asked(present, texts), "after": _asked(tuned, texts)}
     documents: dict[int, str] = {}
-    for rows in corpus.pages():
-        keys = np.array([row.id for row in rows], dtype=np.int64)
-        documents |= {row.id: row.file_id for row in rows}
-        found = {
-            "before": vectors_of(rows),
-            "after": tuned.embed([corpus.text(row) for row in rows], kind="document"),
+    with ExitStack() as files:
+        sides = {
+            side: _Side(
+                embedder.embed(texts, kind="query"),
+                _Best.of_none(len(texts)),
+                _Kept(files.enter_context(TemporaryFile(dir=folder.parent))),
+            )
+            for side, embedder in embedders.items()
         }
-        for side, vectors in found.items():
-            best[side].look(keys, asked[side] @ vectors.T, limit=limit)
-    rankings: dict[str, list[Ranking]] = {"before": [], "after": []}
-    for number, text in enumerate(texts):
-        lexical = corpus.lexical(text, limit)
-        for side in rankings:
-            lists = {"dense": best[side].hits(number), "lexical": lexical}
-            rankings[side].append(_documents(_fused(parts, lists), documents))
+        for rows in corpus.pages():
+            keys = np.array([row.id for row in rows], dtype=np.int64)
+            documents |= {row.id: row.file_id for row in rows}
+            sides["before"].look(keys, vectors_of(rows), limit=limit)
+            read = [corpus.text(row) for row in rows]
+            sides["after"].look(keys, tuned.embed(read, kind="document"), limit=limit)
+        before, after = (
+            _searched(
+                parts, corpus, each, wanted=spec.evaluate.k, questions=texts, documents=documents
+            )
+            for each in sides.values()
+        )
     words = (
-        f"dense and lexical search over {len(documents):,} passages, fused as the settings say "
-        f"but not smoothed, with {name!r}, beside the build that answers"
+        f"dense and lexical search over {len(documents):,} passages, put in order as the settings "
+        f"say, with {name!r}, beside the build that answers"
     )
-    return rankings["before"], rankings["after"], words
+    return before, after, words
+
+
+def _searched(
+    parts: Components,
+    corpus: CollectionCorpus,
+    side: _Side,
+    *,
+    wanted: int,
+    questions: Sequence[str],
+    documents: Mapping[int, str],
+) -> list[Ranking]:
+    """Fuse, smooth and rerank as a search does; it leaves nothing out and joins no neighbours."""
+    options = parts.settings.retrieval
+    way = Way(options.fusion, options.dense_weight, options.smoothing)
+    reranker = parts.rerankers.of(corpus.name)
+    limit, known = options.candidates, np.array(list(documents), dtype=np.int64)
+    rankings = []
+    for number, question in enumerate(questions):
+        lexical = corpus.lexical(question, limit)
+        here = np.isin(lexical.chunk_ids, known)  # not what was added meanwhile
+        lists = {
+            "dense": side.best.hits(number),
+            "lexical": Hits(lexical.chunk_ids[here], lexical.scores[here]),
+        }
+        fused = ordered(lists, way, depth=limit, wanted=wanted, vectors=side.kept.of)
+        head, tail = fused[: options.rerank_candidates], fused[options.rerank_candidates :]
+        if not isinstance(reranker, NoReranker):
+            texts = corpus.read([each.chunk_id for each in head])
+            order = _order(reranker, question, texts, [each.score for each in head])
+            head = [head[place] for place in order]
+        rankings.append(list(dict.fromkeys(documents[each.chunk_id] for each in [*head, *tail])))
+    return rankings
 
 
 def _by_reranker(
@@ -156,7 +237,7 @@ def _by_reranker(
     corpus: CollectionCorpus,
     questions: Sequence[Question],
 ) -> tuple[list[Ranking], list[Ranking], str]:
-    from retrieval.rerankers import open_reranker, ranked
+    from retrieval.rerankers import open_reranker
 
     whole = parts.collections.get(spec.data.collection)
     present = parts.rerankers.of(whole.name)
@@ -168,10 +249,7 @@ def _by_reranker(
         texts = [piece.text for piece in pieces]
         fused = [piece.score for piece in pieces]
         for reranker, rankings in ((present, before), (tuned, after)):
-            scores = ranked(reranker, question.text, texts, fused=fused)
-            order: Sequence[int] = range(len(pieces))
-            if scores is not None:
-                order = [int(place) for place in np.argsort(-scores, kind="stable")]
+            order = _order(reranker, question.text, texts, fused)
             rankings.append(list(dict.fromkeys(pieces[place].document for place in order)))
     words = f"the order of {spec.candidates} passages that search finds, beside the present one"
     return before, after, words
@@ -188,22 +266,14 @@ def serving(parts: Components, spec: EmbedderTuning) -> tuple[str, Mapping[str, 
     return name, options if name == recipe.embedder else {}
 
 
-def _asked(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
-    return embedder.embed(texts, kind="query")
-
-
-def _fused(parts: Components, lists: Mapping[str, Hits]) -> list[int]:
-    options = parts.settings.retrieval
-    limit = options.candidates
-    if options.fusion == "rrf":
-        return [each.chunk_id for each in reciprocal_rank_fusion(lists, limit=limit)]
-    weights = {"dense": options.dense_weight, "lexical": 1 - options.dense_weight}
-    fused = convex_combination(lists, limit=limit, weights=weights, depth=limit)
-    return [each.chunk_id for each in fused]
-
-
-def _documents(keys: Sequence[int], documents: Mapping[int, str]) -> Ranking:
-    return list(dict.fromkeys(documents[key] for key in keys if key in documents))
+def _order(
+    reranker: Reranker, question: str, texts: Sequence[str], fused: Sequence[float]
+) -> Sequence[int]:
+    """Return the places of passages, best first."""
+    scores = ranked(reranker, question, texts, fused=fused)
+    if scores is None:
+        return range(len(fused))
+    return [int(place) for place in np.argsort(-scores, kind="stable")]
 
 
 def _gates(evaluate: Evaluate) -> dict[str, Gate]:

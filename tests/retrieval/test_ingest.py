@@ -220,6 +220,24 @@ def test_unreadable_version_leaves_the_one_before(
     assert "tower.md" in sources(components, collection, "kentish ragstone")
 
 
+def test_file_that_disappears_after_it_was_listed_is_skipped_and_what_was_read_of_it_stays(
+    components: Components, collection: Collection, folder: Path
+) -> None:
+    ingest(components, collection, folder)
+    for name in ("tower.md", "new.md", "other.md"):
+        (folder / name).write_text(f"# {name}\n\nSomething else stands in {name} now.")
+    listed = list(walk([folder]))
+    (folder / "tower.md").unlink()
+    (folder / "new.md").unlink()
+    summary = Summary()
+    for event in components.ingester.ingest(collection, listed):
+        summary.add(event)
+    skipped = {Path(item.uri).name: item.message for item in summary.skipped}
+    assert skipped == dict.fromkeys(("tower.md", "new.md"), "No such file or directory")
+    assert summary.added == 1
+    assert "tower.md" in sources(components, collection, "kentish ragstone")
+
+
 def test_path_that_does_not_exist_is_refused_before_anything_is_read(
     components: Components, collection: Collection, folder: Path
 ) -> None:

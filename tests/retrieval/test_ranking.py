@@ -225,14 +225,18 @@ def test_reranker_with_a_weight_shares_the_order_with_the_fusion(library: Librar
     retriever = library.retriever(Stages(reranker=HalfShortestFirst()))
     passages = retriever.search(library.collection, request).passages
     texts = {one.chunk_id: f"{one.heading or one.title}\n{one.text}" for one in fused}
-    shares = []
+    shares, ends = [], []
     for values in (
         {one.chunk_id: one.score for one in fused},
         {name: 1 / (1 + len(text)) for name, text in texts.items()},
     ):
         low, high = min(values.values()), max(values.values())
         shares.append({name: (value - low) / (high - low) for name, value in values.items()})
-    wanted = {name: (shares[0][name] + shares[1][name]) / 2 for name in texts}
+        ends.append((low, high))
+    lowest, best = ((ends[0][end] + ends[1][end]) / 2 for end in (0, 1))
+    wanted = {
+        name: lowest + (shares[0][name] + shares[1][name]) / 2 * (best - lowest) for name in texts
+    }
     assert ids(passages) == sorted(wanted, key=lambda name: -wanted[name])[:5]
     assert [one.score for one in passages] == pytest.approx(
         [wanted[one.chunk_id] for one in passages], abs=1e-6
@@ -241,6 +245,20 @@ def test_reranker_with_a_weight_shares_the_order_with_the_fusion(library: Librar
         ids(fused)[:5],
         sorted(texts, key=lambda name: len(texts[name]))[:5],
     )
+    retriever.close()
+
+
+def test_a_floor_holds_where_a_reranker_shares_the_order(library: Library) -> None:
+    """However the passages compare with each other, one that both find poor has a low score."""
+    retriever = library.retriever(Stages(reranker=HalfShortestFirst()), rerank_candidates=1)
+    [fused] = library.search(QUESTIONS[1], limit=1)
+    request = SearchRequest(QUESTIONS[1], limit=1)
+    [alone] = retriever.search(library.collection, request).passages
+    read = 1 / (1 + len(f"{fused.heading or fused.title}\n{fused.text}"))
+    assert alone.chunk_id == fused.chunk_id
+    assert alone.score == pytest.approx((fused.score + read) / 2, abs=1e-6)
+    floor = SearchRequest(QUESTIONS[1], limit=1, min_score=alone.score + 0.01)
+    assert not retriever.search(library.collection, floor).passages
     retriever.close()
 
 

@@ -245,6 +245,16 @@ def test_doctor_says_what_to_mend() -> None:
     assert "server.prot" in result.stdout
 
 
+def test_doctor_says_why_a_reranker_cannot_rank() -> None:
+    options = "{ weight = 2.0 }"
+    text = f'[retrieval]\nreranker = "late_interaction"\nreranker_options = {options}\n'
+    Path("ragstone.toml").write_text(text, encoding="utf-8")
+    found = {item["name"]: item for item in run_json("doctor", code=1)["findings"]}
+    assert found["reranker"]["status"] == "fail"
+    assert "weight 2.0" in found["reranker"]["detail"]
+    assert found["engine"]["status"] == "ok"
+
+
 ROUTE = """
 [gateway.upstreams.gpu]
 urls = ["http://127.0.0.1:9"]
