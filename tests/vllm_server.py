@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,8 +45,9 @@ ENVIRONMENT = {
 # Ends the server when its owner is gone, however that ended; nobody has to remember to.
 WATCH = r"""
 owner=$1; pid=$2; shift 2
+lives() { kill -0 "$1" 2> /dev/null && ! grep -q "^State:.Z" "/proc/$1/status" 2> /dev/null; }
 ( setsid "$@" & child=$!; echo "$child" > "$pid"
-  while kill -0 "$owner" 2> /dev/null && kill -0 "$child" 2> /dev/null; do sleep 0.5; done
+  while lives "$owner" && lives "$child"; do sleep 0.5; done
   kill "$child" 2> /dev/null; sleep 5; kill -9 -- "-$child" 2> /dev/null ) &
 """
 
@@ -135,6 +136,27 @@ def shared_server(folder: Path, *, owner: int) -> VllmServer:
     return server
 
 
+def run_watched(
+    arguments: Sequence[str], *, owner: int, pid: Path, env: Mapping[str, str], log: Path
+) -> None:
+    """Start a process that ends soon after its owner does, and write its number to `pid`.
+
+    What watches it is in a session of its own: whoever ends the owner's whole group, by Ctrl-C or
+    `timeout`, does not end the watcher first.
+    """
+    with log.open("wb") as output:
+        subprocess.run(
+            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *arguments],
+            env=env,
+            cwd=pid.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            check=True,
+        )
+
+
 def make_model(folder: Path) -> Path:
     """Write the model that the server holds."""
     return write_llm(folder, text=(ROOT / "LICENSE").read_text(encoding="utf-8"))
@@ -166,22 +188,13 @@ def _start(folder: Path, owner: int) -> VllmServer:
     arguments = command.arguments(engine, MODEL, port=port)
     variables = command.environment(engine, index=0, key=KEY, guards=folder / "guard")
     pid, log = folder / "pid", folder / "output.log"
-    with log.open("wb") as output:
-        subprocess.run(
-            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *arguments],
-            env=variables,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            check=True,
-        )
-    server = VllmServer(f"http://127.0.0.1:{port}", str(model), _read_number(pid))
+    run_watched(arguments, owner=owner, pid=pid, env=variables, log=log)
+    server = VllmServer(f"http://127.0.0.1:{port}", str(model), read_number(pid))
     _wait(server, log)
     return server
 
 
-def _read_number(path: Path) -> int:
+def read_number(path: Path) -> int:
     deadline = time.monotonic() + 10
     while not (path.exists() and path.read_text(encoding="ascii").strip()):
         if time.monotonic() > deadline:
