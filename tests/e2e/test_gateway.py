@@ -16,6 +16,8 @@ import openai
 import pytest
 
 import model_server
+import relayed
+from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from waiting import until
 
@@ -169,6 +171,25 @@ def test_a_target_is_chosen_by_its_tag(gateway: Any, backend: Misbehaving) -> No
     assert refused.status_code == 400
     late = httpx.post(url, json=BODY, headers={"x-ragstone-timeout-seconds": "soon"})
     assert late.status_code == 400
+
+
+def test_a_ragstone_behind_another_keeps_the_deadline_of_the_first_one_s_caller(
+    gateway: Any, backend: Misbehaving
+) -> None:
+    front = Gateway.model_validate(
+        {
+            "upstreams": {"behind": {"urls": [gateway.url]}},
+            "routes": {"m": {"targets": [{"upstream": "behind", "model": "small"}]}},
+        }
+    )
+
+    async def ask() -> None:
+        async with relayed.opened(front) as opened:
+            await relayed.answer(opened.relay, relayed.call(seconds=50))
+
+    relayed.run(ask())
+    # Its own route would give 300 seconds.
+    assert 0 < float(backend.asked[-1].headers["x-ragstone-timeout-seconds"]) <= 50
 
 
 @pytest.mark.parametrize(
