@@ -180,6 +180,29 @@ def test_models_are_the_collections(client: openai.OpenAI, store: Any) -> None:
     assert client.models.retrieve(name).id == name
 
 
+def test_texts_are_embedded(client: openai.OpenAI) -> None:
+    texts = ["Employees have leave.", "Trains are booked."]
+    # The SDK asks for base64, and tells numbers.
+    made = client.embeddings.create(model="local/embedder", input=texts)
+    plain = client.embeddings.create(model="local/embedder", input=texts, encoding_format="float")
+    width = len(made.data[0].embedding)
+    assert [each.index for each in made.data] == [0, 1]
+    for one, two in zip(made.data, plain.data, strict=True):
+        assert one.embedding == pytest.approx(two.embedding, abs=1e-6)
+    assert made.usage.prompt_tokens > 2
+    (same,) = client.embeddings.create(
+        model="local/embedder", input=texts[0], dimensions=width
+    ).data
+    assert same.embedding == made.data[0].embedding
+    for change in ({"dimensions": width + 1}, {"input": []}, {"input": [[1, 2]]}):
+        asked: dict[str, Any] = {"model": "local/embedder", "input": texts, **change}
+        with pytest.raises(openai.BadRequestError) as invalid:
+            client.embeddings.create(**asked)
+        assert (invalid.value.param or "").split(".")[0] == next(iter(change))
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="local/missing", input=texts)
+
+
 def test_errors_become_the_sdk_s_exceptions(client: openai.OpenAI, store: Any) -> None:
     message: Any = {"role": "user", "content": "?"}
     with pytest.raises(openai.NotFoundError) as missing:
