@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -28,7 +30,7 @@ INSTALLED = ROOT / ".venvs" / "vllm" / "engine.done"
 MODEL = "tiny"
 KEY = "key-of-the-tests"
 START_SECONDS = 300.0
-FLAGS = {
+FLAGS: dict[str, str | None] = {
     "--enforce-eager": None,
     "--max-num-seqs": "64",
     "--enable-auto-tool-choice": None,
@@ -42,6 +44,15 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "HF_HUB_OFFLINE": "1",
 }
+VECTORS: dict[str, str | None] = {
+    "--enforce-eager": None,
+    "--max-num-seqs": "16",
+    "--runner": "pooling",
+    "--convert": "embed",
+    # Of its vectors shorter ones may be asked for.
+    "--hf-overrides": '{"is_matryoshka": true}',
+}
+"""Flags of a server that makes vectors of the model's, and ranks by them."""
 # Ends the server when its owner is gone, however that ended; nobody has to remember to.
 WATCH = r"""
 owner=$1; pid=$2; shift 2
@@ -123,17 +134,46 @@ def shared_server(folder: Path, *, owner: int) -> VllmServer:
         folder: that all processes of the run share.
         owner: the process that the server ends with.
     """
-    if not INSTALLED.exists():
-        raise Unavailable("no vLLM here; `make vllm` installs it")
+    _require_vllm()
     folder.mkdir(exist_ok=True)
     known = folder / "server.json"
     with (folder / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if known.exists():
             return VllmServer(**json.loads(known.read_text(encoding="utf-8")))
-        server = _start(folder, owner)
+        engine = EngineProcess(
+            model=str(make_model(folder / "model")),
+            python=str(PYTHON),
+            dtype="float32",
+            lora=True,
+            max_lora_rank=8,
+            max_loras=4,
+            max_model_len=2048,
+            flags=_words(FLAGS),
+            environment=ENVIRONMENT,
+        )
+        server = _start(folder, owner, engine)
         known.write_text(json.dumps(asdict(server)), encoding="utf-8")
     return server
+
+
+@contextmanager
+def vectors_server(folder: Path) -> Iterator[VllmServer]:
+    """Run a server of its own that makes vectors, until the block ends."""
+    _require_vllm()
+    engine = EngineProcess(
+        model=str(make_model(folder / "model")),
+        python=str(PYTHON),
+        dtype="float32",
+        max_model_len=512,
+        flags=_words(VECTORS),
+        environment=ENVIRONMENT,
+    )
+    server = _start(folder, os.getpid(), engine)
+    try:
+        yield server
+    finally:
+        os.kill(server.pid, signal.SIGTERM)
 
 
 def run_watched(
@@ -169,27 +209,25 @@ def free_port() -> int:
         return port
 
 
-def _start(folder: Path, owner: int) -> VllmServer:
+def _require_vllm() -> None:
+    if not INSTALLED.exists():
+        raise Unavailable("no vLLM here; `make vllm` installs it")
+
+
+def _words(flags: Mapping[str, str | None]) -> tuple[str, ...]:
+    return tuple(part for flag in flags.items() for part in flag if part is not None)
+
+
+def _start(folder: Path, owner: int, engine: EngineProcess) -> VllmServer:
     """Start it with the command line and the variables of an engine that is supervised."""
-    model, port = make_model(folder / "model"), free_port()
-    engine = EngineProcess(
-        model=str(model),
-        python=str(PYTHON),
-        dtype="float32",
-        lora=True,
-        max_lora_rank=8,
-        max_loras=4,
-        max_model_len=2048,
-        flags=tuple(part for flag in FLAGS.items() for part in flag if part is not None),
-        environment=ENVIRONMENT,
-    )
+    port = free_port()
     (folder / "guard").mkdir()
     shutil.copyfile(guard.__file__, folder / "guard" / f"{command.GUARD}.py")
     arguments = command.arguments(engine, MODEL, port=port)
     variables = command.environment(engine, index=0, key=KEY, guards=folder / "guard")
     pid, log = folder / "pid", folder / "output.log"
     run_watched(arguments, owner=owner, pid=pid, env=variables, log=log)
-    server = VllmServer(f"http://127.0.0.1:{port}", str(model), read_number(pid))
+    server = VllmServer(f"http://127.0.0.1:{port}", engine.model, read_number(pid))
     _wait(server, log)
     return server
 
