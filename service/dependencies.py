@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from retrieval.collections import Collection
 from service.callers import Caller
+from service.deadlines import Deadline
+from service.gateway.opening import answer_seconds
+from service.gateway.outgoing import TIMEOUT_HEADER
 from service.limits import in_thread
 from service.questions import Questions
 from service.readiness import Readiness
@@ -54,7 +58,8 @@ Own = Annotated[Seen, Depends(_seen)]
 
 async def _questions(request: Request, seen: Own) -> Questions:
     questions: Questions = request.app.state.questions
-    return questions.asked_by(seen)
+    seconds = answer_seconds(request.headers.get(TIMEOUT_HEADER), math.inf)
+    return questions.asked_by(seen, until=Deadline.after(seconds))
 
 
 Asked = Annotated[Questions, Depends(_questions)]

@@ -12,6 +12,7 @@ from infra.gateway_settings import Gateway
 from infra.settings import Settings
 from service.answering import Admit, Rewrite
 from service.callers import Caller
+from service.deadlines import NEVER, Deadline
 from service.engines import Engine
 from service.gateway.reloading import Tables
 from service.gateway.routing import Route
@@ -20,7 +21,7 @@ from service.generation.chat import ChatModel, Message, ServedChat
 from service.generation.engine import Generative
 from service.generation.fallback import Fallback
 from service.generation.rewriting import Rewriter
-from service.generation.routed import RoutedChat
+from service.generation.routed import Asker, RoutedChat
 from service.generation.sources import new_secret
 from service.prompts import Prompts
 from service.screening import Screening
@@ -74,7 +75,14 @@ class Generators:
         self._screening = screening
         self._secret = new_secret()
 
-    def choose(self, wanted: str | None, caller: Caller, *, quoted: Sequence[str] = ()) -> Chosen:
+    def choose(
+        self,
+        wanted: str | None,
+        caller: Caller,
+        *,
+        quoted: Sequence[str] = (),
+        deadline: Deadline = NEVER,
+    ) -> Chosen:
         """Return who answers: what was asked for, or what the settings say.
 
         The model of the settings is the service's: whoever may ask has it answer.
@@ -83,6 +91,7 @@ class Generators:
             wanted: the model or engine, if one was named.
             caller: who asks.
             quoted: public ids of the documents that what was said before may quote.
+            deadline: told to the servers of a route, which are asked for no longer.
 
         Raises:
             NotFound: there is no such model, or it is not the caller's.
@@ -92,22 +101,22 @@ class Generators:
         if wanted == settings.engine:
             return Chosen(self._engine())
         if wanted is not None:
-            return self._by(self._route(wanted, caller), caller, quoted)
+            asker = Asker(caller, quoted, deadline)
+            return self._by(self.model(self._route(wanted, caller), asker))
         if settings.model is None:
             return Chosen(self._engine())
         route = self._routes().current.find(settings.model)
         as_service = replace(caller, models=None, scopes=caller.scopes | {"models"})
-        return self._by(route, as_service, quoted)
+        return self._by(self.model(route, Asker(as_service, quoted, deadline)))
 
-    def model(self, route: Route, caller: Caller, quoted: Sequence[str] = ()) -> ChatModel:
-        """Return a route as a chat model that is asked in the caller's name."""
+    def model(self, route: Route, asker: Asker) -> ChatModel:
+        """Return a route as a chat model that is asked in a caller's name."""
         return RoutedChat(
             route.name,
             self._within,
-            caller=caller,
+            asker=asker,
             count=partial(self._count, route.name),
             context_tokens=route.settings.context_tokens,
-            quoted=quoted,
         )
 
     async def _count(self, name: str, messages: Sequence[Message]) -> int | None:
@@ -123,26 +132,24 @@ class Generators:
                 return await served.count(messages)
         return None
 
-    def generative(self, route: Route, caller: Caller, quoted: Sequence[str] = ()) -> Generative:
-        """Return the engine that writes with a route's model."""
-        return Generative(
-            self.model(route, caller, quoted),
-            template=lambda: self._prompts.current("answer"),
-            screening=self._screening,
-            secret=self._secret,
-        )
-
-    def _by(self, route: Route, caller: Caller, quoted: Sequence[str]) -> Chosen:
-        writer = self.generative(route, caller, quoted)
-        engine = Fallback([writer, self._engine()], note=_note)
+    def _by(self, model: ChatModel) -> Chosen:
+        engine = Fallback([self._generative(model), self._engine()], note=_note)
         if not self._settings.generation.rewrite_questions:
             return Chosen(engine, admit=self._screening.admit, is_billed_by_gateway=True)
         rewriter = Rewriter(
-            self.model(route, caller, quoted),
+            model,
             template=lambda: self._prompts.current("rewrite"),
             max_characters=self._settings.server.max_question_characters,
         )
         return Chosen(engine, rewriter, self._screening.admit, is_billed_by_gateway=True)
+
+    def _generative(self, model: ChatModel) -> Generative:
+        return Generative(
+            model,
+            template=lambda: self._prompts.current("answer"),
+            screening=self._screening,
+            secret=self._secret,
+        )
 
     def _route(self, name: str, caller: Caller) -> Route:
         table = self._routes().current

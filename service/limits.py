@@ -10,6 +10,8 @@ from typing import TypeVar
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 
+from service.deadlines import NEVER, Deadline
+
 Result = TypeVar("Result")
 
 WAITING_PER_RUNNING = 4
@@ -28,10 +30,11 @@ class Admission:
         self.waiting = 0
 
     @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Hold one place for the length of the block.
+    async def admit(self, deadline: Deadline = NEVER) -> AsyncIterator[None]:
+        """Hold one place for the length of the block; it is waited for until `deadline`.
 
         Raises:
+            EngineTimedOut: there was none by then.
             HTTPException: 429, as many as may wait are waiting already.
         """
         if self._places.locked() and self.waiting >= self._max_waiting:
@@ -42,7 +45,8 @@ class Admission:
             )
         self.waiting += 1
         try:
-            await self._places.acquire()
+            async with deadline.kept():
+                await self._places.acquire()
         finally:
             self.waiting -= 1
         self.running += 1

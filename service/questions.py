@@ -21,6 +21,7 @@ from service.answering import AnswerEvent, Finished
 from service.billing import Bill, count_repeated, open_bill
 from service.callers import Caller
 from service.conversations import History, Said
+from service.deadlines import NEVER, Deadline
 from service.engines import Turn, Unsupported
 from service.gateway.estimate import likely_tokens
 from service.generating import Chosen
@@ -65,16 +66,22 @@ class Questions:
     """What every route that asks goes through."""
 
     def __init__(
-        self, components: Components, admission: Admission, *, seen: Seen | None = None
+        self,
+        components: Components,
+        admission: Admission,
+        *,
+        seen: Seen | None = None,
+        deadline: Deadline = NEVER,
     ) -> None:
         self._components = components
         self._admission = admission
         self._seen = seen or Seen(components, Caller())
+        self._deadline = deadline
         self._bill = Bill(None, 0)
 
-    def asked_by(self, seen: Seen) -> Questions:
-        """Return the same for one caller, who finds what it may see and nothing else."""
-        return Questions(self._components, self._admission, seen=seen)
+    def asked_by(self, seen: Seen, *, until: Deadline) -> Questions:
+        """Return the same for one caller, who finds what it may see and waits so long."""
+        return Questions(self._components, self._admission, seen=seen, deadline=until)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -97,7 +104,10 @@ class Questions:
         self._seen.caller.require("ask")
         try:
             self._check_length(question.text, "question")
-            async with self._admission.admit(), aclosing(self._answered(question)) as events:
+            async with (
+                self._admission.admit(self._deadline),
+                aclosing(self._answered(question)) as events,
+            ):
                 async for event in events:
                     yield event
         except InvalidRequest as error:
@@ -127,7 +137,10 @@ class Questions:
 
     def _choose(self, question: Question) -> Chosen:
         return self._components.generators.choose(
-            question.generator, self._seen.caller, quoted=question.quoted
+            question.generator,
+            self._seen.caller,
+            quoted=question.quoted,
+            deadline=self._deadline,
         )
 
     async def _answered(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
@@ -163,7 +176,9 @@ class Questions:
             self._seen.caller,
             quoted=question.quoted,
         )
-        async with aclosing(self._recorded(events, question, chosen, subject)) as recorded:
+        async with aclosing(
+            self._recorded(self._deadline.bound(events), question, chosen, subject)
+        ) as recorded:
             async for event in recorded:
                 yield event
 
@@ -252,9 +267,9 @@ class Questions:
             model: what limits, prices and usage call it.
             texts: that it reads; they have no more tokens than bytes.
             used: returns how many tokens these were, of the result. It is charged to one who
-                leaves, too: what has begun is computed to its end.
+                leaves or waits no longer, too: what has begun is computed to its end.
         """
-        async with self._admission.admit():
+        async with self._admission.admit(self._deadline), self._deadline.kept():
             bill = self._bill = await open_bill(
                 self._components.meter,
                 caller=self._seen.caller,

@@ -16,6 +16,7 @@ FILES = (
     "training/retrieval_models/test_tuning.py",
     "faults/test_jobs_kill.py",
     "e2e/test_models_on_vllm.py",
+    "e2e/test_vectors_on_vllm.py",
     "faults/test_artifacts_crash.py",
     "faults/test_artifacts_processes.py",
     "faults/test_kill_ingest.py",

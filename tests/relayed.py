@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -165,8 +165,26 @@ def outcome_of(settings: Gateway, asked: Call, *, keeps_text: bool = True) -> Ou
     return asyncio.run(ask())
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
+class Leaping(asyncio.SelectorEventLoop):
+    """A loop whose clock can be put forward: what waits by it waits no longer."""
+
+    ahead_seconds = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead_seconds
+
+
+def leap(seconds: float) -> None:
+    """Put the clock of the running loop, a `Leaping` one, forward."""
+    cast("Leaping", asyncio.get_running_loop()).ahead_seconds += seconds
+
+
+def run(
+    work: Coroutine[Any, Any, Any], *, on: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> Any:
+    """Run to the end, on a loop of asyncio's choice or on one made by `on`."""
+    with asyncio.Runner(loop_factory=on) as runner:
+        return runner.run(work)
 
 
 def gateway(*servers: Misbehaving, route: dict[str, Any] | None = None, **options: Any) -> Gateway:

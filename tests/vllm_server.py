@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ INSTALLED = ROOT / ".venvs" / "vllm" / "engine.done"
 MODEL = "tiny"
 KEY = "key-of-the-tests"
 START_SECONDS = 300.0
-FLAGS = {
+FLAGS: dict[str, str | None] = {
     "--enforce-eager": None,
     "--max-num-seqs": "64",
     "--enable-auto-tool-choice": None,
@@ -42,11 +44,21 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "HF_HUB_OFFLINE": "1",
 }
+VECTORS: dict[str, str | None] = {
+    "--enforce-eager": None,
+    "--max-num-seqs": "16",
+    "--runner": "pooling",
+    "--convert": "embed",
+    # Of its vectors shorter ones may be asked for.
+    "--hf-overrides": '{"is_matryoshka": true}',
+}
+"""Flags of a server that makes vectors of the model's, and ranks by them."""
 # Ends the server when its owner is gone, however that ended; nobody has to remember to.
 WATCH = r"""
 owner=$1; pid=$2; shift 2
+lives() { kill -0 "$1" 2> /dev/null && ! grep -q "^State:.Z" "/proc/$1/status" 2> /dev/null; }
 ( setsid "$@" & child=$!; echo "$child" > "$pid"
-  while kill -0 "$owner" 2> /dev/null && kill -0 "$child" 2> /dev/null; do sleep 0.5; done
+  while lives "$owner" && lives "$child"; do sleep 0.5; done
   kill "$child" 2> /dev/null; sleep 5; kill -9 -- "-$child" 2> /dev/null ) &
 """
 
@@ -122,17 +134,67 @@ def shared_server(folder: Path, *, owner: int) -> VllmServer:
         folder: that all processes of the run share.
         owner: the process that the server ends with.
     """
-    if not INSTALLED.exists():
-        raise Unavailable("no vLLM here; `make vllm` installs it")
+    _require_vllm()
     folder.mkdir(exist_ok=True)
     known = folder / "server.json"
     with (folder / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if known.exists():
             return VllmServer(**json.loads(known.read_text(encoding="utf-8")))
-        server = _start(folder, owner)
+        engine = EngineProcess(
+            model=str(make_model(folder / "model")),
+            python=str(PYTHON),
+            dtype="float32",
+            lora=True,
+            max_lora_rank=8,
+            max_loras=4,
+            max_model_len=2048,
+            flags=_words(FLAGS),
+            environment=ENVIRONMENT,
+        )
+        server = _start(folder, owner, engine)
         known.write_text(json.dumps(asdict(server)), encoding="utf-8")
     return server
+
+
+@contextmanager
+def vectors_server(folder: Path) -> Iterator[VllmServer]:
+    """Run a server of its own that makes vectors, until the block ends."""
+    _require_vllm()
+    engine = EngineProcess(
+        model=str(make_model(folder / "model")),
+        python=str(PYTHON),
+        dtype="float32",
+        max_model_len=512,
+        flags=_words(VECTORS),
+        environment=ENVIRONMENT,
+    )
+    server = _start(folder, os.getpid(), engine)
+    try:
+        yield server
+    finally:
+        os.kill(server.pid, signal.SIGTERM)
+
+
+def run_watched(
+    arguments: Sequence[str], *, owner: int, pid: Path, env: Mapping[str, str], log: Path
+) -> None:
+    """Start a process that ends soon after its owner does, and write its number to `pid`.
+
+    What watches it is in a session of its own: whoever ends the owner's whole group, by Ctrl-C or
+    `timeout`, does not end the watcher first.
+    """
+    with log.open("wb") as output:
+        subprocess.run(
+            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *arguments],
+            env=env,
+            cwd=pid.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            check=True,
+        )
 
 
 def make_model(folder: Path) -> Path:
@@ -147,41 +209,30 @@ def free_port() -> int:
         return port
 
 
-def _start(folder: Path, owner: int) -> VllmServer:
+def _require_vllm() -> None:
+    if not INSTALLED.exists():
+        raise Unavailable("no vLLM here; `make vllm` installs it")
+
+
+def _words(flags: Mapping[str, str | None]) -> tuple[str, ...]:
+    return tuple(part for flag in flags.items() for part in flag if part is not None)
+
+
+def _start(folder: Path, owner: int, engine: EngineProcess) -> VllmServer:
     """Start it with the command line and the variables of an engine that is supervised."""
-    model, port = make_model(folder / "model"), free_port()
-    engine = EngineProcess(
-        model=str(model),
-        python=str(PYTHON),
-        dtype="float32",
-        lora=True,
-        max_lora_rank=8,
-        max_loras=4,
-        max_model_len=2048,
-        flags=tuple(part for flag in FLAGS.items() for part in flag if part is not None),
-        environment=ENVIRONMENT,
-    )
+    port = free_port()
     (folder / "guard").mkdir()
     shutil.copyfile(guard.__file__, folder / "guard" / f"{command.GUARD}.py")
     arguments = command.arguments(engine, MODEL, port=port)
     variables = command.environment(engine, index=0, key=KEY, guards=folder / "guard")
     pid, log = folder / "pid", folder / "output.log"
-    with log.open("wb") as output:
-        subprocess.run(
-            ["/bin/sh", "-c", WATCH, "sh", str(owner), str(pid), *arguments],
-            env=variables,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            check=True,
-        )
-    server = VllmServer(f"http://127.0.0.1:{port}", str(model), _read_number(pid))
+    run_watched(arguments, owner=owner, pid=pid, env=variables, log=log)
+    server = VllmServer(f"http://127.0.0.1:{port}", engine.model, read_number(pid))
     _wait(server, log)
     return server
 
 
-def _read_number(path: Path) -> int:
+def read_number(path: Path) -> int:
     deadline = time.monotonic() + 10
     while not (path.exists() and path.read_text(encoding="ascii").strip()):
         if time.monotonic() > deadline:

@@ -66,5 +66,11 @@ def headers(call: Call, now: float) -> dict[str, str]:
     return {
         **call.headers,
         "x-request-id": call.request_id,
-        TIMEOUT_HEADER: f"{call.deadline - now:.3f}",
+        **time_left(call.deadline - now),
     }
+
+
+def time_left(seconds: float | None) -> dict[str, str]:
+    """Return the header that tells how long an answer is waited for; none where it is for ever."""
+    # 0 would be refused as no time at all, and that as the caller's mistake.
+    return {} if seconds is None else {TIMEOUT_HEADER: f"{max(seconds, 0.001):.3f}"}

@@ -83,6 +83,7 @@ class ExpressProtocol(ImpatientProtocol):
     def shutdown(self) -> None:
         if self.is_waiting:
             self.go_the_long_way()
+        self._express = None  # which does not tell the client that its answer is the last
         super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from service.schemas.shared import Input
 
@@ -25,6 +25,15 @@ class EmbeddingsBody(Input):
     kind: Literal["query", "document"] = Field(
         "document", description="Ours: some models embed questions in another way."
     )
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _texts(cls, given: Any) -> Any:
+        """Some clients send tokens of OpenAI's own models, which other models know by other ids."""
+        first = given[0] if isinstance(given, list) and given else None
+        if isinstance(first, int | list):
+            raise ValueError("token ids are of another model; send texts")
+        return given
 
     @property
     def texts(self) -> list[str]:

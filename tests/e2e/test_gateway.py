@@ -16,6 +16,8 @@ import openai
 import pytest
 
 import model_server
+import relayed
+from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from waiting import until
 
@@ -171,6 +173,25 @@ def test_a_target_is_chosen_by_its_tag(gateway: Any, backend: Misbehaving) -> No
     assert late.status_code == 400
 
 
+def test_a_ragstone_behind_another_keeps_the_deadline_of_the_first_one_s_caller(
+    gateway: Any, backend: Misbehaving
+) -> None:
+    front = Gateway.model_validate(
+        {
+            "upstreams": {"behind": {"urls": [gateway.url]}},
+            "routes": {"m": {"targets": [{"upstream": "behind", "model": "small"}]}},
+        }
+    )
+
+    async def ask() -> None:
+        async with relayed.opened(front) as opened:
+            await relayed.answer(opened.relay, relayed.call(seconds=50))
+
+    relayed.run(ask())
+    # Its own route would give 300 seconds.
+    assert 0 < float(backend.asked[-1].headers["x-ragstone-timeout-seconds"]) <= 50
+
+
 @pytest.mark.parametrize(
     ("phase", "behaviour", "more"),
     [
@@ -208,19 +229,23 @@ def test_a_caller_that_leaves_the_queue_is_not_served(gateway: Any, backend: Mis
     assert len(backend.asked) == 2
 
 
+async def asked(session: httpx.AsyncClient, url: str, *, stream: bool) -> int | str:
+    """Ask once; returns the status, or what went wrong."""
+    try:
+        response = await session.post(f"{url}{URL}", json={**BODY, "stream": stream})
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    is_whole = not stream or response.text.endswith("[DONE]\n\n")
+    return response.status_code if is_whole else "cut"
+
+
 async def load(url: str, *, clients: int, until_done: asyncio.Event) -> list[int | str]:
     """Ask until told to stop; returns what became of every request."""
     ended: list[int | str] = []
 
     async def client(session: httpx.AsyncClient, number: int) -> None:
         while not until_done.is_set():
-            body = {**BODY, "stream": bool(number % 2)}
-            try:
-                response = await session.post(f"{url}{URL}", json=body)
-                is_whole = not body["stream"] or response.text.endswith("[DONE]\n\n")
-                ended.append(response.status_code if is_whole else "cut")
-            except httpx.HTTPError as error:
-                ended.append(type(error).__name__)
+            ended.append(await asked(session, url, stream=bool(number % 2)))
 
     async with httpx.AsyncClient(timeout=30) as session:
         await asyncio.gather(*(client(session, number) for number in range(clients)))
@@ -276,4 +301,32 @@ def test_asked_to_stop_it_finishes_what_is_under_way(
         return await asking
 
     assert asyncio.run(stop()) == [200] * 10
+    assert server.stop() == 0
+
+
+def test_asked_to_stop_under_load_it_fails_no_request_that_it_takes(
+    start_in: Callable[[Path], Any], backend: Misbehaving, tmp_path: Path
+) -> None:
+    backend.behaviour = model_server.paced(0.001)
+    (tmp_path / "ragstone.toml").write_text(routes(backend), "utf-8")
+    server = start_in(tmp_path)
+
+    async def client(ended: list[int | str], *, stream: bool) -> None:
+        """Ask over a connection that is kept, until there is no server any more."""
+        async with httpx.AsyncClient(timeout=30) as session:
+            while "ConnectError" not in ended:
+                ended.append(await asked(session, server.url, stream=stream))
+
+    async def stop() -> list[list[int | str]]:
+        ended: list[list[int | str]] = [[] for _ in range(10)]
+        clients = [client(each, stream=bool(at % 2)) for at, each in enumerate(ended)]
+        asking = asyncio.gather(*clients)
+        await relayed.until(lambda: all(len(each) > 3 for each in ended))
+        server.process.terminate()
+        await asking
+        return ended
+
+    for each in asyncio.run(stop()):
+        assert each[-1] == "ConnectError"
+        assert set(each[:-1]) == {200}
     assert server.stop() == 0

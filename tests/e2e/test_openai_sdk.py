@@ -12,7 +12,8 @@ import openai
 import pytest
 
 from infra.database.engine import Database
-from service.keys import Keys
+from service.callers import Limits
+from service.keys import Keys, Opens
 
 LEAVE = b"Employees have 27 days of annual leave each year. Leave is requested in the staff portal."
 TRAVEL = b"Trains are booked in second class. Flights need the written approval of the manager."
@@ -180,6 +181,29 @@ def test_models_are_the_collections(client: openai.OpenAI, store: Any) -> None:
     assert client.models.retrieve(name).id == name
 
 
+def test_texts_are_embedded(client: openai.OpenAI) -> None:
+    texts = ["Employees have leave.", "Trains are booked."]
+    # The SDK asks for base64, and tells numbers.
+    made = client.embeddings.create(model="local/embedder", input=texts)
+    plain = client.embeddings.create(model="local/embedder", input=texts, encoding_format="float")
+    width = len(made.data[0].embedding)
+    assert [each.index for each in made.data] == [0, 1]
+    for one, two in zip(made.data, plain.data, strict=True):
+        assert one.embedding == pytest.approx(two.embedding, abs=1e-6)
+    assert made.usage.prompt_tokens > 2
+    (same,) = client.embeddings.create(
+        model="local/embedder", input=texts[0], dimensions=width
+    ).data
+    assert same.embedding == made.data[0].embedding
+    for change in ({"dimensions": width + 1}, {"input": []}, {"input": [[1, 2]]}):
+        asked: dict[str, Any] = {"model": "local/embedder", "input": texts, **change}
+        with pytest.raises(openai.BadRequestError) as invalid:
+            client.embeddings.create(**asked)
+        assert (invalid.value.param or "").split(".")[0] == next(iter(change))
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="local/missing", input=texts)
+
+
 def test_errors_become_the_sdk_s_exceptions(client: openai.OpenAI, store: Any) -> None:
     message: Any = {"role": "user", "content": "?"}
     with pytest.raises(openai.NotFoundError) as missing:
@@ -200,7 +224,10 @@ def test_errors_become_the_sdk_s_exceptions(client: openai.OpenAI, store: Any) -
 def test_a_key_is_asked_for_and_taken(start_server: Callable[..., Any], tmp_path: Path) -> None:
     server = start_server(RAGSTONE_SERVER__AUTHENTICATION="on")
     database = Database(f"sqlite:///{tmp_path / 'data' / 'ragstone.db'}")
-    _, key = Keys(database).create("test")
+    keys = Keys(database)
+    _, key = keys.create("test")
+    _, narrow = keys.create("narrow", opens=Opens(scopes=("ask",)))
+    _, slow = keys.create("slow", opens=Opens(limits=Limits(requests_per_minute=1)))
     database.close()
     with connect(server.url, "wrong", retries=0) as wrong:
         with pytest.raises(openai.AuthenticationError) as refused:
@@ -208,6 +235,14 @@ def test_a_key_is_asked_for_and_taken(start_server: Callable[..., Any], tmp_path
         assert refused.value.code == "invalid_api_key"
     with connect(server.url, key) as right:
         assert right.models.list().data == []
+    with connect(server.url, narrow) as may_ask, pytest.raises(openai.PermissionDeniedError):
+        may_ask.vector_stores.create(name="not-mine")
+    with connect(server.url, slow, retries=0) as once:
+        once.embeddings.create(model="local/embedder", input="rain")
+        with pytest.raises(openai.RateLimitError) as limited:
+            once.embeddings.create(model="local/embedder", input="more rain")
+        assert limited.value.code == "rate_limit_exceeded"
+        assert int(limited.value.response.headers["retry-after"]) > 0
 
 
 def test_what_was_uploaded_survives_a_restart(start_server: Callable[..., Any]) -> None:

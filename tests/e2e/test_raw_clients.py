@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -14,16 +15,20 @@ import pytest
 HEADERS = b"Host: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
-def talk(server: Any, *pieces: bytes) -> bytes:
-    """Send the pieces and return everything that comes back until the server closes."""
+def talk(server: Any, *pieces: bytes, ends: bool = True) -> bytes:
+    """Send the pieces and return everything that comes back until the server closes.
+
+    Whoever then `ends` sends no more, for which a server does not wait with what it has begun.
+    """
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         received = b""
         # A server that has heard enough may answer and close while we still send.
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             for piece in pieces:
                 connection.sendall(piece)
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_WR)
+        if ends:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(65536):
                 received += piece
@@ -61,6 +66,8 @@ def test_what_is_not_a_good_request_gets_a_4xx(
     answer = talk(server, request_bytes)
     assert status_of(answer) == status, answer[:300]
     assert b"Traceback" not in answer
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert error.get("error", error)["code"], "in OpenAI's shape, or a problem's"
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "])
@@ -68,6 +75,48 @@ def test_a_huge_header_is_refused_or_cut_off(server: Any, start: bytes) -> None:
     answer = talk(server, start + b"a" * 2_000_000)
     assert answer == b"" or status_of(answer) == 400
     assert len(answer) < 1000
+
+
+def test_a_flood_of_small_headers_is_refused(server: Any) -> None:
+    few, many = (
+        b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        + b"a:\r\n" * number
+        + b"\r\n"
+        for number in (200, 10_000)
+    )
+    assert status_of(talk(server, few, ends=False)) == 200
+    assert status_of(talk(server, many, ends=False)) == 400
+
+
+CHUNKED = (
+    b"POST /v1/answers HTTP/1.1\r\nConnection: close\r\n"
+    + HEADERS
+    + b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def test_headers_behind_a_body_are_bounded_too(server: Any) -> None:
+    megabyte = (b"a: " + b"a" * 1019 + b"\r\n") * 1024
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(CHUNKED + b"2\r\n{}\r\n0\r\n")
+        with pytest.raises(ConnectionError):  # closed while we send
+            connection.sendall(megabyte * 64)
+
+
+def test_headers_behind_a_body_are_none_of_the_request(server: Any) -> None:
+    asked = CHUNKED + b"2\r\n{}\r\n0\r\nX-Request-Id: behind\r\n\r\n"
+    answer = talk(server, asked, ends=False)
+    assert status_of(answer) == 400, answer[:300]
+    assert b"missing_required_parameter" in answer
+    assert b"behind" not in answer
+
+
+def test_a_body_of_tiny_chunks_is_read(server: Any) -> None:
+    body = b'{"question": "%s", "collection": "missing"}' % (b"a" * 3000)
+    chunks = b"".join(b"1;%b\r\n%c\r\n" % (b"x" * 30, byte) for byte in body)
+    assert len(chunks) > 2**16  # more than headers may be
+    answer = talk(server, CHUNKED, chunks, b"0\r\n\r\n", ends=False)
+    assert status_of(answer) == 404, answer[:300]
 
 
 def test_a_truncated_body_is_no_request(server: Any) -> None:
@@ -87,9 +136,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Any) -> None:
 
 
 def test_an_endless_body_is_cut_off_at_the_limit(server: Any) -> None:
-    head = b"POST /v1/answers HTTP/1.1\r\n" + HEADERS + b"Transfer-Encoding: chunked\r\n\r\n"
     piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
-    answer = talk(server, head, *[piece] * 40)
+    answer = talk(server, CHUNKED, *[piece] * 40)
     assert status_of(answer) == 413, answer[:300]
 
 

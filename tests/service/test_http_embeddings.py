@@ -51,6 +51,12 @@ def test_what_cannot_be_embedded_is_refused(
     assert (error["param"] or "").split(".")[0] == (parameter or "")
 
 
+@pytest.mark.parametrize("ids", [[1, 2], [[1, 2], [3]]])
+def test_tokens_of_another_model_are_refused_in_words(client: TestClient, ids: Any) -> None:
+    error = client.post("/v1/embeddings", json={**EMBED, "input": ids}).json()["error"]
+    assert "send texts" in error["message"]
+
+
 def test_documents_are_ranked_by_the_reranker(fast_settings: Any, open_client: Any) -> None:
     settings = fast_settings(
         retrieval={

@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
 from sqlalchemy.exc import DataError
 from starlette.testclient import TestClient
 
@@ -17,6 +19,7 @@ from infra.errors import NotFound, StorageFailed
 from service.keys import Opens
 from service.wiring import Components
 
+EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 BODY: dict[str, Any] = {"model": "rag/handbook", "input": "How many days of leave?"}
 
 
@@ -52,6 +55,37 @@ def test_the_stream_ends_with_what_the_plain_answer_is(client: TestClient, handb
     assert told["output"][1]["content"] == plain["output"][1]["content"]
     deltas = [e["delta"] for e in events if e["type"] == "response.output_text.delta"]
     assert "".join(deltas) == told["output"][1]["content"][0]["text"]
+
+
+def test_a_search_is_told_in_openai_s_order_and_types(client: TestClient, handbook: str) -> None:
+    include = ["file_search_call.results"]
+    told = client.post("/v1/responses", json={**BODY, "stream": True, "include": include})
+    events = events_of(told)
+    for event in events:
+        EVENTS.validate_python(event, strict=False)
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    written = {"output_text.delta", "output_text.annotation.added"}
+    assert [kind for kind in kinds if kind not in written] == [
+        "created", "in_progress",
+        "output_item.added", "file_search_call.in_progress", "file_search_call.searching",
+        "file_search_call.completed", "output_item.done",
+        "output_item.added", "content_part.added",
+        "output_text.done", "content_part.done", "output_item.done",
+        "completed",
+    ]  # fmt: skip
+    first, last = kinds.index("content_part.added"), kinds.index("output_text.done")
+    assert set(kinds[first + 1 : last]) == written
+    search, message = events[-1]["response"]["output"]
+    assert search["queries"] == [BODY["input"]]
+    assert search["results"]
+    assert [search["status"], message["status"]] == ["completed", "completed"]
+    for event in events:
+        if "item_id" in event:
+            item = (search, message)[event["output_index"]]
+            assert event["item_id"] == item["id"]
+    added = [e for e in events if e["type"] == "response.output_text.annotation.added"]
+    assert [event["annotation_index"] for event in added] == list(range(len(added)))
+    assert [event["annotation"] for event in added] == message["content"][0]["annotations"]
 
 
 def test_what_was_found_is_shown_where_it_is_asked_for(client: TestClient, handbook: str) -> None:

@@ -13,7 +13,19 @@ import model_server
 from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable, Overloaded
 from infra.gateway_settings import Gateway
 from model_server import Behaviour, Misbehaving
-from relayed import HUNG, QUICK, answer, call, fail_thrice, gateway, opened, run, until
+from relayed import (
+    HUNG,
+    QUICK,
+    Leaping,
+    answer,
+    call,
+    fail_thrice,
+    gateway,
+    leap,
+    opened,
+    run,
+    until,
+)
 
 Serve = Callable[..., Misbehaving]
 
@@ -110,14 +122,17 @@ def test_the_deadline_ends_a_stream_that_goes_on(serve: Serve) -> None:
     slow = serve(model_server.paced(0.05, tokens=1000))
 
     async def ask() -> None:
-        async with opened(gateway(slow, breaker_failures=1)) as gate:
-            body = await answer(gate.relay, call(stream=True, seconds=0.2))
+        async with opened(gateway(slow, breaker_failures=1, silence_seconds=600)) as gate:
+            reply = await gate.relay.run(call(stream=True, seconds=60))
+            begun = await anext(aiter(reply.pieces))
+            leap(61)
+            body = b"".join([begun, *[piece async for piece in reply.pieces]])
             assert b"engine_timeout" in body
             assert gate.breakers == ["closed"]  # it was asked for too much, it did not fail
             await until(lambda: slow.cut_off == 1)
             assert gate.is_idle
 
-    run(ask())
+    run(ask(), on=Leaping)
 
 
 def test_the_deadline_is_told_to_the_server(serve: Serve) -> None:
@@ -141,7 +156,7 @@ def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> Non
         await model_server.well(server, asked, write)
 
     async def ask() -> None:
-        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=0.3)
+        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=1)
         async with opened(settings) as gate:
             await fail_thrice(gate)
             assert len(bad.asked) == 3
@@ -207,16 +222,25 @@ def test_a_retry_goes_to_another_replica(serve: Serve, stream: bool) -> None:
     assert len(good.asked) == 8
 
 
-class Deaf(asyncio.SelectorEventLoop):
-    """Of so many connections nothing is heard; those that follow are taken."""
+class Deaf(Leaping):
+    """Of so many connections nothing is heard until their time is over; others are taken.
+
+    The clock leaps there: a time short enough to wait for is too short for a busy machine.
+    """
 
     silent = 1
 
     async def create_connection(self, *given: Any, **how: Any) -> Any:
         self.silent -= 1
         if self.silent >= 0:
+            self.ahead_seconds += CONNECT_SECONDS + 1
             await asyncio.sleep(60)
         return await super().create_connection(*given, **how)
+
+
+CONNECT_SECONDS = 5
+PATIENT = 100.0
+"""Seconds for a call whose loop leaps."""
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -226,30 +250,29 @@ def test_a_server_that_takes_no_connection_in_time_is_asked_once_more(
     server = serve()
 
     async def ask() -> None:
-        async with opened(gateway(server, route={"retries": 5}, connect_seconds=0.03)) as gate:
-            assert b"tiny" in await answer(gate.relay, call(stream=stream))
+        settings = gateway(server, route={"retries": 5}, connect_seconds=CONNECT_SECONDS)
+        async with opened(settings) as gate:
+            assert b"tiny" in await answer(gate.relay, call(stream=stream, seconds=PATIENT))
             cast("Deaf", asyncio.get_running_loop()).silent = 100
             await gate.tables.current.upstreams["u"].replicas[0].server.close()
-            with pytest.raises(EngineUnreachable, match=r"no connection within 0\.03 s"):
-                await answer(gate.relay, call(stream=stream))
+            with pytest.raises(EngineUnreachable, match=r"no connection within 5 s"):
+                await answer(gate.relay, call(stream=stream, seconds=PATIENT))
             assert [outcome.attempts for outcome in gate.outcomes] == [2, 2]
             assert gate.is_idle
 
-    with asyncio.Runner(loop_factory=Deaf) as runner:
-        runner.run(ask())
+    run(ask(), on=Deaf)
 
 
 def test_the_connection_that_a_server_did_not_take_is_made_to_another(serve: Serve) -> None:
     servers = serve(), serve()
 
     async def ask() -> None:
-        async with opened(gateway(*servers, connect_seconds=0.03)) as gate:
-            assert b"tiny" in await answer(gate.relay, call())
+        async with opened(gateway(*servers, connect_seconds=CONNECT_SECONDS)) as gate:
+            assert b"tiny" in await answer(gate.relay, call(seconds=PATIENT))
             assert gate.outcomes[0].attempts == 2
             assert sorted(state.failures for state in gate.tables.current.snapshot()) == [0, 1]
 
-    with asyncio.Runner(loop_factory=Deaf) as runner:
-        runner.run(ask())
+    run(ask(), on=Deaf)
     assert sum(len(server.asked) for server in servers) == 1
 
 

@@ -13,6 +13,7 @@ from service.callers import Caller
 from service.gateway.adapters import Lease
 from service.gateway.reloading import Tables
 from service.generating import Generators
+from service.generation.routed import Asker
 
 REFERENCE = "adapter/support@production"
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -51,7 +52,7 @@ def counted(settings: Gateway, **more: Any) -> int | None:
         )
         try:
             route = tables.current.find("writer")
-            return await generators.model(route, Caller()).count(MESSAGES)
+            return await generators.model(route, Asker(Caller())).count(MESSAGES)
         finally:
             await tables.close()
 
