@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from infra.security import Ids
+from infra.security import Ids, drawn
 from monitoring.gateway_metrics import GatewayMetrics
 from monitoring.interaction_queue import Taken
 from service.gateway.calls import Outcome, Recorder
@@ -68,6 +68,7 @@ class InteractionRecorder:
         add: Callable[[Taken], None],
         *,
         has_content: bool,
+        content_share: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take where interactions go.
@@ -75,10 +76,12 @@ class InteractionRecorder:
         Args:
             add: takes one, or what it is made of later, without waiting.
             has_content: keep question and answer, too.
+            content_share: of the requests; of the others neither is kept.
             clock: seconds since 1970.
         """
         self._add = add
         self._has_content = has_content
+        self._content_share = content_share
         self._clock = clock
         self._ids = Ids("call-")
 
@@ -111,7 +114,8 @@ class InteractionRecorder:
             others = dict.fromkeys(each for each in outcome.missed if each != outcome.asked)
             for number, asked in enumerate(others):
                 self._add(ended.miss(number, asked))
-        if not (self._has_content and call.keeps_content):
+        keeps = self._has_content and call.keeps_content
+        if not keeps or drawn(call.request_id) >= self._content_share:
             self._add(ended)
             return
         item = ended.interaction()

@@ -133,6 +133,22 @@ def test_calls_written_together_are_what_they_are_one_by_one(database: Database)
     assert [each.draw is None for each in expected] == [False, True, True, True]
 
 
+def test_of_a_share_of_the_requests_the_texts_are_kept_the_same_wherever_they_are_drawn() -> None:
+    def kept(share: float) -> set[str | None]:
+        items: list[Taken] = []
+        recorder = InteractionRecorder(items.append, has_content=True, content_share=share)
+        for number in range(200):
+            call = made_call()
+            call.request_id = f"req_{number}"
+            recorder.record(made_outcome(call))
+        assert len(items) == 200
+        return {each.request_id for each in items if isinstance(each, Interaction) and each.content}
+
+    assert (len(kept(0)), len(kept(1))) == (0, 200)
+    assert 20 < len(kept(0.25)) < 80
+    assert kept(0.25) == kept(0.25) < kept(0.5)
+
+
 def kept_of(outcome: Outcome, *, has_content: bool = True) -> Interaction:
     return all_kept_of(outcome, has_content=has_content)[0]
 
