@@ -114,6 +114,7 @@ def _plan(options: MonitorSettings) -> Plan:
     plan = Plan(
         by_column=options.detectors,
         level=options.level,
+        together=options.together,
         slices=options.slices,
         leave_out=[name for name in options.slices if name not in _features(options)],
     )

@@ -147,6 +147,41 @@ def test_what_moves_for_one_tenant_alone_is_told_as_its_own(
     assert [told[1][name] for name in sliced] == ["drift", "stable"]
 
 
+def test_a_change_in_how_features_go_together_is_seen_where_all_are_looked_at(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"features": ["support", "groundedness"], "together": "mmd"}
+    parts = open_client(
+        fast_settings(**watched(fast_settings, hooks, **asked))
+    ).app.state.components
+    chance = random.Random(7)
+    for hour, sign in enumerate((1, 1, -1)):
+        for number in range(ROWS):
+            centred = chance.random() - 0.5
+            parts.interactions.add(
+                Interaction(
+                    id=f"answer-{hour}-{number}",
+                    kind="answer",
+                    at=START + HOUR * (hour + number / ROWS),
+                    model="rag/x",
+                    outcome="answered",
+                    status=200,
+                    support=0.5 + centred,
+                    groundedness=0.5 + sign * centred,
+                )
+            )
+    parts.interactions.flush()
+    query = Query(START, START + 2 * HOUR)
+    interaction_exports.export(parts.database, parts.artifacts, query, "answers")
+    (found,) = watching.look(parts, now=START + 3 * HOUR)
+    told = {each["feature"]: each for each in found.report["features"]}
+    assert {name: each["verdict"] for name, each in told.items()} == {
+        "all columns": "drift",
+        "support": "stable",
+        "groundedness": "stable",
+    }
+
+
 def test_drift_with_harm_starts_the_pipeline_with_the_evidence(
     fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
 ) -> None:
