@@ -49,7 +49,7 @@ class Ended(NamedTuple):
     @classmethod
     def columns(cls, batch: Sequence[Ended]) -> dict[str, Sequence[Any]]:
         """Return the columns of the interactions of a batch; what is left out is null."""
-        of: Any = cls(*zip(*batch, strict=True))
+        of: Any = cls._make(zip(*batch, strict=True))
         kept = {status: _kept(status) for status in set(of.status)}
         drawn = {pair: _draw(*pair) for pair in set(zip(of.model, of.user, strict=True))}
         return {
