@@ -29,7 +29,7 @@ vllm: .venvs/vllm/engine.done ## Install real vLLM for CPU, which the tests use 
 
 lock: .venv/dev.done ## Resolve the locks anew
 	@for lock in runtime dev; do \
-	  extras="--extra embed --extra postgres --excludes infra/locks/runtime-without.txt"; \
+	  extras="--extra embed --extra gpu --extra postgres --excludes infra/locks/runtime-without.txt"; \
 	  [ $$lock = dev ] && extras="--all-extras --excludes infra/locks/dev-without.txt"; \
 	  $(BIN)/uv pip compile pyproject.toml $$extras -q --universal --no-header --generate-hashes --no-annotate \
 	    --no-emit-package torch --no-emit-package uv $(LOCK_OPTIONS) -o infra/locks/$$lock.txt || exit 1; done

@@ -187,6 +187,9 @@ class Telemetry(Section):
     """The share of requests that are traced."""
     content: bool = False
     """Put prompts and answers into traces and stored interactions."""
+    content_share: float = Field(default=1.0, ge=0, le=1)
+    """Of the requests whose interactions have them, drawn by chance; an answer that is marked for
+    review keeps them always."""
     interactions: bool = True
     """Keep a record of every question, answer and completion in the database."""
     keep_days: float = Field(default=30.0, gt=0)

@@ -144,6 +144,12 @@ class Monitor(Section):
     `telemetry.content`."""
     detectors: dict[str, str] = Field(default_factory=dict)
     """By column, files of `monitoring/drift/` instead of those that its kind asks for."""
+    together: str | None = None
+    """A file of `monitoring/drift/` for vectors that is shown all features at once: `mmd` sees a
+    change in how they go together, `classifier_two_sample` small ones in many."""
+    slices: tuple[str, ...] = ()
+    """Columns of categories, such as `tenant`: the rows of each of their frequent values are
+    compared by themselves, too."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """Share of false ones among what is called drift, of one window."""
     seasonal: bool = False

@@ -30,6 +30,12 @@ def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
 
 
+def drawn(id_: str) -> float:
+    """Return a number from 0 to below 1 that is the id's own, the same in every process."""
+    digest = hashlib.sha256(id_.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
 class Ids:
     """Makes identifiers as long as those of `new_id`: the second, then 64 bits of randomness.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
@@ -24,7 +24,12 @@ PLAIN_BYTES = 1_024
 class Unmade(Protocol):
     """What an interaction without content is made of: less work while somebody is answered."""
 
-    id: str
+    @property
+    def id(self) -> str: ...
+
+    @classmethod
+    def columns(cls, batch: Sequence[Any]) -> dict[str, Sequence[Any]]:
+        """Return the columns of the interactions of a batch; what is left out is null."""
 
     def interaction(self) -> Interaction: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import attrgetter
@@ -75,22 +75,62 @@ class Row:
         return cls(tuple(map(named.get, COLUMNS)), tuple(kept["documents"]))
 
 
-def as_rows(taken: Sequence[Taken], *, mask: Callable[[str], str]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is written of several interactions together, a column at a time."""
+
+    columns: dict[str, Sequence[Any]]
+    """By name; of those left out every value is null."""
+    documents: Sequence[tuple[str, ...]]
+    """That the content of each may quote."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Rows:
+        """Return rows of which each was made by itself."""
+        columns = zip(*(row.values for row in rows), strict=True)
+        return cls(dict(zip(COLUMNS, columns, strict=False)), [row.documents for row in rows])
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __iter__(self) -> Iterator[Row]:
+        nothing = [None] * len(self)
+        columns = (self.columns.get(name, nothing) for name in COLUMNS)
+        return map(Row, zip(*columns, strict=True), self.documents)
+
+    def after(self, number: int) -> Rows:
+        """Return them without the first ones."""
+        columns = {name: values[number:] for name, values in self.columns.items()}
+        return Rows(columns, self.documents[number:])
+
+    def without_quotes(self, gone: Collection[str]) -> Rows:
+        """Return them without content that may quote one of these documents."""
+        missing = frozenset(gone)
+        return Rows.of(
+            [row if missing.isdisjoint(row.documents) else row.without_content() for row in self]
+        )
+
+
+def as_rows(taken: Sequence[Taken], *, mask: Callable[[str], str]) -> Rows:
     """Return interactions as rows: too long texts cut, too large numbers made the largest.
 
     Every text of their content is masked, but for the ids of documents. What is looked at is a
     column at a time, of which most hold few different values.
     """
-    items = [each if isinstance(each, Interaction) else each.interaction() for each in taken]
-    columns = zip(*map(_values, items), strict=True)
-    fitting = (
-        [_masked(value, mask) for value in column] if name == "content" else _fit(name, column)
-        for name, column in zip(COLUMNS, columns, strict=True)
-    )
-    return [
-        Row(values, item.documents)
-        for values, item in zip(zip(*fitting, strict=True), items, strict=True)
-    ]
+    first = taken[0]
+    if not isinstance(first, Interaction) and all(type(each) is type(first) for each in taken):
+        rows = Rows(first.columns(taken), [()] * len(taken))
+    else:
+        items = [each if isinstance(each, Interaction) else each.interaction() for each in taken]
+        columns = zip(*map(_values, items), strict=True)
+        rows = Rows(dict(zip(COLUMNS, columns, strict=True)), [item.documents for item in items])
+    fitting = {
+        name: [_masked(value, mask) for value in column]
+        if name == "content"
+        else _fit(name, column)
+        for name, column in rows.columns.items()
+    }
+    return Rows(fitting, rows.documents)
 
 
 def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:

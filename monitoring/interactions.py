@@ -25,7 +25,7 @@ from infra.errors import NotFound, StorageFailed
 from monitoring.canary_calls import MISSES
 from monitoring.interaction_queue import Taken, Waiting
 from monitoring.interaction_replay import BATCH, Replay
-from monitoring.interaction_rows import COLUMNS, Row, as_interaction, as_rows
+from monitoring.interaction_rows import Row, Rows, as_interaction, as_rows
 from monitoring.prediction_pairs import COPIES
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Interactions:
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
-        self._rows: list[Row] = []
+        self._rows = Rows.of([])
         """Of the oldest that wait, made once, however often they are tried."""
         self._is_down = self._is_disk_down = False
         """Whether the database, and the disk, did not take what they were last given."""
@@ -207,26 +207,26 @@ class Interactions:
         A file that cannot be read keeps nothing else from being written; returns why it could not.
         """
         write = partial(self._write, patience_seconds=patience_seconds)
-        # What is read off the disk is removed from it afterwards.
-        durably = partial(self._write_rows, partial(write, durable=True))
+
+        def durably(rows: Sequence[Row], done: Callable[[int], None]) -> None:
+            # What is read off the disk is removed from it afterwards.
+            self._write_rows(partial(write, durable=True), Rows.of(rows), done)
+
         unread = None if self._replay is None else self._replay.run(durably)
         while self._rows or self._make_rows():
             self._write_rows(partial(write, durable=False), self._rows, self._let_go)
         return unread
 
     def _write_rows(
-        self,
-        write: Callable[[Sequence[Row]], None],
-        rows: Sequence[Row],
-        done: Callable[[int], None],
+        self, write: Callable[[Rows], None], rows: Rows, done: Callable[[int], None]
     ) -> None:
         """Write rows together, or where the database refuses them, each for itself."""
         try:
             write(rows)
         except REFUSED:
-            for each in tuple(rows):
+            for each in rows:
                 try:
-                    write([each])
+                    write(Rows.of([each]))
                 except REFUSED as error:
                     self._refuse(each.id, error)
                 done(1)
@@ -238,7 +238,8 @@ class Interactions:
         while self._spool is not None and (self._rows or self._make_rows()):
             records: list[tuple[int, bytes]] = []
             refused: list[tuple[int, BaseException]] = []
-            for place, each in enumerate(self._rows):
+            rows = list(self._rows)
+            for place, each in enumerate(rows):
                 try:
                     records.append((place, each.encoded()))
                 except REFUSED as error:
@@ -251,10 +252,10 @@ class Interactions:
                 self._is_disk_down = True
                 return False
             self._is_disk_down = False
-            done = records[taken][0] if taken < len(records) else len(self._rows)
+            done = records[taken][0] if taken < len(records) else len(rows)
             for place, failure in refused:
                 if place < done:
-                    self._refuse(self._rows[place].id, failure)
+                    self._refuse(rows[place].id, failure)
             self._let_go(done)
             if taken < len(records):
                 return False
@@ -269,43 +270,41 @@ class Interactions:
         if not batch:
             return False
         try:
-            self._rows += as_rows(batch, mask=self._mask)
+            self._rows = as_rows(batch, mask=self._mask)
         except REFUSED:
-            self._make_each(batch)
+            self._rows = self._make_each(batch)
         return True
 
-    def _make_each(self, batch: Sequence[Taken]) -> None:
+    def _make_each(self, batch: Sequence[Taken]) -> Rows:
+        made: list[Row] = []
         for item in batch:
             try:
-                self._rows += as_rows([item], mask=self._mask)
+                made += as_rows([item], mask=self._mask)
             except REFUSED as error:
-                if self._rows:
+                if made:
                     break
                 self._refuse(item.id, error)
                 self._queue.remove(1)
+        return Rows.of(made)
 
     def _let_go(self, number: int) -> None:
-        del self._rows[:number]
+        self._rows = self._rows.after(number)
         self._queue.remove(number)
 
-    def _write(
-        self, batch: Sequence[Row], *, durable: bool, patience_seconds: float | None
-    ) -> None:
+    def _write(self, batch: Rows, *, durable: bool, patience_seconds: float | None) -> None:
         """Write a batch, or nothing of it; what was written before stays as it is.
 
         It was so where a connection broke after the commit, or where some of it is tried again.
         """
         how: dict[str, Any] = {"durable": durable, "patience_seconds": patience_seconds}
         with self._database.write(**how) as connection:
-            wanted = {name for row in batch for name in row.documents}
+            wanted = set().union(*batch.documents)
             gone = missing(self._database, connection, wanted)
             if gone:  # a document was erased while an answer was under way
-                batch = [
-                    row if gone.isdisjoint(row.documents) else row.without_content()
-                    for row in batch
-                ]
-            insert_new(connection, table, COLUMNS, [row.values for row in batch])
-            insert_new(connection, quoted, quoted.c.keys(), _pairs(connection, batch, without=gone))
+                batch = batch.without_quotes(gone)
+            insert_new(connection, table, batch.columns)
+            if wanted:
+                insert_new(connection, quoted, _quotes(connection, batch, without=gone))
 
     def _refuse(self, id_: str, error: BaseException) -> None:
         self._count_dropped("refused")
@@ -376,17 +375,17 @@ class Interactions:
             return int(connection.execute(delete(table).where(*query.conditions())).rowcount)
 
 
-def _pairs(
-    connection: Connection, batch: Sequence[Row], *, without: set[str]
-) -> list[tuple[int, str]]:
-    """Return which interaction quotes which document."""
+def _quotes(connection: Connection, batch: Rows, *, without: set[str]) -> dict[str, list[Any]]:
+    """Return the columns of which interaction quotes which document."""
     documents = {row.id: set(row.documents) - without for row in batch if row.documents}
-    if not documents:
-        return []
     found = connection.execute(
         select(table.c.id, table.c.number).where(table.c.id.in_(documents))
     ).all()
-    return [(number, file_id) for id_, number in found for file_id in sorted(documents[id_])]
+    pairs = [(number, file_id) for id_, number in found for file_id in sorted(documents[id_])]
+    return {
+        quoted.c.interaction_number.name: [number for number, _ in pairs],
+        quoted.c.file_id.name: [file_id for _, file_id in pairs],
+    }
 
 
 def _documents(connection: Any, numbers: Sequence[int]) -> dict[int, list[str]]:

@@ -97,7 +97,7 @@ def look(
 
 def features(monitor: Monitor, seen: Seen) -> tuple[Window, Window]:
     """Return the reference and the window with the columns alone that are compared."""
-    names = tuple(monitor.features or seen.reference.names)
+    names = (*(monitor.features or seen.reference.names), *monitor.plan.slices)
     if monitor.plan.season is not None:
         names = (*names, monitor.plan.season)
     kept = seen.reference.only(names)

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from infra.contracts import Answer, Groundedness, Interaction
+from infra.security import drawn
 from service.answer_interactions import Subject, Told, interaction_of
 from service.answering import AnswerEvent, Cited, Finished, Retrieved, Text
 from service.errors import describe
@@ -28,7 +30,7 @@ class AnswerRecords:
         *,
         add: Callable[[Interaction], None] | None,
         trace: Callable[[Answer], None] | None,
-        has_content: bool,
+        content_share: float | None,
         score: Score | None = None,
         review_share: float = 0.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -38,26 +40,33 @@ class AnswerRecords:
         Args:
             add: takes interactions; None keeps none.
             trace: makes spans of answers; None makes none.
-            has_content: keep question, answer and citations, too.
+            content_share: of the requests whose question, answer and citations are kept too, beside
+                all answers that are marked for review; None keeps none.
             score: scores answers after they were told; None leaves those unscored that are.
             review_share: of scored answers, marked to be looked at.
             now: the time of day.
         """
         self.add = add or (lambda _: None)
         self.trace = trace or (lambda _: None)
-        self.has_content = has_content
+        self.content_share = content_share
         self.score = score
         self.review_share = review_share
         self.now = now
 
     def keep(self, item: Interaction, answer: Answer | None) -> None:
         """Add an interaction with what is found of its answer, once it is."""
-        add, share = self.add, self.review_share
         found = None if answer is None else answer.groundedness
         if answer is not None and found is None and self.score is not None:
-            self.score(answer, lambda found: add(noted(item, found, review_share=share)))
+            self.score(answer, lambda found: self._keep(item, found))
         else:
-            add(noted(item, found, review_share=share))
+            self._keep(item, found)
+
+    def _keep(self, item: Interaction, found: Groundedness | None) -> None:
+        item = noted(item, found, review_share=self.review_share)
+        share = self.content_share
+        if share is not None and item.review is None and drawn(item.request_id or item.id) >= share:
+            item = replace(item, content=None, documents=())
+        self.add(item)
 
     def begin(self, subject: Subject) -> AnswerRecord:
         """Take note of an answer from now on."""
@@ -124,7 +133,7 @@ class AnswerRecord:
             self._subject,
             self._told,
             at=records.now(),
-            has_content=records.has_content,
+            has_content=records.content_share is not None,
             **values,
         )
         records.keep(item, answer)

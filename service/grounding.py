@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import hashlib
 import logging
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Literal, TypeAlias
 import anyio
 
 from infra.contracts import Answer, Groundedness, Interaction
+from infra.security import drawn
 from monitoring.groundedness_metrics import GroundednessMetrics
 from service.daemon_threads import DaemonThreads
 
@@ -144,12 +144,6 @@ def noted(item: Interaction, found: Groundedness | None, *, review_share: float)
     review: Literal["unsupported", "sampled"] | None = None
     if found.verdict == "unsupported":
         review = "unsupported"
-    elif found.verdict != "unscored" and _drawn(item.id) < review_share:
+    elif found.verdict != "unscored" and drawn(item.id) < review_share:
         review = "sampled"
     return replace(item, groundedness=found.score, verdict=found.verdict, review=review)
-
-
-def _drawn(id_: str) -> float:
-    """Return a number from 0 to below 1 that is the id's own."""
-    digest = hashlib.sha256(id_.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

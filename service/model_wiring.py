@@ -167,7 +167,10 @@ class ModelParts:
         options = self.settings.telemetry
         if options.interactions:
             add = self.interactions.add
-            recorders.append(InteractionRecorder(add, has_content=options.content))
+            share = options.content_share
+            recorders.append(
+                InteractionRecorder(add, has_content=options.content, content_share=share)
+            )
         if self.tracing is not None:
             recorders.append(self.tracing)
         return Recorders(recorders)
@@ -181,7 +184,7 @@ class ModelParts:
         return AnswerRecords(
             add=self.interactions.add if options.interactions else None,
             trace=None if tracing is None else tracing.record_answer,
-            has_content=options.content,
+            content_share=options.content_share if options.content else None,
             score=self.grounding.after if self.settings.groundedness.when == "after" else None,
             review_share=self.settings.groundedness.review_share,
         )

@@ -171,10 +171,10 @@ def test_ci_installs_the_engine_that_the_tests_want() -> None:
     assert not [name for name in names if name.startswith("nvidia")]
 
 
-def test_what_runs_the_service_has_no_torch() -> None:
+def test_what_runs_the_service_asks_gpus_and_has_no_torch() -> None:
     locked = (ROOT / "infra" / "locks" / "runtime.txt").read_text(encoding="utf-8")
     names = set(re.findall(r"^([a-z0-9-]+)==", locked, flags=re.MULTILINE))
-    assert "onnxruntime" in names
+    assert {"onnxruntime", "nvidia-ml-py"} <= names
     assert not names & {"torch", "transformers", "sentence-transformers"}
 
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Database:
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.busy_seconds = BUSY_SECONDS
         self._engine = _open(url)
+        self._tuned: dict[tuple[bool, float], Engine] = {}
+        """Of SQLite, whose connections are told how to wait only when they are opened."""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -54,9 +57,10 @@ class Database:
                 whatever was committed after it; the death of a process undoes nothing.
             patience_seconds: how long other writers are waited for; None is `busy_seconds`.
         """
-        with storage_errors(), self._engine.connect() as connection:
+        engine = self._waiting(durable, patience_seconds)
+        with storage_errors(), engine.connect() as connection:
             connection = connection.execution_options(ragstone_write=True)
-            with self._tuned(connection, durable, patience_seconds), connection.begin():
+            with connection.begin():
                 if not durable and not self.is_sqlite:
                     connection.execute(text("SET LOCAL synchronous_commit TO off"))
                 if patience_seconds is not None and not self.is_sqlite:
@@ -75,29 +79,6 @@ class Database:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection
 
-    @contextmanager
-    def _tuned(
-        self, connection: Connection, durable: bool, patience_seconds: float | None
-    ) -> Iterator[None]:
-        """Have a connection of SQLite wait less, for the disk or for others, within the block."""
-        changed: list[tuple[str, str]] = []
-        if not durable:
-            changed.append(("synchronous=NORMAL", "synchronous=FULL"))
-        if patience_seconds is not None:
-            within, then = round(patience_seconds * 1000), round(self.busy_seconds * 1000)
-            changed.append((f"busy_timeout={within}", f"busy_timeout={then}"))
-        if not changed or not self.is_sqlite:
-            yield
-            return
-        driver: Any = connection.connection.driver_connection
-        for pragma, _ in changed:
-            driver.execute(f"PRAGMA {pragma}")
-        try:
-            yield
-        finally:
-            for _, pragma in changed:
-                driver.execute(f"PRAGMA {pragma}")
-
     def lock(self, connection: Connection, key: int, *, shared: bool = False) -> None:
         """Within a write transaction, wait for others that hold `key`; released by its end."""
         if not self.is_sqlite:  # whose one writer holds every lock there is
@@ -105,15 +86,25 @@ class Database:
             connection.execute(text(f"SELECT {function}(:key)"), {"key": key})
 
     def close(self) -> None:
-        self._engine.dispose()
+        for engine in (self._engine, *self._tuned.values()):
+            engine.dispose()
 
     @property
     def engine(self) -> Engine:
         """For migrations only; everything else goes through `read` and `write`."""
         return self._engine
 
+    def _waiting(self, durable: bool, patience_seconds: float | None) -> Engine:
+        """Return the one whose connections wait so long, for the disk and for others."""
+        if not self.is_sqlite or (durable and patience_seconds is None):
+            return self._engine
+        how = (durable, self.busy_seconds if patience_seconds is None else patience_seconds)
+        if how not in self._tuned:
+            self._tuned.setdefault(how, _open(self.url, durable=how[0], busy_seconds=how[1]))
+        return self._tuned[how]
 
-def _open(url: str) -> Engine:
+
+def _open(url: str, *, durable: bool = True, busy_seconds: float = BUSY_SECONDS) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         try:
@@ -134,19 +125,24 @@ def _open(url: str) -> Engine:
         poolclass=QueuePool if os.name == "posix" else NullPool,
         pool_size=8,
         max_overflow=24,
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        connect_args={
+            "timeout": busy_seconds,
+            "check_same_thread": False,
+            # Those of `insert_new`, which are large, are written without waiting for the disk.
+            "cached_statements": 128 if durable else 32,
+        },
     )
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", partial(_prepare_sqlite, durable=durable))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: Any, _record: Any, *, durable: bool) -> None:
     # Transactions are begun by hand below: the driver begins too late for a snapshot.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
     cursor.execute("PRAGMA foreign_keys=ON")
     # Deleted text is overwritten with zeros, so that a byte scan of the file does not find it.
     cursor.execute("PRAGMA secure_delete=ON")

@@ -52,7 +52,7 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
         name,
         timedelta(minutes=options.every_minutes),
         plan=_plan(options),
-        features=(*options.features, *(question_features.NAMES if options.questions else ())),
+        features=_features(options),
         floors=options.floors,
         unlabelled=_unlabelled(options),
         labelled=_labelled(options),
@@ -104,10 +104,20 @@ def receivers(parts: Components) -> Sequence[Tell]:
     return [load("monitoring.receivers", name)(options) for name, options in chosen.items()]
 
 
+def _features(options: MonitorSettings) -> tuple[str, ...]:
+    return (*options.features, *(question_features.NAMES if options.questions else ()))
+
+
 def _plan(options: MonitorSettings) -> Plan:
     from monitoring.comparison import Plan
 
-    plan = Plan(by_column=options.detectors, level=options.level)
+    plan = Plan(
+        by_column=options.detectors,
+        level=options.level,
+        together=options.together,
+        slices=options.slices,
+        leave_out=[name for name in options.slices if name not in _features(options)],
+    )
     if not options.seasonal:
         return plan
     try:

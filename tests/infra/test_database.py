@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import Connection, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from infra.database.engine import Database
+from infra.database.interaction_tables import interaction
 from infra.database.migrate import MIGRATIONS, head, upgrade
 from infra.database.new_rows import insert_new
 from infra.database.schema import doomed_blob, file, metadata
@@ -42,6 +46,10 @@ def test_empty_database_is_brought_to_the_current_schema(empty_database_url: str
     database.close()
 
 
+def columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
 def test_rows_with_and_without_a_column_are_inserted_together_and_none_twice(
     database: Database,
 ) -> None:
@@ -50,19 +58,67 @@ def test_rows_with_and_without_a_column_are_inserted_together_and_none_twice(
     names = ("tenant", "id", "filename", *rest)
     rows = [
         ("acme" if number % 70 == 3 else None, f"file-{number}", f"{number}.txt", *rest.values())
-        for number in range(300)
+        for number in range(600)
     ]
     with database.write() as connection:
-        insert_new(connection, file, names, [])
-        insert_new(connection, file, names, [(None, "file-5", "earlier.txt", *rest.values())])
-        insert_new(connection, file, names, [*rows, *rows[:2]])
+        insert_new(connection, file, {})
+        insert_new(
+            connection, file, columns(names, [(None, "file-5", "earlier.txt", *rest.values())])
+        )
+        insert_new(connection, file, columns(names, [*rows, *rows[:2]]))
         found = connection.execute(select(file).order_by(file.c.number)).all()
-    others = [f"{number}.txt" for number in range(300) if number != 5]
+    others = [f"{number}.txt" for number in range(600) if number != 5]
     assert [row.filename for row in found] == ["earlier.txt", *others]
     assert [row.id for row in found if row.tenant == "acme"] == [
-        f"file-{number}" for number in (3, 73, 143, 213, 283)
+        f"file-{number}" for number in range(3, 600, 70)
     ]
     assert {(row.bytes, row.created_at) for row in found} == {(2**40, at)}
+
+
+def stored(connection: Connection) -> list[Any]:
+    """What the database holds, as the driver reads it: with the types of SQLite."""
+    listed = ", ".join(column.name for column in interaction.columns if column.name != "number")
+    found = connection.exec_driver_sql(f"SELECT {listed} FROM interaction ORDER BY number")
+    return [[(type(value), value) for value in row] for row in found]
+
+
+def test_rows_inserted_together_are_stored_as_they_are_one_by_one(database: Database) -> None:
+    paris = timezone(timedelta(hours=1))
+    moments = [
+        datetime(2026, 11, 30, 12, 30, 0, microsecond, tzinfo=zone)
+        for microsecond in (0, 7, 250_000)
+        for zone in (UTC, paris)
+    ]
+    names = [column.name for column in interaction.columns if column.name != "number"]
+    rows = [
+        {
+            **dict.fromkeys(names, "text 'quoted' \u20ac"),
+            "id": f"call-{number}",
+            "at": at,
+            "status": number,
+            "error": None,
+            "tenant": "acme" if number else None,
+            "draw": number / 7,
+            "prompt_tokens": 7,
+            "completion_tokens": 2**31 - 1,
+            "cached_tokens": -number,
+            "cost_nano": 2**63 - 1 - number,
+            "first_byte_seconds": None if number else 1,
+            "seconds": 1e-300,
+            "support": 1,
+            "groundedness": math.inf,
+            "content": {"number": number, "text": "\u20ac"} if number else None,
+        }
+        for number, at in enumerate(moments)
+    ]
+    with database.write() as connection:
+        for row in rows:
+            connection.execute(insert(interaction).values(row))
+        one_by_one = stored(connection)
+        connection.execute(delete(interaction))
+        insert_new(connection, interaction, {name: [row[name] for row in rows] for name in names})
+        assert stored(connection) == one_by_one
+    assert len(one_by_one) == len(moments)
 
 
 def test_of_rows_inserted_together_none_stays_where_one_is_refused(database: Database) -> None:
@@ -70,7 +126,7 @@ def test_of_rows_inserted_together_none_stays_where_one_is_refused(database: Dat
     names = ("id", "filename", "purpose", "digest", "bytes", "created_at")
     rows = [(f"file-{n}", f"{n}.txt", "assistants", "sha256:0", 1, at) for n in range(9)]
     with pytest.raises(IntegrityError), database.write() as connection:
-        insert_new(connection, file, names, [*rows, ("file-9", None, *rows[0][2:])])
+        insert_new(connection, file, columns(names, [*rows, ("file-9", None, *rows[0][2:])]))
     with database.read() as connection:
         assert connection.execute(select(file)).all() == []
 
@@ -188,4 +244,20 @@ def test_acknowledged_write_is_on_disk_before_it_returns(tmp_path: object) -> No
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
+    database.close()
+
+
+def test_a_write_that_waits_less_changes_no_other(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    for how, waits in (
+        ({"durable": False}, (1, 60_000)),
+        ({"patience_seconds": 0.5}, (2, 500)),
+        ({"durable": False, "patience_seconds": 0.5}, (1, 500)),
+        ({}, (2, 60_000)),
+    ):
+        with database.write(**how) as connection:
+            for pragma, expected in zip(("synchronous", "busy_timeout"), waits, strict=True):
+                found = connection.execute(text(f"PRAGMA {pragma}")).scalar()
+                assert found == expected, (how, pragma)
+            assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
     database.close()

@@ -76,7 +76,7 @@ class Asking:
 def asking(open_client: Any, fast_settings: Any, add_text: Any) -> Any:
     with serving(RIGHT) as model:
 
-        def open_(**groundedness: Any) -> Asking:
+        def open_(*, telemetry: dict[str, Any] | None = None, **groundedness: Any) -> Asking:
             gateway = {
                 "upstreams": {"here": {"urls": [model.url]}},
                 "routes": {"writer": {"targets": [{"upstream": "here"}]}},
@@ -85,6 +85,7 @@ def asking(open_client: Any, fast_settings: Any, add_text: Any) -> Any:
                 gateway=gateway,
                 generation={"engine": "echo", "model": "writer"},
                 groundedness=groundedness,
+                telemetry=telemetry or {},
             )
             client = open_client(settings)
             client.post("/v1/vector_stores", json={"name": "handbook"})
@@ -266,6 +267,17 @@ def test_closing_does_not_wait_for_a_scorer_that_hangs_and_loses_no_record() -> 
     assert done == [None] * 3
     text = generate_latest(registry).decode()
     assert 'ragstone_groundedness_blind_total{reason="closed"} 3.0' in text
+
+
+def test_texts_are_kept_of_a_share_of_the_answers_and_of_those_to_be_looked_at(
+    asking: Any,
+) -> None:
+    service = asking(review_share=0, telemetry={"content": True, "content_share": 0})
+    service.ask(RIGHT)
+    service.ask(WRONG, **OTHERWISE)
+    wrong, right = service.recorded()
+    assert (wrong["review"], wrong["content"]["answer"]) == ("unsupported", WRONG)
+    assert (right["review"], right["content"]) == (None, None)
 
 
 def test_review_takes_all_that_is_not_carried_and_a_share_of_the_rest() -> None:

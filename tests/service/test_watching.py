@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,26 @@ ROWS = 200
 
 
 def traffic(
-    parts: Components, start: datetime, *, tokens: float = 200, support: float = 0.8
+    parts: Components,
+    start: datetime,
+    *,
+    tokens: float = 200,
+    support: float = 0.8,
+    tenants: Mapping[str, float] | None = None,
 ) -> None:
-    """An hour of answers."""
+    """An hour of answers; `tenants` have questions of other lengths, in turns."""
     chance = random.Random(start.isoformat())
+    lengths = tenants or {"": tokens}
     for number in range(ROWS):
+        tenant = list(lengths)[number % len(lengths)]
+        tokens = lengths[tenant]
         parts.interactions.add(
             Interaction(
                 id=f"answer-{start:%d%H}-{number}",
                 kind="answer",
                 at=start + HOUR * (number / ROWS),
                 model="rag/x",
+                tenant=tenant or None,
                 outcome="answered" if chance.random() < 0.9 else "abstained",
                 status=200,
                 usage=Usage(int(chance.gauss(tokens, 30)), int(chance.gauss(50, 10))),
@@ -112,6 +121,65 @@ def test_quiet_hours_tell_nobody_and_drift_is_told_once_and_resolved_once(
     assert series["ragstone_drift_due_timestamp_seconds['answers']"] == (now + HOUR).timestamp()
     hours(parts, now, number=4)
     assert [each["action"] for each in hooks.posted["/drift"]] == ["ticket", "resolved"]
+
+
+def test_what_moves_for_one_tenant_alone_is_told_as_its_own(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"features": ["prompt_tokens"], "slices": ["tenant"], "level": 0.01}
+    parts = open_client(
+        fast_settings(**watched(fast_settings, hooks, **asked))
+    ).app.state.components
+    usual = {"acme": 200.0, "globex": 300.0}
+    for number in range(2):
+        traffic(parts, START + number * HOUR, tenants=usual)
+    query = Query(START, START + 2 * HOUR)
+    interaction_exports.export(parts.database, parts.artifacts, query, "answers")
+    now = START + 2 * HOUR
+    told = []
+    for lengths in (usual, {**usual, "acme": 240.0}):
+        traffic(parts, now, tenants=lengths)
+        now += HOUR
+        (found,) = watching.look(parts, now=now)
+        told.append({each["feature"]: each["verdict"] for each in found.report["features"]})
+    sliced = ("prompt_tokens [tenant=acme]", "prompt_tokens [tenant=globex]")
+    assert told[0] == dict.fromkeys(("prompt_tokens", *sliced), "stable")
+    assert [told[1][name] for name in sliced] == ["drift", "stable"]
+
+
+def test_a_change_in_how_features_go_together_is_seen_where_all_are_looked_at(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"features": ["support", "groundedness"], "together": "mmd"}
+    parts = open_client(
+        fast_settings(**watched(fast_settings, hooks, **asked))
+    ).app.state.components
+    chance = random.Random(7)
+    for hour, sign in enumerate((1, 1, -1)):
+        for number in range(ROWS):
+            centred = chance.random() - 0.5
+            parts.interactions.add(
+                Interaction(
+                    id=f"answer-{hour}-{number}",
+                    kind="answer",
+                    at=START + HOUR * (hour + number / ROWS),
+                    model="rag/x",
+                    outcome="answered",
+                    status=200,
+                    support=0.5 + centred,
+                    groundedness=0.5 + sign * centred,
+                )
+            )
+    parts.interactions.flush()
+    query = Query(START, START + 2 * HOUR)
+    interaction_exports.export(parts.database, parts.artifacts, query, "answers")
+    (found,) = watching.look(parts, now=START + 3 * HOUR)
+    told = {each["feature"]: each for each in found.report["features"]}
+    assert {name: each["verdict"] for name, each in told.items()} == {
+        "all columns": "drift",
+        "support": "stable",
+        "groundedness": "stable",
+    }
 
 
 def test_drift_with_harm_starts_the_pipeline_with_the_evidence(

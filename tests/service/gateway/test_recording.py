@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway_outcomes import made_call, made_outcome
-from infra.contracts import Interaction
+from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
 from infra.errors import Overloaded
 from infra.gateway_settings import Gateway
@@ -105,6 +105,48 @@ def test_a_call_becomes_an_interaction_without_its_text() -> None:
     assert (item.request_id, item.tenant, item.key_id) == ("req_1", "acme", "key_1")
     assert (item.outcome, item.cost_nano, item.first_byte_seconds) == ("answered", 3_000_000, 0.25)
     assert item.content is None
+
+
+def test_calls_written_together_are_what_they_are_one_by_one(database: Database) -> None:
+    ada, bob = made_call(), made_call(model="large")
+    ada.user = "ada"
+    bob.caller, bob.target = Caller(key_id="key_2", name="bob"), "canary"
+    outcomes = [
+        made_outcome(ada, served="small-7b", cost=0.1 + 0.2),
+        made_outcome(bob, status=499, first_byte=None, ended=100.0),
+        made_outcome(status=502, error="engine_failed", usage=Usage(), cached_tokens=0),
+        made_outcome(source="cache", upstream="", tag="", cost=0.0),
+    ]
+    kept: list[Taken] = []
+    recorder = InteractionRecorder(kept.append, has_content=False)
+    for outcome in outcomes:
+        recorder.record(outcome)
+    log = Interactions(database)
+    for item in kept:
+        log.add(item)
+    log.flush()
+    expected = [each.interaction() for each in kept if not isinstance(each, Interaction)]
+    assert len(expected) == len(outcomes)
+    assert log.find(Query()) == expected[::-1]
+    assert [each.outcome for each in expected] == ["answered", "cancelled", "failed", "answered"]
+    assert [each.terms for each in expected] == [None, "pinned", None, None]
+    assert [each.draw is None for each in expected] == [False, True, True, True]
+
+
+def test_of_a_share_of_the_requests_the_texts_are_kept_the_same_wherever_they_are_drawn() -> None:
+    def kept(share: float) -> set[str | None]:
+        items: list[Taken] = []
+        recorder = InteractionRecorder(items.append, has_content=True, content_share=share)
+        for number in range(200):
+            call = made_call()
+            call.request_id = f"req_{number}"
+            recorder.record(made_outcome(call))
+        assert len(items) == 200
+        return {each.request_id for each in items if isinstance(each, Interaction) and each.content}
+
+    assert (len(kept(0)), len(kept(1))) == (0, 200)
+    assert 20 < len(kept(0.25)) < 80
+    assert kept(0.25) == kept(0.25) < kept(0.5)
 
 
 def kept_of(outcome: Outcome, *, has_content: bool = True) -> Interaction:
