@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,6 @@ def direct_ms(graph: Path, row: dict[str, Any]) -> float:
     return statistics.median(taken) * 1e3
 
 
-def capacity_of(samples: dict[str, Sequence[float]]) -> Capacity:
+def capacity_of(samples: Mapping[str, Sequence[float]]) -> Capacity:
     """Return what servers can answer, by rounds in which clients asked as fast as they could."""
     return Capacity({name: statistics.median(each) for name, each in samples.items()})
