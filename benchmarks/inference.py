@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks import environments, inference_model, processes
-from benchmarks.gateway_servers import Client, Server, load_client
+from benchmarks import environments, inference_clock, inference_model, processes
+from benchmarks.gateway_servers import Client, Server, load_client, null_backend
 from benchmarks.inference_servers import NAME, bentoml, mlserver, ours
-from benchmarks.load import Load, at, sound
+from benchmarks.load import Load, Measured, at, sound
 from benchmarks.options import Options
 from benchmarks.table import Bar, Row, Spread
-from infra.plugins import require
 
 CLIENTS = (1, 10, 100)
 CONNECTIONS = 50
 SECONDS = 4.0
 QUICK_SECONDS = 0.3
 WARM_REQUESTS = 300
-DIRECT_RUNS = 500
-BARS: dict[str, Bar] = {
-    "over MLServer": Bar(5, at_least=True),
-    "p50": Bar(1.0, at_least=False),
-    "p99": Bar(4.0, at_least=False),
-}
+OVER_MLSERVER = Bar(5, at_least=True)
 Start = Callable[[Options, Path], AbstractContextManager[Server]]
 PEERS: dict[str, Start] = {"mlserver": mlserver, "bentoml": bentoml}
 V2 = f"/v2/models/{NAME}/infer"
@@ -65,7 +55,7 @@ def run(options: Options) -> list[Row]:
                     found = figures.setdefault((name, clients), _Figures())
                     _measure(client, _load(server, name, row, clients=clients), found, options)
         rows = _throughput(figures, servers, options)
-        rows += _overhead(client, servers["ours"], row, figures, options)
+        rows += _by_the_clock(client, servers, row, figures, options)
         rows.append(_memory(servers))
         return rows
 
@@ -99,40 +89,37 @@ def _throughput(
             _spread(ratios) if ratios else None,
             unit="x",
             note="" if ratios else environments.NOT_INSTALLED,
-            bar=None if options.quick else BARS["over MLServer"],
+            bar=None if options.quick else OVER_MLSERVER,
         )
     )
     return rows
 
 
-def _overhead(
+def _by_the_clock(
     client: Client,
-    server: Server,
+    servers: dict[str, Server],
     row: dict[str, Any],
     figures: dict[tuple[str, int], _Figures],
     options: Options,
 ) -> list[Row]:
-    """Ask by the clock, at half of what we can answer, and take off what the graph itself takes."""
-    rate = statistics.median(figures["ours", CLIENTS[1]].requests) / 2
-    direct = _direct_ms(options.folder / NAME / "model.onnx", row)
-    added: dict[str, list[float]] = {"p50": [], "p99": []}
-    for number in range(options.repeats):
-        options.say(f"half load, round {number + 1} of {options.repeats}")
-        load = _load(server, "ours", row, rate=rate)
-        done = sound(client.drive(load if not options.quick else _shorter(load)))
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            added[name].append(at(done.latencies, share) - direct)
-    note = f"{rate:,.0f} requests/s over {CONNECTIONS} connections; the graph takes {direct:.3f} ms"
-    return [
-        Row(
-            f"added to the graph's own time, {name}",
-            _spread(samples),
-            unit="ms",
-            note=note,
-            bar=None if options.quick else BARS[name],
+    """Ask at fixed rates, too: what is added at half of what a server can do grows with it."""
+
+    def drive(load: Load) -> Measured:
+        return client.drive(_shorter(load) if options.quick else load)
+
+    def loading(name: str, rate: float) -> Load:
+        return _load(all_servers[name], name, row, rate=rate)
+
+    tens = {name: figures[name, CLIENTS[1]].requests for name in servers}
+    with null_backend(options) as nothing:
+        all_servers = {**servers, inference_clock.NOTHING: nothing}
+        return inference_clock.measure(
+            drive,
+            loading,
+            inference_clock.capacity_of(tens),
+            inference_clock.direct_ms(options.folder / NAME / "model.onnx", row),
+            options,
         )
-        for name, samples in added.items()
-    ]
 
 
 def _memory(servers: dict[str, Server]) -> Row:
@@ -145,24 +132,6 @@ def _memory(servers: dict[str, Server]) -> Row:
         "MB",
         note="" if peer else environments.NOT_INSTALLED,
     )
-
-
-def _direct_ms(graph: Path, row: dict[str, Any]) -> float:
-    """Return the median milliseconds of the graph alone, called as the service calls it."""
-    library = require("onnxruntime", extra="classical")
-    options = library.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = library.InferenceSession(str(graph), options)
-    feed = {
-        name: np.array([[value]], dtype=object if isinstance(value, str) else np.float32)
-        for name, value in row.items()
-    }
-    taken = []
-    for _ in range(DIRECT_RUNS):
-        start = time.perf_counter()
-        session.run(["probabilities"], feed)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken) * 1e3
 
 
 def _load(

@@ -1,17 +1,23 @@
-"""Reads the skops file of a pipeline: bounded in size, and of types alone that were reviewed."""
+"""Reads the skops file of a pipeline: bounded in size, of reviewed types and no newer library."""
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from infra.classical_releases import refuse_newer
 from infra.classical_types import is_reviewed
 from infra.errors import InvalidRequest, first_line
 from infra.plugins import require
 
 MOST_SHOWN = 5
+_SCHEMA = "schema.json"
+_RELEASE = re.compile(rb'"_sklearn_version":\s*\{[^{}]*"content":\s*"\\"(\d+)\.(\d+)')
+"""That each estimator was fitted by; scikit-learn itself only warns."""
 
 
 def load(
@@ -30,14 +36,15 @@ def load(
         reviewed: beginnings of dotted names that the operator trusts, beside those reviewed here.
 
     Raises:
-        InvalidRequest: it is no skops file, is or unpacks to too much, or holds other types than
-            those that both `model.json` names and were reviewed.
+        InvalidRequest: it is no skops file, is or unpacks to too much, is of a newer scikit-learn,
+            or holds other types than those that both `model.json` names and were reviewed.
     """
-    _check_archive(data, max_bytes)
+    schema = _schema(data, max_bytes)
     skops = require("skops.io", extra="classical")
     try:
         needed = skops.get_untrusted_types(data=data)
         _check_types(needed, frozenset(trusted), reviewed)
+        _check_release(schema)
         return skops.loads(data, trusted=needed)
     except InvalidRequest:
         raise
@@ -45,19 +52,29 @@ def load(
         raise InvalidRequest(f"The skops file cannot be loaded: {first_line(error)}") from error
 
 
-def _check_archive(data: bytes, max_bytes: int) -> None:
+def _schema(data: bytes, max_bytes: int) -> bytes:
+    """Return what the file says of itself, once it is known to unpack to what is allowed."""
     if len(data) > max_bytes:
         raise InvalidRequest(f"The skops file has {len(data):,} bytes, {max_bytes:,} are allowed")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-    except zipfile.BadZipFile as error:
+            if _SCHEMA not in {member.filename for member in members}:
+                raise InvalidRequest(f"The file says to be a skops file, and has no {_SCHEMA}")
+            size = sum(member.file_size for member in members)
+            if size > max_bytes:
+                raise InvalidRequest(
+                    f"The skops file unpacks to {size:,} bytes, {max_bytes:,} are allowed"
+                )
+            return archive.read(_SCHEMA)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise InvalidRequest("The file says to be a skops file, and is damaged") from error
-    if "schema.json" not in {member.filename for member in members}:
-        raise InvalidRequest("The file says to be a skops file, and has no schema.json")
-    size = sum(member.file_size for member in members)
-    if size > max_bytes:
-        raise InvalidRequest(f"The skops file unpacks to {size:,} bytes, {max_bytes:,} are allowed")
+
+
+def _check_release(schema: bytes) -> None:
+    sklearn = require("sklearn", extra="classical")
+    written = {(int(major), int(minor)) for major, minor in _RELEASE.findall(schema)}
+    refuse_newer(written, library="scikit-learn", installed=sklearn.__version__)
 
 
 def _check_types(needed: Sequence[str], named: frozenset[str], reviewed: tuple[str, ...]) -> None:

@@ -166,17 +166,14 @@ class Express:
         for each in taken:
             if each.connection.is_waiting:  # it may have been withdrawn
                 alike.setdefault((each.hosted, each.plan.key, each.plan.version), []).append(each)
-        for (hosted, _, _), group in alike.items():
-            most = hosted.batcher.turn_rows
-            for at in range(0, len(group), most):
-                self._try(hosted, group[at : at + most])
-
-    def _try(self, hosted: Hosted, batch: Sequence[_Taken]) -> None:
         try:
-            with suppress(RagstoneError):  # which the long way tells each caller of
-                self._answer(hosted, batch)
-        finally:
-            for each in batch:
+            for (hosted, _, _), group in alike.items():
+                most = hosted.batcher.turn_rows
+                for at in range(0, len(group), most):
+                    with suppress(RagstoneError):  # which the long way tells each caller of
+                        self._answer(hosted, group[at : at + most])
+        finally:  # also those behind one that failed as nobody foresaw
+            for each in taken:
                 if each.connection.is_waiting:
                     each.connection.go_the_long_way()
 

@@ -10,6 +10,8 @@ from service.protocol import ImpatientProtocol
 
 MOST_HEADS = 32
 """Of one connection that are remembered; they differ by the length of the body."""
+MOST_HEAD_BYTES = 4_096
+"""Of a head that is remembered: whoever sends it need not have shown a key yet."""
 
 
 class ExpressProtocol(ImpatientProtocol):
@@ -37,6 +39,7 @@ class ExpressProtocol(ImpatientProtocol):
             self._express is None
             or not data.startswith(BEGIN)
             or not self._is_between
+            or self._head_bytes  # blank lines, which the parser skips and patience counts
             or not (self.cycle is None or self.cycle.response_complete)
         ):
             super().data_received(data)
@@ -58,6 +61,8 @@ class ExpressProtocol(ImpatientProtocol):
             self._learn(head, len(data))
 
     def _learn(self, head: bytes, size: int) -> None:
+        if len(head) > MOST_HEAD_BYTES or self.pipeline:  # a head of the last one, of several
+            return
         plan = Plan.of(self.scope, len(head))
         if plan is not None and plan.size == size and self.cycle.keep_alive:
             if len(self._heads) >= MOST_HEADS:
@@ -88,11 +93,13 @@ class ExpressProtocol(ImpatientProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_waiting, self._data = False, b""
+        self._heads.clear()  # keys are among them, and plans know this connection
         super().connection_lost(exc)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that is idle; requests that are taken do not touch its timer."""
-        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        now = self.loop.time()
+        left = (now if self.is_waiting else self._answered_at) + self.timeout_keep_alive - now
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(
                 left, self.timeout_keep_alive_handler

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.classical import ModelFile
+from infra.classical_releases import refuse_newer
 from infra.errors import EngineFailed, InvalidRequest, first_line
 from infra.plugins import require
 from service.runtimes import Columns, Limits, _boosters, _files
@@ -17,6 +18,9 @@ _PROBABLE = frozenset({"binary", "multiclass", "multiclassova"})
 _OBJECTIVE = re.compile(rb"^objective=(\w+)", re.MULTILINE)
 _FEATURES = re.compile(rb"^max_feature_idx=(\d{1,6})$", re.MULTILINE)
 _SIZES = re.compile(rb"^tree_sizes=([\d ]+)$", re.MULTILINE)
+_FORMAT = re.compile(rb"^version=v(\d{1,6})$", re.MULTILINE)
+_NEWEST_FORMAT = "4.0"
+"""What LightGBM 4 writes; it reads those behind it as if they were its own."""
 _END = b"\nend of trees\n"
 
 
@@ -64,5 +68,7 @@ def _check_text(model: ModelFile, data: bytes) -> str:
     first = data.find(b"\nTree=0\n") + 1
     if first < 1 or first + sum(map(int, sizes[1].split())) > data.index(_END) + 1:
         raise InvalidRequest("The file says to be a model of LightGBM, and its trees are cut")
+    written = [(int(number), 0) for number in _FORMAT.findall(data[:first])]
+    refuse_newer(written, library="LightGBM's format", installed=_NEWEST_FORMAT)
     _boosters.check_columns(model, int(features[1]) + 1)
     return objective[1].decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ _TYPES: dict[str, Any] = {
     "tensor(double)": np.float64,
     "tensor(string)": np.object_,
 }
+_PLACE = re.compile(r"^\[ONNXRuntimeError\].{0,40}/onnxruntime_src/\S+ .*?\) (?=[A-Z])")
+"""Where in its own sources an error is from, before what it says."""
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """Of operators; others would be somebody's own code."""
 
@@ -68,9 +71,8 @@ def build(model: ModelFile, data: bytes, limits: Limits) -> OnnxRuntime:
     try:
         session = library.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        raise InvalidRequest(
-            f"ONNX Runtime does not load the model: {first_line(error)}"
-        ) from error
+        said = _PLACE.sub("", str(error)).partition("\n")[0][:300]
+        raise InvalidRequest(f"ONNX Runtime does not load the model: {said}") from error
     _check_inputs(model, session)
     _check_outputs(model, session)
     return OnnxRuntime(model, session, len(data))

@@ -242,7 +242,13 @@ def test_inference_is_measured_by_clients_and_beside_the_graph_alone(options: Op
             assert found.ours.median > 0
             assert found.note == environments.NOT_INSTALLED
     for name in ("p50", "p99"):
-        assert rows[f"added to the graph's own time, {name}"].ours is not None
+        for rate in ("500/s", "1,000/s", "2,000/s"):
+            ours = rows[f"added by the clock, {rate}, {name}"].ours
+            client = rows[f"the client's own, {rate}, {name}"].ours
+            assert ours is not None
+            assert client is not None
+            assert client.median > 0
+        assert sum("half of what we can" in each and name in each for each in rows) == 2
     memory = rows["memory after it all"].ours
     assert memory is not None
     assert 50 < memory.median < 2_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle  # noqa: TID251 - what is refused has to be made first
+import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import sklearn
+import xgboost
 from onnx import TensorProto, helper
 
 import classical_models
@@ -162,6 +165,38 @@ def test_booster_that_does_not_fit_its_columns_or_task_is_refused(name: str) -> 
     ):
         with pytest.raises(InvalidRequest):
             open_runtime(made.model.model_copy(update=changes), made.data, Limits())
+
+
+def of_a_newer_library(name: str) -> bytes:
+    data = classical_models.native(name).data
+    if name == "onnx":
+        graph = onnx.load_model_from_string(data)
+        graph.opset_import[0].version = 99
+        return bytes(graph.SerializeToString())
+    if name == "skops":
+        return changed_schema(data, sklearn.__version__, "99.1.0")
+    if name == "lightgbm":
+        return data.replace(b"\nversion=v4\n", b"\nversion=v99\n")
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(data))
+    return re.sub(rb'"version":\[\d+,', b'"version":[99,', bytes(booster.save_raw("json")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_model_of_a_newer_library_is_refused_and_not_loaded_with_a_warning(name: str) -> None:
+    made, data = classical_models.native(name), of_a_newer_library(name)
+    assert data != made.data
+    with pytest.raises(InvalidRequest, match=r"model: .*Opset 99|by .* 99\."):
+        open_runtime(made.model, data, Limits())
+
+
+def test_binary_model_of_a_newer_xgboost_is_refused() -> None:
+    made = classical_models.native("xgboost")
+    before, mark, after = made.data.rpartition(b"\x07version[#L" + b"\0" * 7 + b"\3i")
+    assert mark
+    newer = before + mark + b"\x63" + after[1:]
+    with pytest.raises(InvalidRequest, match=r"XGBoost 99\."):
+        open_runtime(made.model, newer, Limits())
 
 
 def test_graph_with_other_inputs_is_refused() -> None:

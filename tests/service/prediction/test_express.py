@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,71 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from behind_sockets import Served, serving
-from classical_models import ROW, classifier, put, regressor
+from classical_models import classifier, put
 from monitoring.interactions import Query
+from row_requests import KINDS, USUAL, alike, answers, outputs, request, tensors
 from service.callers import Limits
 from service.keys import Opens
 from service.wiring import Components
 from waiting import until
-
-KINDS = {"age": "FP64", "visits": "INT64", "trial": "BOOL", "plan": "BYTES"}
-ITS_OWN = re.compile(rb"date: [^\r]*\r\n|req_[0-9a-f]+|pred-[0-9a-f]+|in [0-9.]+ ms")
-
-
-def tensors(**changes: Any) -> list[dict[str, Any]]:
-    row = {**ROW, **changes}
-    return [
-        {"name": name, "datatype": datatype, "shape": [1, 1], "data": [row[name]]}
-        for name, datatype in KINDS.items()
-    ]
-
-
-def request(
-    body: Any, *, path: str = "/v2/models/churn/infer", headers: tuple[str, ...] = ()
-) -> bytes:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *headers, f"Content-Length: {len(data)}"]
-    return "\r\n".join([*lines, "", ""]).encode() + data
-
-
-USUAL = request({"inputs": tensors()})
-
-
-def alike(answer: bytes) -> tuple[bytes, list[bytes], bytes]:
-    """Return the status, the headers in order and the body, without what is each answer's own."""
-    head, _, body = ITS_OWN.sub(b"", answer).partition(b"\r\n\r\n")
-    status, *headers = head.split(b"\r\n")
-    return status, sorted(headers), body
-
-
-def outputs(answer: bytes) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(answer.partition(b"\r\n\r\n")[2])["outputs"]
-    return found
-
-
-@pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, parts_in: Callable[..., Components]
-) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("express")
-    with serving(parts_in(folder, models={"keep": "inputs"})) as found:
-        store = found.components.artifacts
-        put(store, classifier(), folder / "0")
-        put(store, classifier(2, labels=(0, 1, 2)), folder / "1", name="grade")
-        put(store, regressor(), folder / "2", name="price")
-        found.load("churn", "grade", "price")
-        yield found
-
-
-def answers(served: Served, *requests: bytes) -> tuple[list[bytes], int]:
-    """Return what one connection is answered, one after the other, and how many went the short way.
-
-    The first goes the long way in any case: the parser has to have seen a head.
-    """
-    before = served.express.answered
-    with served.connected() as client:
-        told = [client.ask(each) for each in requests]
-    return told, served.express.answered - before
 
 
 @pytest.mark.parametrize(
