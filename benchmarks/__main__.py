@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--url", help="gateway: a real model server instead of the null backend")
     parser.add_argument("--model", help="gateway: what that server calls its model")
+    parser.add_argument("--shape", help="finetune: tiny, small, 1b or 8b; by default by device")
     parser.add_argument("--requests", type=int, help="gateway: requests of the soak")
     parser.add_argument("--no-peers", action="store_true", help="measure ourselves alone")
     parser.add_argument(
@@ -116,14 +117,16 @@ def _options(parsed: argparse.Namespace, folder: Path, console: Console) -> Opti
         threads=parsed.threads,
         url=parsed.url,
         model=parsed.model,
+        shape=parsed.shape,
         requests=parsed.requests,
         say=lambda line: console.print(f"[dim]{line}[/dim]"),
     )
 
 
-def _caption(description: dict[str, object], *, quick: bool) -> str:
+def _caption(description: dict[str, Any], *, quick: bool) -> str:
+    devices = "".join(f"{name}, " for name in description["devices"])
     caption = (
-        f"median (min..max); {description['cores']} cores, {description['cpu']}, "
+        f"median (min..max); {devices}{description['cores']} cores, {description['cpu']}, "
         f"{description['memory_gib']} GiB, load {description['load_average']}"
     )
     return f"{caption}; quick: shows that it runs, not how fast" if quick else caption

@@ -39,6 +39,8 @@ class Options:
     """Of a real model server, for the benchmarks that can use one."""
     model: str | None = None
     """That it serves."""
+    shape: str | None = None
+    """Of a model with random weights: one of those that the benchmark knows."""
     requests: int | None = None
     """Of a soak; by default as many as its bar asks for."""
     say: Callable[[str], None] = _keep_quiet

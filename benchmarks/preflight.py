@@ -94,13 +94,20 @@ def write_base(folder: Path, words: list[str]) -> None:
         (folder / name).write_text(json.dumps(values), encoding="utf-8")
 
 
-def write_rows(path: Path, words: list[str], chance: random.Random, *, count: int) -> None:
+def write_rows(
+    path: Path,
+    words: list[str],
+    chance: random.Random,
+    *,
+    count: int,
+    answer_words: int = ANSWER_WORDS,
+) -> None:
     """Write conversations of random words."""
     plain = [word for word in words if not any(token in word for token in SPECIAL)]
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
             question = " ".join(chance.choices(plain, k=QUESTION_WORDS))
-            answer = " ".join(chance.choices(plain, k=ANSWER_WORDS))
+            answer = " ".join(chance.choices(plain, k=answer_words))
             messages = [
                 {"role": "system", "content": "You answer questions about Ragstone."},
                 {"role": "user", "content": question},

@@ -38,12 +38,15 @@ KNOWN: Mapping[str, Accelerator] = {
     "a6000-48gb": Accelerator(47.5, 155),
     "a100-40gb": Accelerator(39.5, 312),
     "a100-80gb": Accelerator(79.2, 312),
+    "h100pcie-80gb": Accelerator(79.6, 756),
     "h100-80gb": Accelerator(79.6, 989),
     "h200-141gb": Accelerator(139.8, 989),
     "b200-180gb": Accelerator(178.0, 2250),
 }
 """Memory as the driver tells it, which is less than on the box. T4 and V100 have no bfloat16: their
 figure is of float16."""
+SAME_MEMORY = 0.1
+"""By how much a device's memory may be off; other kinds whose names are alike are further off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,20 @@ class Machine:
     is_cpu: bool
     has_flash_attention: bool | None
     """`None`: not looked at, since it trains elsewhere."""
+
+
+def recognised(name: str, memory_bytes: int) -> Accelerator | None:
+    """Return what is known of a device by what its driver calls it; None of any other.
+
+    >>> recognised("NVIDIA H200", 150_000_000_000)
+    Accelerator(memory_gib=139.8, bfloat16_tflops=989)
+    """
+    plain = name.lower().replace(" ", "")
+    for key, known in KNOWN.items():
+        off = abs(memory_bytes / GIB / known.memory_gib - 1)
+        if key.partition("-")[0] in plain and off < SAME_MEMORY:
+            return known
+    return None
 
 
 def gpus_for(spec: FineTuning, launcher: str) -> int:
@@ -89,16 +106,19 @@ def machine_for(runtime: Runtime) -> Machine:
     torch = require("torch", extra="finetune")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if runtime.device == "cpu" or (runtime.device == "auto" and count == 0 and named is None):
-        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return Machine(
             os.cpu_count() or 1,
-            _bytes(runtime.memory_gib) or here,
+            _bytes(runtime.memory_gib) or whole,
             None,
             is_cpu=True,
             has_flash_attention=False,
         )
-    if memory is None and count:
-        memory = torch.cuda.get_device_properties(0).total_memory
+    if count:
+        here = torch.cuda.get_device_properties(0)
+        memory = memory or here.total_memory
+        named = named or recognised(here.name, here.total_memory)
+    tflops = named.bfloat16_tflops if named else None
     return Machine(count, memory, tflops, False, has_flash_attention())
 
 

@@ -22,6 +22,7 @@ from training import (
     registration,
     smoke,
     trainer,
+    usage,
     verification,
 )
 from training.judging import Judge, Tuned
@@ -144,7 +145,7 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
     if around.smokes and rank.world == 1:
         _smoke(spec, resolved, lock, around)
     with _tracked(spec, lock, around, rank) as run:
-        telling = _telling(around, run, spec, files)
+        telling = _telling(around, run, files, spec=spec, used=usage.watched(spec, resolved.base))
         trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
         difference = _verify(spec, resolved, files, trained, mesh)
         _gate(spec, trained)
@@ -365,7 +366,14 @@ def _tracked(spec: FineTuning, lock: Lock, around: Around, rank: Rank) -> Iterat
         yield run
 
 
-def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder) -> Around:
+def _telling(
+    around: Around,
+    run: Run | None,
+    files: RunFolder,
+    *,
+    spec: FineTuning,
+    used: Callable[[float], Mapping[str, float]],
+) -> Around:
     """Have each step told and, as often as asked for, tracked and written down."""
     every = spec.schedule.log_every_steps
     steps = 0
@@ -376,7 +384,8 @@ def _telling(around: Around, run: Run | None, spec: FineTuning, files: RunFolder
         around.tell(progress)
         if progress.step % every and progress.step != progress.steps:
             return
-        metrics = {**progress.metrics, "tokens_per_second": progress.tokens_per_second}
+        speed = progress.tokens_per_second
+        metrics = {**progress.metrics, "tokens_per_second": speed, **used(speed)}
         files.measurements.add(progress.step, steps, metrics)
         if run is not None:
             told = {f"train/{name}": value for name, value in metrics.items()}

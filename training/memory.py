@@ -19,7 +19,8 @@ devices that share a matrix and a copy of the weights.
   t h w L, and on the way back one layer whole. Eager attention keeps its matrix,
   t x length x heads x (w + 4), too.
 - logits: trl takes 4,096 tokens by 32,768 words at a time, in a buffer that is as large for a small
-  vocabulary; on processors with four float32 copies of what is in it. Or all at once, t V (w + 8).
+  vocabulary; on processors, which have no kernel for it, with seven float32 copies of what is in it
+  and a byte on the way back. Or all at once, t V (w + 8).
   They are gone when the way back through the layers begins, so that the larger of both counts.
   Where answers are compared, the pass of the base keeps nothing. A model of rewards has none.
 - 1.25 GiB for the context of CUDA and its libraries, and 8 % lost between allocations.
@@ -40,6 +41,7 @@ from training.model_shape import ModelShape
 CONTEXT_BYTES = 1.25 * 2**30
 FRAGMENTATION = 1.08
 TILE_TOKENS, TILE_WORDS = 4096, 32_768
+TILE_COPIES_BYTES = 7 * 4 + 1
 Loss = Literal["tiled", "scored", "whole"]
 """How logits become a loss: in tiles of tokens and words; not at all, where one number is a text's
 reward; or all at once."""
@@ -151,7 +153,7 @@ def _logits(shape: ModelShape, load: Load) -> float:
     tokens = load.rows * load.length / load.context
     if load.loss == "tiled":
         tile = min(tokens, TILE_TOKENS)
-        copies = 16 * min(shape.vocabulary, TILE_WORDS) if load.is_cpu else 0
+        copies = TILE_COPIES_BYTES * min(shape.vocabulary, TILE_WORDS) if load.is_cpu else 0
         return tile * (TILE_WORDS * BYTES[load.dtype] + copies)
     if load.loss == "scored":
         return 0.0

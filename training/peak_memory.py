@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ def measured(model: Any) -> Iterator[Peak]:
         yield peak
         peak.bytes = torch.cuda.max_memory_reserved(model.device)
         return
+    gc.collect()  # or what was let go of before would be given back meanwhile, and count as less
     held = _held(model)
     activity = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[activity], profile_memory=True) as profile:

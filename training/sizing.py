@@ -15,6 +15,7 @@ from training.preflight.devices import FULL
 from training.problems import Problem
 from training.spec import FineTuning
 from training.topology import Topology, choose
+from training.usage import operations
 
 UTILISATION = 0.4
 """Of a device's arithmetic, that training with adapters reaches; benchmarks are to better it."""
@@ -23,9 +24,6 @@ GOOD_ROWS = 4
 LOSSES: dict[str, Loss] = {
     "sft": "tiled", "dpo": "tiled", "kto": "tiled", "reward": "scored",
 }  # fmt: skip
-PASSES = {"sft": 0, "dpo": 1, "kto": 3, "reward": 0}
-"""Forward passes of a step through which nothing is learned: of the base, to hold the answers
-against; for `kto` also of both over answers to other questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +144,9 @@ def _fits(facts: Facts, memory: Memory) -> bool:
 
 
 def _hours(facts: Facts, base: BaseModel, batches: Batches, *, checkpointing: bool) -> float | None:
-    """Return the hours of a run: 4 P operations a token, 6 P if activations are made twice.
-
-    Forward 2 P, and 2 P back to the adapters; the gradients of the frozen weights are not made.
-    Each pass through which nothing is learned is 2 P more.
-    """
+    """Return the hours of a run; `training.usage` says what its operations are."""
     if facts.machine is None or facts.machine.tflops is None:
         return None
-    passes = 2 * PASSES[facts.spec.method.type]
-    each = ((6 if checkpointing else 4) + passes) * base.shape.parameters
+    each = operations(base.shape, facts.spec.method.type, twice=checkpointing)
     speed = facts.spec.parallelism.world * UTILISATION * facts.machine.tflops * 1e12
     return batches.steps * batches.tokens_per_step * each / speed / 3600

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -72,9 +72,13 @@ class FineTuning(Part):
 class InvalidSpecification(InvalidRequest):
     """A specification cannot be read; the message holds every problem, each with its key."""
 
-    def __init__(self, source: str, problems: list[str]) -> None:
+    def __init__(
+        self, source: str, problems: list[str], places: Iterable[tuple[str | int, ...]] = ()
+    ) -> None:
         super().__init__(f"{source}: " + "; ".join(problems), parameter="spec")
         self.problems = problems
+        self.places = tuple(places)
+        """What is wrong, or misses something, as pydantic names it."""
 
 
 def read(path: Path) -> FineTuning:
@@ -119,7 +123,8 @@ def check(kind: type[Kind], values: Any, *, source: str) -> Kind:
         InvalidSpecification: names every key that is unknown, missing or wrong.
     """
     if not isinstance(values, dict):
-        raise InvalidSpecification(source, ["no mapping of keys; it begins with 'version: 1'"])
+        what = "the whole: no mapping of keys; it begins with 'version: 1'"
+        raise InvalidSpecification(source, [what])
     version = values.get("version", VERSION)
     if type(version) is int and version > VERSION:
         raise InvalidSpecification(
@@ -130,7 +135,11 @@ def check(kind: type[Kind], values: Any, *, source: str) -> Kind:
         return kind.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-        raise InvalidSpecification(source, [_words(each, values) for each in problems]) from None
+        words = [_words(each, values) for each in problems]
+        there = [
+            each["loc"][:-1] if each["type"] == "missing" else each["loc"] for each in problems
+        ]
+        raise InvalidSpecification(source, words, there) from None
 
 
 def as_json(spec: Part) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints, exhaustion, methods, ranks
+from training import adapted_model, checkpoints, exhaustion, held_out, methods, ranks
 from training.batching import Batches
 from training.callbacks import Watch, measured
 from training.lock import Lock
@@ -47,13 +47,15 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
         InvalidRequest: rows are to be packed, and the model's attention would mix them.
     """
     transformers = require("transformers", extra="finetune")
-    spec, held_out = material.spec, material.held_out
+    spec, asked = material.spec, material.held_out
     learning = methods.learning(spec.method)
     if spec.schedule.packing:
         adapted_model.check_packing(material.model)
 
     mesh = adapted_model.mesh_of(material.model)
     kind = _kind(learning.trainer(), folder, material.model)
+    if learning.is_mean_of_tokens:
+        kind = held_out.weighing(kind)
     # It refuses checkpoints of the optimiser of any sharded model; of an adapter, which is whole in
     # every process, that of one process is all there is.
     is_sharded = getattr(material.model, "is_distributed_loading_by_transformers", False)
@@ -62,7 +64,7 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
         model=material.model,
         args=learning.configuration()(**given),
         train_dataset=learning.dataset(material.train, seed=spec.seed),
-        eval_dataset=None if held_out is None else learning.dataset(held_out, seed=spec.seed),
+        eval_dataset=None if asked is None else learning.dataset(asked, seed=spec.seed),
         data_collator=learning.collator(material.tokenizer, max_length=spec.data.max_length),
         processing_class=material.tokenizer,
         callbacks=callbacks,
@@ -71,6 +73,8 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     # By it data loaders give the same rows to processes that share matrices.
     built.accelerator.state.device_mesh = None if mesh is None else mesh.grid
     learning.built(built)
+    if asked is not None and learning.is_mean_of_tokens:
+        held_out.weigh(built, batches_of(material.lock), tokens=learning.weight(asked))
     built.remove_callback(transformers.PrinterCallback)
     return built
 
@@ -83,7 +87,9 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": batches.rows_per_device,
-        "per_device_eval_batch_size": batches.rows_per_device,
+        "per_device_eval_batch_size": held_out.rows_at_once(
+            methods.learning(spec.method), batches, material.held_out
+        ),
         "gradient_accumulation_steps": batches.accumulation,
         "max_steps": batches.steps,
         "learning_rate": schedule.learning_rate,

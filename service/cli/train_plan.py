@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,8 @@ from service.cli.session import opened
 
 if TYPE_CHECKING:
     from training.planning import Plan
+    from training.problems import Problem
+    from training.spec import FineTuning
 
 FAILED = 1
 GIB = 2**30
@@ -28,32 +31,24 @@ def plan(
 
     Every problem is told in a line with its key or row, and then the command fails.
     """
-    from service.models import tuning
-    from training import planning
-    from training.spec import read
+    from training.problems import Refused
+    from training.spec import load
+    from training.understanding import CERTAIN, understood
 
-    asked = read(spec)
-    with opened() as parts, waiting("reading rows"):
-        found = planning.plan(
-            asked,
-            tuning.places(parts, spec.absolute().parent),
-            path=str(spec),
-            served=tuning.served(parts, asked),
-        )
+    asked, wrong = understood(load(spec), source=repr(str(spec)))
+    found = None if asked is None else _plan(asked, spec)
+    problems = wrong
+    if found is not None:
+        problems += tuple(each for each in found.problems if not wrong or each.check in CERTAIN)
     if json:
-        problems = [
-            {"check": each.check, "where": each.where, "what": each.what} for each in found.problems
-        ]
-        values = {"problems": problems, "notes": found.notes, "digest": found.lock.digest}
-        print_json({**values, "lock": found.lock.as_json()})
-        if problems:
-            raise typer.Exit(FAILED)
-    else:
+        _print_json(problems, None if wrong else found)
+    elif problems:
+        raise Refused(spec.name if asked is None else asked.name, problems)
+    elif found is not None:
         for words in found.notes:
             note(f"not checked: {words}")
-        found.require_sound()
         _print(found)
-    if lock is not None:
+    if lock is not None and found is not None:
         _write(found, lock)
 
 
@@ -74,6 +69,35 @@ def schema(
             print_json(continual.schema())
         case "embedder" | "reranker":
             print_json(specification.schema(of))
+
+
+def _plan(asked: FineTuning, path: Path) -> Plan:
+    from service.models import tuning
+    from training import planning
+
+    with opened() as parts, waiting("reading rows"):
+        return planning.plan(
+            asked,
+            tuning.places(parts, path.absolute().parent),
+            path=str(path),
+            served=tuning.served(parts, asked),
+        )
+
+
+def _print_json(problems: Sequence[Problem], found: Plan | None) -> None:
+    """Print the problems, and the lock of what can be one."""
+    told = [{"check": each.check, "where": each.where, "what": each.what} for each in problems]
+    lock = None if found is None else found.lock
+    print_json(
+        {
+            "problems": told,
+            "notes": () if found is None else found.notes,
+            "digest": None if lock is None else lock.digest,
+            "lock": None if lock is None else lock.as_json(),
+        }
+    )
+    if told:
+        raise typer.Exit(FAILED)
 
 
 def _print(found: Plan) -> None:

@@ -16,6 +16,7 @@ from benchmarks import (
     environments,
     evals,
     feature_views,
+    finetune,
     gateway,
     gateway_servers,
     index_scale,
@@ -28,7 +29,11 @@ from benchmarks import (
 from benchmarks.options import Options
 from benchmarks.table import Row
 from infra.database.engine import Database
+from infra.errors import InvalidRequest
 from monitoring.interactions import Interactions, Query
+from training import spec
+from training.model_shape import measure
+from training.planning import Places, plan
 
 
 @pytest.fixture
@@ -48,6 +53,45 @@ def options(tmp_path: Path, shared_data: Path) -> Options:
 
 def by_metric(rows: list[Row]) -> dict[str, Row]:
     return {row.metric: row for row in rows}
+
+
+@pytest.mark.usefixtures("light_training")
+@pytest.mark.filterwarnings("ignore:::torch", "ignore:::transformers", "ignore:::trl")
+def test_finetune_trains_the_same_as_trl_and_takes_the_memory_that_was_planned(
+    options: Options,
+) -> None:
+    pytest.importorskip("trl")
+    with pytest.raises(InvalidRequest, match="'2b'"):
+        finetune.run(replace(options, shape="2b"))
+    rows = {each.metric.removeprefix("tiny: "): each for each in finetune.run(options)}
+    for metric in ("tokens a second", "memory at the peak"):
+        row = rows[metric]
+        assert row.ours is not None, metric
+        assert row.peer is not None, metric
+        assert min(row.ours.low, row.peer.low) > 0, metric
+    assert "the same mean loss to 0.0001" in rows["our share of TRL's"].note
+    share = rows["memory, measured of the estimate"].ours
+    assert share is not None
+    assert 0.85 <= share.median <= 1.15
+    assert (rows["MFU"].ours is None) == rows["MFU"].note.startswith("no data sheet")
+
+
+@pytest.mark.parametrize(("name", "billions"), [("1b", 1.24), ("8b", 8.03)])
+def test_the_large_shapes_of_the_finetune_benchmark_can_be_planned_without_their_weights(
+    tmp_path: Path, name: str, billions: float
+) -> None:
+    pytest.importorskip("transformers")
+    shape = finetune.SHAPES[name]
+    config = finetune.describe(shape, tmp_path / name)
+    assert measure(config).parameters / 1e9 == pytest.approx(billions, abs=0.01)
+    asked = finetune.specification(shape, steps=20, device="cuda")
+    base = {**asked["base"], "model": name, "described_by": "base"}
+    elsewhere = {"launcher": "slurm", "device": "cuda", "accelerator": "h200-141gb"}
+    read = spec.parse({**asked, "base": base, "runtime": elsewhere})
+    found = plan(read, Places(tmp_path / name, None, None, Path))
+    found.require_sound()
+    assert found.lock.batches is not None
+    assert found.lock.batches["tokens_per_step"] > 1600 * shape.rows_per_step
 
 
 def test_ingest_measures_us_and_says_which_peers_are_missing(options: Options) -> None:

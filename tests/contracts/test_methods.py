@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from training.methods import Learning, learning
 from training.methods._batches import against_base
 from training.sentinel import Sentinel
 from training.spec import read
+from training.tokenized import Tokenized
 from training.trainer import Material
 
 pytest.importorskip("trl")
@@ -81,6 +83,23 @@ def test_the_loss_is_the_one_that_the_trainer_computes(material: Material, tmp_p
         after = float(method_of(material).loss(material.model.eval(), material.train).detach())
     assert found == pytest.approx(after, abs=1e-5)
     assert after < watch.losses[1]
+
+
+def test_the_loss_of_rows_held_out_depends_on_no_batches(
+    material: Material, tmp_path: Path
+) -> None:
+    if not method_of(material).is_mean_of_tokens:
+        pytest.skip("a mean over rows is the same for longer and shorter ones")
+    seven = [material.train.ids[0][: 8 + number] for number in range(7)]
+    labels = [[-100] * (6 - number) + ids[6 - number :] for number, ids in enumerate(seven)]
+    rows = Tokenized(seven, labels)
+    expected = float(method_of(material).loss(material.model.eval(), rows).detach())
+    for together in (1, 2, 4):
+        sizes = {"rows_per_device": together, "data_ranks": 2}
+        lock = replace(material.lock, batches={**(material.lock.batches or {}), **sizes})
+        asked = replace(material, held_out=rows, lock=lock)
+        built = trainer.build(asked, tmp_path, callbacks=[], device="cpu")
+        assert built.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5), together
 
 
 def with_others(material: Material, others: float) -> float:

@@ -33,6 +33,7 @@ ADAPTER = "adapter/support"
 QUESTION = "Question 3?"
 MOST = 8
 """Tokens of an answer."""
+LIKELIEST = 5
 SECONDS = 60.0
 SUITE = {
     "name": "support",
@@ -120,6 +121,39 @@ def ask(client: openai.OpenAI, model: str) -> str | None:
     return answer.choices[0].message.content
 
 
+def told_likeliest(client: openai.OpenAI, model: str) -> list[list[float]]:
+    """The log-probabilities of the likeliest tokens, for each of the answer, as vLLM tells them."""
+    answer = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": QUESTION}], temperature=0,
+        max_completion_tokens=len("XYZ"), logprobs=True, top_logprobs=LIKELIEST,
+    )  # fmt: skip
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    return [
+        sorted((each.logprob for each in token.top_logprobs), reverse=True)
+        for token in logprobs.content
+    ]
+
+
+def likeliest(base: Path, adapter: Path, answer: str) -> list[list[float]]:
+    """The same, as transformers has them of the files."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(
+        chat(QUESTION, "")["messages"][:1], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    ids = [*asked, *tokenizer.encode(answer, add_special_tokens=False)]
+    with torch.no_grad():
+        logits = PeftModel.from_pretrained(model, adapter).eval()(torch.tensor([ids])).logits[0]
+    found = logits[len(asked) - 1 : -1].log_softmax(-1).topk(LIKELIEST).values
+    return [[float(value) for value in row] for row in found]
+
+
 def eventually(say: Callable[[], str | None], wanted: str) -> None:
     deadline, said = time.monotonic() + SECONDS, None
     while time.monotonic() < deadline:
@@ -149,6 +183,8 @@ def test_what_was_trained_is_answered_by_vllm_until_it_is_rolled_back(
         assert ask(client, "support") == "Q" * MOST, "a candidate is not live"
         parts.artifacts.tag(f"{ADAPTER}@candidate", "production")
         eventually(lambda: ask(client, "support"), "XYZ")
+        here = likeliest(Path(base), tmp_path / "trained" / "run" / "adapter", "XYZ")
+        assert told_likeliest(client, "support") == [pytest.approx(each, abs=0.01) for each in here]
 
         parts.artifacts.roll_back(ADAPTER, "production")
         eventually(lambda: ask(client, "support"), "Q" * MOST)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,6 +34,7 @@ from trained import (
 )
 from training.finetune import Outcome, finetune
 from training.spec import read
+from tuning import pair, write_rows
 
 pytest.importorskip("trl")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
@@ -141,14 +142,22 @@ def test_a_full_disk_fails_the_run_clearly_and_with_room_it_goes_on(tmp_path: Pa
     assert trained(spec).adapter == "adapter/zs@v1"
 
 
+def write_uneven(folder: Path, method: str, changes: Mapping[str, Any] | None = None) -> Path:
+    """Write preferences, and five pairs held out, which two processes cannot share evenly."""
+    spec = write_preferences(folder, method, changes)
+    odd = [pair(f"And {n}?", f"{ANSWER} {n}", f"Else {n}") for n in range(5)]
+    write_rows(folder / "eval.jsonl", odd)
+    return spec
+
+
 SHARED = {
     "data.eval": {"rows": "eval.jsonl"}, "schedule.steps": 4, "schedule.rows_per_device": 2,
 }  # fmt: skip
 TWO: dict[str, Callable[..., Path]] = {
-    "ddp": write_task, "fsdp2": write_task, "tensor": write_shared,
+    "ddp": write_shared, "fsdp2": write_shared, "tensor": write_shared,
     "context": write_shared,
-    "dpo": partial(write_preferences, method="dpo"),
-    "reward": partial(write_preferences, method="reward"),
+    "dpo": partial(write_uneven, method="dpo"),
+    "reward": partial(write_uneven, method="reward"),
     "kto": partial(write_preferences, method="kto"),
 }  # fmt: skip
 """What two processes train, and who writes it; preferences by `ddp`."""
@@ -195,7 +204,7 @@ def test_four_processes_that_share_shards_and_matrices_lose_what_one_process_los
     theirs = load_file(Path(one.adapter) / "adapter_model.safetensors")
     for name in FOUR:
         found = json.loads((four / name / "run" / "outcome.json").read_text())
-        for figure in ("first_loss", "last_loss"):
+        for figure in SAME:
             assert found[figure] == pytest.approx(getattr(one, figure), abs=1e-4), name
         ours = load_file(four / name / "run" / "adapter" / "adapter_model.safetensors")
         assert ours.keys() == theirs.keys()

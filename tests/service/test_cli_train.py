@@ -60,6 +60,34 @@ def test_what_is_wrong_is_told_line_by_line_and_nothing_is_written(folder: Path)
     assert len(told["problems"]) == len(lines)
 
 
+def test_wrong_keys_are_told_with_all_else_that_is_wrong_a_line_each(folder: Path) -> None:
+    write_rows(folder / "train.jsonl", [*sums(20), chat("Why?", ""), "{"])
+    changes = {
+        "base.model": "basis", "schedule.lr": 1e-4, "method.adapter.r": 0,
+        "data.eval": {"rows": ""}, "runtime.device": "tpu", "parallelism": {"devices_per_node": 8},
+    }  # fmt: skip
+    path = write_spec(folder / "spec.yaml", changes)
+    said = train("plan", str(path), "--lock", str(folder / "lock.json"), code=1).stderr
+    assert "'sums' is refused, 7 problems:" in said
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "data.eval.rows", "method.adapter.r", "schedule.lr", "runtime.device",
+        "base.model", "data.train row 21", "data.train row 22",
+    ]  # fmt: skip
+    assert lines[2] == "schedule.lr: there is no such key"
+    assert not (folder / "lock.json").exists()
+    told = json.loads(train("plan", str(path), "--json", code=1).stdout)
+    assert [f"{each['where']}: {each['what']}" for each in told["problems"]] == lines
+    assert told["lock"] is None
+
+    path = write_spec(
+        folder / "spec.yaml", {"schedule.epochs": None, "data": None, "colour": "red"}
+    )
+    said = train("plan", str(path), code=1).stderr
+    assert "  data: missing\n" in said
+    assert "  colour: there is no such key\n" in said
+
+
 def test_several_devices_are_launched(folder: Path) -> None:
     changes = {
         "parallelism": {"devices_per_node": 2},

@@ -9,6 +9,7 @@ import pytest
 
 import planted_words
 from infra.settings import load_settings
+from lost_machines import lose, running
 from migrated import put_schema
 from planted_words import write_spec
 from service.retrieval_tuning.forgetting import of_jobs
@@ -54,6 +55,30 @@ def test_a_tuning_is_a_job_whose_result_is_its_verdict(parts: Components, tmp_pa
     assert parts.runs.get(done.result["run"]).state == "finished"
     assert [each.name for each in of_jobs(parts).iterdir()] == [job.id]
     assert Path(done.result["model"]) == of_jobs(parts).absolute() / job.id / "model"
+
+
+def test_a_tuning_whose_machine_is_lost_is_launched_again(
+    parts: Components, tmp_path: Path
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("trl")
+    planted_words.write_cross_encoder(tmp_path / "scores")
+    changes = {
+        "base.model": str(tmp_path / "scores"), "candidates": 4,
+        "negatives": {"per_question": 1, "margin": None, "last_rank": 5},
+        "schedule": {"steps": 1, "batch": 2, "learning_rate": 1e-9},
+    }  # fmt: skip
+    spec = write_spec(tmp_path / "spec.yaml", changes)
+    job = parts.jobs.start("train_reranker", {"spec": str(spec)})
+    until(lambda: bool(running("train reranker", job.id)), seconds=60)
+    assert lose("train reranker", job.id)
+    done = parts.jobs.wait(job.id, timeout_seconds=400)
+    told = [each.message for each in parts.jobs.logs(job.id)]
+    assert done.state == "succeeded", (done.error, told)
+    assert [each for each in told if each.startswith("launched again: ")]
+    assert done.result["verdict"] in {"inconclusive", "underpowered", "fail"}
+    assert (Path(done.result["model"]) / "config.json").exists()
+    assert parts.artifacts.names("model") == []
 
 
 def test_a_job_that_names_no_whole_path_or_a_wrong_specification_is_refused_at_once(

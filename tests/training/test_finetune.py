@@ -81,6 +81,7 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     assert parts.runs.get(outcome.run).state == "finished"
     names = {each.name: each.last_step for each in parts.runs.series(outcome.run)}
     assert names["train/loss"] == names["eval/loss"] == outcome.steps
+    assert names["train/tokens_per_second"] == names["train/memory_gib"] == outcome.steps
     lock = read_lock(tmp_path / "run" / "lock.json")
     metadata = parts.artifacts.resolve("adapter/zs").metadata
     assert metadata["base.model"] == lock.digests["base.model"]

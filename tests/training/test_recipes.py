@@ -98,6 +98,7 @@ def test_a_recipe_is_sound_and_its_step_fits(recipe: Path, places: Places) -> No
         assert lock.batches["tokens_per_step"] == pytest.approx(wanted, rel=0.15)
     assert lock.memory["total"] < KNOWN[str(asked.runtime.accelerator)].memory_gib * GIB
     assert lock.hours is not None
+    assert lock.topology["shard"] <= asked.parallelism.devices_per_node, "shards stay in a node"
     assert any("neither its digest nor its weights" in note for note in found.notes)
 
 

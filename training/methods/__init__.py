@@ -54,6 +54,11 @@ class Learning(Protocol):
         """Rows that a device needs at once."""
         ...
 
+    @property
+    def is_mean_of_tokens(self) -> bool:
+        """Whether the loss of rows is the mean over their tokens, and not over the rows."""
+        ...
+
     def starts_at(self, vocabulary: int, /) -> Start:
         """Return bounds of the loss of a model with a new adapter."""
         ...

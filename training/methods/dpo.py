@@ -23,6 +23,7 @@ class _Dpo:
     left = _comparing.LEFT
     heart_rate = _comparing.HEART_RATE
     fewest_rows = 1
+    is_mean_of_tokens = False
 
     def __init__(self, beta: float) -> None:
         self._beta = beta

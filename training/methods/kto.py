@@ -26,6 +26,7 @@ class _Kto:
     left = _comparing.LEFT
     heart_rate = _comparing.HEART_RATE
     fewest_rows = 2
+    is_mean_of_tokens = False
 
     def __init__(self, beta: float) -> None:
         self._beta = beta

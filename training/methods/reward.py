@@ -23,6 +23,7 @@ class _Reward:
     left = _comparing.LEFT
     heart_rate = _comparing.HEART_RATE
     fewest_rows = 1
+    is_mean_of_tokens = False
 
     def starts_at(self, vocabulary: int) -> Start:
         del vocabulary

@@ -23,6 +23,7 @@ class _Sft:
     left = 0.2
     heart_rate = None
     fewest_rows = 1
+    is_mean_of_tokens = True
 
     def starts_at(self, vocabulary: int) -> Start:
         return Start(0.0, MOST_INITIAL_LOSS * math.log(vocabulary))

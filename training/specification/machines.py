@@ -16,7 +16,8 @@ class Parallelism(Part):
     nodes: int = Field(default=1, ge=1)
     devices_per_node: int = Field(default=1, ge=1)
     strategy: Literal["auto", "ddp", "fsdp2", "zero3"] = "auto"
-    """`auto`: one process alone, copies of a base that fits on a device, otherwise its shards."""
+    """`auto`: one process alone, copies of a base that fits on a device, otherwise its shards.
+    `zero3` is refused: `fsdp2` shards the same."""
     replicate: int | None = Field(default=None, ge=1)
     """Copies of the sharded model; by default one, shared by all devices."""
     shard: int | None = Field(default=None, ge=1)
@@ -26,7 +27,7 @@ class Parallelism(Part):
     context: int = Field(default=1, ge=1)
     """Devices that share each sequence, with FSDP2."""
     sequence: int = Field(default=1, ge=1)
-    """Devices that share each sequence, with DeepSpeed."""
+    """Only 1: `context` shares sequences without DeepSpeed."""
     pipeline: int = Field(default=1, ge=1)
     """Only 1: the libraries below cannot train in a pipeline."""
 

@@ -1,0 +1,78 @@
+"""What a training uses of its devices: arithmetic by the shapes of its model, memory as held."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from training import spec, usage
+from training.accelerators import GIB, KNOWN, machine_for, recognised
+from training.base_model import BaseModel
+from training.model_shape import measure
+from tuning import write_base, write_spec
+
+transformers = pytest.importorskip("transformers")
+SIZES = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 1000,
+}  # fmt: skip
+
+
+def test_a_token_is_multiplied_by_all_weights_but_those_that_are_looked_up() -> None:
+    tied, apart = (
+        measure(transformers.LlamaConfig(**SIZES, tie_word_embeddings=is_tied))
+        for is_tied in (True, False)
+    )
+    assert apart.parameters - tied.parameters == 1000 * 64
+    assert usage.operations(apart, "sft") == usage.operations(tied, "sft") == 4 * tied.parameters
+    assert usage.operations(tied, "sft", twice=True) == 6 * tied.parameters
+    assert usage.operations(tied, "dpo") == 6 * tied.parameters
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_share_of_arithmetic_is_of_all_devices_and_told_where_a_data_sheet_says(
+    tmp_path: Path, devices: int
+) -> None:
+    write_base(tmp_path / "base")
+    base = BaseModel("base", tmp_path / "base", None)
+    changes = {
+        "runtime": {"accelerator": "h100-80gb"},
+        "parallelism": {"devices_per_node": devices},
+    }
+    read = spec.read(write_spec(tmp_path / "spec.yaml", changes))
+    if machine_for(read.runtime).devices:
+        pytest.skip("there are GPUs here, of a kind of their own")
+    each = usage.operations(base.shape, "sft")
+    found = usage.watched(read, base)(1e6)
+    assert found["mfu"] == pytest.approx(1e6 * each / (devices * 989e12))
+    unknown = spec.read(write_spec(tmp_path / "spec.yaml", {"runtime": {"device": "cpu"}}))
+    assert list(usage.watched(unknown, base)(1e6)) == ["memory_gib"]
+
+
+def test_memory_is_what_the_process_has_held_at_most() -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 64 << 20 < usage.peak() < whole, "transformers is imported"
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3", 79.2, "h100-80gb"),
+        ("NVIDIA H100 PCIe", 79.6, "h100pcie-80gb"),
+        ("NVIDIA H200", 139.8, "h200-141gb"),
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40gb"),
+        ("NVIDIA A100 80GB PCIe", 79.3, "a100-80gb"),
+        ("NVIDIA A10G", 22.1, "a10-24gb"),
+        ("NVIDIA L40S", 44.4, "l40s-48gb"),
+        ("NVIDIA L4", 22.0, "l4-24gb"),
+        ("NVIDIA GeForce RTX 4090", 23.6, "rtx4090-24gb"),
+        ("NVIDIA GeForce RTX 5090", 31.4, None),
+    ],
+)
+def test_a_device_is_known_by_its_drivers_name_and_its_memory(
+    name: str, gib: float, key: str | None
+) -> None:
+    found = recognised(name, int(gib * GIB))
+    assert found == (None if key is None else KNOWN[key])

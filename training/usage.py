@@ -1,0 +1,59 @@
+r"""What a training uses of its devices: the share of their arithmetic (MFU), and their memory.
+
+Operations of a token are 2 W forward and 2 W back to the adapters, where W are the weights it is
+multiplied by: all but a table of embeddings that is only looked up. Each pass through which nothing
+is learned is 2 W more. Attention over earlier tokens, and activations that are made twice, are left
+out, so that the share is rather too small: https://arxiv.org/abs/2204.02311, appendix B.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from infra.plugins import require
+from training.accelerators import GIB, machine_for
+from training.model_shape import ModelShape
+from training.spec import FineTuning
+
+if TYPE_CHECKING:
+    from training.base_model import BaseModel
+
+PASSES = {"sft": 0, "dpo": 1, "kto": 3, "reward": 0}
+"""Forward passes of a step through which nothing is learned: of the base, to hold the answers
+against; for `kto` also of both over answers to other questions."""
+
+
+def operations(shape: ModelShape, method: str, *, twice: bool = False) -> int:
+    """Return the operations of a token; with those of its activations made `twice`, if they are."""
+    looked_up = shape.embedding_parameters - shape.vocabulary * shape.hidden
+    passes = (6 if twice else 4) + 2 * PASSES[method]
+    return passes * (shape.parameters - looked_up)
+
+
+def watched(spec: FineTuning, base: BaseModel) -> Callable[[float], Mapping[str, float]]:
+    """Return what turns tokens a second, over all devices, into figures of what is used.
+
+    These are `memory_gib`, the most that this process has held, and `mfu` where a data sheet says
+    what the devices can do.
+    """
+    tflops = machine_for(spec.runtime).tflops
+    most = None if tflops is None else spec.parallelism.world * tflops * 1e12
+    each = operations(base.shape, spec.method.type)
+
+    def used(tokens_per_second: float) -> dict[str, float]:
+        found = {"memory_gib": peak() / GIB}
+        return found if most is None else {**found, "mfu": tokens_per_second * each / most}
+
+    return used
+
+
+def peak() -> int:
+    """Return the most bytes that this process has held: of its GPU, else of the machine."""
+    torch = require("torch", extra="finetune")
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_reserved())
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
