@@ -14,7 +14,9 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
+from lost_machines import lose, running
 from running_server import RunningServer, start
+from scripted_suites import write_answers
 from trained import ANSWER, calm
 from tuning import chat, write_base
 from waiting import until
@@ -44,10 +46,15 @@ class Tuner:
         tunable = {"model": str(base), "device": "cpu", "route": "tiny"}
         short = {"steps": STEPS, "saving": {"every_steps": 8}, **SCHEDULE}
         long = {"steps": LONG, "saving": {"every_steps": 10, "keep": 2}, **SCHEDULE}
+        write_answers(folder, "what nobody teaches it")
+        suite = {"suite": str(folder / "suite.yaml"), "metric": "exact_match", "min_gain": 0.5}
+        judged = {"schedule": {**SCHEDULE, "steps": 2}, "evaluate": {"suites": [suite]}}
         models = {
-            name: {**tunable, "options": {**OPTIONS, "schedule": schedule}}
-            for name, schedule in (("tiny", short), ("long", long))
-        }
+            name: {**tunable, "options": {**OPTIONS, **more}}
+            for name, more in (
+                ("tiny", {"schedule": short}), ("long", {"schedule": long}), ("judged", judged)
+            )
+        }  # fmt: skip
         route = {"targets": [{"upstream": "local", "model": str(base)}], "retries": 0}
         self._variables = {
             "RAGSTONE_FINE_TUNING__MODELS": json.dumps(models),
@@ -134,16 +141,7 @@ class Tuner:
 
     def processes(self, job_id: str) -> list[str]:
         """The command lines of this machine's processes that train for a job."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                except OSError:
-                    continue
-                if job_id in line and "train run" in line:
-                    found.append(line)
-        return found
+        return list(running(job_id, "train run").values())
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +153,10 @@ def tuner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuner]:
 
 def is_finished(job: FineTuningJob) -> bool:
     return job.status in {"succeeded", "failed", "cancelled"}
+
+
+def goes_on(message: str) -> bool:
+    return message.startswith("going on after step")
 
 
 ROWS = [chat(f"Question {number}?", ANSWER) for number in range(64)]
@@ -222,6 +224,20 @@ def test_rows_that_are_broken_fail_the_job_by_name_before_it_trains(tuner: Tuner
     assert list(tuner.folder.glob(f"data/fine_tuning/{job.id}/rows/*")) == []
 
 
+def test_what_does_not_pass_its_suites_fails_the_job_and_is_not_served(tuner: Tuner) -> None:
+    file_id = tuner.upload(*ROWS)
+    job = tuner.client.fine_tuning.jobs.create(model="judged", training_file=file_id)
+    job = tuner.wait(job.id, is_finished)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error.code == "training_failed", job.error
+    assert "the verdict of its suites is fail: answers: exact_match" in job.error.message
+    assert tuner.steps(job.id) == 2, "it was trained"
+    assert "verdict of the suites: fail" in tuner.messages(job.id)
+    assert job.fine_tuned_model is None
+    assert not [each.id for each in tuner.client.models.list() if job.id[-12:] in each.id]
+
+
 def test_a_job_outlives_its_server_goes_on_after_a_pause_and_leaves_nothing_once_cancelled(
     tuner: Tuner,
 ) -> None:
@@ -238,9 +254,13 @@ def test_a_job_outlives_its_server_goes_on_after_a_pause_and_leaves_nothing_once
     until(lambda: not tuner.processes(job.id), seconds=SECONDS)
     until(lambda: tuner.resumes(job.id), seconds=SECONDS)
     tuner.wait_for_steps(job.id, 3)
-    assert any(each.startswith("going on after step") for each in tuner.messages(job.id))
+    assert sum(map(goes_on, tuner.messages(job.id))) == 1
     steps = [each.data["step"] for each in tuner.events(job.id) if each.type == "metrics"]  # type: ignore[index]
     assert steps == sorted(set(steps)), "no step is done twice"
+
+    assert lose(job.id, "train run")
+    tuner.wait(job.id, lambda _: sum(map(goes_on, tuner.messages(job.id))) == 2)
+    tuner.wait_for_steps(job.id, 3)
 
     assert jobs.retrieve(job.id).status == "running"
     assert tuner.processes(job.id)
