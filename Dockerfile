@@ -7,8 +7,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/ragstone
 WORKDIR /source
 # Dependencies before code, so that a change of code does not install them again.
-COPY infra/locks/runtime.txt infra/locks/runtime.txt
-RUN /opt/ragstone/bin/pip install --no-deps --require-hashes -r infra/locks/runtime.txt
+COPY infra/locks/image.txt infra/locks/image.txt
+RUN /opt/ragstone/bin/pip install --no-deps --require-hashes -r infra/locks/image.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY docs docs
 COPY infra infra
@@ -25,8 +25,8 @@ FROM vllm/vllm-openai:v0.32.0 AS cuda
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/ragstone
 WORKDIR /source
-COPY infra/locks/runtime.txt infra/locks/runtime.txt
-RUN /opt/ragstone/bin/pip install --no-deps --require-hashes -r infra/locks/runtime.txt
+COPY infra/locks/image.txt infra/locks/image.txt
+RUN /opt/ragstone/bin/pip install --no-deps --require-hashes -r infra/locks/image.txt
 COPY --from=build /source /source
 RUN /opt/ragstone/bin/pip install --no-deps . \
  && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin ragstone \

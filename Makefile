@@ -28,9 +28,11 @@ check: .venv/dev.done ## Format, lint, types, import contracts, size gates, test
 vllm: .venvs/vllm/engine.done ## Install real vLLM for CPU, which the tests use where it is (3.3 GB)
 
 lock: .venv/dev.done ## Resolve the locks anew
-	@for lock in runtime dev; do \
+	@for lock in dev runtime image; do \
 	  extras="--extra embed --extra gpu --extra postgres --excludes infra/locks/runtime-without.txt"; \
+	  [ $$lock = image ] && extras="$$extras --extra classical --extra data --extra evals --extra monitoring --extra otel --extra s3"; \
 	  [ $$lock = dev ] && extras="--all-extras --excludes infra/locks/dev-without.txt"; \
+	  [ $$lock = dev ] || extras="$$extras --constraints infra/locks/dev.txt"; \
 	  $(BIN)/uv pip compile pyproject.toml $$extras -q --universal --no-header --generate-hashes --no-annotate \
 	    --no-emit-package torch --no-emit-package uv $(LOCK_OPTIONS) -o infra/locks/$$lock.txt || exit 1; done
 	@$(BIN)/uv pip compile infra/locks/engine.in --excludes infra/locks/engine-without.txt -q --no-header \

@@ -172,10 +172,19 @@ def test_ci_installs_the_engine_that_the_tests_want() -> None:
 
 
 def test_what_runs_the_service_asks_gpus_and_has_no_torch() -> None:
-    locked = (ROOT / "infra" / "locks" / "runtime.txt").read_text(encoding="utf-8")
-    names = set(re.findall(r"^([a-z0-9-]+)==", locked, flags=re.MULTILINE))
-    assert {"onnxruntime", "nvidia-ml-py"} <= names
-    assert not names & {"torch", "transformers", "sentence-transformers"}
+    runtime, image, tested = (_pins(name) for name in ("runtime", "image", "dev"))
+    assert {"onnxruntime", "nvidia-ml-py"} <= runtime.keys()
+    watches, serves, keeps = {"river", "scipy"}, {"skops", "skl2onnx"}, {"s3fs", "datasets"}
+    assert watches | serves | keeps <= image.keys()
+    for pins in (runtime, image):
+        assert not pins.keys() & {"torch", "transformers", "sentence-transformers"}
+    assert {name: tested.get(name) for name in image} == image, "or it is not what was tested"
+    assert {name: image.get(name) for name in runtime} == runtime
+
+
+def _pins(lock: str) -> dict[str, str]:
+    locked = (ROOT / "infra" / "locks" / f"{lock}.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", locked, flags=re.MULTILINE))
 
 
 def test_ci_script_is_sound_and_runs_the_checks() -> None:

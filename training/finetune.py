@@ -263,8 +263,7 @@ def _verify(
     if mesh is not None:
         ranks.wait_for_all()  # another process may not have read the files yet
     if rank.is_first:
-        shutil.rmtree(files.adapter, ignore_errors=True)
-        files.draft.rename(files.adapter)
+        files.accept()
     return difference
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ class RunFolder:
                 f"{str(self.path)!r} is of a run with another {', '.join(changed)}; "
                 "give another folder"
             )
+
+    def accept(self) -> None:
+        """Put the draft, which was verified, in place of an adapter that is there."""
+        shutil.rmtree(self.adapter, ignore_errors=True)
+        self.draft.rename(self.adapter)
 
     def outcome(self) -> dict[str, Any] | None:
         """Return how the run ended, `None` if it did not end well yet."""
