@@ -53,8 +53,8 @@ class Promotion(Part):
     max_loss: float = Field(default=0.05, gt=0)
     """By how much its loss may be higher on an earlier suite; more, or not surely less, is
     forgetting."""
-    earlier: int = Field(default=3, ge=0, le=50)
-    """Retrainings that were promoted before, whose rows to compare on are asked again."""
+    earlier: int = Field(default=50, ge=0, le=50)
+    """Retrainings that were promoted before, whose rows to compare on are asked again, at most."""
 
 
 class Continual(Part):

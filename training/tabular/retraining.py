@@ -98,8 +98,8 @@ class Promotion(Part):
     max_loss: float = Field(default=0.02, gt=0)
     """By how much its error may be higher on what earlier models were measured on; more, or not
     surely less, is forgetting."""
-    earlier: int = Field(default=3, ge=0, le=50)
-    """Versions whose held-out rows are asked again, the champion's and those before it."""
+    earlier: int = Field(default=50, ge=0, le=50)
+    """Versions whose held-out rows are asked again at most, the champion's and those before it."""
 
 
 class Retraining(Part):
