@@ -102,7 +102,7 @@ def _by_the_clock(
     figures: dict[tuple[str, int], _Figures],
     options: Options,
 ) -> list[Row]:
-    """Ask at fixed rates, too: what is added at half of what a server can do grows with it."""
+    """Ask at fixed rates, too: what is added at half of a server's capacity grows with it."""
 
     def drive(load: Load) -> Measured:
         return client.drive(_shorter(load) if options.quick else load)
@@ -110,7 +110,7 @@ def _by_the_clock(
     def loading(name: str, rate: float) -> Load:
         return _load(all_servers[name], name, row, rate=rate)
 
-    tens = {name: figures[name, CLIENTS[1]].requests for name in servers}
+    tens = {name: figures[name, inference_clock.TOGETHER].requests for name in servers}
     with null_backend(options) as nothing:
         all_servers = {**servers, inference_clock.NOTHING: nothing}
         return inference_clock.measure(

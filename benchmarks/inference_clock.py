@@ -19,8 +19,11 @@ from infra.plugins import require
 
 RATES = (500.0, 1_000.0, 2_000.0)
 """Requests a second that servers of several speeds can be compared at."""
+TOGETHER = 10
+"""Clients whose requests a second are a server's capacity here. More of them get more answers where
+many are made together, for which each waits longer."""
 KEEPING_UP = 0.8
-"""Of what a server can answer: beyond that it measures how long its queue has grown."""
+"""Of a server's capacity: beyond that it measures how long its queue has grown."""
 DIRECT_RUNS = 500
 BARS = {"p50": Bar(1.0, at_least=False), "p99": Bar(4.0, at_least=False)}
 SHARES = {"p50": 0.5, "p99": 0.99}
@@ -35,7 +38,7 @@ Loading = Callable[[str, float], Load]
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many requests a second each server can answer."""
+    """How many requests a second `TOGETHER` clients got of each server."""
 
     requests: dict[str, float]
 
@@ -56,7 +59,7 @@ class _Added:
 def measure(
     drive: Drive, loading: Loading, capacity: Capacity, direct_ms: float, options: Options
 ) -> list[Row]:
-    """Ask every server that keeps up at each rate, in turns; ours also at half of what it can."""
+    """Ask every server that keeps up at each rate, in turns; ours at half of its capacity, too."""
     found: dict[tuple[str, float], _Added] = {}
     rates = (*RATES, capacity.half)
     for number in range(options.repeats):
@@ -87,7 +90,7 @@ def _rows(
 ) -> list[Row]:
     rows = []
     is_half = rate == capacity.half
-    at_rate = f"half of what we can ({rate:,.0f}/s)" if is_half else f"{rate:,.0f}/s"
+    at_rate = f"half of what {TOGETHER} clients get ({rate:,.0f}/s)" if is_half else f"{rate:,.0f}/s"
     peers = [name for name in capacity.requests if name != OURS]
     for what in SHARES:
         mine = getattr(found[OURS, rate], what)

@@ -25,7 +25,7 @@ class Asked:
         return len(self._vectors)
 
     def note(self, vector: NDArray[np.float32]) -> None:
-        """Take the vector of a question that is being answered; nobody writes to it later."""
+        """Take the vector of a question that is being answered."""
         key = vector.tobytes()
         with self._noting:
             if key in self._vectors:

@@ -125,7 +125,8 @@ class LocalIndex:
         self, vector: NDArray[np.float32], limit: int, *, documents: NDArray[np.int64] | None = None
     ) -> Hits:
         query = query_vector(vector, dimension=self._dimension)
-        self._asked.note(query)
+        if self._options.kinds and len(self) >= self._options.smallest:
+            self._asked.note(query)
         return self._state.dense.search(query, limit, documents=documents)
 
     def lexical(

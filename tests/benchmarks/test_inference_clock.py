@@ -43,6 +43,6 @@ def test_servers_are_asked_at_rates_that_they_keep_up_with(tmp_path: Path) -> No
     assert slow.bar is not None
     assert slow.bar.is_met(slow.ours.median)
     assert (fast.peer, fast.note) == (None, "it does not keep up")
-    own = rows["the client's own, half of what we can (4,000/s), p50"].ours
+    own = rows["the client's own, half of what 10 clients get (4,000/s), p50"].ours
     assert own is not None
     assert own.samples == (0.5, 0.5)
