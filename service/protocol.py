@@ -41,6 +41,8 @@ class ImpatientProtocol(HttpToolsProtocol):
     _is_between = True
     """The parser has read a message to its end, and nothing of another."""
     _leave: Callable[[], None] | None = None
+    _why = ""
+    """Of what the parser is told to refuse; it has words of its own for all that it refuses."""
     _is_last = False
     """The server stops: the next answer, if there is one, is the connection's last."""
 
@@ -65,7 +67,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, in the shape of our other errors, and close."""
         if self._is_idle() or not self.cycle.response_started:
-            self.transport.write(_refusal(msg))
+            self.transport.write(_refusal(self._why or msg))
         self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -99,9 +101,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > HEADER_BYTES or len(self.headers) > HEADERS:
-            raise httptools.HttpParserError("The headers are too large")
-        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
-            raise httptools.HttpParserError("A request names its host once")
+            self._why = TOO_LARGE
+        elif hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._why = "A request names its host once"
+        if self._why:
+            raise httptools.HttpParserError(self._why)
         super().on_headers_complete()
         if self._is_last:
             self.cycle.keep_alive = False

@@ -20,7 +20,7 @@ EXHAUSTED_SECONDS = 1.0
 
 
 class Ledger:
-    """The accounts of this process; every change is in the journal before it counts.
+    """The accounts of this process; what a call may cost is in the journal before it is sent.
 
     One lock guards it: requests and the thread that talks to the database hold it for microseconds.
     """

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from dataclasses import replace
+from functools import partial
 
 from infra.contracts import Usage
 from infra.errors import EngineTimedOut, InvalidRequest, RagstoneError
@@ -73,9 +74,8 @@ class Relay:
                     ticket = await self._meter.admit(
                         call, prompt_tokens=prompt, completion_tokens=completion
                     )
-                if route.shadow:
-                    self._send_shadows(call, table, estimate.likely_tokens(prompt))
-                begun = await self._sender.begin(call, table, outcome, ticket=ticket)
+                note = partial(self._note, outcome, ticket, table, estimate.likely_tokens(prompt))
+                begun = await self._sender.begin(call, table, outcome, note=note)
         except TimeoutError as error:
             # The caller says how long it waits, and the server read the prompt meanwhile.
             late = EngineTimedOut("The deadline passed before an answer began")
@@ -97,6 +97,16 @@ class Relay:
         finally:
             table.users -= 1
         return self._relay(begun, outcome, ticket, estimate.likely_tokens(prompt))
+
+    def _note(self, outcome: Outcome, ticket: Ticket, table: Table, prompt: int) -> None:
+        """Note what the call may cost, before it is sent; its copies go with the first attempt.
+
+        Raises:
+            StorageFailed: it cannot be noted, so nothing must be sent.
+        """
+        ticket.begin()
+        if not outcome.attempts and table.find(outcome.call.model).shadow:
+            self._send_shadows(outcome.call, table, prompt)
 
     def _begin(self, call: Call) -> Outcome:
         is_kept = self._keeps_text and call.path in SPOKEN

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from infra.errors import EngineFailed, EngineTimedOut, EngineUnreachable, Overloaded
@@ -12,7 +14,6 @@ from service.gateway import estimate
 from service.gateway.answers import Refused
 from service.gateway.attempts import Begun, NotServed, send, unserved
 from service.gateway.calls import Call, Outcome
-from service.gateway.meters import Ticket
 from service.gateway.retries import RetryBudget
 from service.gateway.routing import Route, Table, Target
 from service.gateway.upstreams import Replica
@@ -29,10 +30,12 @@ class Sender:
     def __init__(self) -> None:
         self._budget = RetryBudget()
 
-    async def begin(self, call: Call, table: Table, outcome: Outcome, *, ticket: Ticket) -> Begun:
+    async def begin(
+        self, call: Call, table: Table, outcome: Outcome, *, note: Callable[[], None]
+    ) -> Begun:
         """Try the call's route, then its fallbacks; `outcome` notes who answered.
 
-        The ticket begins once the call has a place at a server, not while it waits for one.
+        `note` is called each time that the call has a place at a server and is about to be sent.
 
         Raises:
             StorageFailed: what it costs cannot be written down.
@@ -47,7 +50,7 @@ class Sender:
         names = () if call.target is not None else route.settings.fallback
         for number, each in enumerate((route, *map(table.find, names))):
             try:
-                return await self._try(_Search(call, each, table), outcome, ticket)
+                return await self._try(_Search(call, each, table), outcome, note)
             except (EngineFailed, Overloaded) as error:
                 logger.warning("%s", error)
                 problem = problem or error
@@ -57,11 +60,7 @@ class Sender:
             raise problem.reason
         raise cast("Exception", problem)
 
-    async def _try(self, search: _Search, outcome: Outcome, ticket: Ticket) -> Begun:
-        def note() -> None:
-            ticket.begin()
-            outcome.attempts += 1
-
+    async def _try(self, search: _Search, outcome: Outcome, note: Callable[[], None]) -> Begun:
         problem: EngineFailed | Overloaded | None = None
         for number in range(search.route.settings.retries + 1):
             if number and not self._budget.take(search.table.settings.retry_budget_ratio):
@@ -72,10 +71,9 @@ class Sender:
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
                 break
-            outcome.upstream, outcome.tag = target.upstream.name, target.tag
-            outcome.served = target.name_at(replica) or ""
+            asked = partial(_note, outcome, note, target, replica)
             try:
-                begun = await send(search.call, target, replica, note=note)
+                begun = await send(search.call, target, replica, note=asked)
             except (EngineFailed, Overloaded) as error:
                 problem = problem or error
                 if isinstance(error, Overloaded | NotServed):
@@ -87,6 +85,14 @@ class Sender:
                 outcome.served = begun.model
                 return begun
         raise cast("Exception", problem)
+
+
+def _note(outcome: Outcome, note: Callable[[], None], target: Target, replica: Replica) -> None:
+    """Note whom the call is about to be sent to."""
+    note()
+    outcome.attempts += 1
+    outcome.upstream, outcome.tag = target.upstream.name, target.tag
+    outcome.served = target.name_at(replica) or ""
 
 
 class _Search:

@@ -142,7 +142,7 @@ class Batcher:
         return min(self._turn_rows, self._bounds.batch_rows)
 
     def run_together(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
-        """Answer rows of several requests here and now; it `is_free`, and they are no `turn_rows`.
+        """Answer rows of several requests here and now; it `is_free`, they are at most `turn_rows`.
 
         Raises:
             EngineFailed: the model cannot be run on these rows.

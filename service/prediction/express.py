@@ -24,6 +24,7 @@ from service.gateway.metering import Metering
 from service.keyring import Keyring
 from service.permissions import scopes_for
 from service.predicting import MANY_BYTES
+from service.prediction.columns import joined
 from service.prediction.door import OF_NAME, OF_VERSION
 from service.prediction.exchange import AT_THE_DOOR
 from service.prediction.models import Hosted, Models
@@ -209,15 +210,15 @@ class Express:
             return
         rows = [each.row for each in batch]
         try:
-            columns = hosted.reader.quick.arrays(rows) if hosted.reader.quick else {}
-            values = hosted.batcher.run_together(columns, len(rows))
+            values = hosted.batcher.run_together(joined(rows), len(rows))
+            ids = [self._ids() for _ in batch]
+            told = Together(ids, hosted, rows, values, plan.version or LIVE)
+            bodies = [*told.bodies()]
             ticket.settle(Usage())
         finally:
             ticket.refund()
-        ids = [self._ids() for _ in batch]
-        told = Together(ids, hosted, rows, values, plan.version or LIVE)
         self.answered += len(batch)
-        self._tell(told, batch, headers=ticket.headers, caller=caller)
+        self._tell(told, batch, bodies, headers=ticket.headers, caller=caller)
 
     def _caller(self, plan: Plan) -> Caller | None:
         if self._keyring is not None:
@@ -229,6 +230,7 @@ class Express:
         self,
         told: Together,
         batch: Sequence[_Taken],
+        bodies: Sequence[bytes],
         *,
         headers: Mapping[str, str],
         caller: Caller,
@@ -236,7 +238,7 @@ class Express:
         """Send the answers; count, log and record the requests."""
         request_ids = [self._request_ids() for _ in batch]
         begin = _begin(batch[0].connection, headers)
-        for each, id, body in zip(batch, request_ids, told.bodies(), strict=True):
+        for each, id, body in zip(batch, request_ids, bodies, strict=True):
             each.connection.answer(
                 b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (begin, id.encode(), len(body), body)
             )

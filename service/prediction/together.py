@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import orjson
 from numpy.typing import NDArray
 
@@ -46,7 +47,8 @@ class Together:
     def bodies(self) -> Iterator[bytes]:
         """Yield the answers by the Open Inference Protocol, byte for byte as one alone has it."""
         loaded = self.loaded
-        numbers = self.values.reshape(len(self.ids), -1)
+        # orjson takes rows only as they lie in memory; some models answer column by column.
+        numbers = np.ascontiguousarray(self.values).reshape(len(self.ids), -1)
         texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
         begin = orjson.dumps({"model_name": loaded.name, "model_version": loaded.version})[:-1]
         begin += b',"parameters":{"prediction_id":"'

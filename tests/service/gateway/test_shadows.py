@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import model_server
-from infra.errors import InvalidConfiguration
+from infra.errors import InvalidConfiguration, StorageFailed
 from infra.gateway_settings import Gateway
 from model_server import Misbehaving
 from monitoring.gateway_metrics import GatewayMetrics
-from relayed import QUICK, Opened, answer, call, gateway, opened, run, until
+from relayed import QUICK, Opened, Unmetered, answer, call, gateway, opened, run, until
 from service.gateway.recording import MetricsRecorder
 
 Serve = Callable[..., Misbehaving]
@@ -33,6 +33,30 @@ async def both(gate: Opened, *, stream: bool) -> Any:
     assert b"tiny" in await answer(gate.relay, call(stream=stream))
     await until(lambda: len(gate.outcomes) == before + 2)
     return next(item for item in gate.outcomes[before:] if item.tag == "shadow")
+
+
+def test_a_call_that_cannot_be_noted_reaches_nobody_and_has_no_copy(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, shadow = serve(), serve(name="new")
+    meter = Unmetered()
+    admitted = meter.try_admit(call(), prompt_tokens=0, completion_tokens=0)
+
+    def refuse(_: object) -> None:
+        raise StorageFailed("No space left on device")
+
+    monkeypatch.setattr(type(admitted), "begin", refuse)
+
+    async def ask() -> None:
+        async with opened(shadowed(live, shadow), meter=meter) as gate:
+            with pytest.raises(StorageFailed):
+                await gate.relay.run(call())
+            (told,) = gate.outcomes
+            assert (told.upstream, told.tag, told.served, told.attempts) == ("", "", "", 0)
+            assert gate.is_idle
+
+    run(ask())
+    assert live.asked == shadow.asked == []
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -211,6 +212,22 @@ def test_requests_of_one_turn_share_a_batch(served: Served) -> None:
             # A graph rounds several rows otherwise than one.
             assert told[1]["data"] == pytest.approx(probabilities["data"], abs=1e-6)
         assert batches() == (number + 1, rows + 5)
+
+
+def test_a_model_that_answers_column_by_column_is_told_as_any_other(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(served.connected()) for _ in range(3)]
+        for client in clients:
+            client.ask(USUAL)
+        (hosted,) = [each for each in served.components.models._shelf if each.name == "churn"]
+        run, before = hosted.batcher._run, served.express.answered
+        monkeypatch.setattr(hosted.batcher, "_run", lambda *given: np.asfortranarray(run(*given)))
+        served.send_together(USUAL)
+        told = [outputs(client.read()) for client in clients]
+        assert served.express.answered == before + 3
+        assert len({str(each) for each in told}) == 1
 
 
 def test_a_connection_in_use_outlives_the_time_for_idle_ones(served: Served) -> None:
