@@ -53,6 +53,8 @@ class Query:
     copies: bool = True
     """Whether what another version predicted for the same rows counts too, and what a target failed
     that another one was asked then."""
+    upstream: str | None = None
+    """Of predictions the version that made them: `churn@v3`."""
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield them as SQL."""
@@ -60,7 +62,7 @@ class Query:
             yield table.c.at >= self.since
         if self.until is not None:
             yield table.c.at < self.until
-        for name in ("kind", "model", "tag", "tenant", "outcome"):
+        for name in ("kind", "model", "tag", "tenant", "outcome", "upstream"):
             if (value := getattr(self, name)) is not None:
                 yield table.c[name] == value
         if not self.copies:

@@ -102,7 +102,8 @@ def forget(parts: Components, wanted: Wanted, *, dry_run: bool = False) -> Forgo
     if wanted.key:
         parts.interactions.flush()
         model = None if wanted.model is None else f"{KIND}/{wanted.model}"
-        query = Query(until=wanted.until, model=model, tenant=wanted.tenant)
+        made_by = None if wanted.version is None else f"{wanted.model}@v{wanted.version}"
+        query = Query(until=wanted.until, model=model, tenant=wanted.tenant, upstream=made_by)
         logged = prediction_logs.erase(
             parts.database, query, lambda row: holds(row, wanted.key), dry_run=dry_run
         )

@@ -93,7 +93,9 @@ def forget(*words: str, code: int = 0) -> Any:
     return json.loads(result.stdout) if code == 0 else result.stderr
 
 
-def log(parts: Components, id: str, model: str, *, keep: bool = True, **features: Any) -> None:
+def log(
+    parts: Components, id: str, model: str, *, version: int = 1, keep: bool = True, **features: Any
+) -> None:
     content = {"prediction": "no", "features": {**ROW, **features}} if keep else None
     add = parts.interactions.add
     add(
@@ -104,6 +106,7 @@ def log(parts: Components, id: str, model: str, *, keep: bool = True, **features
             model=model,
             outcome="answered",
             status=200,
+            upstream=f"{model.removeprefix('model/')}@v{version}",
             content=content,
         )
     )
@@ -131,8 +134,7 @@ def test_erasing_a_key_reaches_every_batch_and_what_the_log_keeps(parts: Compone
         "predictions/churn-acme@v1",
         "predictions/price-all@v1",
     }
-    kept = {each.id for each in parts.interactions.find(Query()) if each.content is not None}
-    assert kept == {"pred-3"}
+    assert content_kept(parts) == {"pred-3"}
     assert forget("--key", "customer=7", "--yes")["stored"] == []
 
 
@@ -149,6 +151,19 @@ def test_what_is_forgotten_is_chosen_by_model_version_tenant_age_and_whole_key(
         ("model/churn@v1", 5, True)
     ]
     assert held(parts) == {("churn", None): 6, ("price", None): 3}
+
+
+def content_kept(parts: Components) -> set[str]:
+    return {each.id for each in parts.interactions.find(Query()) if each.content is not None}
+
+
+def test_what_another_version_was_asked_stays_in_the_log(parts: Components) -> None:
+    log(parts, "pred-1", "model/churn", customer=7)
+    log(parts, "pred-2", "model/churn", version=11, customer=7)
+    log(parts, "pred-3", "model/churn", version=2, customer=7)
+    parts.interactions.flush()
+    assert forget("churn@v1", "--key", "customer=7", "--yes")["logged"] == 1
+    assert content_kept(parts) == {"pred-2", "pred-3"}
 
 
 def test_a_part_of_a_key_needs_the_artifact_that_says_the_rest(parts: Components) -> None:
