@@ -192,8 +192,8 @@ class Interactions:
             if not self._put_aside():
                 raise
 
-    def _write_to_the_last(self) -> None:
-        """Write everything: what waits elsewhere cannot be removed.
+    def drain(self) -> None:
+        """Write everything into the database: what waits elsewhere cannot be removed.
 
         Raises:
             StorageFailed: the database cannot be written to, or a file on disk not be read.
@@ -347,7 +347,7 @@ class Interactions:
 
     def erase_content(self, file_ids: Sequence[str]) -> int:
         """Remove what interactions quote of documents; the numbers stay. Returns how many."""
-        self._write_to_the_last()
+        self.drain()
         with self._database.write() as connection:
             numbers = select(quoted.c.interaction_number).where(quoted.c.file_id.in_(file_ids))
             done = connection.execute(
@@ -369,7 +369,7 @@ class Interactions:
 
     def delete(self, query: Query) -> int:
         """Remove interactions, those that wait to be written too; returns how many."""
-        self._write_to_the_last()
+        self.drain()
         return self._remove(query, None)
 
     def _remove(self, query: Query, patience_seconds: float | None) -> int:

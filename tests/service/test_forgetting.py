@@ -166,6 +166,15 @@ def test_what_another_version_was_asked_stays_in_the_log(parts: Components) -> N
     assert content_kept(parts) == {"pred-2", "pred-3"}
 
 
+def test_a_key_is_not_forgotten_while_some_of_the_log_on_disk_cannot_be_read(
+    parts: Components,
+) -> None:
+    (parts.settings.data_folder / "interactions" / "0.spool").mkdir(parents=True)
+    assert "on disk, unread" in forget("--key", "customer=7", "--yes", code=1)
+    assert held(parts) == ALL  # nothing was begun
+    assert len(forget("price", "--yes")["stored"]) == 1  # of which the log keeps nothing
+
+
 def test_a_part_of_a_key_needs_the_artifact_that_says_the_rest(parts: Components) -> None:
     parts.artifacts.expire("predictions/churn-all@v1")
     told = forget("churn", "--key", "customer=7", "--yes", code=1)
