@@ -208,7 +208,9 @@ class Interactions:
 
         A file that cannot be read keeps nothing else from being written; returns why it could not.
         """
-        write = partial(self._write, patience_seconds=patience_seconds)
+        # Always said: connections that wait as long as all others keep too many large statements.
+        patience = self._database.busy_seconds if patience_seconds is None else patience_seconds
+        write = partial(self._write, patience_seconds=patience)
 
         def durably(rows: Sequence[Row], done: Callable[[int], None]) -> None:
             # What is read off the disk is removed from it afterwards.
@@ -293,7 +295,7 @@ class Interactions:
         self._rows = self._rows.after(number)
         self._queue.remove(number)
 
-    def _write(self, batch: Rows, *, durable: bool, patience_seconds: float | None) -> None:
+    def _write(self, batch: Rows, *, durable: bool, patience_seconds: float) -> None:
         """Write a batch, or nothing of it; what was written before stays as it is.
 
         It was so where a connection broke after the commit, or where some of it is tried again.
