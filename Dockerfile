@@ -23,6 +23,8 @@ RUN /opt/ragstone/bin/pip install --no-deps .
 # the settings of an engine is the interpreter that has vLLM.
 FROM vllm/vllm-openai:v0.32.0 AS cuda
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# LightGBM takes the library of threads from the system.
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/ragstone
 WORKDIR /source
 COPY infra/locks/image.txt infra/locks/image.txt
@@ -44,6 +46,8 @@ ENTRYPOINT ["ragstone"]
 CMD ["serve", "--host", "0.0.0.0"]
 
 FROM python:3.11-slim
+# LightGBM takes the library of threads from the system.
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin ragstone \
  && install -d -o ragstone -g ragstone -m 0700 /data
 COPY --from=build /opt/ragstone /opt/ragstone

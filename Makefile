@@ -30,7 +30,7 @@ vllm: .venvs/vllm/engine.done ## Install real vLLM for CPU, which the tests use 
 lock: .venv/dev.done ## Resolve the locks anew
 	@for lock in dev runtime image; do \
 	  extras="--extra embed --extra gpu --extra postgres --excludes infra/locks/runtime-without.txt"; \
-	  [ $$lock = image ] && extras="$$extras --extra classical --extra data --extra evals --extra monitoring --extra otel --extra s3"; \
+	  [ $$lock = image ] && extras="$$extras --extra classical --extra boosters --extra data --extra evals --extra monitoring --extra otel --extra s3"; \
 	  [ $$lock = dev ] && extras="--all-extras --excludes infra/locks/dev-without.txt"; \
 	  [ $$lock = dev ] || extras="$$extras --constraints infra/locks/dev.txt"; \
 	  $(BIN)/uv pip compile pyproject.toml $$extras -q --universal --no-header --generate-hashes --no-annotate \

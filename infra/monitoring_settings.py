@@ -137,7 +137,8 @@ class Monitor(Section):
         *("outcome", "verdict", "prompt_tokens", "completion_tokens"),
         *("seconds", "support", "groundedness"),
     )
-    """Columns of interactions that are compared; those that the reference lacks are left out."""
+    """Columns of interactions that are compared; those that the reference lacks are left out. Where
+    none is named, all of the reference's are compared."""
     questions: Questions | None = None
     """Adds to `features` what the questions are about, how far they are from those of the
     reference, how long they are, and how well the passages fit that are found for them; needs

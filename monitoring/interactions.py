@@ -53,6 +53,8 @@ class Query:
     copies: bool = True
     """Whether what another version predicted for the same rows counts too, and what a target failed
     that another one was asked then."""
+    upstream: str | None = None
+    """Of predictions the version that made them: `churn@v3`."""
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield them as SQL."""
@@ -60,7 +62,7 @@ class Query:
             yield table.c.at >= self.since
         if self.until is not None:
             yield table.c.at < self.until
-        for name in ("kind", "model", "tag", "tenant", "outcome"):
+        for name in ("kind", "model", "tag", "tenant", "outcome", "upstream"):
             if (value := getattr(self, name)) is not None:
                 yield table.c[name] == value
         if not self.copies:
@@ -190,8 +192,8 @@ class Interactions:
             if not self._put_aside():
                 raise
 
-    def _write_to_the_last(self) -> None:
-        """Write everything: what waits elsewhere cannot be removed.
+    def drain(self) -> None:
+        """Write everything into the database: what waits elsewhere cannot be removed.
 
         Raises:
             StorageFailed: the database cannot be written to, or a file on disk not be read.
@@ -206,7 +208,9 @@ class Interactions:
 
         A file that cannot be read keeps nothing else from being written; returns why it could not.
         """
-        write = partial(self._write, patience_seconds=patience_seconds)
+        # Always said: connections that wait as long as all others keep too many large statements.
+        patience = self._database.busy_seconds if patience_seconds is None else patience_seconds
+        write = partial(self._write, patience_seconds=patience)
 
         def durably(rows: Sequence[Row], done: Callable[[int], None]) -> None:
             # What is read off the disk is removed from it afterwards.
@@ -291,7 +295,7 @@ class Interactions:
         self._rows = self._rows.after(number)
         self._queue.remove(number)
 
-    def _write(self, batch: Rows, *, durable: bool, patience_seconds: float | None) -> None:
+    def _write(self, batch: Rows, *, durable: bool, patience_seconds: float) -> None:
         """Write a batch, or nothing of it; what was written before stays as it is.
 
         It was so where a connection broke after the commit, or where some of it is tried again.
@@ -345,7 +349,7 @@ class Interactions:
 
     def erase_content(self, file_ids: Sequence[str]) -> int:
         """Remove what interactions quote of documents; the numbers stay. Returns how many."""
-        self._write_to_the_last()
+        self.drain()
         with self._database.write() as connection:
             numbers = select(quoted.c.interaction_number).where(quoted.c.file_id.in_(file_ids))
             done = connection.execute(
@@ -367,7 +371,7 @@ class Interactions:
 
     def delete(self, query: Query) -> int:
         """Remove interactions, those that wait to be written too; returns how many."""
-        self._write_to_the_last()
+        self.drain()
         return self._remove(query, None)
 
     def _remove(self, query: Query, patience_seconds: float | None) -> int:

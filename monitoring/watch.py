@@ -100,7 +100,8 @@ def features(monitor: Monitor, seen: Seen) -> tuple[Window, Window]:
     names = (*(monitor.features or seen.reference.names), *monitor.plan.slices)
     if monitor.plan.season is not None:
         names = (*names, monitor.plan.season)
-    kept = seen.reference.only(names)
+    # One that is named twice would be two tests, and count twice against all others.
+    kept = seen.reference.only(list(dict.fromkeys(names)))
     return kept, seen.window.only(kept.names)
 
 

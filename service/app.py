@@ -187,7 +187,7 @@ def _open(components: Components) -> Follower:
         "ingester",
         "builds",
         "answering",
-        "reranker",
+        "rerankers",
         "retriever",
         "files",
         "batches",
@@ -204,6 +204,7 @@ def _open(components: Components) -> Follower:
         "artifacts",
     ):
         getattr(components, part)
+    components.rerankers.prove()
     return Follower(
         components.database,
         components.collections,

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from infra.errors import InvalidConfiguration, first_line
+from infra.errors import InvalidConfiguration, RagstoneError, first_line
 from service import stored_models
 
 if TYPE_CHECKING:
@@ -90,6 +91,24 @@ class Rerankers:
                 known.is_looked_past = False
                 self._opened[collection] = found
         return found.reranker
+
+    def prove(self) -> None:
+        """Open all that the settings name, and have each rank something, before anybody searches.
+
+        Raises:
+            InvalidConfiguration: one is not there, does not load, or cannot rank.
+        """
+        named: dict[str, Callable[[], Reranker]] = {"reranker": lambda: self._parts.reranker}
+        for collection in self._settings:
+            named[f"rerankers.{collection}"] = partial(self.of, collection)
+        for name, opened in named.items():
+            try:
+                probe(opened())
+            except RagstoneError as error:
+                raise InvalidConfiguration(f"retrieval.{name}: {error.message}") from error
+            except Exception as error:  # it can be broken in any way
+                why = first_line(error) or type(error).__name__
+                raise InvalidConfiguration(f"retrieval.{name}: {why}") from error
 
     def _followed(self, known: _Open, chosen: Reranking, now: float) -> _Open:
         """Return what the alias leads to once it has ranked something; else what there is."""

@@ -1,4 +1,4 @@
-"""A reranker for tests: the share of a question's words that a text holds."""
+"""Rerankers for tests: by the share of a question's words that a text holds, and broken ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from infra.errors import InvalidConfiguration
 
 
 class SharedWords:
@@ -17,3 +19,20 @@ class SharedWords:
 
 def by_shared_words() -> SharedWords:
     return SharedWords()
+
+
+class Broken:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def score(self, *_: object) -> NDArray[np.float32]:
+        raise self._error
+
+
+def with_several_outputs() -> Broken:
+    return Broken(InvalidConfiguration("it has 3 outputs"))
+
+
+def with_half_a_file() -> Broken:
+    """Return what raises an error of somebody else's library."""
+    return Broken(RuntimeError("incomplete metadata\nin line 1"))

@@ -137,6 +137,7 @@ def test_what_the_image_copies_is_there() -> None:
         assert (ROOT / source).exists(), source
         assert f"!{source.split('/')[0]}" in kept, source
     assert "USER ragstone" in lines
+    assert sum("install --yes --no-install-recommends libgomp1" in line for line in lines) == 2
     assert any("/health/live" in line for line in lines)
 
 
@@ -174,7 +175,8 @@ def test_ci_installs_the_engine_that_the_tests_want() -> None:
 def test_what_runs_the_service_asks_gpus_and_has_no_torch() -> None:
     runtime, image, tested = (_pins(name) for name in ("runtime", "image", "dev"))
     assert {"onnxruntime", "nvidia-ml-py"} <= runtime.keys()
-    watches, serves, keeps = {"river", "scipy"}, {"skops", "skl2onnx"}, {"s3fs", "datasets"}
+    watches, keeps = {"river", "scipy"}, {"s3fs", "datasets"}
+    serves = {"skops", "skl2onnx", "lightgbm", "xgboost-cpu"}
     assert watches | serves | keeps <= image.keys()
     for pins in (runtime, image):
         assert not pins.keys() & {"torch", "transformers", "sentence-transformers"}

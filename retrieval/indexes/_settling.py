@@ -108,8 +108,21 @@ def _measured_today(piece: Piece, options: Options, asked: Asked | None) -> Piec
     now = measured(candidates, sample)
     if now.recall < options.recall:
         logger.info("recall fell to %.3f, below %.3f", now.recall, options.recall)
-        now = calibrated(now, sample, target=options.recall) or now
+        now = _raised(now, sample, options)
     return replace(piece, candidates=now)
+
+
+def _raised(candidates: Candidates, sample: Sample, options: Options) -> Candidates:
+    """The structure with as much effort as the setting takes; as it is where none is enough."""
+    found = calibrated(candidates, sample, target=options.recall)
+    if found is None:
+        return candidates
+    logger.info(
+        "effort raised from %d to %d, refine from %d to %d, by %d questions asked: recall %.3f",
+        *(candidates.effort, found.effort, candidates.refine, found.refine),
+        *(found.questions_asked, found.recall),
+    )
+    return found
 
 
 def _structured(

@@ -149,12 +149,8 @@ def _embedder(parts: Components) -> Iterator[Finding]:
 
 def _reranker(parts: Components) -> Iterator[Finding]:
     """Have something ranked by the one of the settings, and by those of single collections."""
-    from service.rerankers import probe
-
     settings = parts.settings.retrieval
-    probe(parts.reranker)
-    for collection in settings.rerankers:
-        probe(parts.rerankers.of(collection))
+    parts.rerankers.prove()
     of_their_own = f", {len(settings.rerankers)} of collections" if settings.rerankers else ""
     yield Finding("reranker", "ok", f"{settings.reranker}{of_their_own}")
 

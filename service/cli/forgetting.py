@@ -73,6 +73,9 @@ def _wanted(
     pairs = [each.partition("=") for each in key]
     if wrong := next((name + sign + value for name, sign, value in pairs if not sign), None):
         raise InvalidRequest(f"--key {wrong!r} is no COLUMN=VALUE")
+    names = [name for name, _, _ in pairs]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidRequest(f"--key: {again!r} is given twice; forget one value after the other")
     version = match["version"] if match else None
     return Wanted(
         model=match["name"].removeprefix("model/") if match else None,

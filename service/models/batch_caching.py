@@ -90,19 +90,22 @@ def forget(parts: Components, wanted: Wanted, *, dry_run: bool = False) -> Forgo
 
     Raises:
         InvalidRequest: as `Forgetter.forget`.
+        StorageFailed: what the log holds on disk cannot be read, or the database not be written to.
     """
     from monitoring import prediction_logs
     from monitoring.interactions import Query
     from service.prediction.forgetting import holds
 
+    if wanted.key:
+        parts.interactions.drain()
     if not dry_run:
         sweep(parts)
     stored = parts.forgetter.forget(wanted, dry_run=dry_run)
     logged = 0
     if wanted.key:
-        parts.interactions.flush()
         model = None if wanted.model is None else f"{KIND}/{wanted.model}"
-        query = Query(until=wanted.until, model=model, tenant=wanted.tenant)
+        made_by = None if wanted.version is None else f"{wanted.model}@v{wanted.version}"
+        query = Query(until=wanted.until, model=model, tenant=wanted.tenant, upstream=made_by)
         logged = prediction_logs.erase(
             parts.database, query, lambda row: holds(row, wanted.key), dry_run=dry_run
         )

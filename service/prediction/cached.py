@@ -202,13 +202,16 @@ class CachedPredictions:
         for number in numbers:
             mine = answers.c.batch_number == number
             some = select(answers.c.key).where(mine).limit(WRITTEN)
-            while True:
+            removed = WRITTEN
+            while removed == WRITTEN:
                 with self._database.write(durable=False) as connection:
-                    if not connection.execute(
+                    removed = connection.execute(
                         delete(answers).where(mine, answers.c.key.in_(some))
-                    ).rowcount:
-                        connection.execute(delete(batches).where(batches.c.number == number))
-                        break
+                    ).rowcount
+            # This waits for the disk, and for what came before: what is said to be gone is gone.
+            with self._database.write() as connection:
+                connection.execute(delete(answers).where(mine))
+                connection.execute(delete(batches).where(batches.c.number == number))
 
 
 def without_keys(rows: Sequence[Any], settings: Cached | None, loaded: Loaded) -> Sequence[Any]:

@@ -211,8 +211,8 @@ def readings(text: str) -> list[Any]:
 def holds(row: Mapping[str, Any], key: Mapping[str, str]) -> bool:
     """Return whether a row has a key, given as text."""
     return all(
-        name in row
-        and part_of_key(row[name], VALUE) in {part_of_key(one, VALUE) for one in readings(value)}
+        part_of_key(row.get(name), VALUE)
+        in {part_of_key(one, VALUE) for one in readings(value)} - {None}
         for name, value in key.items()
     )
 

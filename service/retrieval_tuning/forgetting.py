@@ -31,8 +31,10 @@ def forget(parts: Components) -> int:
 
     done = 0
     places = parts.settings.data_folder / FOLDER, of_jobs(parts)
-    for material in [each for place in places for each in place.glob(f"*/{tuning.MATERIAL}")]:
-        files = RunFolder(material.parent)
+    for files in [RunFolder(each) for place in places for each in place.glob("*")]:
+        # One that was under way when it was forgotten has written checkpoints since.
+        if not (files.checkpoints.is_dir() or (files.path / tuning.MATERIAL).is_file()):
+            continue
         if not _is_of_now(parts, read_json(files.path / LOCK) or {}):
             tuning.forget(files)
             done += 1

@@ -111,12 +111,13 @@ def _features(options: MonitorSettings) -> tuple[str, ...]:
 def _plan(options: MonitorSettings) -> Plan:
     from monitoring.comparison import Plan
 
+    chosen = _features(options)  # none is all of the reference's
     plan = Plan(
         by_column=options.detectors,
         level=options.level,
         together=options.together,
         slices=options.slices,
-        leave_out=[name for name in options.slices if name not in _features(options)],
+        leave_out=[name for name in options.slices if chosen and name not in chosen],
     )
     if not options.seasonal:
         return plan

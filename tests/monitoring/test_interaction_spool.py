@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
 from infra.contracts import Interaction, Usage
 from infra.database.engine import Database
@@ -297,6 +297,31 @@ def test_what_a_release_with_other_columns_put_on_disk_is_written(kept: Kept) ->
 
 def line(number: int) -> bytes:
     return next(iter(as_rows([made(number)], mask=str))).encoded()
+
+
+def test_connections_that_write_many_rows_keep_few_of_their_large_statements(kept: Kept) -> None:
+    used: set[tuple[int, int]] = set()
+
+    def connecting(_dialect: Any, record: Any, _given: Any, named: dict[str, Any]) -> None:
+        record.info["statements"] = named["cached_statements"]
+
+    def executing(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT OR FAIL"):
+            waits = connection.connection.execute("PRAGMA synchronous").fetchone()[0]
+            used.add((waits, connection.info["statements"]))
+
+    listened = (("do_connect", connecting), ("before_cursor_execute", executing))
+    for name, listener in listened:
+        event.listen(Engine, name, listener)
+    try:
+        assert kept.spool.append([line(0)])
+        kept.add(1)
+        kept.log.flush()
+    finally:
+        for name, listener in listened:
+            event.remove(Engine, name, listener)
+    assert written(kept.database) == ids(0, 1)
+    assert used == {(1, 32), (2, 32)}  # of the disk, which is waited for, and of memory
 
 
 def test_only_what_removes_fails_while_the_database_is_down(kept: Kept) -> None:

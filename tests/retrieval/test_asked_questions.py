@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,15 @@ def _filled(folder: Path, vectors: NDArray[np.float16]) -> Any:
 
 
 def test_among_near_copies_the_effort_follows_what_is_asked(
-    tmp_path: Path, vectors: NDArray[np.float16], questions: NDArray[np.float32]
+    tmp_path: Path,
+    vectors: NDArray[np.float16],
+    questions: NDArray[np.float32],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     index = _filled(tmp_path, vectors)
     before = _measured(tmp_path)
+    assert "raised" not in caplog.text
     assert (before["recall"] >= 0.97, before["questions_asked"]) == (True, 0)
     others = questions[ASKED:]
     other = open_index("local", tmp_path, dimension=DIMENSION)
@@ -78,6 +84,8 @@ def test_among_near_copies_the_effort_follows_what_is_asked(
     after = _measured(tmp_path)
     assert (after["recall"] >= 0.97, after["questions_asked"]) == (True, ENOUGH)
     assert after["refine"] > before["refine"]
+    raised = f"effort raised from {before['effort']} to {after['effort']}"
+    assert f"{raised}, refine from {before['refine']} to {after['refine']}" in caplog.text
     assert after["effort"] < DIFFERENT // 2, "not all lists, when scores are what was missing"
     for question in questions[:ASKED]:
         index.dense(question, 10)

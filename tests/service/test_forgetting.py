@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import polars as pl
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, Engine, event, func, select
 from typer.testing import CliRunner
 
 from classical_models import ROW, classifier, put, regressor
@@ -22,9 +22,9 @@ from infra.model_settings import Cached, Models
 from infra.settings import load_settings
 from monitoring.interactions import Query
 from service.cli.entry import app
-from service.prediction import loading
+from service.prediction import cached, loading
 from service.prediction.cached import CachedPredictions
-from service.prediction.forgetting import Forgetter, Retention
+from service.prediction.forgetting import Forgetter, Retention, Wanted
 from service.wiring import Components
 
 
@@ -67,9 +67,9 @@ def store(parts: Components, model: str, settings: Cached, *, tenant: str | None
     ]
     name = f"predictions/{model}-{tenant or 'all'}"
     made = Datasets(parts.artifacts).put(pl.DataFrame(rows), name)
-    cached = CachedPredictions(parts.database, clock=Clock(MADE))
-    number = cached.fill(loaded, settings, rows, job=f"job-{name}", tenant=tenant)
-    cached.go_live(number, str(made))
+    answers = CachedPredictions(parts.database, clock=Clock(MADE))
+    number = answers.fill(loaded, settings, rows, job=f"job-{name}", tenant=tenant)
+    answers.go_live(number, str(made))
 
 
 def held(parts: Components) -> dict[tuple[str, str | None], int]:
@@ -93,7 +93,9 @@ def forget(*words: str, code: int = 0) -> Any:
     return json.loads(result.stdout) if code == 0 else result.stderr
 
 
-def log(parts: Components, id: str, model: str, *, keep: bool = True, **features: Any) -> None:
+def log(
+    parts: Components, id: str, model: str, *, version: int = 1, keep: bool = True, **features: Any
+) -> None:
     content = {"prediction": "no", "features": {**ROW, **features}} if keep else None
     add = parts.interactions.add
     add(
@@ -104,6 +106,7 @@ def log(parts: Components, id: str, model: str, *, keep: bool = True, **features
             model=model,
             outcome="answered",
             status=200,
+            upstream=f"{model.removeprefix('model/')}@v{version}",
             content=content,
         )
     )
@@ -131,8 +134,7 @@ def test_erasing_a_key_reaches_every_batch_and_what_the_log_keeps(parts: Compone
         "predictions/churn-acme@v1",
         "predictions/price-all@v1",
     }
-    kept = {each.id for each in parts.interactions.find(Query()) if each.content is not None}
-    assert kept == {"pred-3"}
+    assert content_kept(parts) == {"pred-3"}
     assert forget("--key", "customer=7", "--yes")["stored"] == []
 
 
@@ -151,6 +153,37 @@ def test_what_is_forgotten_is_chosen_by_model_version_tenant_age_and_whole_key(
     assert held(parts) == {("churn", None): 6, ("price", None): 3}
 
 
+def content_kept(parts: Components) -> set[str]:
+    return {each.id for each in parts.interactions.find(Query()) if each.content is not None}
+
+
+def test_what_is_no_value_of_a_key_is_of_no_row(parts: Components) -> None:
+    log(parts, "pred-1", "model/churn", customer=None)
+    log(parts, "pred-2", "model/churn", customer="NaN")
+    log(parts, "pred-3", "model/churn")
+    parts.interactions.flush()
+    assert forget("--key", "customer=NaN", "--yes")["logged"] == 1
+    assert content_kept(parts) == {"pred-1", "pred-3"}
+
+
+def test_what_another_version_was_asked_stays_in_the_log(parts: Components) -> None:
+    log(parts, "pred-1", "model/churn", customer=7)
+    log(parts, "pred-2", "model/churn", version=11, customer=7)
+    log(parts, "pred-3", "model/churn", version=2, customer=7)
+    parts.interactions.flush()
+    assert forget("churn@v1", "--key", "customer=7", "--yes")["logged"] == 1
+    assert content_kept(parts) == {"pred-2", "pred-3"}
+
+
+def test_a_key_is_not_forgotten_while_some_of_the_log_on_disk_cannot_be_read(
+    parts: Components,
+) -> None:
+    (parts.settings.data_folder / "interactions" / "0.spool").mkdir(parents=True)
+    assert "on disk, unread" in forget("--key", "customer=7", "--yes", code=1)
+    assert held(parts) == ALL  # nothing was begun
+    assert len(forget("price", "--yes")["stored"]) == 1  # of which the log keeps nothing
+
+
 def test_a_part_of_a_key_needs_the_artifact_that_says_the_rest(parts: Components) -> None:
     parts.artifacts.expire("predictions/churn-all@v1")
     told = forget("churn", "--key", "customer=7", "--yes", code=1)
@@ -161,10 +194,30 @@ def test_a_part_of_a_key_needs_the_artifact_that_says_the_rest(parts: Components
     assert held(parts)["churn", None] == 5
 
 
+def test_a_batch_is_gone_for_good_once_that_is_said(
+    parts: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_for_disk = []
+
+    def committed(connection: Connection) -> None:
+        waits_for_disk.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2)
+
+    monkeypatch.setattr(cached, "WRITTEN", 2)
+    event.listen(Engine, "commit", committed)
+    try:
+        parts.forgetter.forget(Wanted(model="price"))
+    finally:
+        event.remove(Engine, "commit", committed)
+    assert held(parts) == {each: rows for each, rows in ALL.items() if each[0] == "churn"}
+    assert waits_for_disk == [False, False, True]  # two rows, one row, the batch
+
+
 def test_nothing_in_particular_is_not_forgotten(parts: Components) -> None:
     assert "MODEL, --key or --before-days" in forget("--yes", code=1)
     assert "'customer' is no COLUMN=VALUE" in forget("--key", "customer", "--yes", code=1)
     assert "'churn@latest' is neither" in forget("churn@latest", "--yes", code=1)
+    twice = forget("--key", "customer=7", "--key", "customer=8", "--yes", code=1)
+    assert "'customer' is given twice" in twice
     assert held(parts) == ALL
     shown = CliRunner().invoke(app, ["models", "forget", "price", "--dry-run"])
     assert "Would forget 3 stored predictions" in shown.stderr

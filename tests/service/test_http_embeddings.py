@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from infra.errors import InvalidConfiguration
+
 EMBED: dict[str, Any] = {"model": "local/embedder", "input": ["rain", "sunshine and rain"]}
 RERANK = {"model": "local/reranker", "query": "rain", "documents": ["sun", {"text": "rain falls"}]}
 
@@ -72,6 +74,27 @@ def test_documents_are_ranked_by_the_reranker(fast_settings: Any, open_client: A
     assert first["relevance_score"] > second["relevance_score"]
     top = open_client(settings).post("/v1/rerank", json={**RERANK, "top_n": 1}).json()
     assert [each["index"] for each in top["results"]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"reranker": "reranking.with_several_outputs"}, r"^retrieval\.reranker: it has 3 output"),
+        (
+            {"rerankers": {"handbook": {"reranker": "reranking.with_half_a_file"}}},
+            r"^retrieval\.rerankers\.handbook: incomplete metadata$",
+        ),
+        (
+            {"rerankers": {"handbook": {"options": {"model": "model/judge@production"}}}},
+            r"^retrieval\.rerankers\.handbook: .*model/judge",
+        ),
+    ],
+)
+def test_no_service_starts_with_a_reranker_that_cannot_rank(
+    fast_settings: Any, open_client: Any, chosen: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InvalidConfiguration, match=told):
+        open_client(fast_settings(retrieval={"embedder": "hashing", **chosen}))
 
 
 def test_without_a_reranker_there_is_no_such_model(client: TestClient) -> None:

@@ -19,9 +19,12 @@ import mail_server
 from infra.contracts import Interaction, Usage
 from infra.errors import InvalidConfiguration, NotFound, StorageFailed
 from infra.plugins import available, load
-from monitoring import interaction_exports
+from monitoring import interaction_exports, watch
+from monitoring.comparison import compare
 from monitoring.feedback import Statement
 from monitoring.interactions import Query
+from monitoring.watch import Seen
+from monitoring.windows import Window
 from service import standing
 from service.cli.entry import app
 from service.wiring import Components
@@ -145,6 +148,23 @@ def test_what_moves_for_one_tenant_alone_is_told_as_its_own(
     sliced = ("prompt_tokens [tenant=acme]", "prompt_tokens [tenant=globex]")
     assert told[0] == dict.fromkeys(("prompt_tokens", *sliced), "stable")
     assert [told[1][name] for name in sliced] == ["drift", "stable"]
+
+
+def test_a_column_of_slices_is_compared_once_and_only_where_it_is_a_feature(
+    fast_settings: Any, hooks: hook_server.Hooks
+) -> None:
+    window = Window.of(
+        {"tenant": ["acme", "globex"] * 20, "seconds": [float(n) for n in range(40)]}
+    )
+    seen = Seen(window, window, lambda *_: window, lambda *_: pytest.fail("no labels"))
+    found = []
+    for features in (["seconds"], ["seconds", "tenant"], []):
+        asked = {"features": features, "slices": ["tenant"]}
+        parts = Components(fast_settings(**watched(fast_settings, hooks, **asked)))
+        monitor, _ = monitors.opened(parts, "answers")
+        report = compare(*watch.features(monitor, seen), monitor.plan)
+        found.append([each.feature for each in report.findings if not each.slice])
+    assert found == [["seconds"], ["seconds", "tenant"], ["tenant", "seconds"]]
 
 
 def test_a_change_in_how_features_go_together_is_seen_where_all_are_looked_at(

@@ -209,6 +209,8 @@ def _material(spec: Tuning, files: RunFolder, around: Around) -> _Material:
     }
     about = {"spec": as_json(spec), "base": str(found.base), "lock": dict(found.lock)}
     write_json(files.path / MATERIAL, {**about, **values, "parents": list(found.parents)})
+    # An erasure while this was planned found no file to remove; from here on one finds it.
+    _require_same_collection(spec, planned.lock, files, around)
     return found
 
 

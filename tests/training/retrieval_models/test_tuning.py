@@ -202,10 +202,8 @@ def test_a_run_that_was_asked_to_go_goes_on_to_the_same_weights(
 def test_a_run_that_was_stopped_does_not_go_on_with_passages_of_an_erased_document(
     parts: Components, place: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "late").mkdir()
-    (tmp_path / "late" / "late.txt").write_text("the part of nobody")
     whole = parts.collections.get(NAME)
-    assert list(parts.ingester.ingest(whole, walk([tmp_path / "late"])))
+    _add_late(parts, whole, tmp_path)
     changes: dict[str, Any] = {
         "schedule__epochs": None, "schedule__steps": 4, "schedule__saving": {"every_steps": 1},
         "register": None,
@@ -232,6 +230,25 @@ def test_a_run_that_was_stopped_does_not_go_on_with_passages_of_an_erased_docume
         assert {path.name for path in folder.iterdir()} == {"lock.json"}
 
 
+def test_a_document_that_is_erased_while_a_run_is_planned_is_not_quoted_by_it(
+    parts: Components, place: Path, tmp_path: Path
+) -> None:
+    whole = parts.collections.get(NAME)
+    _add_late(parts, whole, tmp_path)
+    spec = read(write_spec(tmp_path / "spec.yaml", {}), "embedder")
+    late = list(open_corpus(parts, spec).named("late.txt"))
+
+    def erase(*_: int) -> None:
+        if late:
+            parts.erasure.erase(parts.documents, whole, [late.pop()], asked=Asked("test"))
+
+    around = retrieval_tuning.around(parts, place, note=lambda _: None, told=erase)
+    with pytest.raises(Conflict, match="is not what it was when this run began"):
+        tune(spec, tmp_path / "run", around)
+    assert late == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock.json"]
+
+
 def test_a_run_whose_documents_are_all_there_keeps_what_it_goes_on_with(
     parts: Components, tmp_path: Path
 ) -> None:
@@ -247,6 +264,10 @@ def test_a_run_whose_documents_are_all_there_keeps_what_it_goes_on_with(
     write_json(folder / "lock.json", {"kind": "embedder"})
     assert forgetting.forget(parts) == 1, "whose it is, nobody knows"
     assert not (folder / tuning.MATERIAL).exists()
+    (folder / "checkpoints" / "step-4").mkdir(parents=True)  # by a run that was going on meanwhile
+    assert forgetting.forget(parts) == 1
+    assert [path.name for path in folder.iterdir()] == ["lock.json"]
+    assert forgetting.forget(parts) == 0
 
 
 def test_a_loss_that_is_no_number_ends_a_run_and_registers_nothing(
@@ -347,6 +368,12 @@ def test_a_stored_base_is_a_parent_of_what_is_made_from_it(
     }  # fmt: skip
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["model"] == outcome.model
     assert tuning.MATERIAL not in {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def _add_late(parts: Components, whole: Collection, folder: Path) -> None:
+    (folder / "late").mkdir()
+    (folder / "late" / "late.txt").write_text("the part of nobody")
+    assert list(parts.ingester.ingest(whole, walk([folder / "late"])))
 
 
 def _weights(outcome: Outcome) -> Any:
