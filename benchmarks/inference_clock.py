@@ -90,7 +90,9 @@ def _rows(
 ) -> list[Row]:
     rows = []
     is_half = rate == capacity.half
-    at_rate = f"half of what {TOGETHER} clients get ({rate:,.0f}/s)" if is_half else f"{rate:,.0f}/s"
+    at_rate = (
+        f"half of what {TOGETHER} clients get ({rate:,.0f}/s)" if is_half else f"{rate:,.0f}/s"
+    )
     peers = [name for name in capacity.requests if name != OURS]
     for what in SHARES:
         mine = getattr(found[OURS, rate], what)
