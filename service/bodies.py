@@ -31,12 +31,9 @@ trickles would hold its connection for days."""
 class BodyLimits:
     """Refuses what is too large or too slow while it arrives, whatever its headers promised."""
 
-    def __init__(
-        self, app: ASGIApp, *, server: Server, silence_seconds: float = SILENCE_SECONDS
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, server: Server) -> None:
         self._app = app
         self._server = server
-        self._silence_seconds = silence_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,10 +60,10 @@ class BodyLimits:
         async def in_time() -> Message:
             nonlocal waited
             clock = asyncio.get_running_loop().time
-            left = self._silence_seconds + received / BYTES_PER_SECOND - waited
+            left = SILENCE_SECONDS + received / BYTES_PER_SECOND - waited
             start = clock()
             try:
-                async with asyncio.timeout(min(self._silence_seconds, left)):
+                async with asyncio.timeout(min(SILENCE_SECONDS, left)):
                     return await receive()
             except TimeoutError as error:
                 words = f"The body does not come: {received:,} bytes so far, send it faster"

@@ -39,7 +39,15 @@ class RunningServer:
         return int(self.url.rsplit(":", 1)[1])
 
     def wait_until_ready(self) -> None:
-        """Learn the port from the log, then ask until it is ready."""
+        """Learn the port from the log, then ask until it is ready; if it never is, it is ended."""
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _wait_until_ready(self) -> None:
         start = time.monotonic()
         while time.monotonic() - start < START_SECONDS:
             assert self.process.poll() is None, self.log.read_text("utf-8")

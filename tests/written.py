@@ -341,6 +341,7 @@ PAGES = {
 
 
 def main() -> None:
+    sys.path.insert(0, str(ROOT))  # what is installed may be another checkout
     for name, write in PAGES.items():
         (ROOT / name).write_text(write(), encoding="utf-8")
         sys.stderr.write(f"wrote {name}\n")

@@ -32,7 +32,7 @@ class Database:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.busy_seconds = BUSY_SECONDS
-        self._engine = _open(url)
+        self._engine = _open(url, busy_seconds=self.busy_seconds)
         self._tuned: dict[tuple[bool, float], Engine] = {}
         """Of SQLite, whose connections are told how to wait only when they are opened."""
 
@@ -104,17 +104,13 @@ class Database:
             return self._engine
         how = (durable, self.busy_seconds if patience_seconds is None else patience_seconds)
         if how not in self._tuned:
-            made = _open(self.url, durable=how[0], busy_seconds=how[1], statements=LARGE_STATEMENTS)
+            made = _open(self.url, busy_seconds=how[1], durable=how[0], statements=LARGE_STATEMENTS)
             self._tuned.setdefault(how, made)
         return self._tuned[how]
 
 
 def _open(
-    url: str,
-    *,
-    durable: bool = True,
-    busy_seconds: float = BUSY_SECONDS,
-    statements: int = STATEMENTS,
+    url: str, *, busy_seconds: float, durable: bool = True, statements: int = STATEMENTS
 ) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":

@@ -63,7 +63,9 @@ def test_finetune_trains_the_same_as_trl_and_takes_the_memory_that_was_planned(
     pytest.importorskip("trl")
     with pytest.raises(InvalidRequest, match="'2b'"):
         finetune.run(replace(options, shape="2b"))
-    rows = {each.metric.removeprefix("tiny: "): each for each in finetune.run(options)}
+    # Which is what `quick` takes on processors, but not on a GPU.
+    told = finetune.run(replace(options, shape="tiny"))
+    rows = {each.metric.removeprefix("tiny: "): each for each in told}
     for metric in ("tokens a second", "memory at the peak"):
         row = rows[metric]
         assert row.ours is not None, metric
@@ -73,7 +75,6 @@ def test_finetune_trains_the_same_as_trl_and_takes_the_memory_that_was_planned(
     share = rows["memory, measured of the estimate"].ours
     assert share is not None
     assert 0.85 <= share.median <= 1.15
-    assert (rows["MFU"].ours is None) == rows["MFU"].note.startswith("no data sheet")
 
 
 @pytest.mark.parametrize(("name", "billions"), [("1b", 1.24), ("8b", 8.03)])

@@ -67,11 +67,7 @@ class Tuner:
 
     def start(self) -> None:
         self.server: RunningServer = start(self.folder, **self._variables)
-        try:
-            self.server.wait_until_ready()
-        except AssertionError:
-            self.server.stop()
-            raise
+        self.server.wait_until_ready()
         self.client = openai.OpenAI(
             base_url=f"{self.server.url}/v1", api_key="none", max_retries=4, timeout=60
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import httpx
 import pytest
 
 import model_server
+import relayed
 from migrated import open_migrated
 from model_server import Misbehaving
 from running_server import RunningServer, start
@@ -33,6 +36,23 @@ BODY = {
     "messages": [{"role": "user", "content": "Who built it?"}],
     "max_tokens": model_server.TOKENS,
 }
+
+
+SOCKETS = 2 * CLIENTS
+"""Of one process at most: the clients', and those of what they ask."""
+
+
+@pytest.fixture
+def many_sockets() -> Iterator[None]:
+    """For this process and the service, its child: often 1,024 are allowed unless one asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = [each for each in (4 * CLIENTS, hard) if each != resource.RLIM_INFINITY]
+    if min(allowed) < SOCKETS:
+        pytest.skip(f"a process may open {hard:,} files here, and {CLIENTS:,} clients need more")
+    if soft != resource.RLIM_INFINITY and soft < min(allowed):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(allowed), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
@@ -69,19 +89,28 @@ class Spending:
             assert response.status == 200, told
 
 
-def serve(folder: Path, backend: Misbehaving) -> RunningServer:
-    running = start(
-        folder,
-        RAGSTONE_GATEWAY__UPSTREAMS=json.dumps(
-            {"u": {"urls": [backend.url], "max_running": RUNNING}}
-        ),
-        RAGSTONE_GATEWAY__ROUTES=json.dumps(
-            {"small": {"targets": [{"upstream": "u", "model": "tiny"}]}}
-        ),
-        RAGSTONE_GATEWAY__PRICES=json.dumps({"small": {"output_per_million": PRICE}}),
-    )
-    running.wait_until_ready()
-    return running
+@pytest.fixture
+def serve(
+    many_sockets: None, backend: Misbehaving, tmp_path: Path
+) -> Iterator[Callable[[], RunningServer]]:
+    """Starts a service, which is new or the next one on the same database."""
+    del many_sockets
+    upstream = {"urls": [backend.url], "max_running": RUNNING}
+    route = {"targets": [{"upstream": "u", "model": "tiny"}]}
+
+    def serve_() -> RunningServer:
+        running = start(
+            tmp_path,
+            RAGSTONE_GATEWAY__UPSTREAMS=json.dumps({"u": upstream}),
+            RAGSTONE_GATEWAY__ROUTES=json.dumps({"small": route}),
+            RAGSTONE_GATEWAY__PRICES=json.dumps({"small": {"output_per_million": PRICE}}),
+        )
+        stack.callback(running.stop)
+        running.wait_until_ready()
+        return running
+
+    with ExitStack() as stack:
+        yield serve_
 
 
 def standing(server: RunningServer) -> dict[str, str]:
@@ -91,31 +120,30 @@ def standing(server: RunningServer) -> dict[str, str]:
 
 @pytest.mark.parametrize("is_killed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_budget_is_spent_to_its_end_and_no_further(
-    backend: Misbehaving, tmp_path: Path, is_killed: bool
+    serve: Callable[[], RunningServer], backend: Misbehaving, tmp_path: Path, is_killed: bool
 ) -> None:
     (tmp_path / "data").mkdir()
     database = open_migrated(tmp_path / "data" / "ragstone.db")
     Budgets(database).put("all", "", period="total", amount=parse_amount(AMOUNT))
     database.close()
-    server = serve(tmp_path, backend)
+    server = serve()
     spending = Spending(server.url)
 
     async def spend() -> RunningServer:
         clients = asyncio.create_task(spending.run())
         running = server
         if is_killed:
-            while len(backend.asked) < CALLS // 3:
-                await asyncio.sleep(0.005)
+            await relayed.until(
+                lambda: clients.done() or len(backend.asked) >= CALLS // 3, seconds=240
+            )
             running.process.kill()
             running.process.wait()
-            running = await asyncio.to_thread(serve, tmp_path, backend)
+            running = await asyncio.to_thread(serve)
             spending.url = running.url
         await clients
         return running
 
-    server = asyncio.run(spend())
-    left = standing(server)
-    server.stop()
+    left = standing(asyncio.run(spend()))
     assert len(backend.asked) <= CALLS, "more was asked for than the budget pays"
     assert spending.ended[429] == CLIENTS
     assert (left["spent"], left["held"]) == (AMOUNT, "0.00"), "money remains, and all were refused"

@@ -253,7 +253,9 @@ def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(
     assert len(list(data.glob("tuning/*"))) == 1, "it is the same run"
 
 
-def test_suites_of_a_base_in_shards_are_asked_by_one_process(tmp_path: Path) -> None:
+def test_suites_of_a_base_in_shards_are_asked_and_their_verdict_is_registered(
+    tmp_path: Path,
+) -> None:
     write_answers(tmp_path, ANSWER)
     mesh = {"devices_per_node": 2, "strategy": "fsdp2"}
     spec = write_task(tmp_path, {"register": {"name": "zs"}, **ANSWERS, "parallelism": mesh})

@@ -69,7 +69,7 @@ from monitoring.metrics import Metrics
 driver = ctypes.CDLL("libnvidia-ml.so.1")
 mode, opened = (ctypes.c_int.in_dll(driver, name) for name in ("mode", "opened"))
 metrics = Metrics(CollectorRegistry())
-gpus = Gpus(wait_seconds=0.2)
+gpus = Gpus(wait_seconds=30.0)
 metrics.standing.watch("gpus", gpus.readings, kept_seconds=0.0)
 
 def scrape():
@@ -86,6 +86,7 @@ told = {}
 for name, value in (("answers", 0), ("hangs", 1), ("still hangs", 1), ("fails", 2),
                     ("not loaded", 3), ("again", 0)):
     mode.value = value
+    gpus._wait_seconds = 0.2 if "hang" in name else 30.0
     if name == "fails":
         gpus._thread.join()
     told[name] = scrape()

@@ -70,9 +70,11 @@ def _locked(parts: Components) -> Iterator[None]:
     path = parts.settings.database_location.removeprefix("sqlite:///")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    yield
-    other.execute("ROLLBACK")
-    other.close()
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
 
 
 @pytest.mark.parametrize("work", [_ingest, _delete, _swap, _erase])

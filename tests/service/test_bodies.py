@@ -9,22 +9,23 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from infra.settings import Server
-from service.bodies import BodyLimits, read_whole
+from relayed import Leaping, leap, run
+from service.bodies import SILENCE_SECONDS, BodyLimits, read_whole
 
 SCOPE: Scope = {"type": "http", "path": "/v1/answers", "query_string": b"", "headers": []}
 
 
-def read(
-    *, pieces: int, piece: bytes, pause_seconds: float, silence_seconds: float = 0.2
-) -> bytes | None:
-    """Read a body that comes piece by piece, through the limits."""
+def read(*pieces: tuple[float, bytes]) -> bytes | None:
+    """Read a body that comes piece by piece, each after a pause in seconds, through the limits."""
     body: list[bytes | None] = []
+    left = list(pieces)
 
     async def receive() -> Message:
-        nonlocal pieces
-        await asyncio.sleep(pause_seconds)
-        pieces -= 1
-        return {"type": "http.request", "body": piece, "more_body": pieces > 0}
+        pause_seconds, piece = left.pop(0)
+        leap(pause_seconds)
+        for _ in range(2):  # turns of the loop: what has waited too long by now ends in the first
+            await asyncio.sleep(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(left)}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body.append(await read_whole(receive))
@@ -32,25 +33,24 @@ def read(
     async def send(message: Message) -> None:
         raise AssertionError(message)
 
-    limits = BodyLimits(app, server=Server(), silence_seconds=silence_seconds)
-    asyncio.run(limits(SCOPE, receive, send))
+    run(BodyLimits(app, server=Server())(SCOPE, receive, send), on=Leaping)
     return body[0]
 
 
 def test_a_body_that_comes_slowly_and_steadily_is_read() -> None:
     piece = b"a" * 4096  # which is worth four seconds
-    told = read(pieces=8, piece=piece, pause_seconds=0.14, silence_seconds=1.0)
+    told = read(*[(7.0, piece)] * 8)
     assert told == piece * 8, "all waits together are longer than one may be"
 
 
 def test_silence_in_the_middle_of_a_body_ends_the_request() -> None:
-    with pytest.raises(HTTPException, match="0 bytes so far") as refused:
-        read(pieces=2, piece=b"a", pause_seconds=60)
+    with pytest.raises(HTTPException, match="1 bytes so far") as refused:
+        read((1.0, b"a"), (SILENCE_SECONDS + 1, b"a"))
     assert refused.value.status_code == 408
 
 
 def test_a_body_that_trickles_ends_the_request() -> None:
     with pytest.raises(HTTPException, match="send it faster") as refused:
-        read(pieces=10_000, piece=b"a", pause_seconds=0.03)
+        read(*[(0.5, b"a")] * 100)
     assert refused.value.status_code == 408
     assert (refused.value.headers or {})["Connection"] == "close"

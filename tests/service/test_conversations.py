@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,25 +14,18 @@ from infra.errors import NotFound, TooLarge
 from infra.settings import Conversations as Limits
 from service.callers import Caller
 from service.conversations import Conversations, History, Said
+from set_clock import TimeOfDay
 from standing_documents import remove, stand
 
 ACME, OTHER, OPERATOR = Caller(tenant="acme"), Caller(tenant="other"), Caller()
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> TimeOfDay:
+    return TimeOfDay()
 
 
-def store(database: Database, clock: Clock, **limits: Any) -> Conversations:
+def store(database: Database, clock: TimeOfDay, **limits: Any) -> Conversations:
     return Conversations(database, Limits(**limits), clock=clock)
 
 
@@ -41,7 +34,7 @@ def texts(kept: Conversations, id: str, caller: Caller = ACME) -> list[str]:
     return [item.text for item in page.items]
 
 
-def test_what_is_said_comes_back_in_order(database: Database, clock: Clock) -> None:
+def test_what_is_said_comes_back_in_order(database: Database, clock: TimeOfDay) -> None:
     kept = store(database, clock)
     made = kept.create(ACME, attributes={"topic": "leave"}, items=[Said.of("user", "Hello")])
     kept.append(ACME, made.id, [Said.of("assistant", "Good day"), Said.of("user", "Leave?")])
@@ -54,7 +47,9 @@ def test_what_is_said_comes_back_in_order(database: Database, clock: Clock) -> N
     assert kept.get(ACME, made.id).attributes == {"topic": "leave"}
 
 
-def test_another_tenant_sees_changes_and_removes_nothing(database: Database, clock: Clock) -> None:
+def test_another_tenant_sees_changes_and_removes_nothing(
+    database: Database, clock: TimeOfDay
+) -> None:
     kept = store(database, clock)
     made = kept.create(ACME, attributes={}, items=[Said.of("user", "secret")])
     (item,) = kept.items(ACME, made.id, limit=1).items
@@ -73,7 +68,9 @@ def test_another_tenant_sees_changes_and_removes_nothing(database: Database, clo
     assert texts(kept, made.id, OPERATOR) == ["secret"]
 
 
-def test_an_item_is_found_in_its_own_conversation_only(database: Database, clock: Clock) -> None:
+def test_an_item_is_found_in_its_own_conversation_only(
+    database: Database, clock: TimeOfDay
+) -> None:
     kept = store(database, clock)
     first, second = (kept.create(ACME, attributes={}) for _ in range(2))
     (item,) = kept.append(ACME, first.id, [Said.of("user", "x")])
@@ -83,7 +80,7 @@ def test_an_item_is_found_in_its_own_conversation_only(database: Database, clock
         kept.items(ACME, second.id, limit=1, after=item.id)
 
 
-def test_the_oldest_messages_go_first(database: Database, clock: Clock) -> None:
+def test_the_oldest_messages_go_first(database: Database, clock: TimeOfDay) -> None:
     kept = store(database, clock, max_items=3)
     made = kept.create(ACME, attributes={})
     for number in range(5):
@@ -92,7 +89,7 @@ def test_the_oldest_messages_go_first(database: Database, clock: Clock) -> None:
 
 
 def test_bytes_are_bounded_and_one_message_too_large_is_refused(
-    database: Database, clock: Clock
+    database: Database, clock: TimeOfDay
 ) -> None:
     kept = store(database, clock, max_bytes=1024)
     made = kept.create(ACME, attributes={})
@@ -104,7 +101,7 @@ def test_bytes_are_bounded_and_one_message_too_large_is_refused(
     assert len(texts(kept, made.id)) == 2
 
 
-def test_what_has_aged_is_gone(database: Database, clock: Clock) -> None:
+def test_what_has_aged_is_gone(database: Database, clock: TimeOfDay) -> None:
     kept = store(database, clock, keep_days=2)
     old = kept.create(ACME, attributes={}, items=[Said.of("user", "x")])
     used = kept.create(ACME, attributes={})
@@ -118,7 +115,7 @@ def test_what_has_aged_is_gone(database: Database, clock: Clock) -> None:
     assert texts(kept, used.id) == ["still here"]
 
 
-def test_delete_leaves_no_row(database: Database, clock: Clock) -> None:
+def test_delete_leaves_no_row(database: Database, clock: TimeOfDay) -> None:
     kept = store(database, clock)
     made = kept.create(ACME, attributes={}, items=[Said.of("user", "x")] * 3)
     kept.delete(ACME, made.id)
@@ -176,7 +173,7 @@ def test_malformed_conversations_are_refused(client: Any, body: dict[str, Any]) 
 
 
 def test_erasing_a_document_removes_the_messages_that_quote_it(
-    database: Database, clock: Clock
+    database: Database, clock: TimeOfDay
 ) -> None:
     stand(database, "file-a")
     kept = store(database, clock)
@@ -189,7 +186,7 @@ def test_erasing_a_document_removes_the_messages_that_quote_it(
 
 
 def test_a_message_that_quotes_a_document_that_is_gone_is_not_kept(
-    database: Database, clock: Clock
+    database: Database, clock: TimeOfDay
 ) -> None:
     stand(database, "file-a", "file-b")
     kept = store(database, clock)
@@ -204,7 +201,7 @@ def test_a_message_that_quotes_a_document_that_is_gone_is_not_kept(
     assert [item.role for item in kept.append(ACME, made.id, said)] == ["user", "assistant"]
 
 
-def test_the_history_says_what_it_may_quote(database: Database, clock: Clock) -> None:
+def test_the_history_says_what_it_may_quote(database: Database, clock: TimeOfDay) -> None:
     stand(database, "file-a", "file-b", "file-c")
     kept = store(database, clock, history_items=2)
     said = [Said.of("assistant", f"Of {each}.", documents=(f"file-{each}",)) for each in "abc"]
@@ -217,7 +214,7 @@ def test_the_history_says_what_it_may_quote(database: Database, clock: Clock) ->
 
 
 def test_those_unused_for_longest_make_room_for_their_own_tenant(
-    database: Database, clock: Clock
+    database: Database, clock: TimeOfDay
 ) -> None:
     kept = store(database, clock, max_conversations=2)
     foreign = kept.create(OTHER, attributes={}, items=[Said.of("user", "mine")])

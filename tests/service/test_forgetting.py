@@ -26,15 +26,7 @@ from service.prediction import cached, loading
 from service.prediction.cached import CachedPredictions
 from service.prediction.forgetting import Forgetter, Retention, Wanted
 from service.wiring import Components
-
-
-class Clock:
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
+from set_clock import TimeOfDay
 
 pytestmark = pytest.mark.usefixtures("migrated_here")
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
@@ -67,7 +59,7 @@ def store(parts: Components, model: str, settings: Cached, *, tenant: str | None
     ]
     name = f"predictions/{model}-{tenant or 'all'}"
     made = Datasets(parts.artifacts).put(pl.DataFrame(rows), name)
-    answers = CachedPredictions(parts.database, clock=Clock(MADE))
+    answers = CachedPredictions(parts.database, clock=TimeOfDay(MADE))
     number = answers.fill(loaded, settings, rows, job=f"job-{name}", tenant=tenant)
     answers.go_live(number, str(made))
 
@@ -227,7 +219,7 @@ def test_nothing_in_particular_is_not_forgotten(parts: Components) -> None:
 
 
 def test_stored_predictions_go_with_age_and_with_their_artifact(parts: Components) -> None:
-    clock = Clock(MADE + timedelta(days=30))
+    clock = TimeOfDay(MADE + timedelta(days=30))
     forgetter = Forgetter(
         parts.database, parts.cached_predictions, artifacts=lambda: parts.artifacts, clock=clock
     )

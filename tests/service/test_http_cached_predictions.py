@@ -26,6 +26,7 @@ from service.prediction import loading
 from service.prediction.cached import WRITTEN, CachedPredictions
 from service.prediction.loading import Loaded
 from service.wiring import Components
+from set_clock import TimeOfDay
 from surroundings import no_settings_from_outside
 from waiting import until
 
@@ -165,13 +166,6 @@ def test_jobs_that_cannot_be_answered_from_are_refused_before_they_predict(
     assert "Set models.cached.other.key" in str(store(served, "other").error)
 
 
-class Clock:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Loaded]:
     """Two versions of a model."""
@@ -191,7 +185,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Loaded]:
 def test_other_tenants_versions_ages_and_keys_are_not_answered(
     loaded: Mapping[str, Loaded], database: Database
 ) -> None:
-    clock = Clock()
+    clock = TimeOfDay()
     cached = CachedPredictions(database, clock=clock)
     settings = Cached(key=("who", "day"), max_age_seconds=60.0)
     first, second = loaded["v1"], loaded["v2"]

@@ -9,7 +9,7 @@ import pytest
 
 import planted_words
 from infra.settings import load_settings
-from lost_machines import lose, running
+from lost_machines import lose
 from migrated import put_schema
 from planted_words import write_spec
 from service.retrieval_tuning.forgetting import of_jobs
@@ -32,6 +32,8 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Component
     opened.worker.start()
     yield opened
     opened.worker.stop()
+    for job in opened.jobs.list(limit=100):
+        lose("train", job.id)  # a training outlives its job, unless that came to its end
     opened.close()
 
 
@@ -70,7 +72,11 @@ def test_a_tuning_whose_machine_is_lost_is_launched_again(
     }  # fmt: skip
     spec = write_spec(tmp_path / "spec.yaml", changes)
     job = parts.jobs.start("train_reranker", {"spec": str(spec)})
-    until(lambda: bool(running("train reranker", job.id)), seconds=60)
+
+    def is_watched() -> bool:  # before, nobody could tell the loss from a program that cannot start
+        return any(each.message.startswith("watching ") for each in parts.jobs.logs(job.id))
+
+    until(is_watched, seconds=120)
     assert lose("train reranker", job.id)
     done = parts.jobs.wait(job.id, timeout_seconds=400)
     told = [each.message for each in parts.jobs.logs(job.id)]

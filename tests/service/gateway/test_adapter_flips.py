@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifacts.store import ArtifactStore, open_store
+from infra.artifacts.store import open_store
 from infra.errors import RagstoneError
 from infra.gateway_settings import Gateway
 from migrated import open_migrated
+from published_adapters import publish
 from relayed import answer, call, opened, until
-from service.gateway.adapter_files import served_as
 from service.gateway.adapter_hosts import HttpHost
 from service.gateway.adapters import Adapters, Pace, Place
 from service.gateway.relay import Relay
-from tiny_llm import write_adapter
 from vllm_server import VllmServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
@@ -109,7 +108,9 @@ async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
     chance = random.Random(seed)
     database = open_migrated(tmp_path / "a.db")
     store = open_store(tmp_path / "store", database)
-    names = publish(store, Path(vllm_beside.folder), tmp_path)
+    base = Path(vllm_beside.folder)
+    names = {sign: publish(store, sign, base=base, folder=tmp_path) for sign in SIGNS}
+    store.tag("adapter/support@a", "production")
     shelf = Shelf(vllm_beside.url, key=vllm_beside.key)
     places = {"tiny": Place(frozenset({REFERENCE}), [shelf])}
     adapters = Adapters(store, tmp_path / "out", places=lambda: places, pace=Pace(0.1, 0.0))
@@ -137,17 +138,6 @@ async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
     assert (callers.failed, callers.wrong) == ([], [])
     assert shelf.loads.total() > flips * DRAINED / 2, "most versions had not been let go"
     assert not left & set(names.values())
-
-
-def publish(store: ArtifactStore, base: Path, folder: Path) -> dict[str, str]:
-    """Store a version for each sign, `A` in production; return what they are served as."""
-    names = {}
-    for sign in SIGNS:
-        found = store.put(write_adapter(folder / f"says-{sign}", base, sign), "adapter/support")
-        store.tag(str(found), sign.lower())
-        names[sign] = served_as(found)
-    store.tag("adapter/support@a", "production")
-    return names
 
 
 def settings(server: VllmServer) -> Gateway:

@@ -19,11 +19,11 @@ from infra.artifacts.store import ArtifactStore, open_store
 from infra.engine_settings import EngineProcess
 from infra.errors import NotFound
 from migrated import open_migrated
+from published_adapters import publish
 from service.gateway.adapter_hosts import HttpHost
 from service.gateway.adapters import Adapters, Pace, Place
 from service.supervision.engines import Address, Engines, replica_urls
 from service.supervision.state import read_plan, read_state
-from tiny_llm import write_adapter
 from vllm_server import ENVIRONMENT, INSTALLED, PYTHON, make_model
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
@@ -43,18 +43,6 @@ def store(tmp_path: Path) -> Iterator[ArtifactStore]:
     database = open_migrated(tmp_path / "a.db")
     yield open_store(tmp_path / "store", database)
     database.close()
-
-
-@pytest.fixture
-def publish(store: ArtifactStore, tmp_path: Path) -> Callable[[Path, str], str]:
-    def publish_(base: Path, sign: str) -> str:
-        """Store an adapter that says `sign`, and return the name that it is served under."""
-        folder = write_adapter(tmp_path / f"says-{sign}", base, sign)
-        found = store.put(folder, "adapter/support")
-        store.tag(str(found), sign.lower())
-        return f"support@{found.digest.rpartition(':')[2][:16]}"
-
-    return publish_
 
 
 @dataclass
@@ -151,13 +139,10 @@ def supervised(
 
 
 async def test_engine_that_is_killed_comes_back_with_its_adapters(
-    supervised: Supervised,
-    store: ArtifactStore,
-    publish: Callable[[Path, str], str],
-    tmp_path: Path,
+    supervised: Supervised, store: ArtifactStore, tmp_path: Path
 ) -> None:
     engine_folder = supervised.folder
-    name = publish(engine_folder / "model", "A")
+    name = publish(store, "A", base=engine_folder / "model", folder=tmp_path)
     store.tag("adapter/support@a", "production")
     hosts: dict[str, HttpHost] = {}
 

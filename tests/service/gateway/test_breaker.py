@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from service.gateway.breaker import Breaker
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from set_clock import Clock
 
 
 def opened() -> tuple[Breaker, Clock]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -156,11 +157,13 @@ def test_the_breaker_opens_and_after_a_while_one_call_tries(serve: Serve) -> Non
         await model_server.well(server, asked, write)
 
     async def ask() -> None:
-        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=1)
+        settings = gateway(bad, route={"retries": 0}, breaker_failures=3, breaker_seconds=600)
         async with opened(settings) as gate:
             await fail_thrice(gate)
             assert len(bad.asked) == 3
-            await until(lambda: gate.breakers == ["half_open"])
+            for replica in gate.tables.current.upstreams["u"].replicas:
+                replica.breaker._clock = lambda: time.monotonic() + 601
+            assert gate.breakers == ["half_open"]
             bad.behaviour = answer_late
             replies = await asyncio.gather(*(answer(gate.relay, call()) for _ in range(4)))
             assert len(replies) == 4

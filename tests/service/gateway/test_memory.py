@@ -15,16 +15,9 @@ import pytest
 from service.gateway.memory import OVERHEAD_BYTES, Memory, Terms, digest, named
 from service.gateway.replies import GatewayReply, whole
 from service.gateway.sharing import Fingerprint, SharedAnswer, Span
+from set_clock import Clock
 
 FOREVER = Span(0.0, math.inf)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from service.gateway.clerk import Clerk
 from service.gateway.metering import MeteredTicket, Metering
 from service.gateway.prices import NANOS, Prices, format_amount, parse_amount
 from service.gateway.usage import report
+from set_clock import TimeOfDay
 from waiting import until
 
 PRICES = {"small": Price(input_per_million=1.0, output_per_million=2.0)}
@@ -33,32 +34,19 @@ ADA = Caller(key_id="key_ada", name="ada", tenant="acme")
 MILLION = 10**6
 
 
-class Clock:
-    """The time of day, as far as a test says."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 29, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def timestamp(self) -> float:
-        return self.now.timestamp()
+@pytest.fixture
+def clock() -> TimeOfDay:
+    return TimeOfDay(datetime(2026, 11, 29, 12, tzinfo=UTC))
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def budgets(database: Database, clock: Clock) -> Budgets:
+def budgets(database: Database, clock: TimeOfDay) -> Budgets:
     return Budgets(database, clock=clock)
 
 
 @pytest.fixture
 def clerk(
-    database: Database, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: TimeOfDay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Clerk]:
     monkeypatch.setattr(clerks, "REPORT_SECONDS", 0.05)
     monkeypatch.setattr(clerks, "PAUSE_SECONDS", 0.05)
@@ -69,7 +57,7 @@ def clerk(
 
 
 @pytest.fixture
-def open_meter(clerk: Clerk, clock: Clock) -> Callable[..., Metering]:
+def open_meter(clerk: Clerk, clock: TimeOfDay) -> Callable[..., Metering]:
     def open_(wait_seconds: float = 5.0, **sections: Any) -> Metering:
         settings = Gateway(**{"prices": PRICES, **sections})
         return Metering(settings, clerk, time_of_day=clock.timestamp, wait_seconds=wait_seconds)
@@ -156,7 +144,7 @@ def test_a_call_that_was_promised_less_than_it_used_is_charged_all(
 
 
 def test_a_new_day_is_a_new_budget_and_a_clock_that_steps_back_finds_the_old_one(
-    budgets: Budgets, clerk: Clerk, clock: Clock, open_meter: Any
+    budgets: Budgets, clerk: Clerk, clock: TimeOfDay, open_meter: Any
 ) -> None:
     budgets.put("all", "", period="day", amount=NANOS)
     see(clerk, budgets)
@@ -176,7 +164,7 @@ def _report_when_there(clerk: Clerk, by: list[Any]) -> list[Any]:
 
 
 def test_a_call_that_was_promised_nothing_is_charged_too(
-    budgets: Budgets, clerk: Clerk, clock: Clock, open_meter: Any
+    budgets: Budgets, clerk: Clerk, clock: TimeOfDay, open_meter: Any
 ) -> None:
     budget = budgets.put("all", "", period="total", amount=2 * NANOS)
     see(clerk, budgets)
@@ -212,8 +200,8 @@ def test_a_budget_that_is_raised_or_lowered_binds_running_processes(
 ) -> None:
     budget = budgets.put("all", "", period="total", amount=NANOS)
     see(clerk, budgets)
+    admit(open_meter()).settle(Usage(MILLION))
     meter = open_meter(wait_seconds=0.2)
-    admit(meter).settle(Usage(MILLION))
     with pytest.raises(BudgetExceeded):
         admit(meter)
     budgets.put("all", "", period="total", amount=1000 * NANOS)

@@ -125,7 +125,7 @@ def test_bad_version_does_not_take_over_and_is_tried_again_later(
             with pytest.raises(NotReady, match="cannot be loaded"):
                 await models.find("churn", "2")
         assert reads == {"1": 1, "2": 1}
-        clock.seconds += RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         with pytest.raises(NotReady, match="cannot be loaded"):
             await models.find("churn", "2")
         assert reads == {"1": 1, "2": 2}
@@ -157,7 +157,7 @@ def test_store_that_fails_is_told_of_and_not_asked_with_each_request(
         assert reads == 1
         (standing,) = models.standings()
         assert (standing.state, "does not match" in standing.reason) == ("UNAVAILABLE", True)
-        clock.seconds += RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         assert (await models.find("churn")).version == "1"
 
     run(scenario)
@@ -178,7 +178,7 @@ def test_versions_that_are_no_longer_loaded_are_forgotten(
         await models.refresh()
         assert list(models._versions) == [("churn", 3)]
         assert len(models._failures) == 1
-        clock.seconds += RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         await models.refresh()
         assert not models._failures
         assert models.at_hand("churn", "3") is not None
@@ -340,7 +340,7 @@ def test_challenger_that_made_room_returns_where_both_fit(
         assert models.challenger(live) is None
         await models.refresh()
         assert models.challenger(live) is None, "not with every look"
-        clock.seconds += RETRY_SECONDS
+        clock.now += RETRY_SECONDS
         await models.refresh()
         assert (models.challenger(live) is not None) is returns
         assert models.at_hand("churn", None) is not None

@@ -97,7 +97,7 @@ def test_a_view_that_cannot_be_read_keeps_no_other_from_the_newest(
         path.write_bytes(data)
     views.refresh()
     assert str(first.version.reference) == "dataset/accounts@v1"
-    clock.seconds += RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     views.refresh()
     assert (str(first.version.reference), views.stale) == ("dataset/accounts@v2", 0)
 
@@ -140,7 +140,7 @@ def test_a_version_without_room_takes_over_once_another_view_is_gone(
     assert str(live.version.reference) == "dataset/accounts@v1"
     assert "are left; raise it" in str(live.problem)
     del other
-    clock.seconds += RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     tight.refresh()
     assert (str(live.version.reference), tight.stale) == ("dataset/accounts@v2", 0)
 

@@ -30,9 +30,11 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def launcher(cluster: Cluster, tmp_path: Path) -> Launcher:
+def launcher(cluster: Cluster, tmp_path: Path) -> Iterator[Launcher]:
+    """What is left of its runs keeps no node from the next test."""
     configuration = str(cluster.configuration)
-    return open_launcher("slurm", folder=tmp_path / "runs", configuration=configuration)
+    yield open_launcher("slurm", folder=tmp_path / "runs", configuration=configuration)
+    cluster.free()
 
 
 def shell(folder: Path, script: str, **fields: Any) -> Spec:
