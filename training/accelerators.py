@@ -33,6 +33,7 @@ KNOWN: Mapping[str, Accelerator] = {
     "rtx3090-24gb": Accelerator(23.7, 71),
     "rtx4090-24gb": Accelerator(23.6, 165),
     "a10-24gb": Accelerator(22.5, 125),
+    "a10g-24gb": Accelerator(22.5, 70),
     "l4-24gb": Accelerator(22.5, 121),
     "l40s-48gb": Accelerator(44.5, 362),
     "a6000-48gb": Accelerator(47.5, 155),
@@ -46,7 +47,8 @@ KNOWN: Mapping[str, Accelerator] = {
 """Memory as the driver tells it, which is less than on the box. T4 and V100 have no bfloat16: their
 figure is of float16."""
 SAME_MEMORY = 0.1
-"""By how much a device's memory may be off; other kinds whose names are alike are further off."""
+"""By how much a device's memory may be off. Of names that begin alike, as A10 and A10G, the longer
+one is looked for first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,10 @@ def recognised(name: str, memory_bytes: int) -> Accelerator | None:
     Accelerator(memory_gib=139.8, bfloat16_tflops=989)
     """
     plain = name.lower().replace(" ", "")
-    for key, known in KNOWN.items():
+    named = ((key.partition("-")[0], known) for key, known in KNOWN.items())
+    for kind, known in sorted(named, key=lambda each: -len(each[0])):
         off = abs(memory_bytes / GIB / known.memory_gib - 1)
-        if key.partition("-")[0] in plain and off < SAME_MEMORY:
+        if kind in plain and off < SAME_MEMORY:
             return known
     return None
 
