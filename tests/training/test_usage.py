@@ -31,6 +31,32 @@ def test_a_token_is_multiplied_by_all_weights_but_those_that_are_looked_up() -> 
     assert usage.operations(tied, "dpo") == 6 * tied.parameters
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("Mixtral", {"num_local_experts": 8}),
+        ("Qwen3Moe", {"num_experts": 8, "moe_intermediate_size": 128}),
+        (
+            "DeepseekV3",
+            {"n_routed_experts": 8, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 128}
+            | {"first_k_dense_replace": 0, "n_shared_experts": 1, "num_key_value_heads": 4},
+        ),
+    ],
+)
+def test_a_token_is_multiplied_by_those_experts_alone_that_it_is_led_to(
+    kind: str, sizes: dict[str, int]
+) -> None:
+    config = getattr(transformers, f"{kind}Config")
+    some, all_of_them = (
+        measure(config(**SIZES | sizes, num_experts_per_tok=used)) for used in (2, 8)
+    )
+    an_expert, layers = 3 * 64 * 128, 2
+    assert all_of_them.idle_parameters == 0
+    assert some.idle_parameters == layers * 6 * an_expert
+    left_out = usage.operations(all_of_them, "sft") - usage.operations(some, "sft")
+    assert left_out == 4 * some.idle_parameters
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_share_of_arithmetic_is_of_all_devices_and_told_where_a_data_sheet_says(
     tmp_path: Path, devices: int
