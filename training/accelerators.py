@@ -52,6 +52,15 @@ one is looked for first."""
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """One that is here, by what its driver says."""
+
+    name: str
+    memory: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What a plan counts on, on each node."""
 
@@ -88,6 +97,27 @@ def gpus_for(spec: FineTuning, launcher: str) -> int:
     return spec.parallelism.devices_per_node
 
 
+def device_here() -> Device | None:
+    """Return the GPU of this process; None where it has none."""
+    torch = require("torch", extra="finetune")
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return Device(found.name, found.total_memory)
+
+
+def tflops_of(runtime: Runtime, device: Device | None) -> float | None:
+    """Return what a device that trains makes, whatever it was planned to be, as far as is known.
+
+    What the specification names counts where there is none, or one of a kind of its own.
+    """
+    if device is not None and runtime.device != "cpu":
+        found = recognised(device.name, device.memory)
+        if found is not None:
+            return found.bfloat16_tflops
+    return machine_for(runtime).tflops
+
+
 def machine_for(runtime: Runtime) -> Machine:
     """Return what it will run on: this machine if the launcher is `local`, or else what it says.
 
@@ -117,10 +147,9 @@ def machine_for(runtime: Runtime) -> Machine:
             is_cpu=True,
             has_flash_attention=False,
         )
-    if count:
-        here = torch.cuda.get_device_properties(0)
-        memory = memory or here.total_memory
-        named = named or recognised(here.name, here.total_memory)
+    if here := device_here() if count else None:
+        memory = memory or here.memory
+        named = named or recognised(here.name, here.memory)
     tflops = named.bfloat16_tflops if named else None
     return Machine(count, memory, tflops, False, has_flash_attention())
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from infra.plugins import require
-from training.accelerators import GIB, machine_for
+from training.accelerators import GIB, Device, device_here, tflops_of
 from training.model_shape import ModelShape
 from training.spec import FineTuning
 
@@ -35,13 +35,20 @@ def operations(shape: ModelShape, method: str, *, twice: bool = False) -> int:
     return passes * (shape.parameters - looked_up - shape.idle_parameters)
 
 
-def watched(spec: FineTuning, base: BaseModel) -> Callable[[float], Mapping[str, float]]:
+def watched(
+    spec: FineTuning, base: BaseModel, *, device: Device | None = None
+) -> Callable[[float], Mapping[str, float]]:
     """Return what turns tokens a second, over all devices, into figures of what is used.
 
     These are `memory_gib`, the most that this process has held, and `mfu` where a data sheet says
     what the devices can do.
+
+    Args:
+        spec: of the training.
+        base: that is trained on.
+        device: that is trained with; by default the one of this process.
     """
-    tflops = machine_for(spec.runtime).tflops
+    tflops = tflops_of(spec.runtime, device or device_here())
     most = None if tflops is None else spec.parallelism.world * tflops * 1e12
     each = operations(base.shape, spec.method.type)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training import spec, usage
-from training.accelerators import GIB, KNOWN, machine_for, recognised
+from training.accelerators import GIB, KNOWN, Device, machine_for, recognised
 from training.base_model import BaseModel
 from training.model_shape import measure
 from tuning import write_base, write_spec
@@ -75,6 +75,27 @@ def test_the_share_of_arithmetic_is_of_all_devices_and_told_where_a_data_sheet_s
     assert found["mfu"] == pytest.approx(1e6 * each / (devices * 989e12))
     unknown = spec.read(write_spec(tmp_path / "spec.yaml", {"runtime": {"device": "cpu"}}))
     assert list(usage.watched(unknown, base)(1e6)) == ["memory_gib"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name", "tflops"),
+    [
+        ({"launcher": "slurm"}, "NVIDIA L4", 121),
+        ({"launcher": "slurm", "accelerator": "h100-80gb"}, "NVIDIA L4", 121),
+        ({"launcher": "slurm", "accelerator": "h100-80gb"}, "Nobody's 1", 989),
+        ({"launcher": "slurm"}, "Nobody's 1", None),
+        ({"launcher": "slurm", "device": "cpu"}, "NVIDIA L4", None),
+    ],
+)
+def test_the_device_that_trains_counts_more_than_the_one_that_was_named(
+    tmp_path: Path, runtime: dict[str, str], name: str, tflops: float | None
+) -> None:
+    write_base(tmp_path / "base")
+    base = BaseModel("base", tmp_path / "base", None)
+    read = spec.read(write_spec(tmp_path / "spec.yaml", {"runtime": runtime}))
+    found = usage.watched(read, base, device=Device(name, 22 * GIB))(1e6)
+    share = None if tflops is None else 1e6 * usage.operations(base.shape, "sft") / (tflops * 1e12)
+    assert found.get("mfu") == pytest.approx(share)
 
 
 def test_memory_is_what_the_process_has_held_at_most() -> None:
