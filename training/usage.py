@@ -22,6 +22,7 @@ from training.spec import FineTuning
 
 if TYPE_CHECKING:
     from training.base_model import BaseModel
+    from training.callbacks import Progress
 
 PASSES = {"sft": 0, "dpo": 1, "kto": 3, "reward": 0}
 """Forward passes of a step through which nothing is learned: of the base, to hold the answers
@@ -37,11 +38,11 @@ def operations(shape: ModelShape, method: str, *, twice: bool = False) -> int:
 
 def watched(
     spec: FineTuning, base: BaseModel, *, device: Device | None = None
-) -> Callable[[float], Mapping[str, float]]:
-    """Return what turns tokens a second, over all devices, into figures of what is used.
+) -> Callable[[Progress], Mapping[str, float]]:
+    """Return what turns how far a training is into figures of what it uses.
 
     These are `memory_gib`, the most that this process has held, and `mfu` where a data sheet says
-    what the devices can do.
+    what the devices can do: in the steps since it was asked before.
 
     Args:
         spec: of the training.
@@ -52,9 +53,14 @@ def watched(
     most = None if tflops is None else spec.parallelism.world * tflops * 1e12
     each = operations(base.shape, spec.method.type)
 
-    def used(tokens_per_second: float) -> dict[str, float]:
+    tokens = seconds = 0.0
+
+    def used(now: Progress) -> dict[str, float]:
+        nonlocal tokens, seconds
+        learned, took = now.tokens - tokens, now.seconds - seconds
+        tokens, seconds = now.tokens, now.seconds
         found = {"memory_gib": peak() / GIB}
-        return found if most is None else {**found, "mfu": tokens_per_second * each / most}
+        return {**found, "mfu": learned / took * each / most} if most and took > 0 else found
 
     return used
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from training import spec, usage
 from training.accelerators import GIB, KNOWN, Device, machine_for, recognised
 from training.base_model import BaseModel
+from training.callbacks import Pace, Progress, Watch
 from training.model_shape import measure
+from training.sentinel import Sentinel
+from training.specification.schedule import Abort
 from tuning import write_base, write_spec
 
 transformers = pytest.importorskip("transformers")
@@ -57,6 +61,10 @@ def test_a_token_is_multiplied_by_those_experts_alone_that_it_is_led_to(
     assert left_out == 4 * some.idle_parameters
 
 
+def after(tokens: float, seconds: float = 1.0) -> Progress:
+    return Progress(1, 9, 0.5, 0.0, 0.0, {}, tokens, seconds)
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_share_of_arithmetic_is_of_all_devices_and_told_where_a_data_sheet_says(
     tmp_path: Path, devices: int
@@ -71,10 +79,10 @@ def test_the_share_of_arithmetic_is_of_all_devices_and_told_where_a_data_sheet_s
     if machine_for(read.runtime).devices:
         pytest.skip("there are GPUs here, of a kind of their own")
     each = usage.operations(base.shape, "sft")
-    found = usage.watched(read, base)(1e6)
+    found = usage.watched(read, base)(after(1e6))
     assert found["mfu"] == pytest.approx(1e6 * each / (devices * 989e12))
     unknown = spec.read(write_spec(tmp_path / "spec.yaml", {"runtime": {"device": "cpu"}}))
-    assert list(usage.watched(unknown, base)(1e6)) == ["memory_gib"]
+    assert list(usage.watched(unknown, base)(after(1e6))) == ["memory_gib"]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +101,49 @@ def test_the_device_that_trains_counts_more_than_the_one_that_was_named(
     write_base(tmp_path / "base")
     base = BaseModel("base", tmp_path / "base", None)
     read = spec.read(write_spec(tmp_path / "spec.yaml", {"runtime": runtime}))
-    found = usage.watched(read, base, device=Device(name, 22 * GIB))(1e6)
+    found = usage.watched(read, base, device=Device(name, 22 * GIB))(after(1e6))
     share = None if tflops is None else 1e6 * usage.operations(base.shape, "sft") / (tflops * 1e12)
     assert found.get("mfu") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("resumed", [0, 4])
+def test_the_share_of_arithmetic_is_of_steps_and_not_of_evaluations_and_checkpoints(
+    tmp_path: Path, resumed: int
+) -> None:
+    write_base(tmp_path / "base")
+    base = BaseModel("base", tmp_path / "base", None)
+    read = spec.read(write_spec(tmp_path / "spec.yaml", {"runtime": {"launcher": "slurm"}}))
+    used = usage.watched(read, base, device=Device("NVIDIA L4", 22 * GIB))
+    shares: list[float | None] = []
+    now = 0.0
+    watch = Watch(Sentinel(Abort()), lambda told: shares.append(used(told).get("mfu")))
+    watch.pace = Pace(lambda: now)
+    trainer = watch.as_callback()
+    args = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    state = transformers.TrainerState(
+        global_step=resumed, max_steps=9, is_local_process_zero=True, is_world_process_zero=True
+    )
+    told = {"args": args, "state": state, "control": transformers.TrainerControl()}
+    trainer.on_train_begin(**told)
+    for number in range(1, 5):
+        now += 2.0
+        state.global_step = resumed + number
+        logs = {"loss": 0.5, "num_tokens": 1000.0 * state.global_step}
+        trainer.on_log(**told, logs=logs)
+        now += 300.0
+        if number % 2:
+            trainer.on_log(**told, logs={"eval_loss": 0.5})
+            trainer.on_evaluate(**told)
+        else:
+            (tmp_path / f"checkpoint-{state.global_step}").mkdir()
+            trainer.on_save(**told, model=linear())
+    share = 1000 / 2.0 * usage.operations(base.shape, "sft") / 121e12
+    told_first = [] if resumed == 0 else [None]  # whose tokens are not told apart from those before
+    assert shares == [*told_first, *(pytest.approx(share) for _ in range(4 - len(told_first)))]
+
+
+def linear() -> Any:
+    return pytest.importorskip("torch").nn.Linear(2, 1)
 
 
 def test_memory_is_what_the_process_has_held_at_most() -> None:
