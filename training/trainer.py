@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,6 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
     sharing = None
     if mesh is not None and mesh.topology.context > 1:
         sharing = Sharing(model.get_base_model(), mesh.context)
-    readers = 1 if mesh is None else mesh.topology.readers
 
     class Trainer(trainer):  # type: ignore[misc]  # mypy skips trl
         def _send_telemetry(self) -> None:
@@ -197,11 +195,6 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
             found = super().compute_loss(model, sharing.own(inputs), return_outputs, each)
             sharing.check()
             return found
-
-        def evaluation_loop(self, *given: Any, **named: Any) -> Any:
-            if readers > 1:
-                self.gather_function = partial(ranks.of_rows, self.accelerator, readers=readers)
-            return super().evaluation_loop(*given, **named)
 
         def _sync_replicated_trainable_parameters(self, model: Any) -> None:
             ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)
