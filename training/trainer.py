@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints, exhaustion, held_out, methods, ranks
+from training import adapted_model, checkpoints, exhaustion, held_out, meshes, methods, ranks
 from training.batching import Batches
 from training.callbacks import Watch, measured
 from training.lock import Lock
@@ -73,7 +73,8 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     built.accelerator.state.device_mesh = None if mesh is None else mesh.grid
     learning.built(built)
     if asked is not None and learning.is_mean_of_tokens:
-        held_out.weigh(built, batches_of(material.lock), tokens=learning.weight(asked))
+        ranks_of_data = batches_of(material.lock).data_ranks
+        held_out.weigh(built, data_ranks=ranks_of_data, tokens=learning.weight(asked))
     built.remove_callback(transformers.PrinterCallback)
     return built
 
@@ -87,7 +88,10 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "output_dir": str(folder),
         "per_device_train_batch_size": batches.rows_per_device,
         "per_device_eval_batch_size": held_out.rows_at_once(
-            methods.learning(spec.method), batches, material.held_out
+            methods.learning(spec.method),
+            batches,
+            material.held_out,
+            context=meshes.from_lock(material.lock.topology).context,
         ),
         "gradient_accumulation_steps": batches.accumulation,
         "max_steps": batches.steps,
