@@ -26,7 +26,7 @@ from training import (
     trainer,
     usage,
 )
-from training.accelerators import GIB, machine_for
+from training.accelerators import GIB, device_here, tflops_of
 from training.callbacks import Watch
 from training.lock import Lock
 from training.memory import CONTEXT_BYTES
@@ -171,7 +171,7 @@ def _speed(case: Case, options: Options, steps: int) -> list[Row]:
 
 
 def _utilisation(case: Case, ours: tuple[float, ...], theirs: tuple[float, ...]) -> Row:
-    name, tflops = f"{case.name}: MFU", machine_for(case.asked.runtime).tflops
+    name, tflops = f"{case.name}: MFU", tflops_of(case.asked.runtime, device_here())
     if tflops is None:
         return Row(name, None, note="no data sheet says what this device can do")
     each = usage.operations(case.resolved.base.shape, case.asked.method.type) / (tflops * 1e10)

@@ -33,6 +33,7 @@ KNOWN: Mapping[str, Accelerator] = {
     "rtx3090-24gb": Accelerator(23.7, 71),
     "rtx4090-24gb": Accelerator(23.6, 165),
     "a10-24gb": Accelerator(22.5, 125),
+    "a10g-24gb": Accelerator(22.5, 70),
     "l4-24gb": Accelerator(22.5, 121),
     "l40s-48gb": Accelerator(44.5, 362),
     "a6000-48gb": Accelerator(47.5, 155),
@@ -46,7 +47,17 @@ KNOWN: Mapping[str, Accelerator] = {
 """Memory as the driver tells it, which is less than on the box. T4 and V100 have no bfloat16: their
 figure is of float16."""
 SAME_MEMORY = 0.1
-"""By how much a device's memory may be off; other kinds whose names are alike are further off."""
+"""By how much a device's memory may be off. Of names that begin alike, as A10 and A10G, the longer
+one is looked for first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One that is here, by what its driver says."""
+
+    name: str
+    memory: int
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +81,10 @@ def recognised(name: str, memory_bytes: int) -> Accelerator | None:
     Accelerator(memory_gib=139.8, bfloat16_tflops=989)
     """
     plain = name.lower().replace(" ", "")
-    for key, known in KNOWN.items():
+    named = ((key.partition("-")[0], known) for key, known in KNOWN.items())
+    for kind, known in sorted(named, key=lambda each: -len(each[0])):
         off = abs(memory_bytes / GIB / known.memory_gib - 1)
-        if key.partition("-")[0] in plain and off < SAME_MEMORY:
+        if kind in plain and off < SAME_MEMORY:
             return known
     return None
 
@@ -83,6 +95,27 @@ def gpus_for(spec: FineTuning, launcher: str) -> int:
     if spec.runtime.device == "cpu" or (is_anything_well and not local.devices()):
         return 0
     return spec.parallelism.devices_per_node
+
+
+def device_here() -> Device | None:
+    """Return the GPU of this process; None where it has none."""
+    torch = require("torch", extra="finetune")
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return Device(found.name, found.total_memory)
+
+
+def tflops_of(runtime: Runtime, device: Device | None) -> float | None:
+    """Return what a device that trains makes, whatever it was planned to be, as far as is known.
+
+    What the specification names counts where there is none, or one of a kind of its own.
+    """
+    if device is not None and runtime.device != "cpu":
+        found = recognised(device.name, device.memory)
+        if found is not None:
+            return found.bfloat16_tflops
+    return machine_for(runtime).tflops
 
 
 def machine_for(runtime: Runtime) -> Machine:
@@ -114,10 +147,9 @@ def machine_for(runtime: Runtime) -> Machine:
             is_cpu=True,
             has_flash_attention=False,
         )
-    if count:
-        here = torch.cuda.get_device_properties(0)
-        memory = memory or here.total_memory
-        named = named or recognised(here.name, here.total_memory)
+    if here := device_here() if count else None:
+        memory = memory or here.memory
+        named = named or recognised(here.name, here.memory)
     tflops = named.bfloat16_tflops if named else None
     return Machine(count, memory, tflops, False, has_flash_attention())
 

@@ -20,7 +20,9 @@ SAME_EVERY_STEPS = 200
 UNTOLD = ("runtime", "_per_second", "num_tokens")
 """Ends of names of what says nothing of the model."""
 
-EVENTS = ("on_train_begin", "on_step_end", "on_log", "on_save", "on_train_end")
+EVENTS = (
+    "on_train_begin", "on_step_end", "on_log", "on_evaluate", "on_save", "on_train_end",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,32 @@ class Progress:
     seconds_left: float
     metrics: dict[str, float]
     """What the trainer told of this step."""
+    tokens: float = 0.0
+    """Of real text, over all devices, in all steps since the training began here."""
+    seconds: float = 0.0
+    """That these steps took, without evaluations and checkpoints between them."""
+
+
+class Pace:
+    """How long steps take, without what is done between them.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = 0.0
+        self._clock = clock
+        self._since = clock()
+
+    def begin(self) -> None:
+        """Begin a step now; what came since the last one is not counted."""
+        self._since = self._clock()
+
+    def end(self) -> None:
+        """End a step, after which the next one begins."""
+        before, self._since = self._since, self._clock()
+        self.seconds += self._since - before
 
 
 class Watch:
@@ -67,6 +95,8 @@ class Watch:
         self.was_asked_to_go = False
         self.tokens = 0.0
         self.seconds = 0.0
+        self.pace = Pace()
+        """Of the steps so far."""
         self._sentinel = sentinel
         self._tell = tell
         self._evaluated = evaluated
@@ -89,6 +119,7 @@ class Watch:
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         del args, control
         self._began, self._first_step = time.monotonic(), state.global_step
+        self.pace.begin()
         if self._on_sigterm and threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
 
@@ -136,18 +167,27 @@ class Watch:
         if state.is_world_process_zero:
             left = passed / max(1, done) * (state.max_steps - step)
             speed = self.tokens / passed
-            self._tell(Progress(step, state.max_steps, loss, speed, left, self.metrics))
+            took = (self.tokens, self.pace.seconds)
+            self._tell(Progress(step, state.max_steps, loss, speed, left, self.metrics, *took))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        del args, state, control
+        self.pace.begin()
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         del control
         ranks.check_same_adapter(given["model"], step=state.global_step)
         if state.is_world_process_zero:
             checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.pace.begin()
 
     def _count(self, total: float) -> None:
-        if self._tokens_before is None:
-            self._tokens_before = 0.0 if self._first_step == 0 else total
-        self.tokens = total - self._tokens_before
+        if self._tokens_before is None and self._first_step > 0:
+            self._tokens_before = total  # with those of this step, which nobody tells apart
+            self.pace.begin()
+            return
+        self.pace.end()
+        self.tokens = total - (self._tokens_before or 0.0)
 
 
 def measured(logs: Any) -> dict[str, float]:

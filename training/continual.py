@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 from infra.artifacts.store import ArtifactStore
 from infra.errors import InvalidConfiguration, InvalidRequest, NotFound
@@ -23,9 +23,6 @@ from training.sentinel import Aborted
 from training.spec import FineTuning, as_json
 from training.specification.continual import CANDIDATE, Continual
 from training.specification.data import Source
-
-if TYPE_CHECKING:
-    pass
 
 LATEST = "latest rows"
 HELD_OUT, TRAIN = "held_out", "train"

@@ -371,7 +371,7 @@ def _telling(
     files: RunFolder,
     *,
     spec: FineTuning,
-    used: Callable[[float], Mapping[str, float]],
+    used: Callable[[Progress], Mapping[str, float]],
 ) -> Around:
     """Have each step told and, as often as asked for, tracked and written down."""
     every = spec.schedule.log_every_steps
@@ -384,7 +384,7 @@ def _telling(
         if progress.step % every and progress.step != progress.steps:
             return
         speed = progress.tokens_per_second
-        metrics = {**progress.metrics, "tokens_per_second": speed, **used(speed)}
+        metrics = {**progress.metrics, "tokens_per_second": speed, **used(progress)}
         files.measurements.add(progress.step, steps, metrics)
         if run is not None:
             told = {f"train/{name}": value for name, value in metrics.items()}

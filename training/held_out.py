@@ -29,20 +29,25 @@ def weighing(trainer: Any) -> Any:
     return Weighing
 
 
-def weigh(built: Any, batches: Batches, *, tokens: int) -> None:
+def weigh(built: Any, *, data_ranks: int, tokens: int) -> None:
     """Have a trainer of that class take the mean over so many tokens, which carry a loss.
 
     Batches are filled with rows that carry none. Loaders of several processes would fill the last
     ones with rows of the first, which would then count twice.
     """
-    together = batches.rows_per_device * batches.data_ranks
-    built.eval_dataset = _filled(built.eval_dataset, rows=together)
-    number = len(built.eval_dataset) // batches.rows_per_device
+    at_once = built.args.per_device_eval_batch_size
+    built.eval_dataset = _filled(built.eval_dataset, rows=at_once * data_ranks)
+    number = len(built.eval_dataset) // at_once
     built.share_of_a_token = number / tokens
 
 
-def rows_at_once(learning: Learning, batches: Batches, asked: Tokenized | None) -> int:
+def rows_at_once(
+    learning: Learning, batches: Batches, asked: Tokenized | None, *, context: int
+) -> int:
     """Return how many rows a device is asked at once.
+
+    Processes that share the sequences they learn from are asked rows whole: fewer of them, so that
+    these have no more tokens than the stretches, which memory was estimated for.
 
     Where the loss is a mean over rows and several processes cannot fill their batches with them,
     that is one: rows that are asked twice are left out then, and in a larger batch are not.
@@ -50,7 +55,7 @@ def rows_at_once(learning: Learning, batches: Batches, asked: Tokenized | None) 
     together = batches.rows_per_device * batches.data_ranks
     is_even = asked is None or batches.data_ranks == 1 or asked.rows % together == 0
     if is_even or learning.is_mean_of_tokens or learning.fewest_rows > 1:
-        return batches.rows_per_device
+        return max(1, batches.rows_per_device // context)
     return 1
 
 

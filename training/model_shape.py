@@ -10,6 +10,8 @@ from typing import Any
 from infra.errors import InvalidRequest
 from infra.plugins import require
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""By which a configuration says how many experts a layer has."""
 HEADS = ("lm_head", "score", "embed_out")
 """Modules after the last layer, which `all-linear` leaves out."""
 
@@ -21,6 +23,8 @@ class ModelShape:
     parameters: int
     embedding_parameters: int
     """Of the embeddings and the head, which quantisation leaves alone."""
+    idle_parameters: int
+    """Of experts that a token does not use; 0 of a model that is no mixture."""
     layers: int
     hidden: int
     intermediate: int
@@ -86,6 +90,7 @@ def measure(config: Any) -> ModelShape:
     return ModelShape(
         parameters=sum(weight.numel() for weight in model.parameters()),
         embedding_parameters=sum(ends.values()),
+        idle_parameters=_idle(model, text),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
@@ -102,6 +107,18 @@ def measure(config: Any) -> ModelShape:
         split=dict(model.tp_plan),
         attends_causally=model.is_backend_compatible() and _sees_all(text),
     )
+
+
+def _idle(model: Any, text: Any) -> int:
+    """Count what a token does not meet of the experts it is led to some of; those of all stay."""
+    many = next((found for name in EXPERTS if (found := getattr(text, name, None))), None)
+    used = getattr(text, "num_experts_per_tok", None)
+    if not isinstance(many, int) or not isinstance(used, int):
+        return 0
+    experts = sum(
+        weight.numel() for path, weight in model.named_parameters() if "experts" in path.split(".")
+    )
+    return experts - experts * used // many
 
 
 def _sees_all(text: Any) -> bool:

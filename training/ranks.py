@@ -84,21 +84,6 @@ def wait_for_all() -> None:
     any_of(False)
 
 
-def of_rows(accelerator: Any, values: Any, *, readers: int) -> Any:
-    """Return a value of each row from all processes, where several read the same rows.
-
-    Args:
-        accelerator: accelerate's, whose data loader is at its last batch or not.
-        values: one for each row of this process.
-        readers: processes next to each other that read the same rows.
-    """
-    found = accelerator.gather(values).view(-1, readers, len(values))[:, 0].flatten()
-    state = accelerator.gradient_state
-    # The last batch is filled up with rows of the first, so that all processes have as many.
-    is_filled = state.end_of_dataloader and state.remainder > 0
-    return found[: state.remainder] if is_filled else found
-
-
 def share_gradients(model: Any, *, is_last: Callable[[], bool]) -> None:
     """Have weights that each process holds a copy of begin alike, and move by the mean gradient.
 

@@ -47,7 +47,7 @@ class Sharing:
         """Return the tokens of this process, each with the label of the one that follows it.
 
         Raises:
-            Aborted: rows are padded on the left, or no layer attended to what others have.
+            Aborted: rows are padded on the left.
         """
         functional = require("torch.nn.functional", extra="finetune")
         torch = require("torch", extra="finetune")

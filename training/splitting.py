@@ -29,13 +29,16 @@ def whole_again(model: Any, plan: Mapping[str, str], mesh: Any) -> None:
         plan: styles by the path of a module, with `*` for numbers.
         mesh: of the processes that share each matrix.
     """
+    whole: dict[int, Any] = {}  # by the weight they come from: embeddings may be the head as well
     for path, module in model.named_modules():
         style = style_of(path, plan)
         if style is None:
             continue
         module.__dict__.pop("forward", None)
         for name, weight in list(module.named_parameters(recurse=False)):
-            _settle(module, name, weight, style, mesh)
+            if id(weight) not in whole:
+                whole[id(weight)] = _settled(weight, name, style, mesh)
+            setattr(module, name, whole[id(weight)])
         if style == OUTPUTS:
             module.register_forward_pre_hook(_taking(mesh))
         elif style == INPUTS:
@@ -81,15 +84,15 @@ def indivisible(
             yield path, f"has {size} to share by {parts}"
 
 
-def _settle(module: Any, name: str, weight: Any, style: str, mesh: Any) -> None:
+def _settled(weight: Any, name: str, style: str, mesh: Any) -> Any:
     torch = require("torch", extra="finetune")
     tensor = require("torch.distributed.tensor", extra="finetune")
     if not isinstance(weight, tensor.DTensor):
-        return
+        return weight
     plain = weight.to_local() if style in {OUTPUTS, INPUTS} else weight.full_tensor()
     if style == INPUTS and name == "bias" and mesh.get_local_rank() != 0:
         plain = torch.zeros_like(plain)  # it is added once, with what the first process adds
-    setattr(module, name, torch.nn.Parameter(plain.detach(), requires_grad=weight.requires_grad))
+    return torch.nn.Parameter(plain.detach(), requires_grad=weight.requires_grad)
 
 
 def _taking(mesh: Any) -> Callable[..., Any]:

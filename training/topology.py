@@ -78,14 +78,14 @@ def choose(asked: Parallelism, *, fits: bool) -> Topology:
     return Topology(strategy, replicate, max(1, data // replicate), *parts)
 
 
-def untrained(mesh: Topology) -> Iterator[tuple[str, str]]:
+def untrained(asked: Parallelism) -> Iterator[tuple[str, str]]:
     """Return each key that asks for what can be planned and is not trained, with what is."""
-    if mesh.strategy == "zero3":
+    if asked.strategy == "zero3":
         yield (
             "parallelism.strategy",
             "'zero3' is not trained: use fsdp2, which shards the same of a base",
         )
-    if mesh.sequence > 1:
+    if asked.sequence > 1:
         yield (
             "parallelism.sequence",
             "is DeepSpeed's, which nothing is trained with; share sequences by context",

@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints, exhaustion, held_out, methods, ranks
+from training import adapted_model, checkpoints, exhaustion, held_out, meshes, methods, ranks
 from training.batching import Batches
 from training.callbacks import Watch, measured
 from training.lock import Lock
@@ -74,7 +73,8 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     built.accelerator.state.device_mesh = None if mesh is None else mesh.grid
     learning.built(built)
     if asked is not None and learning.is_mean_of_tokens:
-        held_out.weigh(built, batches_of(material.lock), tokens=learning.weight(asked))
+        ranks_of_data = batches_of(material.lock).data_ranks
+        held_out.weigh(built, data_ranks=ranks_of_data, tokens=learning.weight(asked))
     built.remove_callback(transformers.PrinterCallback)
     return built
 
@@ -88,7 +88,10 @@ def arguments(material: Material, folder: Path, *, device: str) -> dict[str, Any
         "output_dir": str(folder),
         "per_device_train_batch_size": batches.rows_per_device,
         "per_device_eval_batch_size": held_out.rows_at_once(
-            methods.learning(spec.method), batches, material.held_out
+            methods.learning(spec.method),
+            batches,
+            material.held_out,
+            context=meshes.from_lock(material.lock.topology).context,
         ),
         "gradient_accumulation_steps": batches.accumulation,
         "max_steps": batches.steps,
@@ -169,7 +172,6 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
     sharing = None
     if mesh is not None and mesh.topology.context > 1:
         sharing = Sharing(model.get_base_model(), mesh.context)
-    readers = 1 if mesh is None else mesh.topology.readers
 
     class Trainer(trainer):  # type: ignore[misc]  # mypy skips trl
         def _send_telemetry(self) -> None:
@@ -197,11 +199,6 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
             found = super().compute_loss(model, sharing.own(inputs), return_outputs, each)
             sharing.check()
             return found
-
-        def evaluation_loop(self, *given: Any, **named: Any) -> Any:
-            if readers > 1:
-                self.gather_function = partial(ranks.of_rows, self.accelerator, readers=readers)
-            return super().evaluation_loop(*given, **named)
 
         def _sync_replicated_trainable_parameters(self, model: Any) -> None:
             ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)

@@ -1,9 +1,11 @@
 r"""What a training uses of its devices: the share of their arithmetic (MFU), and their memory.
 
 Operations of a token are 2 W forward and 2 W back to the adapters, where W are the weights it is
-multiplied by: all but a table of embeddings that is only looked up. Each pass through which nothing
-is learned is 2 W more. Attention over earlier tokens, and activations that are made twice, are left
-out, so that the share is rather too small: https://arxiv.org/abs/2204.02311, appendix B.
+multiplied by: all but a table of embeddings that is only looked up and, of a mixture, the experts
+it is not led to. Each pass through which nothing is learned is 2 W more. Attention over earlier
+tokens, and activations that are made twice, are left out, which makes the share too small. The head
+is counted for every token; where words are computed only for those that are learned, that makes it
+too large: https://arxiv.org/abs/2204.02311, appendix B.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from infra.plugins import require
-from training.accelerators import GIB, machine_for
+from training.accelerators import GIB, Device, device_here, tflops_of
 from training.model_shape import ModelShape
 from training.spec import FineTuning
 
 if TYPE_CHECKING:
     from training.base_model import BaseModel
+    from training.callbacks import Progress
 
 PASSES = {"sft": 0, "dpo": 1, "kto": 3, "reward": 0}
 """Forward passes of a step through which nothing is learned: of the base, to hold the answers
@@ -30,22 +33,34 @@ def operations(shape: ModelShape, method: str, *, twice: bool = False) -> int:
     """Return the operations of a token; with those of its activations made `twice`, if they are."""
     looked_up = shape.embedding_parameters - shape.vocabulary * shape.hidden
     passes = (6 if twice else 4) + 2 * PASSES[method]
-    return passes * (shape.parameters - looked_up)
+    return passes * (shape.parameters - looked_up - shape.idle_parameters)
 
 
-def watched(spec: FineTuning, base: BaseModel) -> Callable[[float], Mapping[str, float]]:
-    """Return what turns tokens a second, over all devices, into figures of what is used.
+def watched(
+    spec: FineTuning, base: BaseModel, *, device: Device | None = None
+) -> Callable[[Progress], Mapping[str, float]]:
+    """Return what turns how far a training is into figures of what it uses.
 
     These are `memory_gib`, the most that this process has held, and `mfu` where a data sheet says
-    what the devices can do.
+    what the devices can do: in the steps since it was asked before.
+
+    Args:
+        spec: of the training.
+        base: that is trained on.
+        device: that is trained with; by default the one of this process.
     """
-    tflops = machine_for(spec.runtime).tflops
+    tflops = tflops_of(spec.runtime, device or device_here())
     most = None if tflops is None else spec.parallelism.world * tflops * 1e12
     each = operations(base.shape, spec.method.type)
 
-    def used(tokens_per_second: float) -> dict[str, float]:
+    tokens = seconds = 0.0
+
+    def used(now: Progress) -> dict[str, float]:
+        nonlocal tokens, seconds
+        learned, took = now.tokens - tokens, now.seconds - seconds
+        tokens, seconds = now.tokens, now.seconds
         found = {"memory_gib": peak() / GIB}
-        return found if most is None else {**found, "mfu": tokens_per_second * each / most}
+        return {**found, "mfu": learned / took * each / most} if most and took > 0 else found
 
     return used
 

@@ -102,6 +102,25 @@ def test_the_loss_of_rows_held_out_depends_on_no_batches(
         assert built.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5), together
 
 
+def test_rows_held_out_are_as_many_tokens_at_once_as_stretches_of_a_step(
+    material: Material, tmp_path: Path
+) -> None:
+    if not method_of(material).is_mean_of_tokens:
+        pytest.skip("sequences are shared by sft alone")
+    rows = material.train
+    expected = float(method_of(material).loss(material.model.eval(), rows).detach())
+    for context, at_once in ((1, 4), (2, 2), (8, 1)):
+        lock = replace(
+            material.lock,
+            batches={**(material.lock.batches or {}), "rows_per_device": 4},
+            topology={**(material.lock.topology or {}), "context": context},
+        )
+        asked = replace(material, held_out=rows, lock=lock)
+        built = trainer.build(asked, tmp_path, callbacks=[], device="cpu")
+        assert built.args.per_device_eval_batch_size == at_once
+        assert built.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5), context
+
+
 def with_others(material: Material, others: float) -> float:
     """Return the loss of answers that are held against those to other questions, too."""
     torch = pytest.importorskip("torch")

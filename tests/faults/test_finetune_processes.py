@@ -33,6 +33,7 @@ from trained import (
     write_task,
 )
 from training.finetune import Outcome, finetune
+from training.run_folder import RunFolder
 from training.spec import read
 from tuning import pair, write_rows
 
@@ -172,6 +173,12 @@ ELSEWHERE = {"launcher": "slurm", "device": "cpu"}
 SAME = ("first_loss", "last_loss", "eval_loss_before", "eval_loss_after")
 
 
+def last_norm(folder: Path) -> float:
+    """Return the norm of the last step's gradients: Adam moves alike by any multiple of them."""
+    marks = RunFolder(folder).measurements.read()
+    return [each.metrics["grad_norm"] for each in marks if "grad_norm" in each.metrics][-1]
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of what two processes trained, all of it one after the other."""
@@ -206,6 +213,8 @@ def test_four_processes_that_share_shards_and_matrices_lose_what_one_process_los
         found = json.loads((four / name / "run" / "outcome.json").read_text())
         for figure in SAME:
             assert found[figure] == pytest.approx(getattr(one, figure), abs=1e-4), name
+        norm = last_norm(Path(one.adapter).parent)
+        assert last_norm(four / name / "run") == pytest.approx(norm, rel=1e-3), name
         ours = load_file(four / name / "run" / "adapter" / "adapter_model.safetensors")
         assert ours.keys() == theirs.keys()
         for key, weight in ours.items():
@@ -232,6 +241,9 @@ def test_two_processes_train_one_adapter_and_lose_what_one_process_loses(
         assert weight.shape == theirs[key].shape
         if name != "kto":
             np.testing.assert_allclose(weight, theirs[key], atol=1e-4)
+    if name != "kto":
+        norm = last_norm(Path(one.adapter).parent)
+        assert last_norm(both / name / "run") == pytest.approx(norm, rel=1e-3)
 
 
 def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(

@@ -1,14 +1,17 @@
-"""How a base is loaded: which attention it gets, and when rows may be packed."""
+"""How a base is loaded: its attention, when rows may be packed, and what shared matrices keep."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.errors import InvalidRequest
+from meshed import as_rank, mesh_of
+from training import meshes
 from training.accelerators import has_flash_attention
-from training.adapted_model import attention_of, check_packing
+from training.adapted_model import attention_of, check_packing, load_base
 from training.specification.base import FLASH, Base
 
 
@@ -37,3 +40,20 @@ def test_rows_are_not_packed_where_they_would_see_each_other(attention: Any) -> 
         check_packing(model)
     model.config._attn_implementation = FLASH[0]
     check_packing(model)
+
+
+def test_embeddings_that_are_the_head_as_well_stay_one_matrix_where_matrices_are_shared(
+    tmp_path: Path,
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        vocab_size=32, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    with as_rank(1, 2):
+        mesh = meshes.build(mesh_of((1, 1, 1, 2)), "cpu")
+        model = load_base(Base(model="m", dtype="float32"), tmp_path, device="cpu", mesh=mesh)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert tuple(model.lm_head.weight.shape) == (32, 16)
+    assert tuple(model.model.layers[0].mlp.up_proj.weight.shape) == (8, 16)

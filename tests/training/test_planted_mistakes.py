@@ -278,13 +278,6 @@ MISTAKES = [
         "no float32",
         on_gpu=True,
     ),
-    Mistake(
-        "ZeRO-3 of quantised weights",
-        keys(base__quantization=NF4, parallelism__strategy="zero3"),
-        "parallelism.strategy",
-        "zero3 cannot shard",
-        on_gpu=True,
-    ),
     Mistake("quantised on a processor", keys(base__quantization=NF4), "base.quantization", "GPUs"),
     Mistake(
         "int8 weights in shards that nobody asked for",
@@ -550,6 +543,18 @@ def test_a_base_that_is_missing_hides_no_mistake_in_the_rows(folder: Path) -> No
     found = planned(folder, {"base.model": "basis", **held_out(sums(1)[0])(folder)})
     wheres = [problem.where for problem in found.problems]
     assert wheres == ["base.model", "data.train row 1", "data.train row 7"]
+
+
+def test_what_no_mesh_trains_is_refused_once_also_where_no_mesh_could_be_derived(
+    folder: Path,
+) -> None:
+    mesh = {"devices_per_node": 4, "strategy": "zero3", "context": 2, "sequence": 2}
+    changes = on_gpu({"base.quantization": NF4, "parallelism": mesh})
+    for base in ("base", "basis"):
+        found = planned(folder, {**changes, "base.model": base}, replace(GPU, devices=4))
+        said = {(each.where, each.what) for each in found.problems if each.where != "base.model"}
+        assert {where for where, _ in said} == {"parallelism.strategy", "parallelism.sequence"}
+        assert len(said) == 2, said
 
 
 def test_a_rank_over_that_of_vllm_is_served_in_this_process(folder: Path) -> None:

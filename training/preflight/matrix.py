@@ -63,8 +63,6 @@ def _quantization(facts: Facts) -> Iterable[Said]:
         yield "base.quantization", "quantised weights are trained on GPUs only"
     if not isinstance(spec.method.adapter, Lora):
         yield "base.quantization", f"quantised weights take LoRA, not {spec.method.adapter.type!r}"
-    if spec.parallelism.strategy == "zero3":
-        yield "parallelism.strategy", "zero3 cannot shard quantised weights; use ddp"
     if spec.parallelism.tensor > 1:
         yield "parallelism.tensor", "quantised weights cannot be shared matrix by matrix"
 
@@ -78,12 +76,10 @@ def _sharding(facts: Facts) -> Iterable[Said]:
             "training in a pipeline needs another trainer, such as Megatron, run by 'ragstone "
             "launch'; here it is 1",
         )
-    if each.context > 1 and each.sequence > 1:
-        yield "parallelism.sequence", "a sequence is shared by context or by sequence, not both"
-    if each.context > 1 and each.strategy in {"ddp", "zero3"}:
-        yield "parallelism.context", f"sharing by context needs fsdp2, not {each.strategy}"
-    if each.tensor > 1 and each.strategy in {"ddp", "zero3"}:
-        yield "parallelism.tensor", f"sharing matrices needs fsdp2, not {each.strategy}"
+    if each.context > 1 and each.strategy == "ddp":
+        yield "parallelism.context", "sharing by context needs fsdp2, not ddp"
+    if each.tensor > 1 and each.strategy == "ddp":
+        yield "parallelism.tensor", "sharing matrices needs fsdp2, not ddp"
     if each.tensor > each.devices_per_node:
         yield (
             "parallelism.tensor",
@@ -177,8 +173,6 @@ def _method(facts: Facts) -> Iterable[Said]:
             yield "base.dtype", "processors do not train in float16; use float32 or bfloat16"
         if spec.schedule.optimizer == "adamw_8bit":
             yield "schedule.optimizer", "adamw_8bit runs on GPUs only; use adamw"
-        if spec.parallelism.strategy == "zero3":
-            yield "parallelism.strategy", "zero3 is not run on processors; use ddp or fsdp2"
 
 
 RULES: tuple[Callable[[Facts], Iterable[Said]], ...] = (

@@ -95,9 +95,12 @@ class _Runnable(Silent):
 
     def problems(self, derived: Derived) -> Iterable[Problem]:
         spec, mesh = self._facts.spec, derived.topology
-        said = [*not_run_yet(spec), *not_asked(self._facts, mesh)]
+        said = [
+            *not_run_yet(spec),
+            *untrained(spec.parallelism),
+            *not_asked(self._facts, mesh),
+        ]
         if mesh is not None:
-            said += untrained(mesh)
             said += not_sharded_yet(spec, mesh)
         return [Problem(CHECK, where, what) for where, what in said]
 
