@@ -115,7 +115,7 @@ def _idle(model: Any, text: Any) -> int:
     used = getattr(text, "num_experts_per_tok", None)
     if not isinstance(many, int) or not isinstance(used, int):
         return 0
-    experts = sum(
+    experts: int = sum(
         weight.numel() for path, weight in model.named_parameters() if "experts" in path.split(".")
     )
     return experts - experts * used // many
