@@ -15,15 +15,18 @@ demo: .venv/runtime.done ## Index the documentation, ask it questions, print cit
 	@$(BIN)/ragstone demo
 
 # Threads that wait for each other in a loop would only take the other worker's core.
-test: .venv/dev.done ## Run the test suite
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 5
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile \
+  --no-loadscope-reorder --durations 25 --durations-min 5
 
-check: .venv/dev.done ## Format, lint, types, import contracts, size gates, tests
+test: .venv/dev.done ## Run the tests that take no minutes each: no kills, trainings and real servers
+	@$(PYTEST) -m "not slow and not thorough"
+
+check: .venv/dev.done ## Format, lint, types, import contracts, size gates, every test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test
+	@$(PYTEST)
 
 vllm: .venvs/vllm/engine.done ## Install real vLLM for CPU, which the tests use where it is (3.3 GB)
 

@@ -23,6 +23,8 @@ from vllm_server import Unavailable as NoVllm
 from vllm_server import VllmServer, shared_server
 
 ROOT = Path(__file__).parent.parent
+THOROUGH = {"benchmarks", "e2e", "faults"}
+"""Folders whose tests start servers and trainings, kill them and count: `make test` has no time."""
 
 # Machines that test are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile(
@@ -34,6 +36,9 @@ hypothesis.settings.load_profile("shared")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first: workers that share files end together then."""
     tests = ROOT / "tests"
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in THOROUGH:
+            item.add_marker(pytest.mark.thorough)
     items.sort(key=lambda item: longest.place(item.path.relative_to(tests).as_posix()))
 
 

@@ -63,6 +63,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_runs(page: Path, tmp_path: Path, programs: Path) -> None:
     """Run a page's blocks in order, as one script, in an empty folder."""

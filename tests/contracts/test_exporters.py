@@ -32,6 +32,7 @@ def test_the_walk_finds_the_formats() -> None:
     assert formats() == sorted(NEEDS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", formats())
 def test_what_was_written_says_what_the_model_says_of_rows_of_any_length(
     name: str, model: Any, tmp_path: Path

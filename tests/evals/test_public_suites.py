@@ -67,6 +67,7 @@ def test_documents_and_cases_fit_together(
     assert all(case.relevant for case in built if case.answerable is not False)
 
 
+@pytest.mark.thorough
 def test_classifier_of_adult_passes_and_its_uneven_errors_are_told(
     shared_data: Path, tmp_path: Path
 ) -> None:

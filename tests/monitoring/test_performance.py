@@ -60,6 +60,7 @@ def world() -> World:
 # Bounds of 95 % that hold enclose fewer than `binom.ppf(0.001, windows, 0.95)` once in a thousand
 # times: 365 of 400. The reference is drawn anew for each window: what one of them has by chance,
 # all windows beside it would share. A small one is where a calibration errs most.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("known", "windows"),
     [

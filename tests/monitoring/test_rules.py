@@ -15,6 +15,7 @@ FILES = sorted((Path(__file__).parent / "rules").glob("*.yml"))
 SHIPPED = Path(__file__).parent.parent.parent / "infra" / "deploy" / "prometheus"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_alerts_fire_resolve_and_stay_quiet(path: Path) -> None:
     done = subprocess.run(

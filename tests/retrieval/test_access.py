@@ -182,6 +182,7 @@ def world(
     return World(opened, opened.collections.create("shared", opened.recipe()), folder)
 
 
+@pytest.mark.thorough
 @settings(
     max_examples=12,
     deadline=None,

@@ -496,6 +496,7 @@ def test_a_higher_recall_in_the_settings_is_reached_at_the_next_checkpoint(tmp_p
     assert after["effort"] > before["effort"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_byte_or_a_short_file_is_found_and_mended(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
@@ -663,6 +664,7 @@ def _expected(watermark: int) -> set[int]:
     return held
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment_of_a_build_the_index_reopens_sound(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "index"

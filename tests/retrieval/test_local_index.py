@@ -448,6 +448,7 @@ def _acknowledged(path: Path) -> int:
     return int(text or 0)
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment_the_index_reopens_sound(tmp_path: Path) -> None:
     folder, acknowledged = tmp_path / "index", tmp_path / "acknowledged"
     log = _log(20_000)

@@ -27,6 +27,7 @@ from service.wiring import Components
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
+pytestmark = pytest.mark.thorough
 ROOT = Path(__file__).parent.parent.parent
 DRIVER = """
 import json, os, signal, sys, threading, time

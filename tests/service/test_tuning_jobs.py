@@ -37,6 +37,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Component
     opened.close()
 
 
+@pytest.mark.thorough
 def test_a_tuning_is_a_job_whose_result_is_its_verdict(parts: Components, tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("trl")
@@ -59,6 +60,7 @@ def test_a_tuning_is_a_job_whose_result_is_its_verdict(parts: Components, tmp_pa
     assert Path(done.result["model"]) == of_jobs(parts).absolute() / job.id / "model"
 
 
+@pytest.mark.thorough
 def test_a_tuning_whose_machine_is_lost_is_launched_again(
     parts: Components, tmp_path: Path
 ) -> None:

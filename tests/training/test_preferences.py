@@ -40,6 +40,7 @@ def run(parts: Components, spec: Path, folder: Path, **changes: Any) -> Outcome:
     return finetune(read(spec), folder, replace(around, **{"smokes": False, **changes}))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_preferences_are_learned_verified_registered_and_tracked(
     method: str, parts: Components, tmp_path: Path

@@ -90,6 +90,7 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("form", "rows", "allowed"),
     [

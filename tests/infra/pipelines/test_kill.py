@@ -75,6 +75,7 @@ def versions(bench: Any) -> dict[str, int]:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("layers", "width", "kills"),
     [

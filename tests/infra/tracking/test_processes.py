@@ -31,6 +31,7 @@ def start(*words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.thorough
 def test_eight_processes_log_at_once_and_nothing_is_lost(
     tracker: Tracker, database_url: str
 ) -> None:

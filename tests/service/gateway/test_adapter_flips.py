@@ -101,6 +101,7 @@ class Callers:
             self.answered[since] += 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("flips", "seed"), PARTS)
 async def test_flips_under_load_fail_nothing_and_mix_nothing_up(
     vllm_beside: VllmServer, tmp_path: Path, flips: int, seed: int

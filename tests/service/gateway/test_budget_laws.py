@@ -215,6 +215,7 @@ class Machine(RuleBasedStateMachine):
         assert list(self.folder.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("examples", [12, pytest.param(400, marks=pytest.mark.slow)])
 def test_budgets_hold_whatever_happens(database: Database, examples: int) -> None:
     breaking = BreakingDatabase(database.url)

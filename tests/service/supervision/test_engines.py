@@ -108,6 +108,7 @@ def test_unknown_engine_is_refused_with_near_names(open_engines: Callable[..., E
         open_engines().start("smal")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["killed", "ended", "hung"])
 def test_replica_that_falls_comes_back_at_its_address(
     open_engines: Callable[..., Engines], folder: Path, how: str
@@ -130,6 +131,7 @@ def test_replica_that_falls_comes_back_at_its_address(
     assert ended == ("ended with 3" if how == "ended" else "was ended by SIGKILL")
 
 
+@pytest.mark.thorough
 def test_pauses_between_restarts_grow(open_engines: Callable[..., Engines], folder: Path) -> None:
     open_engines().start("small")
     starts = []

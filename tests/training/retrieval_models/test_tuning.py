@@ -181,6 +181,7 @@ def test_a_run_on_shuffled_answers_is_stopped_by_its_gate(
     ) == outcome  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_asked_to_go_goes_on_to_the_same_weights(
     parts: Components, place: Path, tmp_path: Path
 ) -> None:
@@ -314,6 +315,7 @@ def test_files_that_say_otherwise_than_the_model_are_not_registered(
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [
