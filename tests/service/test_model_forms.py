@@ -20,11 +20,11 @@ from service.models.model_forms import Formed, Work
 from service.wiring import Components
 from tiny_llm import write_adapter
 from trained import only_third_parties_warn, write_task
-from training import merging
-from training.compressing import Compression
+from training import compressing, merging
 from training.judging import NotPassed
 from training.parity import Unlike
 from training.spec import read
+from training.specification.delivery import Compress
 
 pytest.importorskip("peft")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
@@ -135,7 +135,9 @@ def test_a_promoted_adapter_is_merged_and_held_to_be_no_worse_than_itself(promot
     (gate,) = made.card["gates"]
     assert (gate["threshold"], gate["estimate"]) == (-0.5, 0.0)
     if find_spec("torchao") is not None:
-        small = model_forms.compress(promoted, str(made.reference), Compression("int8", 1.2))
+        small = model_forms.compress(
+            promoted, str(made.reference), Compress(max_perplexity_ratio=1.2)
+        )
         assert [each["threshold"] for each in small.card["gates"]] == [-0.5]
 
 
@@ -177,20 +179,30 @@ def test_a_format_that_there_is_not_is_refused_with_those_that_there_are(
         model_forms.export(work, str(merged.reference), "gguf")
 
 
-@pytest.mark.parametrize("scheme", ["int8", "w8a8"])
-def test_weights_in_eight_bits_are_kept_if_they_say_nearly_the_same(
-    work: Work, parts: Components, merged: Formed, scheme: str
+FORMS = [
+    pytest.param(Compress(scheme="int8", max_perplexity_ratio=1.2), 0.6, id="int8"),
+    pytest.param(Compress(scheme="w8a8", max_perplexity_ratio=1.2), 0.6, id="w8a8"),
+    pytest.param(
+        Compress(scheme="w4a16", group_size=32, max_perplexity_ratio=1.2), 0.52, id="w4a16"
+    ),
+]
+
+
+@pytest.mark.parametrize(("how", "at_most"), FORMS)
+def test_weights_in_fewer_bits_are_kept_if_they_say_nearly_the_same(
+    work: Work, parts: Components, merged: Formed, how: Compress, at_most: float
 ) -> None:
-    pytest.importorskip("torchao")
-    made = model_forms.compress(work, str(merged.reference), Compression(scheme, 1.2))
-    assert str(made.reference) == f"model/zs-merged-{scheme}@v1"
+    pytest.importorskip(compressing.PACKAGES[how.scheme])
+    made = model_forms.compress(work, str(merged.reference), how)
+    assert str(made.reference) == f"model/zs-merged-{how.scheme}@v1"
     assert made.card["verdict"] == "pass"
     assert made.card["parity"]["max_difference"] > 1e-3
     whole = {each.path: each.size for each in parts.artifacts.resolve("model/zs-merged").entries}
     small = {each.path: each.size for each in parts.artifacts.resolve(str(made.reference)).entries}
-    assert small["model.safetensors"] < 0.6 * whole["model.safetensors"]
+    assert small["model.safetensors"] < at_most * whole["model.safetensors"]
+    stricter = how.model_copy(update={"max_perplexity_ratio": 0.5})
     with pytest.raises(Unlike, match="perplexity is times"):
-        model_forms.compress(work, str(merged.reference), Compression(scheme, 0.5), name="worse")
+        model_forms.compress(work, str(merged.reference), stricter, name="worse")
     assert "worse" not in names(parts)
 
 
@@ -204,4 +216,4 @@ def test_the_command_says_what_it_kept(
     assert said.stdout == "model/plain@v1\n"
     assert "8 of 8 rows are gone on with alike" in said.stderr
     wrong = ["train", "compress", str(spec), str(merged.reference), "--scheme", "int3"]
-    assert "there are int8, w8a8" in CliRunner().invoke(app, wrong).stderr
+    assert "there are int8, w8a8, w4a16" in CliRunner().invoke(app, wrong).stderr
