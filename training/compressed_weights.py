@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.plugins import require
+from training import calibrated_rounding
 from training.base_model import BaseModel
 from training.merging import save
 from training.model_shape import HEADS
 from training.specification.delivery import FOUR_BITS, Compress
 
 
-def write(model: Any, whole: BaseModel, how: Compress, into: Path) -> None:
+def write(
+    model: Any, whole: BaseModel, how: Compress, rows: Sequence[Sequence[int]], into: Path
+) -> None:
     """Write a model as `compressed-tensors` has it; its weights are replaced on the way.
 
-    A scale is the largest weight that shares it, and each weight is the number nearest to it.
-    Embeddings, the head and norms stay as they are.
+    With eight bits, a scale is that of the largest weight of an output, and each weight is the
+    number nearest to it. With four, what rows bring decides. Embeddings, the head and norms stay.
 
     Args:
         model: of transformers, whole.
         whole: where it is from.
         how: `w8a8`, a scale an output, or `w4a16`, a scale a group of inputs.
+        rows: of tokens, that it is asked for four bits.
         into: a folder that does not exist.
+
+    Raises:
+        InvalidRequest: layers of it cannot be asked one after the other.
     """
     quantization = require("compressed_tensors.quantization", extra="export")
     compressors = require("compressed_tensors.compressors", extra="export")
     utils = require("compressed_tensors.quantization.utils", extra="export")
+    group, paths = how.inputs_a_scale, [*whole.shape.targeted("all-linear")]
+    known = {} if group is None else calibrated_rounding.round_all(model, paths, rows, group)
     scheme = _scheme(how, quantization)
     config = quantization.QuantizationConfig(
         config_groups={"linear": scheme}, ignore=[f"re:.*{name}$" for name in HEADS]
     )
     quantization.apply_quantization_config(model, config)
-    for module in filter(utils.is_module_quantized, model.modules()):
-        weight = module.weight.detach().float()
-        groups = weight.unflatten(1, (-1, how.inputs_a_scale or weight.shape[1]))
-        scales, _ = utils.calculate_qparams(*groups.aminmax(dim=-1), scheme.weights)
-        module.weight_scale.data.copy_(scales)
+    for path, module in model.named_modules():
+        if not utils.is_module_quantized(module):
+            continue
+        groups = module.weight.detach().float().unflatten(1, (-1, group or module.in_features))
+        largest, _ = utils.calculate_qparams(*groups.aminmax(dim=-1), scheme.weights)
+        module.weight_scale.data.copy_(known.get(path, largest))
         compressors.compress_module(module)
     written = compressors.ModelCompressor.from_pretrained_model(model)
     save(model, whole, into)

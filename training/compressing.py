@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from training import adapted_model, compressed_weights, merging, parity
 from training.base_model import BaseModel
 from training.memory import BYTES
 from training.model_shape import ModelShape
-from training.parity import Bounds, Parity, Row
+from training.parity import Bounds, Parity, Samples
 from training.specification.base import Base
 from training.specification.delivery import FOUR_BITS, Compress
 
@@ -30,7 +30,7 @@ def compress(
     asked: Base,
     whole: BaseModel,
     how: Compress,
-    rows: Sequence[Row],
+    rows: Samples,
     *,
     into: Path,
     device: str,
@@ -41,7 +41,7 @@ def compress(
         asked: how the whole one is loaded.
         whole: with all its weights, such as a merged one.
         how: in how many bits what is stored.
-        rows: of tokens, that both are asked.
+        rows: that both are asked, and others, for whose inputs weights of four bits are rounded.
         into: a folder that does not exist.
         device: where both are asked.
 
@@ -55,17 +55,17 @@ def compress(
         raise InvalidRequest(f"{whole.name!r} cannot be stored in {how.scheme}: {what}")
     plain = asked.model_copy(update={"quantization": None})
     model = adapted_model.load_base(plain, whole.folder, device=device)
-    before = parity.ask(parity.of_model(model), rows)
+    before = parity.ask(parity.of_model(model), rows.compared)
     if PACKAGES[how.scheme] == TORCHAO:
         del model
         adapted_model.let_go()
         _write_by_torchao(whole, plain, into, device=device)
     else:
-        compressed_weights.write(model, whole, how, into)
+        compressed_weights.write(model, whole, how, rows.learned, into)
         del model
     adapted_model.let_go()
     again = _load(into, plain, device)
-    found = parity.compare(before, parity.ask(parity.of_model(again), rows))
+    found = parity.compare(before, parity.ask(parity.of_model(again), rows.compared))
     bounds = Bounds(perplexity_ratio=how.max_perplexity_ratio)
     return found.check(bounds, what=f"The model in {how.scheme}")
 

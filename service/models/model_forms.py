@@ -137,7 +137,7 @@ def compress(work: Work, model: str, how: Compress, *, name: str | None = None) 
 
     spec, base, scheme = work.spec, work.base(), how.scheme
     whole = _whole(work, model)
-    rows, device = resolving.first_rows(spec, work.places, whole), spec.runtime.device
+    rows, device = resolving.samples(spec, work.places, whole), spec.runtime.device
     with _scratch(work.parts) as scratch:
         into = Path(scratch) / scheme
         work.note(f"compressing {whole.name} to {scheme}")

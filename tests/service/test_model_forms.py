@@ -20,7 +20,7 @@ from service.models.model_forms import Formed, Work
 from service.wiring import Components
 from tiny_llm import write_adapter
 from trained import only_third_parties_warn, write_task
-from training import compressing, merging
+from training import compressing, merging, resolving
 from training.judging import NotPassed
 from training.parity import Unlike
 from training.spec import read
@@ -177,6 +177,17 @@ def test_a_format_that_there_is_not_is_refused_with_those_that_there_are(
 ) -> None:
     with pytest.raises(InvalidConfiguration, match="onnx"):
         model_forms.export(work, str(merged.reference), "gguf")
+
+
+def test_weights_are_rounded_for_other_rows_than_those_that_are_compared(work: Work) -> None:
+    base = work.base()
+    alone = resolving.samples(work.spec, work.places, base)
+    assert (len(alone.compared), len(alone.learned)) == (8, 56)
+    assert not {*map(tuple, alone.compared)} & {*map(tuple, alone.learned)}
+    held_out = read(write_task(work.beside, {"data.eval": {"rows": "eval.jsonl"}}))
+    beside = resolving.samples(held_out, work.places, base)
+    assert (len(beside.compared), len(beside.learned)) == (8, 64)
+    assert not {*map(tuple, beside.compared)} & {*map(tuple, beside.learned)}
 
 
 FORMS = [
