@@ -25,6 +25,7 @@ from training.judging import NotPassed
 from training.parity import Unlike
 from training.spec import read
 from training.specification.delivery import Compress
+from training.verification import Unsound
 
 pytest.importorskip("peft")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
@@ -98,6 +99,23 @@ def test_a_merge_that_changes_the_model_is_refused(
     with pytest.raises(Unlike, match=r"a logit differs by .*, and 0\.001 is the most"):
         model_forms.merge(work, name="lossy")
     assert "lossy" not in names(parts)
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize(("there", "then"), [("layers.1", "layers.7"), ("lora_A", "lora_C")])
+def test_an_adapter_with_weights_that_fit_nowhere_is_not_merged(
+    work: Work, folder: Path, tmp_path: Path, there: str, then: str
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    adapter = write_adapter(tmp_path / "adapter", folder / "base", "Z")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace(there, then): weight for name, weight in weights.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    work.parts.artifacts.put(adapter, "adapter/elsewhere")
+    with pytest.raises(Unsound, match=r"2 weights .* missing, such as .*o_proj"):
+        model_forms.merge(work, adapter="adapter/elsewhere", name="elsewhere")
+    assert "elsewhere" not in names(work.parts)
 
 
 def test_a_merged_model_that_does_not_pass_the_suites_is_not_kept(
@@ -228,3 +246,23 @@ def test_the_command_says_what_it_kept(
     assert "8 of 8 rows are gone on with alike" in said.stderr
     wrong = ["train", "compress", str(spec), str(merged.reference), "--scheme", "int3"]
     assert "there are int8, w8a8, w4a16" in CliRunner().invoke(app, wrong).stderr
+    wrong[-2:] = ["--group-size", "32"]
+    assert "group_size is of w4a16" in CliRunner().invoke(app, wrong).stderr
+
+
+def test_the_command_compresses_as_planned_but_for_what_is_given(
+    work: Work, folder: Path, merged: Formed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(folder / "data"))
+    planned = {"scheme": "w4a16", "group_size": 64, "max_perplexity_ratio": 1.2}
+    spec = write_task(folder, {"register": {"name": "zs"}, "compress": planned})
+    said = CliRunner().invoke(app, ["train", "plan", str(spec)])
+    assert "weights in w4a16, GiB" in said.stdout, said.output
+    command = ["train", "compress", str(spec), str(merged.reference), "--json"]
+    for given, made in (
+        (["--group-size", "32"], ("w4a16", 32)),
+        (["--scheme", "w8a8"], ("w8a8", None)),
+    ):
+        found = json.loads(CliRunner().invoke(app, [*command, *given]).stdout)
+        assert (found["form"], found["group_size"]) == made

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from infra.errors import InvalidRequest
+from tiny_llm import write_adapter
 from trained import calm, only_third_parties_warn
-from training import calibrated_rounding, compressing
+from training import calibrated_rounding, compressing, merging
 from training.base_model import BaseModel, find_base
 from training.compressing import compress, stored_bytes
 from training.parity import Parity, Samples
@@ -154,6 +155,11 @@ def test_what_is_compressed_is_not_compressed_again(
     with pytest.raises(InvalidRequest, match="compressed already"):
         made(again, ALONE, tmp_path / "smaller")
     assert not (tmp_path / "smaller").exists()
+    adapter = write_adapter(tmp_path / "adapter", whole.folder, "Z")
+    with pytest.raises(InvalidRequest, match="stored in fewer bits, to which nothing can be added"):
+        merging.merge(
+            Base(model=again.name), again, adapter, ROWS, into=tmp_path / "sum", device="cpu"
+        )
 
 
 def test_a_module_that_groups_do_not_divide_is_named(whole: BaseModel, tmp_path: Path) -> None:
