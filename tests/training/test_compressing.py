@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,22 @@ def find(folder: Path) -> BaseModel:
     return find_base(asked, folder=folder, store=None, checkout=Path)
 
 
+Small = Callable[..., tuple[Path, Parity]]
+
+
+@pytest.fixture(scope="module")
+def small(whole: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Gives the folder of a form, made once, and how it compares with the model."""
+    folder = tmp_path_factory.mktemp("forms")
+
+    @cache
+    def form(how: Compress, dtype: Any = "float32") -> tuple[Path, Parity]:
+        into = folder / f"{how.scheme}-{dtype}"
+        return into, made(whole, how, into, dtype=dtype)
+
+    return form
+
+
 def made(whole: BaseModel, how: Compress, into: Path, *, dtype: Any = "float32") -> Parity:
     pytest.importorskip(compressing.PACKAGES[how.scheme])
     asked = Base(model=whole.name, dtype=dtype)
@@ -53,11 +71,11 @@ def tensors(folder: Path) -> dict[str, Any]:
 @SCHEMES
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_plan_knows_the_bytes_of_every_scheme(
-    whole: BaseModel, tmp_path: Path, how: Compress, dtype: str
+    whole: BaseModel, small: Small, how: Compress, dtype: str
 ) -> None:
-    found = made(whole, how, tmp_path / "small", dtype=dtype)
+    folder, found = small(how, dtype)
     assert 0.9 < found.perplexity_after / found.perplexity_before < 1.1
-    written = sum(each.nbytes for each in tensors(tmp_path / "small").values())
+    written = sum(each.nbytes for each in tensors(folder).values())
     assert written == stored_bytes(whole.shape, how, dtype=dtype)
     assert stored_bytes(whole.shape, None, dtype="float32") == sum(
         each.nbytes for each in tensors(whole.folder).values()
@@ -66,23 +84,22 @@ def test_a_plan_knows_the_bytes_of_every_scheme(
 
 @SCHEMES
 def test_what_is_no_linear_module_within_a_layer_is_left_alone(
-    whole: BaseModel, tmp_path: Path, how: Compress
+    whole: BaseModel, small: Small, how: Compress
 ) -> None:
-    made(whole, how, tmp_path / "small")
-    before, after = tensors(whole.folder), tensors(tmp_path / "small")
+    before, after = tensors(whole.folder), tensors(small(how, "float32")[0])
     alone = [name for name in before if "proj" not in name]
     assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} < {*alone}
     assert all(before[name].equal(after[name]) for name in alone)
 
 
-def test_each_weight_is_one_of_sixteen_that_its_group_has(whole: BaseModel, tmp_path: Path) -> None:
+def test_each_weight_is_one_of_sixteen_that_its_group_has(small: Small) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    made(whole, FOUR, tmp_path / "small")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "small")
+    folder, _ = small(FOUR, "float32")
+    model = AutoModelForCausalLM.from_pretrained(folder)
     model(torch.tensor([ROWS[0]]))  # from here on its weights are numbers again
-    read, stored = model.state_dict(), tensors(tmp_path / "small")
+    read, stored = model.state_dict(), tensors(folder)
     names = [name for name in read if name.endswith("proj.weight")]
     assert len(names) == 14
     for name in names:
@@ -146,12 +163,11 @@ def test_rows_make_four_bits_say_more_nearly_the_same(whole: BaseModel, tmp_path
     assert by_rows < 0.9 * alone
 
 
-@pytest.mark.parametrize("scheme", ["int8", "w8a8"])
-def test_what_is_compressed_is_not_compressed_again(
-    whole: BaseModel, tmp_path: Path, scheme: Any
+@pytest.mark.parametrize("how", [ALONE, EIGHT], ids=lambda how: how.scheme)
+def test_what_is_compressed_is_neither_compressed_again_nor_added_to(
+    whole: BaseModel, small: Small, tmp_path: Path, how: Compress
 ) -> None:
-    made(whole, Compress(scheme=scheme, max_perplexity_ratio=1.2), tmp_path / "small")
-    again = find(tmp_path / "small")
+    again = find(small(how, "float32")[0])
     with pytest.raises(InvalidRequest, match="compressed already"):
         made(again, ALONE, tmp_path / "smaller")
     assert not (tmp_path / "smaller").exists()
