@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,16 +58,18 @@ def compress(
     plain = asked.model_copy(update={"quantization": None})
     model = adapted_model.load_base(plain, whole.folder, device=device)
     before = parity.ask(parity.of_model(model), rows.compared)
-    if PACKAGES[how.scheme] == TORCHAO:
-        del model
+    with redirect_stderr(io.StringIO()):  # both packages draw bars, whoever looks or nobody
+        if PACKAGES[how.scheme] == TORCHAO:
+            del model
+            adapted_model.let_go()
+            _write_by_torchao(whole, plain, into, device=device)
+        else:
+            compressed_weights.write(model, whole, how, rows.learned, into)
+            del model
         adapted_model.let_go()
-        _write_by_torchao(whole, plain, into, device=device)
-    else:
-        compressed_weights.write(model, whole, how, rows.learned, into)
-        del model
-    adapted_model.let_go()
-    again = _load(into, plain, device)
-    found = parity.compare(before, parity.ask(parity.of_model(again), rows.compared))
+        again = _load(into, plain, device)
+        after = parity.ask(parity.of_model(again), rows.compared)
+    found = parity.compare(before, after)
     bounds = Bounds(perplexity_ratio=how.max_perplexity_ratio)
     return found.check(bounds, what=f"The model in {how.scheme}")
 

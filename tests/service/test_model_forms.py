@@ -264,5 +264,8 @@ def test_the_command_compresses_as_planned_but_for_what_is_given(
         (["--group-size", "32"], ("w4a16", 32)),
         (["--scheme", "w8a8"], ("w8a8", None)),
     ):
-        found = json.loads(CliRunner().invoke(app, [*command, *given]).stdout)
+        said = CliRunner().invoke(app, [*command, *given])
+        found = json.loads(said.stdout)
         assert (found["form"], found["group_size"]) == made
+        assert said.stderr.splitlines()[0].startswith("compressing ")
+        assert "it/s" not in said.stderr
