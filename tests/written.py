@@ -191,7 +191,7 @@ def fine_tuning() -> str:
     pages = [FINE_TUNING, _keys("", whole, parts)]
     for section in ("base", "data", "method", "schedule", "parallelism", "runtime"):
         pages += _sections(section, whole["properties"][section], parts)
-    for section in ("evaluate", "register", "serve", "sweep"):
+    for section in ("evaluate", "register", "compress", "serve", "sweep"):
         pages += _sections(section, whole["properties"][section], parts)
     pages.append("## What is checked\n\n| check | what it looks for |\n|---|---|\n")
     for path in sorted((ROOT / folder.replace(".", "/")).glob("[a-z]*.py")):

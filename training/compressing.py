@@ -1,40 +1,38 @@
-"""A whole model with weights of eight bits, by torchao, if it still says nearly the same."""
+"""A whole model with weights of eight or four bits, if it still says nearly the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from infra.errors import InvalidRequest
 from infra.plugins import require
-from training import adapted_model, merging, parity
+from training import adapted_model, compressed_weights, merging, parity
 from training.base_model import BaseModel
-from training.parity import Bounds, Parity, Row
+from training.memory import BYTES
+from training.model_shape import ModelShape
+from training.parity import Bounds, Parity, Samples
 from training.specification.base import Base
+from training.specification.delivery import FOUR_BITS, Compress
 
-SCHEMES: Mapping[str, str] = {
-    "int8": "Int8WeightOnlyConfig",
-    "w8a8": "Int8DynamicActivationInt8WeightConfig",
+TORCHAO = "torchao"
+PACKAGES: Mapping[str, str] = {
+    "int8": TORCHAO,
+    "w8a8": "compressed_tensors",
+    "w4a16": "compressed_tensors",
 }
-"""By torchao's names: weights alone; or activations as well, by the largest of each token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compression:
-    """What is stored in eight bits, and what that may cost."""
-
-    scheme: str
-    """One of `SCHEMES`."""
-    max_perplexity_ratio: float
-    """Of the rows' perplexity after to that before."""
+"""By scheme, what writes it; whoever reads it needs the same."""
 
 
 def compress(
     asked: Base,
     whole: BaseModel,
-    how: Compression,
-    rows: Sequence[Row],
+    how: Compress,
+    rows: Samples,
     *,
     into: Path,
     device: str,
@@ -44,29 +42,95 @@ def compress(
     Args:
         asked: how the whole one is loaded.
         whole: with all its weights, such as a merged one.
-        how: what is stored in eight bits.
-        rows: of tokens, that both are asked.
+        how: in how many bits what is stored.
+        rows: that both are asked, and others, for whose inputs weights of four bits are rounded.
         into: a folder that does not exist.
         device: where both are asked.
 
     Raises:
-        MissingDependency: torchao is not installed.
+        InvalidRequest: it has no such form.
+        MissingDependency: what writes the form is not installed.
         Unlike: perplexity grew by more.
     """
-    torchao = require("torchao.quantization", extra="export")
-    transformers = require("transformers", extra="finetune")
+    require(PACKAGES[how.scheme], extra="export")
+    for _, what in refused(whole, how):
+        raise InvalidRequest(f"{whole.name!r} cannot be stored in {how.scheme}: {what}")
     plain = asked.model_copy(update={"quantization": None})
     model = adapted_model.load_base(plain, whole.folder, device=device)
-    before = parity.ask(parity.of_model(model), rows)
-    del model
-    adapted_model.let_go()
-    config = transformers.TorchAoConfig(getattr(torchao, SCHEMES[how.scheme])())
-    merging.save(_load(whole.folder, plain, device, quantization_config=config), whole, into)
-    adapted_model.let_go()
-    again = _load(into, plain, device)
-    found = parity.compare(before, parity.ask(parity.of_model(again), rows))
+    before = parity.ask(parity.of_model(model), rows.compared)
+    with redirect_stderr(io.StringIO()):  # both packages draw bars, whoever looks or nobody
+        if PACKAGES[how.scheme] == TORCHAO:
+            del model
+            adapted_model.let_go()
+            _write_by_torchao(whole, plain, into, device=device)
+        else:
+            compressed_weights.write(model, whole, how, rows.learned, into)
+            del model
+        adapted_model.let_go()
+        again = _load(into, plain, device)
+        after = parity.ask(parity.of_model(again), rows.compared)
+    found = parity.compare(before, after)
     bounds = Bounds(perplexity_ratio=how.max_perplexity_ratio)
     return found.check(bounds, what=f"The model in {how.scheme}")
+
+
+def refused(whole: BaseModel, how: Compress) -> Iterator[tuple[str, str]]:
+    """Return why a model has no such form, as far as its configuration says: key and reason."""
+    if getattr(whole.config, "quantization_config", None) is not None:
+        yield "scheme", "its weights are compressed already; give the model that it was made of"
+    if whole.shape.idle_parameters:
+        yield (
+            "scheme",
+            "its experts are packed, not linear modules, and would stay whole; serve it as it is",
+        )
+    if not whole.shape.targeted("all-linear"):
+        yield "scheme", "it has no linear modules"
+    group = how.inputs_a_scale
+    odd = [] if group is None else _odd(whole.shape, group)
+    if odd:
+        path, inputs = odd[0]
+        more = f" and {len(odd) - 1} others" if len(odd) > 1 else ""
+        yield (
+            "group_size",
+            f"{path!r}{more} cannot be divided into groups of {group}: it has {inputs} inputs",
+        )
+
+
+def is_missing(how: Compress) -> bool:
+    """Whether what writes the form is not installed here."""
+    return find_spec(PACKAGES[how.scheme]) is None
+
+
+def stored_bytes(shape: ModelShape, how: Compress | None, *, dtype: str) -> int:
+    """Return what the weights of a model take on disk; None: as they are.
+
+    Each linear module but the head has its weights in eight or four bits and its scales in the
+    precision of the rest. With four bits two numbers say its size; torchao writes scales in float32
+    and a byte for where zero is.
+    """
+    width, linear = BYTES[dtype], shape.targeted("all-linear").values()
+    if how is None:
+        return shape.parameters * width
+    left = shape.parameters - sum(ins * outs for ins, outs in linear)
+    if how.scheme == FOUR_BITS:
+        group = how.inputs_a_scale or 1
+        small = sum(ins * outs // 2 + outs * ins // group * width + 16 for ins, outs in linear)
+    else:
+        scale = 4 + 1 if PACKAGES[how.scheme] == TORCHAO else width
+        small = sum(ins * outs + outs * scale for ins, outs in linear)
+    return left * width + small
+
+
+def _odd(shape: ModelShape, group: int) -> list[tuple[str, int]]:
+    linear = shape.targeted("all-linear")
+    return [(path, inputs) for path, (inputs, _) in linear.items() if inputs % group]
+
+
+def _write_by_torchao(whole: BaseModel, asked: Base, into: Path, *, device: str) -> None:
+    torchao = require("torchao.quantization", extra="export")
+    transformers = require("transformers", extra="finetune")
+    config = transformers.TorchAoConfig(torchao.Int8WeightOnlyConfig())
+    merging.save(_load(whole.folder, asked, device, quantization_config=config), whole, into)
 
 
 def _load(folder: Path, asked: Base, device: str, **options: Any) -> Any:

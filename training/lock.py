@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from training.compressing import stored_bytes
 from training.preflight import Facts
 from training.row_source import Rows
 from training.sizing import Sizes
@@ -41,6 +42,8 @@ class Lock:
     gradient_checkpointing: bool
     hours: float | None
     cost: float | None
+    compressed: Mapping[str, int] | None = None
+    """Bytes of all weights on disk, `before` and `after`, where the specification has them so."""
 
     @property
     def digest(self) -> str:
@@ -86,7 +89,18 @@ def lock(
         gradient_checkpointing=sizes.checkpointing,
         hours=derived.hours,
         cost=derived.cost,
+        compressed=_compressed(facts),
     )
+
+
+def _compressed(facts: Facts) -> dict[str, int] | None:
+    base, how, dtype = facts.base, facts.spec.compress, facts.spec.base.dtype
+    if base is None or how is None:
+        return None
+    return {
+        "before": stored_bytes(base.shape, None, dtype=dtype),
+        "after": stored_bytes(base.shape, how, dtype=dtype),
+    }
 
 
 def packages(*others: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training import adapted_model, parity
+from training import adapted_model, parity, verification
 from training.base_model import BaseModel
 from training.parity import Bounds, Parity, Row
 from training.specification.base import Base
@@ -34,14 +34,21 @@ def merge(
         device: where both are asked.
 
     Raises:
-        InvalidRequest: a weight of the adapter fits nowhere, or of the sum is no number.
+        InvalidRequest: the base is stored in fewer bits, or a weight of the sum is no number.
+        Unsound: a weight of the adapter is missing, fits nowhere, or is no number.
         Unlike: the merged model says something else.
     """
     peft = require("peft", extra="finetune")
+    if getattr(base.config, "quantization_config", None) is not None:
+        raise InvalidRequest(
+            f"{base.name!r} is stored in fewer bits, to which nothing can be added; name the model "
+            "that it was made of"
+        )
     plain = asked.model_copy(update={"quantization": None})
     model = adapted_model.load_base(plain, base.folder, device=device)
     try:
         model = peft.PeftModel.from_pretrained(model, adapter)
+        verification.require_whole(model, adapter)
         before = parity.ask(parity.of_model(model), rows)
         merged = model.merge_and_unload(safe_merge=True)
     except (ValueError, KeyError, RuntimeError) as error:

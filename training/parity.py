@@ -29,6 +29,16 @@ class Unlike(Aborted):
 
 
 @dataclass(frozen=True, slots=True)
+class Samples:
+    """Rows by which a form is made and compared."""
+
+    compared: Sequence[Row]
+    """That both are asked, the first of them."""
+    learned: Sequence[Row]
+    """Of what was learned from, and not among those asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """What a form of a model says of some rows."""
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.datasets.datasets import KIND as DATASET
-from training import chat_templates, locking
+from training import chat_templates, locking, parity
 from training.base_model import KIND, BaseModel, find_base
 from training.encoding import Encoder
 from training.lock import Lock
+from training.parity import Samples
 from training.places import Places
 from training.planning import sources_of
 from training.row_source import Rows, open_rows
@@ -84,6 +85,15 @@ def first_rows(spec: FineTuning, places: Places, base: BaseModel) -> list[list[i
     rows = open_rows(source, folder=places.folder, datasets=places.datasets)
     encoder, method = encoder_of(spec, places, base), spec.method.type
     return tokenize(rows, encoder, spec.data, method=method, batches=1).ids
+
+
+def samples(spec: FineTuning, places: Places, base: BaseModel) -> Samples:
+    """Return the first rows held out, and the first learned. Raises as `resolve` does."""
+    compared = first_rows(spec, places, base)
+    if spec.data.eval is None:
+        return Samples(compared[: parity.ROWS], compared[parity.ROWS :])
+    plain = spec.model_copy(update={"data": spec.data.model_copy(update={"eval": None})})
+    return Samples(compared, first_rows(plain, places, base))
 
 
 def encoder_of(spec: FineTuning, places: Places, base: BaseModel) -> Encoder:

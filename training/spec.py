@@ -14,7 +14,7 @@ from infra.errors import InvalidRequest, NotFound, TooLarge
 from infra.expectations import yaml_text
 from training.specification.base import Base
 from training.specification.data import Data
-from training.specification.delivery import BASE, Evaluate, Register, Serve
+from training.specification.delivery import BASE, Compress, Evaluate, Register, Serve
 from training.specification.machines import Parallelism, Runtime
 from training.specification.method import Method
 from training.specification.part import Part
@@ -23,8 +23,8 @@ from training.specification.sweep import Sweep
 
 VERSION = 1
 """Of the format; a file from a later release is refused by name."""
-DIVIDING = ("parallelism", "runtime")
-"""Sections that say who trains and where; what is learned is the same."""
+UNLEARNED = ("parallelism", "runtime", "compress")
+"""Sections that say who trains and where, and what is made of it; what is learned is the same."""
 MAX_BYTES = 1 << 20
 MAX_SHOWN = 100
 """Characters of a wrong value that a message repeats."""
@@ -47,6 +47,7 @@ class FineTuning(Part):
     evaluate: Evaluate = Evaluate()
     register_as: Register | None = Field(default=None, alias="register")
     """Without it, the adapter stays in the folder of the run."""
+    compress: Compress | None = None
     serve: Serve | None = None
     sweep: Sweep | None = None
 
@@ -149,7 +150,7 @@ def as_json(spec: Part) -> dict[str, Any]:
 
 def learning(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sections of a specification, as JSON, that decide what is learned."""
-    return {key: value for key, value in values.items() if key not in DIVIDING}
+    return {key: value for key, value in values.items() if key not in UNLEARNED}
 
 
 def schema() -> dict[str, Any]:

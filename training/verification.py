@@ -54,9 +54,8 @@ def verify(base_model: Any, folder: Path, asked: Probe) -> float:
     stored = _read(folder)
     _check_finite(stored)
     without = adapted_model.logits(base_model, asked.rows)
-    peft = require("peft", extra="finetune")
     model = adapted_model.read_adapter(base_model, folder)
-    _check_names(set(stored), set(peft.get_peft_model_state_dict(model)))
+    _check_names(stored, model)
     again = adapted_model.logits(model, asked.rows)
     difference = _largest(asked.logits, again)
     if not difference <= TOLERANCE[asked.dtype]:
@@ -69,6 +68,17 @@ def verify(base_model: Any, folder: Path, asked: Probe) -> float:
             f"The adapter in {str(folder)!r} changes no answer; look at method.adapter.targets"
         )
     return difference
+
+
+def require_whole(model: Any, folder: Path) -> None:
+    """Hold the files of an adapter against the base that they were put on: peft only warns.
+
+    Raises:
+        Unsound: a weight is missing, unknown or no number.
+    """
+    stored = _read(folder)
+    _check_finite(stored)
+    _check_names(stored, model)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -89,7 +99,9 @@ def _check_finite(stored: dict[str, Any]) -> None:
             raise Unsound(f"The weight {name!r} holds values that are no numbers")
 
 
-def _check_names(stored: set[str], wanted: set[str]) -> None:
+def _check_names(found: dict[str, Any], model: Any) -> None:
+    peft = require("peft", extra="finetune")
+    stored, wanted = set(found), set(peft.get_peft_model_state_dict(model))
     if missing := sorted(wanted - stored):
         raise Unsound(f"{len(missing)} weights of the adapter are missing, such as {missing[0]!r}")
     if unknown := sorted(stored - wanted):

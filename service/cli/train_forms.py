@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,8 @@ from service.cli.session import opened
 if TYPE_CHECKING:
     from service.models.model_forms import Formed, Work
     from service.wiring import Components
+    from training.specification.delivery import Compress
 
-MOST = 1.05
 Spec = Annotated[
     Path, typer.Argument(metavar="SPEC", help="The specification that it was trained by.")
 ]
@@ -50,26 +51,41 @@ def compress(
     spec: Spec,
     model: Model,
     scheme: Annotated[
-        str, typer.Option(help="int8: weights in eight bits; w8a8: activations as well.")
-    ] = "int8",
+        str | None,
+        typer.Option(
+            help="int8: weights in eight bits; w8a8: activations as well; w4a16: weights in four. "
+            "What is left out is said by `compress` of the specification.",
+            show_default="int8",
+        ),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option(help="Inputs that share a scale in w4a16.", show_default="128"),
+    ] = None,
     max_perplexity_ratio: Annotated[
-        float, typer.Option(min=1.0, help="Of the rows' perplexity after to that before.")
-    ] = MOST,
+        float | None,
+        typer.Option(
+            min=1.0, help="Of the rows' perplexity after to that before.", show_default="1.05"
+        ),
+    ] = None,
     name: Name = None,
     json: Json = False,
 ) -> None:
-    """Store the weights of a whole model in eight bits, and keep that as model/NAME.
+    """Store the weights of a whole model in eight or four bits, and keep that as model/NAME.
 
     Nothing is kept if perplexity grows by more, or it does not pass the specification's suites.
     """
     from service.models import model_forms
-    from training.compressing import SCHEMES, Compression
 
-    if scheme not in SCHEMES:
-        raise InvalidRequest(f"No scheme {scheme!r}; there are {', '.join(SCHEMES)}")
-    how = Compression(scheme, max_perplexity_ratio)
+    given = {
+        "scheme": scheme,
+        "group_size": group_size,
+        "max_perplexity_ratio": max_perplexity_ratio,
+    }
     with opened() as parts:
-        _print(model_forms.compress(_work(parts, spec), model, how, name=name), json=json)
+        work = _work(parts, spec)
+        how = _asked(work.spec.compress, {k: v for k, v in given.items() if v is not None})
+        _print(model_forms.compress(work, model, how, name=name), json=json)
 
 
 def export(
@@ -87,6 +103,21 @@ def export(
 
     with opened() as parts:
         _print(model_forms.export(_work(parts, spec), model, format_, name=name), json=json)
+
+
+def _asked(planned: Compress | None, given: Mapping[str, object]) -> Compress:
+    """Return what a specification says of a compression, and what was given instead."""
+    from training.compressing import PACKAGES
+    from training.spec import as_json, check
+    from training.specification.delivery import Compress
+
+    scheme = given.get("scheme")
+    if scheme is not None and scheme not in PACKAGES:
+        raise InvalidRequest(f"No scheme {scheme!r}; there are {', '.join(PACKAGES)}")
+    said = as_json(planned or Compress())
+    if scheme not in {None, said["scheme"]}:
+        del said["group_size"]  # of the scheme that was planned
+    return check(Compress, {**said, **given}, source="compress")
 
 
 def _work(parts: Components, spec: Path) -> Work:

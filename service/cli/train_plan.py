@@ -114,6 +114,9 @@ def _print(found: Plan) -> None:
     if lock.memory is not None:
         held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in lock.memory.items())
         rows.append(("memory of a process, GiB", held))
+    if lock.compressed is not None:
+        sizes = " -> ".join(f"{size / GIB:.3g}" for size in lock.compressed.values())
+        rows.append((f"weights in {lock.spec['compress']['scheme']}, GiB", sizes))
     if lock.hours is not None:
         rows.append(("hours", f"{lock.hours:.2f}"))
     if lock.cost is not None:

@@ -18,11 +18,11 @@ from service.models import tuning
 if TYPE_CHECKING:
     from service.wiring import Components
     from training.base_model import BaseModel
-    from training.compressing import Compression
     from training.judging import Tuned, Verdict
     from training.parity import Parity
     from training.places import Places
     from training.spec import FineTuning
+    from training.specification.delivery import Compress
 
 CARD = "card.json"
 MODEL = "model"
@@ -118,18 +118,18 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
         )
 
 
-def compress(work: Work, model: str, how: Compression, *, name: str | None = None) -> Formed:
-    """Store the weights of a whole model in eight bits.
+def compress(work: Work, model: str, how: Compress, *, name: str | None = None) -> Formed:
+    """Store the weights of a whole model in eight or four bits.
 
     Args:
         work: what it is part of.
         model: a folder or an artifact, such as `model/support-merged@v1`.
-        how: what is stored in eight bits.
+        how: in how many bits what is stored.
         name: of the model; that of the whole one and the scheme by default.
 
     Raises:
-        NotFound, InvalidRequest: there is no such model.
-        MissingDependency: torchao is not installed.
+        NotFound, InvalidRequest: there is no such model, or it has no such form.
+        MissingDependency: what writes the form is not installed.
         Unlike, NotPassed: perplexity grew by too much, or it does not pass the suites.
     """
     from training import adapted_model, compressing, resolving
@@ -137,7 +137,7 @@ def compress(work: Work, model: str, how: Compression, *, name: str | None = Non
 
     spec, base, scheme = work.spec, work.base(), how.scheme
     whole = _whole(work, model)
-    rows, device = resolving.first_rows(spec, work.places, whole), spec.runtime.device
+    rows, device = resolving.samples(spec, work.places, whole), spec.runtime.device
     with _scratch(work.parts) as scratch:
         into = Path(scratch) / scheme
         work.note(f"compressing {whole.name} to {scheme}")
@@ -152,7 +152,7 @@ def compress(work: Work, model: str, how: Compression, *, name: str | None = Non
         adapted_model.let_go()
         made = Tuned(base, into, is_whole=True, made_from=_adapter_in(work.parts, whole))
         verdict = work.judge(made, f"{whole.name} in {scheme}")
-        card = {"form": scheme, "dtype": spec.base.dtype}
+        card = {"form": scheme, "dtype": spec.base.dtype, "group_size": how.inputs_a_scale}
         origin = _Origin(card, parity, _stored(whole, role="whole"), verdict)
         return _register(work, into, name or f"{_stem(whole)}-{scheme}", origin)
 

@@ -36,7 +36,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
 
 
 def test_the_walk_finds_the_checks() -> None:
-    assert len(NAMES) == 14
+    assert len(NAMES) == 15
     assert "leakage" in NAMES
 
 

@@ -20,11 +20,12 @@ from service.models.model_forms import Formed, Work
 from service.wiring import Components
 from tiny_llm import write_adapter
 from trained import only_third_parties_warn, write_task
-from training import merging
-from training.compressing import Compression
+from training import compressing, merging, resolving
 from training.judging import NotPassed
 from training.parity import Unlike
 from training.spec import read
+from training.specification.delivery import Compress
+from training.verification import Unsound
 
 pytest.importorskip("peft")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
@@ -100,6 +101,23 @@ def test_a_merge_that_changes_the_model_is_refused(
     assert "lossy" not in names(parts)
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize(("there", "then"), [("layers.1", "layers.7"), ("lora_A", "lora_C")])
+def test_an_adapter_with_weights_that_fit_nowhere_is_not_merged(
+    work: Work, folder: Path, tmp_path: Path, there: str, then: str
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    adapter = write_adapter(tmp_path / "adapter", folder / "base", "Z")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace(there, then): weight for name, weight in weights.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    work.parts.artifacts.put(adapter, "adapter/elsewhere")
+    with pytest.raises(Unsound, match=r"2 weights .* missing, such as .*o_proj"):
+        model_forms.merge(work, adapter="adapter/elsewhere", name="elsewhere")
+    assert "elsewhere" not in names(work.parts)
+
+
 def test_a_merged_model_that_does_not_pass_the_suites_is_not_kept(
     parts: Components, work: Work, folder: Path
 ) -> None:
@@ -135,7 +153,9 @@ def test_a_promoted_adapter_is_merged_and_held_to_be_no_worse_than_itself(promot
     (gate,) = made.card["gates"]
     assert (gate["threshold"], gate["estimate"]) == (-0.5, 0.0)
     if find_spec("torchao") is not None:
-        small = model_forms.compress(promoted, str(made.reference), Compression("int8", 1.2))
+        small = model_forms.compress(
+            promoted, str(made.reference), Compress(max_perplexity_ratio=1.2)
+        )
         assert [each["threshold"] for each in small.card["gates"]] == [-0.5]
 
 
@@ -177,20 +197,41 @@ def test_a_format_that_there_is_not_is_refused_with_those_that_there_are(
         model_forms.export(work, str(merged.reference), "gguf")
 
 
-@pytest.mark.parametrize("scheme", ["int8", "w8a8"])
-def test_weights_in_eight_bits_are_kept_if_they_say_nearly_the_same(
-    work: Work, parts: Components, merged: Formed, scheme: str
+def test_weights_are_rounded_for_other_rows_than_those_that_are_compared(work: Work) -> None:
+    base = work.base()
+    alone = resolving.samples(work.spec, work.places, base)
+    assert (len(alone.compared), len(alone.learned)) == (8, 56)
+    assert not {*map(tuple, alone.compared)} & {*map(tuple, alone.learned)}
+    held_out = read(write_task(work.beside, {"data.eval": {"rows": "eval.jsonl"}}))
+    beside = resolving.samples(held_out, work.places, base)
+    assert (len(beside.compared), len(beside.learned)) == (8, 64)
+    assert not {*map(tuple, beside.compared)} & {*map(tuple, beside.learned)}
+
+
+FORMS = [
+    pytest.param(Compress(scheme="int8", max_perplexity_ratio=1.2), 0.6, id="int8"),
+    pytest.param(Compress(scheme="w8a8", max_perplexity_ratio=1.2), 0.6, id="w8a8"),
+    pytest.param(
+        Compress(scheme="w4a16", group_size=32, max_perplexity_ratio=1.2), 0.52, id="w4a16"
+    ),
+]
+
+
+@pytest.mark.parametrize(("how", "at_most"), FORMS)
+def test_weights_in_fewer_bits_are_kept_if_they_say_nearly_the_same(
+    work: Work, parts: Components, merged: Formed, how: Compress, at_most: float
 ) -> None:
-    pytest.importorskip("torchao")
-    made = model_forms.compress(work, str(merged.reference), Compression(scheme, 1.2))
-    assert str(made.reference) == f"model/zs-merged-{scheme}@v1"
+    pytest.importorskip(compressing.PACKAGES[how.scheme])
+    made = model_forms.compress(work, str(merged.reference), how)
+    assert str(made.reference) == f"model/zs-merged-{how.scheme}@v1"
     assert made.card["verdict"] == "pass"
     assert made.card["parity"]["max_difference"] > 1e-3
     whole = {each.path: each.size for each in parts.artifacts.resolve("model/zs-merged").entries}
     small = {each.path: each.size for each in parts.artifacts.resolve(str(made.reference)).entries}
-    assert small["model.safetensors"] < 0.6 * whole["model.safetensors"]
+    assert small["model.safetensors"] < at_most * whole["model.safetensors"]
+    stricter = how.model_copy(update={"max_perplexity_ratio": 0.5})
     with pytest.raises(Unlike, match="perplexity is times"):
-        model_forms.compress(work, str(merged.reference), Compression(scheme, 0.5), name="worse")
+        model_forms.compress(work, str(merged.reference), stricter, name="worse")
     assert "worse" not in names(parts)
 
 
@@ -204,4 +245,27 @@ def test_the_command_says_what_it_kept(
     assert said.stdout == "model/plain@v1\n"
     assert "8 of 8 rows are gone on with alike" in said.stderr
     wrong = ["train", "compress", str(spec), str(merged.reference), "--scheme", "int3"]
-    assert "there are int8, w8a8" in CliRunner().invoke(app, wrong).stderr
+    assert "there are int8, w8a8, w4a16" in CliRunner().invoke(app, wrong).stderr
+    wrong[-2:] = ["--group-size", "32"]
+    assert "group_size is of w4a16" in CliRunner().invoke(app, wrong).stderr
+
+
+def test_the_command_compresses_as_planned_but_for_what_is_given(
+    work: Work, folder: Path, merged: Formed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(folder / "data"))
+    planned = {"scheme": "w4a16", "group_size": 64, "max_perplexity_ratio": 1.2}
+    spec = write_task(folder, {"register": {"name": "zs"}, "compress": planned})
+    said = CliRunner().invoke(app, ["train", "plan", str(spec)])
+    assert "weights in w4a16, GiB" in said.stdout, said.output
+    command = ["train", "compress", str(spec), str(merged.reference), "--json"]
+    for given, made in (
+        (["--group-size", "32"], ("w4a16", 32)),
+        (["--scheme", "w8a8"], ("w8a8", None)),
+    ):
+        said = CliRunner().invoke(app, [*command, *given])
+        found = json.loads(said.stdout)
+        assert (found["form"], found["group_size"]) == made
+        assert said.stderr.splitlines()[0].startswith("compressing ")
+        assert "it/s" not in said.stderr

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from training import spec
 from training.accelerators import GIB, Machine
+from training.compressing import PACKAGES
 from training.planning import Places, Plan, plan
 from training.problems import Refused
 from tuning import MARKED, chat, pair, sums, write_base, write_rows, write_spec
@@ -137,6 +139,18 @@ MISTAKES = [
         "no suites can be asked",
     ),
     Mistake("canary", keys(**SERVED, serve={"canary": {}}), "serve.canary", "no traffic"),
+    Mistake(
+        "groups that divide no matrix",
+        keys(compress={"scheme": "w4a16"}),
+        "compress.group_size",
+        "cannot be divided into groups of 128: it has 64 inputs",
+    ),
+    Mistake(
+        "a model of rewards in eight bits",
+        compared("reward", compress={}),
+        "compress",
+        "is not merged",
+    ),
     Mistake(
         "sweep",
         keys(sweep={"parameters": {"seed": {"low": 1, "high": 2}}}),
@@ -555,6 +569,34 @@ def test_what_no_mesh_trains_is_refused_once_also_where_no_mesh_could_be_derived
         said = {(each.where, each.what) for each in found.problems if each.where != "base.model"}
         assert {where for where, _ in said} == {"parallelism.strategy", "parallelism.sequence"}
         assert len(said) == 2, said
+
+
+@pytest.mark.parametrize("scheme", ["int8", "w8a8", "w4a16"])
+def test_what_is_to_be_compressed_is_planned_with_its_bytes_and_its_package(
+    scheme: str, folder: Path
+) -> None:
+    group = {"group_size": 64} if scheme == "w4a16" else {}
+    found = planned(folder, {"compress": {"scheme": scheme, **group}})
+    package = PACKAGES[scheme]
+    missing = [each.what for each in found.problems if each.where == "compress.scheme"]
+    if find_spec(package) is None:
+        assert missing == [
+            f"{scheme} takes {package}; install it with: pip install 'ragstone[export]'"
+        ]
+    else:
+        assert found.problems == ()
+    sizes = found.lock.compressed
+    assert sizes is not None
+    assert 0.4 < sizes["after"] / sizes["before"] < 0.6
+    assert planned(folder, {}).lock.compressed is None
+
+
+def test_what_no_device_holds_whole_is_not_compressed(folder: Path) -> None:
+    small = replace(GPU, device_memory=100_000)
+    wheres = [each.where for each in planned(folder, on_gpu({"compress": {}}), small).problems]
+    assert "compress" in wheres
+    wheres = [each.where for each in planned(folder, on_gpu({"compress": {}}), GPU).problems]
+    assert "compress" not in wheres
 
 
 def test_a_rank_over_that_of_vllm_is_served_in_this_process(folder: Path) -> None:

@@ -47,6 +47,12 @@ def test_digest_depends_on_what_is_said_and_not_on_how() -> None:
     assert spec.parse(SMALLEST).digest != spec.parse(changed(seed=18)).digest
 
 
+def test_how_it_is_compressed_changes_nothing_that_is_learned() -> None:
+    plain, small = (spec.parse(changed(**each)) for each in ({}, {"compress": {}}))
+    assert plain.digest != small.digest
+    assert plain.learning_digest == small.learning_digest
+
+
 def test_every_wrong_key_is_named_at_once() -> None:
     wrong = changed(
         schedule={"rows_per_step": 0, "epochs": 1, "lr": 1e-4},
@@ -76,6 +82,7 @@ def test_a_specification_of_a_later_release_is_refused_by_its_version() -> None:
         ({"schedule": {"epochs": 1}}, "give tokens_per_step"),
         ({"schedule": {"rows_per_step": 1}}, "give either epochs or steps"),
         ({"serve": {}}, "serve needs register"),
+        ({"compress": {"scheme": "w8a8", "group_size": 32}}, "group_size is of w4a16"),
         ({"method": {"adapter": {"type": "peft", "config": {}}}}, "no 'peft_type'"),
         ({"method": {"adapter": {"type": "lara"}}}, "'lora', 'osf', 'peft'"),
         ({"sweep": {"parameters": {"seed": {"low": 2, "high": 1}}}}, "must be below high"),

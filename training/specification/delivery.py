@@ -1,13 +1,15 @@
-"""The sections `evaluate`, `register` and `serve`: what must hold, and where it then goes."""
+"""The sections `evaluate`, `register`, `compress` and `serve`: what must hold, where it goes."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from training.specification.part import Part
 
+FOUR_BITS = "w4a16"
+GROUP = 128
 BASE = "base"
 """What a tuned model is held against where no alias is named: the model without an adapter."""
 
@@ -51,6 +53,29 @@ class Register(Part):
     """It becomes the next version of `adapter/NAME`."""
     alias: str | None = "candidate"
     """That points at it if its gates have passed, and else stays where it is."""
+
+
+class Compress(Part):
+    """How `ragstone train compress` stores the whole model; planned for, and not done by a run."""
+
+    scheme: Literal["int8", "w8a8", "w4a16"] = "int8"
+    """`int8`: weights of linear modules in eight bits; `w8a8`: what they multiply as well; `w4a16`:
+    weights in four bits."""
+    group_size: Literal[32, 64, 128] | None = None
+    """Inputs of a module that share a scale in `w4a16`; 128 if left out."""
+    max_perplexity_ratio: float = Field(default=1.05, ge=1)
+    """Of the rows' perplexity after to that before."""
+
+    @model_validator(mode="after")
+    def _has_groups(self) -> Compress:
+        if self.group_size is not None and self.scheme != FOUR_BITS:
+            raise ValueError(f"group_size is of {FOUR_BITS}; {self.scheme} has a scale an output")
+        return self
+
+    @property
+    def inputs_a_scale(self) -> int | None:
+        """That share one; None where all inputs of an output do."""
+        return (self.group_size or GROUP) if self.scheme == FOUR_BITS else None
 
 
 class Canary(Part):

@@ -97,6 +97,7 @@ class Runs:
             update={
                 "name": f"{whole.name[:NAME_CHARACTERS]}-{trial.number}",
                 "register_as": None,
+                "compress": None,
                 "serve": None,
                 "evaluate": Evaluate(max_eval_loss_ratio=None),
             }

@@ -15,7 +15,7 @@ from training.spec import FineTuning, InvalidSpecification, as_json, parse
 from training.specification.sweep import Range
 
 UNSWEPT = (
-    *("version", "name", "sweep", "evaluate", "register", "serve"),
+    *("version", "name", "sweep", "evaluate", "register", "compress", "serve"),
     *("parallelism", "runtime"),
 )
 """Parts of a specification that are the same in every trial."""
