@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import trl
 
 from training import adapted_model, ranks, smoke
 from training.finetune import Around, finetune
@@ -146,6 +148,13 @@ def train(how: str, folder: Path) -> None:
     say(how=how, folder=folder.name, notes=notes)
 
 
+def be_light() -> None:
+    """Have no collection of garbage go through the libraries, as `light_training` does."""
+    _ = trl.SFTTrainer  # which imports most of what training takes
+    gc.collect()
+    gc.freeze()
+
+
 if __name__ == "__main__":
     mode, *words = sys.argv[1:]
     if mode == "moves":
@@ -153,12 +162,14 @@ if __name__ == "__main__":
         move(shares=False)
         wait()
     elif mode == "trains":
+        be_light()
         for word in words:
             how, _, place = word.partition(":")
             train(how, Path(place))
     else:
         from service.cli import main
 
+        be_light()
         fills(pytest.MonkeyPatch())
         sys.argv[1:] = words
         main()
