@@ -23,8 +23,7 @@ COMPARED = ("accuracies", "accuracy", "margins", "margin")
 """Names of what methods that compare answers measure."""
 
 FIRST_SECONDS = 10.0
-"""That other processes leave the first one to say why all of them end: launchers end all with one.
-"""
+"""That others leave the first process to say why all end: launchers end all with any of them."""
 
 app = typer.Typer(
     help="Fine-tune models.",
