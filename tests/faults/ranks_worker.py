@@ -15,6 +15,7 @@ import torch
 import transformers
 import trl
 
+from infra.errors import InvalidRequest, RagstoneError
 from training import adapted_model, ranks, smoke
 from training.finetune import Around, finetune
 from training.places import Places
@@ -49,6 +50,18 @@ def move(*, shares: bool) -> None:
         said = error.message
     found = ranks.told_by_first(lambda: model.weight.tolist()[0])
     say(shares=shares, weight=found, said=said)
+
+
+def refuse() -> None:
+    """Have the first process refuse what all are about to do."""
+
+    def refused() -> None:
+        raise InvalidRequest("no")
+
+    try:
+        ranks.told_by_first(refused)
+    except RagstoneError as error:
+        say(kind=type(error).__name__, said=error.message)
 
 
 def wait() -> None:
@@ -160,6 +173,7 @@ if __name__ == "__main__":
     if mode == "moves":
         move(shares=True)
         move(shares=False)
+        refuse()
         wait()
     elif mode == "trains":
         be_light()

@@ -371,3 +371,8 @@ def test_copies_of_a_weight_move_together_or_are_found_out(moved: list[Any]) -> 
 def test_a_process_that_says_nothing_is_not_waited_for_for_ever(moved: list[Any]) -> None:
     told = sorted((each for each in moved if "done" in each), key=lambda each: each["rank"])
     assert told == [{"rank": n, "done": [True, False], "are_whole": False} for n in (0, 1)]
+
+
+def test_what_the_first_process_refuses_all_know_and_it_alone_says(moved: list[Any]) -> None:
+    told = {each["rank"]: (each["kind"], each["said"]) for each in moved if "kind" in each}
+    assert told == {0: ("InvalidRequest", "no"), 1: ("SaidByFirst", "no")}
