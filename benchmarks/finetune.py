@@ -18,6 +18,7 @@ from infra.errors import InvalidRequest
 from infra.plugins import require
 from training import (
     adapted_model,
+    bench,
     peak_memory,
     planning,
     resolving,
@@ -183,9 +184,9 @@ def _memory(case: Case, options: Options) -> list[Row]:
     """Measure memory in short trainings of its own: on processors, following it takes time."""
     options.say(f"{case.name}: memory")
     mine, theirs = (_peak(case, train, options.folder / case.name) for train in (_ours, _plain))
-    bench = smoke.Bench(
+    tried = bench.Bench(
         case.asked,
-        case.resolved.train.sample(smoke.ROWS, seed=SEED),
+        case.resolved.train.sample(bench.ROWS, seed=SEED),
         case.resolved.tokenizer,
         case.lock,
         case.device,
@@ -193,7 +194,7 @@ def _memory(case: Case, options: Options) -> list[Row]:
     )
     planned = (case.lock.memory or {}).get("total", 0)
     planned -= 0 if case.device == "cpu" else round(CONTEXT_BYTES)  # which is not PyTorch's
-    share = Spread((smoke.peak(bench) / max(planned, 1),))
+    share = Spread((smoke.peak(tried) / max(planned, 1),))
     note = f"of rows of {case.asked.data.max_length} tokens; within 0.15 of 1 is asked for"
     peaks = Spread((mine / GIB,)), Spread((theirs / GIB,))
     return [

@@ -10,8 +10,8 @@ from typing import Any
 from infra.settings import load_settings
 from service.models import tuning
 from service.wiring import Components
-from training import adapted_model, planning, resolving, smoke
-from training.smoke import Bench
+from training import adapted_model, planning, resolving
+from training.bench import ROWS, Bench
 from training.spec import read
 
 
@@ -29,6 +29,6 @@ def bench_of(path: Path) -> Iterator[Bench]:
         base = adapted_model.load_base(spec.base, found.base.folder, device="cpu")
         return adapted_model.attach(base, spec.method, seed=spec.seed)
 
-    rows = found.train.sample(smoke.ROWS, seed=1)
+    rows = found.train.sample(ROWS, seed=1)
     yield Bench(spec, rows, found.tokenizer, planned.lock, "cpu", fresh, found.base.end_ids)
     parts.close()

@@ -20,7 +20,7 @@ from training import (
     planning,
     ranks,
     registration,
-    smoke,
+    smoke_run,
     trainer,
     usage,
     verification,
@@ -64,7 +64,7 @@ class Around:
     expected: Mapping[str, str] | None = None
     """Digests that what is named must have: those of an earlier run."""
     smokes: bool = True
-    """Whether a few steps are tried first, where one process trains."""
+    """Whether a few steps are tried first."""
     judge: Judge | None = None
     """Asks the suites of a specification."""
 
@@ -128,7 +128,9 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
 
     Raises:
         InvalidRequest, NotFound: the specification cannot be carried out; nothing was trained.
-        Aborted: a rule ended the training, or what came out is not sound; nothing is registered.
+        Aborted: a smoke check failed, a rule ended the training, or what came out is not sound;
+            nothing is registered.
+        SaidByFirst: any of these, in another process than the first, which raises it.
         AskedToGo: the process was asked to go and wrote a checkpoint.
         StorageFailed: the disk is full; what was whole stays so.
     """
@@ -142,8 +144,8 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         return Outcome(**done)
     resolved = resolve(spec, around.places, lock, kept.rows)
     mesh = _mesh(spec, lock)
-    if around.smokes and rank.world == 1:
-        _smoke(spec, resolved, lock, around)
+    if around.smokes:
+        smoke_run.require(spec, resolved, lock, files=files, mesh=mesh, note=around.note)
     with _tracked(spec, lock, around, rank) as run:
         telling = _telling(around, run, files, spec=spec, used=usage.watched(spec, resolved.base))
         trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
@@ -183,16 +185,6 @@ def _mesh(spec: FineTuning, lock: Lock) -> Mesh | None:
     rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
     return meshes.build(meshes.from_lock(lock.topology), device)
-
-
-def _smoke(spec: FineTuning, resolved: Resolved, lock: Lock, around: Around) -> None:
-    device = adapted_model.device_of(spec.runtime.device)
-    results = smoke.check(spec, resolved, lock, device=device)
-    for each in results:
-        around.note(f"smoke {each.name}: {'ok' if each.passed else 'FAILED'}, {each.said}")
-    if failures := smoke.failed(results):
-        said = "; ".join(f"{each.name} ({each.said})" for each in failures)
-        raise Aborted(f"{spec.name!r} would not train well: {said}")
 
 
 def _train(

@@ -21,6 +21,14 @@ class Peak:
     bytes: int = 0
 
 
+def make_ready(device: str) -> None:
+    """Let measuring be done in any thread: PyTorch's profiler wants to be begun by the first."""
+    if device == "cpu":
+        torch = require("torch", extra="finetune")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+            pass
+
+
 @contextmanager
 def measured(model: Any) -> Iterator[Peak]:
     """Measure what is done with a model that is there already; its weights count.
@@ -43,12 +51,15 @@ def measured(model: Any) -> Iterator[Peak]:
     peak.bytes = held + _most(profile)
 
 
+def own(weight: Any) -> Any:
+    """Return the part of a weight that this process holds: all of it, unless it is sharded."""
+    tensor = require("torch.distributed.tensor", extra="finetune")
+    return weight.to_local() if isinstance(weight, tensor.DTensor) else weight
+
+
 def _held(model: Any) -> int:
-    storages = {
-        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
-        for each in (*model.parameters(), *model.buffers())
-    }
-    return sum(storages.values())
+    storages = [own(each).untyped_storage() for each in (*model.parameters(), *model.buffers())]
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
 
 
 def _most(profile: Any) -> int:

@@ -8,11 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from infra.errors import InvalidRequest, RagstoneError
+from infra.errors import Conflict, RagstoneError
 from infra.plugins import require
 from training.sentinel import Aborted
 
 Result = TypeVar("Result")
+
+
+class SaidByFirst(Conflict):
+    """All processes end for one reason, which the first of them says."""
+
+
+class NotTheSame(Aborted):
+    """Processes train adapters of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,11 @@ def begin(*, on_cpu: bool) -> Rank:
 
 
 def told_by_first(work: Callable[[], Result]) -> Result:
-    """Run something in the first process, and return in all of them what it gave or raised."""
+    """Run something in the first process, and return in all of them what it gave.
+
+    Raises:
+        RagstoneError: it did; in the other processes that is `SaidByFirst`.
+    """
     torch = require("torch", extra="finetune")
     if not _is_many(torch):
         return work()
@@ -65,18 +77,23 @@ def told_by_first(work: Callable[[], Result]) -> Result:
     if failure is not None:
         raise failure
     if words is not None:
-        raise InvalidRequest(words)
+        raise SaidByFirst(words)
     return cast("Result", result)
+
+
+def of_all(value: Result) -> list[Result]:
+    """Return what each process has, in their order; all of them must ask."""
+    torch = require("torch", extra="finetune")
+    if not _is_many(torch):
+        return [value]
+    told: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(told, value)
+    return told
 
 
 def any_of(flag: bool) -> bool:
     """Return whether the flag is set in any process; all of them must ask."""
-    torch = require("torch", extra="finetune")
-    if not _is_many(torch):
-        return flag
-    told: list[bool] = [False] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(told, flag)
-    return any(told)
+    return any(of_all(flag))
 
 
 def wait_for_all() -> None:
@@ -113,19 +130,16 @@ def check_same_adapter(model: Any, *, step: int) -> str:
     """Return the digest of the weights that are trained; all processes must ask.
 
     Raises:
-        Aborted: processes hold different ones, so that each trains an adapter of its own.
+        NotTheSame: processes hold different ones, so that each trains an adapter of its own.
     """
-    torch = require("torch", extra="finetune")
     digest = adapter_digest(model)
-    if _is_many(torch):
-        told: list[str] = [""] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(told, digest)
-        if len(set(told)) > 1:
-            odd = next(rank for rank, each in enumerate(told) if each != told[0])
-            raise Aborted(
-                f"Step {step}: process {odd} holds another adapter than process 0; they do not "
-                "share their gradients, so that what would be saved is the adapter of one of them"
-            )
+    told = of_all(digest)
+    if len(set(told)) > 1:
+        odd = next(rank for rank, each in enumerate(told) if each != told[0])
+        raise NotTheSame(
+            f"Step {step}: process {odd} holds another adapter than process 0; they do not share "
+            "their gradients, so that what would be saved is the adapter of one of them"
+        )
     return digest
 
 

@@ -5,29 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.plugins import require
-from training import adapted_model, endings, exhaustion, methods, peak_memory, trainer
+from training import adapted_model, endings, exhaustion, peak_memory, ranks
+from training.bench import ROWS, Bench, make_steps
 from training.exhaustion import OutOfMemory
-from training.lock import Lock
 from training.memory import CONTEXT_BYTES
-from training.methods import Learning
-from training.resolving import Resolved
-from training.sentinel import Aborted, Sentinel
-from training.spec import FineTuning
+from training.sentinel import Aborted
 from training.tokenized import Tokenized
-
-if TYPE_CHECKING:
-    from training.callbacks import Watch
 
 ADAPTER = "default"
 GIB = 2**30
-ROWS = 8
 OVERFIT_STEPS = 60
 OVERFIT_FASTER = 5.0
 """Times the learning rate of the run, for one batch is to be learned by heart."""
@@ -37,6 +29,8 @@ ENDINGS_EVERY_STEPS = 5
 """How often answers are decoded once the loss is low, until all of them end."""
 ACCUMULATION_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 RESUME_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
+SCALING_STEPS = 8
+"""Of float16, before some of them move a weight: each that overflows only halves the scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +43,30 @@ class Result:
     """The figures it decided by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """One batch, and models to try it on."""
-
-    spec: FineTuning
-    rows: Tokenized
-    tokenizer: Any
-    lock: Lock
-    device: str
-    fresh: Callable[[], Any]
-    """Loads the base and gives it a new adapter, the same each time."""
-    ends: frozenset[int] = frozenset()
-    """Tokens at which generation stops."""
-
-    @property
-    def rows_at_once(self) -> int:
-        """As many of the batch as the plan puts on the device, or fewer, so that they divide it."""
-        planned = int((self.lock.batches or {}).get("rows_per_device", 1))
-        return max(self.learning.fewest_rows, math.gcd(planned, ROWS))
-
-    @property
-    def learning(self) -> Learning:
-        return methods.learning(self.spec.method)
+def check(bench: Bench) -> list[Result]:
+    """Return what every check finds in one process."""
+    return [_found(each, bench) for each in CHECKS]
 
 
-def check(spec: FineTuning, resolved: Resolved, lock: Lock, *, device: str) -> list[Result]:
-    """Return what every check finds, in the order of their cost."""
+def tried(check: Callable[[Bench], Result], bench: Bench) -> Result:
+    """Return what a check finds, and let go of its models.
 
-    def fresh() -> Any:
-        base = adapted_model.load_base(
-            spec.base, resolved.base.folder, device=device, scores=spec.method.type == "reward"
-        )
-        return adapted_model.attach(base, spec.method, seed=spec.seed)
-
-    few = resolved.train.sample(ROWS, seed=spec.seed)
-    bench = Bench(spec, few, resolved.tokenizer, lock, device, fresh, resolved.base.end_ids)
-    checks = (initial_loss, only_adapter, memory, accumulation, overfit, resume)
-    return [_found(each, bench) for each in checks]
+    Raises:
+        Aborted: a rule ended it.
+        OutOfMemory: the device has not enough memory.
+    """
+    try:
+        with exhaustion.told():
+            return check(bench)
+    finally:
+        adapted_model.let_go()
 
 
 def _found(check: Callable[[Bench], Result], bench: Bench) -> Result:
     try:
-        with exhaustion.told():
-            return check(bench)
+        return tried(check, bench)
     except (Aborted, OutOfMemory) as error:
         return Result(check.__name__, False, error.message)
-    finally:
-        adapted_model.let_go()
 
 
 def initial_loss(bench: Bench) -> Result:
@@ -111,11 +81,13 @@ def initial_loss(bench: Bench) -> Result:
 
 
 def only_adapter(bench: Bench) -> Result:
-    """After a step the base is what it was, and some of the adapter is not."""
-    model = _ready(bench).train()
-    before = {name: _digest(each) for name, each in model.named_parameters()}
-    _step(model, _optimizer(model, bench.spec.schedule.learning_rate), bench)
-    moved = [name for name, each in model.named_parameters() if _digest(each) != before[name]]
+    """After a step of the run's own the base is what it was, and some of the adapter is not."""
+    model, rows = bench.fresh(), bench.rows_at_once
+    before = _digests(model)
+    steps = SCALING_STEPS if bench.spec.base.dtype == "float16" else 1
+    with bench.scratch() as scratch:
+        make_steps(replace(bench, fresh=lambda: model), Path(scratch), rows=rows, steps=steps)
+    moved = [name for name, digest in _digests(model).items() if digest != before[name]]
     # Whatever may be trained: peft writes the name of the adapter into the names of its weights.
     trained = {name for name in before if ADAPTER in name.split(".")}
     strays = sorted(set(moved) - trained)
@@ -126,29 +98,36 @@ def only_adapter(bench: Bench) -> Result:
 
 
 def memory(bench: Bench) -> Result:
-    """A step of as many rows, as long as they may be, fits; how near it comes to the estimate."""
-    planned, found = (bench.lock.memory or {}).get("total", 0), peak(bench)
+    """A step of as many rows, as long as they may be, fits; how near it comes to the estimate.
+
+    Of several processes it is the one that takes most.
+    """
+    planned, peaks = (bench.lock.memory or {}).get("total", 0), ranks.of_all(peak(bench))
     if bench.device != "cpu":
         planned -= round(CONTEXT_BYTES)  # which is not PyTorch's to count
+    found = max(peaks)
     said = f"{found / GIB:.3g} GiB at the peak, {found / max(planned, 1):.2f} of the estimate"
+    if len(peaks) > 1:
+        said += f", in process {peaks.index(found)} of {len(peaks)}"
     return Result("memory", True, said)
 
 
 def peak(bench: Bench) -> int:
-    """Return the bytes that the run's own step takes at its peak."""
+    """Return the bytes that the run's own step takes at its peak in this process."""
     count = int((bench.lock.batches or {}).get("rows_per_device", 1))
     long = _stretched(bench.rows, bench.spec.data.max_length).sample(count, seed=0)
     model = bench.fresh()
-    with tempfile.TemporaryDirectory() as scratch, peak_memory.measured(model) as found:
+    with bench.scratch() as scratch, peak_memory.measured(model) as found:
         whole = replace(bench, rows=long, fresh=lambda: model)
-        _train(whole, Path(scratch), rows=count, steps=1)
+        make_steps(whole, Path(scratch), rows=count, steps=1)
     return found.bytes
 
 
 def accumulation(bench: Bench) -> Result:
     """Batches of few rows, several for each step, give the loss and gradient of all at once.
 
-    These are the sums of what each row gives by itself, which takes no room for all of them.
+    These are the sums of what each row gives by itself, which takes no room for all of them. Of
+    several processes each makes these sums of all rows, and of the step only its share.
     Dropout is off: the two ways would draw otherwise.
     """
     torch = require("torch", extra="finetune")
@@ -158,9 +137,13 @@ def accumulation(bench: Bench) -> Result:
     norm = float(torch.nn.utils.get_total_norm([each.grad for each in _trained(model)]))
     del model
     share = math.gcd(bench.rows_at_once, ROWS // 2)
-    with tempfile.TemporaryDirectory() as scratch:
-        several = _train(quiet, Path(scratch), rows=share, steps=1, packing=False)
-    off = max(abs(several.losses[1] / loss - 1), abs(several.grad_norms[1] / max(norm, 1e-12) - 1))
+    with bench.scratch() as scratch:
+        several = make_steps(
+            quiet, Path(scratch), rows=share, steps=1, batches=2, packing=False
+        ).watch
+    ours, off = several.grad_norms[1], abs(several.losses[1] / loss - 1)
+    if math.isfinite(ours) or bench.spec.base.dtype != "float16":  # whose first scales overflow
+        off = max(off, abs(ours / max(norm, 1e-12) - 1))
     most = ACCUMULATION_TOLERANCE[bench.spec.base.dtype]
     return Result("accumulation", off <= most, f"off by {off:.2g}, at most {most:g}")
 
@@ -192,15 +175,30 @@ def overfit(bench: Bench) -> Result:
 
 
 def resume(bench: Bench) -> Result:
-    """Taken up from a checkpoint, the next step has the loss that it had without a break."""
-    with tempfile.TemporaryDirectory() as scratch:
+    """Taken up from a checkpoint, the next step has the loss that it had without a break.
+
+    It leaves the optimiser with the same moments, too: without them the next loss is the same, and
+    all after it are not.
+    """
+    rows = bench.rows_at_once
+    with bench.scratch() as scratch:
         folder = Path(scratch)
-        expected = _train(bench, folder, rows=bench.rows_at_once, steps=3).losses[3]
-        shutil.rmtree(folder / "checkpoint-3")
-        again = _train(bench, folder, rows=bench.rows_at_once, steps=3).losses
+        whole = make_steps(bench, folder, rows=rows, steps=3)
+        expected, moments = whole.watch.losses[3], whole.moments()
+        del whole
+        ranks.told_by_first(lambda: shutil.rmtree(folder / "checkpoint-3"))
+        again = make_steps(bench, folder, rows=rows, steps=3)
     most = RESUME_TOLERANCE[bench.spec.base.dtype]
-    off = abs(again[3] - expected) if list(again) == [3] else math.inf
-    return Result("resume", off <= most, f"the loss is off by {off:.2g}, at most {most:g}")
+    losses = again.watch.losses
+    off = abs(losses[3] - expected) if list(losses) == [3] else math.inf
+    said = f"the loss is off by {off:.2g}, at most {most:g}"
+    if forgotten := _forgotten(moments, again.moments(), bench.spec.base.dtype):
+        said = f"the optimiser does not go on with {', '.join(forgotten)}"
+    return Result("resume", off <= most and not forgotten, said)
+
+
+CHECKS = (initial_loss, only_adapter, memory, accumulation, overfit, resume)
+"""In the order of their cost."""
 
 
 def failed(results: list[Result]) -> list[Result]:
@@ -208,33 +206,14 @@ def failed(results: list[Result]) -> list[Result]:
     return [each for each in results if not each.passed]
 
 
-def _train(
-    bench: Bench, folder: Path, *, rows: int, steps: int, packing: bool | None = None
-) -> Watch:
-    """Run the trainer of the run itself for a few steps of all rows, so many at once."""
-    from training.callbacks import Watch
-
-    asked = bench.spec.schedule
-    changes: dict[str, Any] = {
-        "saving": asked.saving.model_copy(update={"every_steps": 1, "keep": steps}),
-        "scheduler": "constant",
-        "packing": asked.packing if packing is None else packing,
-    }
-    schedule = asked.model_copy(update=changes)
-    spec = bench.spec.model_copy(update={"schedule": schedule})
-    batches = {
-        **(bench.lock.batches or {}),
-        "rows_per_device": rows,
-        "accumulation": bench.rows.rows // rows,
-        "steps": steps,
-    }
-    material = trainer.Material(
-        spec, bench.fresh(), bench.tokenizer, bench.rows, None, replace(bench.lock, batches=batches)
+def _forgotten(before: dict[str, float], now: dict[str, float], dtype: str) -> list[str]:
+    """Return the names of moments that are not what they were."""
+    most = ACCUMULATION_TOLERANCE[dtype]
+    return sorted(
+        name
+        for name, norm in before.items()
+        if not math.isclose(now.get(name, math.inf), norm, rel_tol=most, abs_tol=1e-30)
     )
-    watch = Watch(Sentinel(spec.schedule.abort), lambda _: None, on_sigterm=False)
-    built = trainer.build(material, folder, callbacks=[watch.as_callback()], device=bench.device)
-    trainer.run(built, folder, watch=watch, note=lambda _: None)
-    return watch
 
 
 def _ready(bench: Bench) -> Any:
@@ -281,8 +260,13 @@ def _step(model: Any, optimizer: Any, bench: Bench) -> float:
     return loss
 
 
+def _digests(model: Any) -> dict[str, bytes]:
+    """Return digests of weights, or of this process's parts: copies would take the room again."""
+    adapted_model.reshard(model)
+    return {name: _digest(peak_memory.own(each)) for name, each in model.named_parameters()}
+
+
 def _digest(weight: Any) -> bytes:
-    """Return a digest of a weight: a copy of each would take the room of the model again."""
     torch = require("torch", extra="finetune")
     values = weight.detach().flatten().contiguous().view(torch.uint8).cpu().numpy()
     return hashlib.sha256(values).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 COMPARED = ("accuracies", "accuracy", "margins", "margin")
 """Names of what methods that compare answers measure."""
+
+FIRST_SECONDS = 10.0
+"""That others leave the first process to say why all end: launchers end all with any of them."""
 
 app = typer.Typer(
     help="Fine-tune models.",
@@ -96,7 +100,7 @@ def _run(
     from service.models import tuning
     from training.finetune import AskedToGo, finetune
     from training.progress_file import telling
-    from training.ranks import this_rank
+    from training.ranks import SaidByFirst, this_rank
 
     is_first = this_rank().is_first
     with telling(wishes.progress if is_first else None) as told, opened() as parts:
@@ -110,6 +114,9 @@ def _run(
         except AskedToGo as error:
             note(f"ragstone: {error.message}")
             raise typer.Exit(ASKED_TO_GO) from None
+        except SaidByFirst:
+            time.sleep(FIRST_SECONDS)
+            raise typer.Exit(train_plan.FAILED) from None
         if is_first:
             _print(outcome, json=wishes.json)
             _require_pass(outcome)

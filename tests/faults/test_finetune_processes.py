@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,17 @@ ELSEWHERE = {"launcher": "slurm", "device": "cpu"}
 SAME = ("first_loss", "last_loss", "eval_loss_before", "eval_loss_after")
 
 
+SMOKED = {"ddp": True, "fsdp2": False, "tensor": False, "context": True}
+"""What is tried before it is trained, and whether each process has a whole base."""
+FAULTS = {"no_sharing": "fsdp2", "sums": "fsdp2", "forgets": "fsdp2", "strays": "ddp"}
+"""Mistakes of the worker's, and how the processes train that it plants them in."""
+
+
+def mesh_of(name: str) -> dict[str, Any]:
+    strategy = "fsdp2" if name in DIVIDED else "ddp"
+    return {"devices_per_node": 2, "strategy": strategy, **DIVIDED.get(name, {})}
+
+
 def last_norm(folder: Path) -> float:
     """Return the norm of the last step's gradients: Adam moves alike by any multiple of them."""
     marks = RunFolder(folder).measurements.read()
@@ -185,10 +197,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("both")
     for name, write in TWO.items():
         (folder / name).mkdir()
-        strategy = "fsdp2" if name in DIVIDED else "ddp"
-        mesh = {"devices_per_node": 2, "strategy": strategy, **DIVIDED.get(name, {})}
-        write(folder / name, changes={**SHARED, "parallelism": mesh})
-    by_ranks("trains", *(str(folder / name) for name in TWO))
+        write(folder / name, changes={**SHARED, "parallelism": mesh_of(name)})
+    for fault, name in FAULTS.items():
+        (folder / fault).mkdir()
+        write_shared(folder / fault, {**SHARED, "parallelism": mesh_of(name)})
+    words = [f"{'smoked' if name in SMOKED else 'at once'}:{folder / name}" for name in TWO]
+    told = by_ranks("trains", *words, *(f"{fault}:{folder / fault}" for fault in FAULTS))
+    (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
     return folder
 
 
@@ -200,7 +215,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         mesh = {"nodes": 2, "devices_per_node": 2, "strategy": "fsdp2", **sizes}
         write_shared(folder / name, {**SHARED, "parallelism": mesh, "runtime": ELSEWHERE})
-    by_ranks("trains", *(str(folder / name) for name in FOUR), processes=4)
+    by_ranks("trains", *(f"at once:{folder / name}" for name in FOUR), processes=4)
     return folder
 
 
@@ -246,6 +261,63 @@ def test_two_processes_train_one_adapter_and_lose_what_one_process_loses(
         assert last_norm(both / name / "run") == pytest.approx(norm, rel=1e-3)
 
 
+def told(both: Path, name: str, rank: int) -> list[str]:
+    """Return what one process said of one training."""
+    lines = json.loads((both / "told.json").read_text(encoding="utf-8"))
+    (notes,) = (each["notes"] for each in lines if (each["folder"], each["rank"]) == (name, rank))
+    return [str(note) for note in notes]
+
+
+@pytest.mark.parametrize("name", SMOKED)
+def test_two_processes_try_what_they_train_and_the_first_one_says_what_came_of_it(
+    name: str, both: Path
+) -> None:
+    tried = [note for note in told(both, name, 0) if note.startswith("smoke")]
+    checks = ["initial_loss", "only_adapter", "memory", "accumulation", "resume", "same_adapter"]
+    if SMOKED[name]:
+        checks.insert(4, "overfit")
+    assert [note.split()[1] for note in tried] == [f"{each}:" for each in checks]
+    assert all(": ok" in note for note in tried), tried
+    (memory,) = (note for note in tried if "memory" in note)
+    found = re.search(r"([\d.]+) of the estimate, in process [01] of 2", memory)
+    assert found is not None, memory
+    assert float(found[1]) == pytest.approx(1, abs=0.15)
+    assert not [note for note in told(both, name, 1) if note.startswith("smoke")]
+    assert not list((both / name / "run").glob("smoke*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("no_sharing", "same_adapter (Step 1: process 1 holds another adapter than process 0"),
+        ("sums", "accumulation (off by 1, at most 0.001)"),
+        ("forgets", "resume (the optimiser does not go on with exp_avg, exp_avg_sq, step)"),
+        ("strays", "only_adapter (process 1: 1 tensors of the base moved, such as 'base_model."),
+    ],
+)
+def test_a_mistake_of_two_processes_ends_both_before_they_train_and_is_said_once(
+    fault: str, words: str, both: Path
+) -> None:
+    *_, first = told(both, fault, 0)
+    (second,) = told(both, fault, 1)
+    assert first.startswith(f"Aborted: 'sums' would not train well: {words}"), first
+    assert second == first.replace("Aborted", "SaidByFirst")
+    assert sorted(each.name for each in (both / fault / "run").iterdir()) == ["lock.json"]
+
+
+def test_a_process_that_fails_alone_ends_the_one_that_waits_for_it(tmp_path: Path) -> None:
+    spec = write_task(tmp_path, {"parallelism": mesh_of("ddp"), "schedule.steps": 2})
+    launch = (*torchrun(2), str(WORKER), "alone")
+    code, _, err = finish(
+        ragstone("train", "run", str(spec), data=tmp_path / "data", launch=launch)
+    )
+    assert code != 0
+    said = "would not train well: only_adapter (process 1: The device has not enough memory; lower"
+    assert err.count(said) == 1, err
+    assert err.count("smoke initial_loss: ok") == 1, err
+    assert not checkpoints(tmp_path / "data")
+
+
 def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(
     tmp_path: Path, unbroken: float
 ) -> None:
@@ -279,8 +351,14 @@ def test_suites_of_a_base_in_shards_are_asked_and_their_verdict_is_registered(
         assert found.metadata["verdict"] == "pass"
 
 
-def test_copies_of_a_weight_move_together_or_are_found_out() -> None:
-    told = by_ranks("moves")
+@pytest.fixture(scope="module")
+def moved() -> list[Any]:
+    """What two processes say that move a weight and wait for each other."""
+    return by_ranks("moves")
+
+
+def test_copies_of_a_weight_move_together_or_are_found_out(moved: list[Any]) -> None:
+    told = [each for each in moved if "shares" in each]
     assert {(each["rank"], each["shares"]) for each in told} == {
         (rank, shares) for rank in (0, 1) for shares in (True, False)
     }
@@ -288,3 +366,13 @@ def test_copies_of_a_weight_move_together_or_are_found_out() -> None:
         # Both begin at 1; rows of 1 and 2 here, of 3 and 4 there, have the mean gradient 5.
         assert each["weight"] == ([-4.0, -4.0] if each["shares"] else [-2.0, -2.0])
         assert each["said"] == "same" if each["shares"] else "process 1 holds" in each["said"]
+
+
+def test_a_process_that_says_nothing_is_not_waited_for_for_ever(moved: list[Any]) -> None:
+    told = sorted((each for each in moved if "done" in each), key=lambda each: each["rank"])
+    assert told == [{"rank": n, "done": [True, False], "are_whole": False} for n in (0, 1)]
+
+
+def test_what_the_first_process_refuses_all_know_and_it_alone_says(moved: list[Any]) -> None:
+    told = {each["rank"]: (each["kind"], each["said"]) for each in moved if "kind" in each}
+    assert told == {0: ("InvalidRequest", "no"), 1: ("SaidByFirst", "no")}

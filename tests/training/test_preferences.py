@@ -15,6 +15,7 @@ from service.models import tuning
 from service.wiring import Components
 from trained import only_third_parties_warn, write_preferences
 from training import adapted_model, planning, resolving, smoke
+from training.bench import ROWS, Bench
 from training.finetune import Outcome, finetune
 from training.lock import Lock
 from training.measurements import Measurements
@@ -133,7 +134,7 @@ def test_rows_made_longer_stay_pairs_and_keep_their_marks(
 def test_kto_is_tried_with_two_rows_at_once(parts: Components, tmp_path: Path) -> None:
     spec, found, lock = prepared(parts, write_preferences(tmp_path, "kto"))
     odd = replace(lock, batches={**(lock.batches or {}), "rows_per_device": 3})
-    bench = smoke.Bench(spec, found.train, found.tokenizer, odd, "cpu", lambda: None)
+    bench = Bench(spec, found.train, found.tokenizer, odd, "cpu", lambda: None)
     assert bench.rows_at_once == 2
 
 
@@ -147,9 +148,9 @@ def test_an_adapter_whose_base_is_another_than_it_began_from_is_found(
     }  # fmt: skip
     changes = {"method.adapter": {"type": "peft", "config": config}}
     spec, found, lock = prepared(parts, write_preferences(tmp_path, "dpo", changes))
-    bench = smoke.Bench(
+    bench = Bench(
         spec,
-        found.train.sample(smoke.ROWS, seed=1),
+        found.train.sample(ROWS, seed=1),
         found.tokenizer,
         lock,
         "cpu",

@@ -11,7 +11,7 @@ import pytest
 from benched import bench_of
 from trained import only_third_parties_warn, write_task
 from training import endings, smoke
-from training.smoke import Bench
+from training.bench import ROWS, Bench
 from training.tokenized import Tokenized
 
 pytest.importorskip("trl")
@@ -73,10 +73,10 @@ def test_a_base_that_is_trained_too_is_found(bench: Bench) -> None:
 
 
 def test_labels_that_answer_no_question_cannot_be_learned_by_heart(bench: Bench) -> None:
-    ids = [bench.rows.ids[0]] * smoke.ROWS
+    ids = [bench.rows.ids[0]] * ROWS
     labels = [
         [-100 if label == -100 else (label + 7 * row) % 300 for label in bench.rows.labels[0]]
-        for row in range(smoke.ROWS)
+        for row in range(ROWS)
     ]
     assert not smoke.overfit(replace(bench, rows=Tokenized(ids, labels))).passed
 
@@ -89,6 +89,16 @@ def test_an_adapter_that_differs_each_time_fails_accumulation_and_resume(bench: 
 
     assert not smoke.accumulation(changed(bench, shift)).passed
     assert not smoke.resume(changed(bench, shift)).passed
+
+
+def test_an_optimizer_that_forgets_is_found_though_the_next_loss_is_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = pytest.importorskip("transformers").Trainer
+    monkeypatch.setattr(trainer, "_load_optimizer_and_scheduler", lambda *_: None)
+    result = smoke.resume(bench)
+    assert not result.passed
+    assert result.said == "the optimiser does not go on with exp_avg, exp_avg_sq, step"
 
 
 def test_answers_without_an_end_that_is_learned_are_found(bench: Bench) -> None:
