@@ -175,20 +175,6 @@ def attention_of(base: Base, *, device: str) -> str | None:
     return FLASH[0] if can else None
 
 
-def check_packing(model: Any) -> None:
-    """Refuse to pack where rows of one pack would see each other.
-
-    Raises:
-        InvalidRequest: the model was not loaded with a FlashAttention.
-    """
-    loaded = model.config._attn_implementation
-    if loaded not in FLASH:
-        raise InvalidRequest(
-            f"schedule.packing: the model was loaded with {loaded!r}, with which rows of one pack "
-            "would see each other; install flash-attn, or do not pack"
-        )
-
-
 def _divided(folder: Path, mesh: Mesh, options: dict[str, Any]) -> Any:
     """Return the part of a base that this process holds, read alone from its files.
 

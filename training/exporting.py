@@ -12,7 +12,9 @@ from training.parity import Bounds, Parity, Row
 from training.specification.base import Base
 
 
-def export(whole: BaseModel, name: str, rows: Sequence[Row], *, into: Path) -> Parity:
+def export(
+    whole: BaseModel, name: str, rows: Sequence[Row], *, into: Path, cache: bool = True
+) -> Parity:
     """Write a model in a format, open it again by what runs that, and compare both.
 
     It is written in float32, on the CPU: other programs form sums of less precision otherwise.
@@ -22,6 +24,7 @@ def export(whole: BaseModel, name: str, rows: Sequence[Row], *, into: Path) -> P
         name: of the format.
         rows: of tokens, that both are asked.
         into: a folder that does not exist.
+        cache: whether it keeps the keys and values of tokens, to go on from them.
 
     Raises:
         InvalidRequest: there is no such format, or the model cannot be written so.
@@ -33,7 +36,7 @@ def export(whole: BaseModel, name: str, rows: Sequence[Row], *, into: Path) -> P
     model = adapted_model.load_base(asked, whole.folder, device="cpu").eval()
     before = parity.ask(parity.of_model(model), rows)
     into.mkdir(parents=True)
-    exporter.write(model, into)
+    exporter.write(model, into, cache=cache)
     whole.tokenizer.save_pretrained(into)
     del model
     adapted_model.let_go()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from training import packing
 from training.adapter_size import DEFAULT_RANK, AdapterSize
 from training.base_model import BaseModel
 from training.batching import MOST_ROWS, Batches, Indivisible, derive
@@ -90,10 +91,12 @@ def _fit(
     Where nothing fits, the smallest.
     """
     asked = facts.spec.schedule.gradient_checkpointing
+    # Packs that are read at once become one, whose mask grows by the square of its tokens.
+    is_one = facts.spec.schedule.packing and packing.is_masked(facts.spec.base, facts.machine)
     ways = (False, True) if asked == "auto" else (bool(asked),)
     found = []
     for checkpointing in ways:
-        most = MOST_ROWS
+        most = 1 if is_one else MOST_ROWS
         while True:
             batches = derive(
                 facts.spec.schedule,

@@ -11,7 +11,16 @@ from typing import Any
 
 from infra.errors import InvalidRequest, StorageFailed
 from infra.plugins import require
-from training import adapted_model, checkpoints, exhaustion, held_out, meshes, methods, ranks
+from training import (
+    adapted_model,
+    checkpoints,
+    exhaustion,
+    held_out,
+    meshes,
+    methods,
+    packing,
+    ranks,
+)
 from training.batching import Batches
 from training.callbacks import Watch, measured
 from training.lock import Lock
@@ -48,10 +57,10 @@ def build(material: Material, folder: Path, *, callbacks: list[Any], device: str
     transformers = require("transformers", extra="finetune")
     spec, asked = material.spec, material.held_out
     learning = methods.learning(spec.method)
-    if spec.schedule.packing:
-        adapted_model.check_packing(material.model)
-
     mesh = adapted_model.mesh_of(material.model)
+    if spec.schedule.packing:
+        at_once = batches_of(material.lock).rows_per_device
+        packing.check(material.model, rows_at_once=at_once, is_shared=mesh is not None)
     kind = _kind(learning.trainer(), folder, material.model)
     if learning.is_mean_of_tokens:
         kind = held_out.weighing(kind)

@@ -92,6 +92,9 @@ def export(
     spec: Spec,
     model: Model,
     format_: Annotated[str, typer.Option("--format", help="A format, such as onnx.")] = "onnx",
+    cache: Annotated[
+        bool, typer.Option(help="Keep keys and values, so that a token is not read again.")
+    ] = True,
     name: Name = None,
     json: Json = False,
 ) -> None:
@@ -102,7 +105,8 @@ def export(
     from service.models import model_forms
 
     with opened() as parts:
-        _print(model_forms.export(_work(parts, spec), model, format_, name=name), json=json)
+        work = _work(parts, spec)
+        _print(model_forms.export(work, model, format_, cache=cache, name=name), json=json)
 
 
 def _asked(planned: Compress | None, given: Mapping[str, object]) -> Compress:

@@ -157,13 +157,16 @@ def compress(work: Work, model: str, how: Compress, *, name: str | None = None) 
         return _register(work, into, name or f"{_stem(whole)}-{scheme}", origin)
 
 
-def export(work: Work, model: str, format_: str, *, name: str | None = None) -> Formed:
+def export(
+    work: Work, model: str, format_: str, *, cache: bool = True, name: str | None = None
+) -> Formed:
     """Write a whole model in another format.
 
     Args:
         work: what it is part of.
         model: a folder or an artifact, such as `model/support-merged@v1`.
         format_: a file of `training/exporters`.
+        cache: whether what is written keeps the keys and values of tokens, to go on from them.
         name: of the artifact; that of the whole one and the format by default.
 
     Raises:
@@ -179,8 +182,8 @@ def export(work: Work, model: str, format_: str, *, name: str | None = None) -> 
     with _scratch(work.parts) as scratch:
         into = Path(scratch) / format_
         work.note(f"writing {whole.name} as {format_}")
-        parity = exporting.export(whole, format_, rows, into=into)
-        card = {"form": format_, "dtype": "float32"}
+        parity = exporting.export(whole, format_, rows, into=into, cache=cache)
+        card = {"form": format_, "dtype": "float32", "cache": cache}
         origin = _Origin(card, parity, _stored(whole, role="whole"))
         return _register(work, into, name or f"{_stem(whole)}-{format_}", origin)
 

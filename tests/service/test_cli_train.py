@@ -49,11 +49,12 @@ def test_a_plan_says_what_a_run_comes_to_and_writes_its_lock(folder: Path) -> No
 
 def test_what_is_wrong_is_told_line_by_line_and_nothing_is_written(folder: Path) -> None:
     write_rows(folder / "train.jsonl", [*sums(20), chat("Why?", ""), "{"])
-    path = write_spec(folder / "spec.yaml", {"schedule.packing": True, "base.model": "basis"})
+    changes = {"schedule.packing": True, "schedule.rows_per_device": 2, "base.model": "basis"}
+    path = write_spec(folder / "spec.yaml", changes)
     said = train("plan", str(path), "--lock", str(folder / "lock.json"), code=1)
     lines = [line for line in said.stderr.splitlines() if line.startswith("  ")]
     assert [line.strip().partition(":")[0] for line in lines] == [
-        "base.model", "schedule.packing", "data.train row 21", "data.train row 22",
+        "base.model", "schedule.rows_per_device", "data.train row 21", "data.train row 22",
     ]  # fmt: skip
     assert not (folder / "lock.json").exists()
     told = json.loads(train("plan", str(path), "--json", code=1).stdout)

@@ -185,6 +185,7 @@ def test_an_onnx_file_says_what_the_model_says(
     assert str(made.reference) == "model/zs-merged-onnx@v1"
     assert 0 < made.card["parity"]["max_difference"] < 1e-3
     assert made.card["parity"]["same_greedy"] == 8
+    assert made.card["cache"] is True
     files = parts.artifacts.checkout(str(made.reference), tmp_path / "onnx")
     assert (files / "model.onnx").is_file()
     assert json.loads((files / "card.json").read_text())["parity"] == made.card["parity"]

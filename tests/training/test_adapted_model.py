@@ -1,17 +1,15 @@
-"""How a base is loaded: its attention, when rows may be packed, and what shared matrices keep."""
+"""How a base is loaded: its attention, and what shared matrices keep."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from infra.errors import InvalidRequest
 from meshed import as_rank, mesh_of
 from training import meshes
 from training.accelerators import has_flash_attention
-from training.adapted_model import attention_of, check_packing, load_base
+from training.adapted_model import attention_of, load_base
 from training.specification.base import FLASH, Base
 
 
@@ -23,23 +21,6 @@ def test_flash_attention_is_chosen_only_where_it_runs() -> None:
     assert attention_of(auto, device="cpu") is None
     assert attention_of(plain, device="cuda:0") is None
     assert attention_of(Base(model="m", attention="eager"), device="cuda:0") == "eager"
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_rows_are_not_packed_where_they_would_see_each_other(attention: Any) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=8,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-    )
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
-    with pytest.raises(InvalidRequest, match=f"'{attention}', with which rows of one pack"):
-        check_packing(model)
-    model.config._attn_implementation = FLASH[0]
-    check_packing(model)
 
 
 def test_embeddings_that_are_the_head_as_well_stay_one_matrix_where_matrices_are_shared(

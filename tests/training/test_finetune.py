@@ -22,7 +22,7 @@ from training.finetune import Outcome, finetune
 from training.locking import read_lock
 from training.sentinel import Aborted
 from training.spec import read
-from tuning import chat
+from tuning import chat, write_rows
 
 pytest.importorskip("trl")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
@@ -39,6 +39,26 @@ def parts(tmp_path: Path) -> Iterator[Components]:
 def run(parts: Components, spec: Path, folder: Path, **changes: Any) -> Outcome:
     around = tuning.around(parts, spec.parent, note=lambda _: None)
     return finetune(read(spec), folder, replace(around, **{"smokes": False, **changes}))
+
+
+class Broken(Exception):
+    """A run is broken off."""
+
+
+@pytest.fixture
+def uncompiled_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the graphs that torch.compile captures as they are: C++ of them takes minutes."""
+    import torch
+    from torch._dynamo.backends.registry import lookup_backend
+
+    run_as_they_are = lookup_backend("aot_eager")
+    monkeypatch.setattr(
+        "torch._inductor.compile_fx.compile_fx",
+        lambda graph, inputs, **_: run_as_they_are(graph, inputs),
+    )
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
 
 
 def adapters(parts: Components) -> list[str]:
@@ -164,6 +184,48 @@ def test_without_a_whole_checkpoint_it_begins_anew_and_ends_the_same(
     again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
     assert steps == [1, 2, 3]
     assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
+
+
+@pytest.mark.usefixtures("uncompiled_graphs")
+def test_a_compiled_run_that_was_broken_off_has_the_losses_of_one_that_is_not_compiled(
+    parts: Components, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+    from torch._dynamo.utils import counters
+
+    short = {"schedule.steps": 4, "schedule.saving": {"every_steps": 2}}
+    write_task(tmp_path)
+    # Of one length, and one layer: each other shape is compiled anew.
+    write_rows(tmp_path / "train.jsonl", [chat(f"Question {n}?", "ZZZ") for n in range(10, 42)])
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    losses: dict[int, float] = {}
+    plain = run(
+        parts, write_task(tmp_path, short), tmp_path / "plain",
+        tell=lambda told: losses.update({told.step: told.loss}),
+    )  # fmt: skip
+    spec = write_task(tmp_path, {**short, "schedule.compile": True})
+    steps: list[int] = []
+
+    def stop_at_3(told: Any) -> None:
+        steps.append(told.step)
+        assert told.loss == pytest.approx(losses[told.step], abs=1e-4)
+        if steps == [1, 2, 3]:
+            raise Broken
+
+    counters.clear()
+    with pytest.raises(Broken):
+        run(parts, spec, tmp_path / "run", tell=stop_at_3)
+    outcome = run(parts, spec, tmp_path / "run", tell=stop_at_3)
+    assert counters["stats"]["unique_graphs"] > 0, "graphs were captured"
+    assert steps == [1, 2, 3, 3, 4]
+    assert outcome.last_loss == pytest.approx(plain.last_loss, abs=1e-4)
+    names = []
+    for folder in ("plain", "run"):
+        (file,) = (tmp_path / folder / "adapter").glob("*.safetensors")
+        with safe_open(file, "numpy") as tensors:
+            names.append(sorted(tensors.keys()))
+    assert names[0] == names[1]
 
 
 def test_rows_are_read_once(parts: Components, tmp_path: Path) -> None:

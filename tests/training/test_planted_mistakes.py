@@ -75,6 +75,16 @@ def vocabulary(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def opt(folder: Path) -> dict[str, Any]:
+    sizes = {
+        "model_type": "opt", "vocab_size": 384, "hidden_size": 16, "ffn_dim": 16,
+        "word_embed_proj_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "max_position_embeddings": 2048,
+    }  # fmt: skip
+    (folder / "base" / "config.json").write_text(json.dumps(sizes))
+    return {"schedule.packing": True}
+
+
 def same_question(folder: Path) -> dict[str, Any]:
     question = "What is the capital of the smallest country of all?"
     write_rows(folder / "train.jsonl", [*sums(ROWS), chat(question, "A town.")])
@@ -270,19 +280,22 @@ MISTAKES = [
     ),
     Mistake("longer than positions", keys(data__max_length=4096), "data.max_length", "2048"),
     # Configuration
-    Mistake("packing on a processor", keys(schedule__packing=True), "schedule.packing", "see each"),
+    Mistake("packing what drops a mask", opt, "schedule.packing", "each other in a opt"),
     Mistake(
-        "packing in float32",
-        keys(schedule__packing=True, base__dtype="float32"),
-        "schedule.packing",
-        "no float32",
-        on_gpu=True,
+        "several packs that a mask makes one",
+        keys(schedule__packing=True, schedule__rows_per_device=2),
+        "schedule.rows_per_device",
+        "2 packs at once",
     ),
     Mistake(
-        "packing without FlashAttention",
-        keys(schedule__packing=True, base__attention="sdpa"),
+        "packing a base that is shared by a mask",
+        keys(
+            schedule__packing=True,
+            base__attention="sdpa",
+            parallelism={"devices_per_node": 2, "strategy": "fsdp2"},
+        ),
         "schedule.packing",
-        "would see each other",
+        "strategy ddp alone",
         on_gpu=True,
     ),
     Mistake(
@@ -538,6 +551,7 @@ def test_mistakes_of_every_kind_are_told_at_once(folder: Path) -> None:
         **held_out(sums(1)[0])(folder),
         **template(SWALLOWED)(folder),
         "schedule.packing": True,
+        "schedule.rows_per_device": 2,
         "register": {"name": "sums"},
         "serve": {"max_rank": 2},
         "parallelism": {"nodes": 2},

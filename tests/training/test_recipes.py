@@ -78,7 +78,7 @@ def planned(recipe: Path, places: Places) -> Plan:
 
 
 def test_there_are_recipes_for_every_size() -> None:
-    assert len(RECIPES) == 5
+    assert len(RECIPES) == 6
     assert {spec.read(path).base.model for path in RECIPES} == set(SIZES)
     assert {spec.read(path).parallelism.world for path in RECIPES} == {1, 8, 16}
 
@@ -114,7 +114,7 @@ def test_the_first_lines_of_a_recipe_are_its_command() -> None:
 
 
 def test_seventy_billion_weights_do_not_fit_on_one_device(places: Places) -> None:
-    recipe = next(path for path in RECIPES if "70b" in path.name)
+    recipe = next(path for path in RECIPES if path.name == "llama3.1-70b-two-nodes.yaml")
     asked = spec.read(recipe)
     alone = asked.model_copy(update={"parallelism": type(asked.parallelism)()})
     described = asked.base.model_copy(update={"described_by": recipe.stem})
@@ -123,3 +123,16 @@ def test_seventy_billion_weights_do_not_fit_on_one_device(places: Places) -> Non
     (problem,) = found.problems
     assert problem.where == "schedule.rows_per_device"
     assert "GiB" in problem.what
+
+
+def test_long_rows_of_seventy_billion_weights_fit_where_matrices_are_shared_not_sharded(
+    places: Places,
+) -> None:
+    recipe = next(path for path in RECIPES if "long-rows" in path.name)
+    asked = spec.read(recipe)
+    assert asked.parallelism.tensor == asked.parallelism.devices_per_node
+    planned(recipe, places).require_sound()
+    described = asked.base.model_copy(update={"described_by": recipe.stem})
+    sharded = asked.parallelism.model_copy(update={"tensor": 1, "shard": 8})
+    found = plan(asked.model_copy(update={"parallelism": sharded, "base": described}), places)
+    assert [problem.where for problem in found.problems] == ["schedule.rows_per_device"]

@@ -22,8 +22,13 @@ class Exporter(Protocol):
     max_difference: float
     """Of a logit in float32."""
 
-    def write(self, model: Any, folder: Path) -> None:
+    def write(self, model: Any, folder: Path, *, cache: bool) -> None:
         """Write a model of transformers, on the CPU in float32, into a folder that is there.
+
+        Args:
+            model: whose weights may be prepared for the format.
+            folder: where it is written.
+            cache: whether it keeps the keys and values of tokens, to go on from them.
 
         Raises:
             MissingDependency: what it takes is not installed.
@@ -32,7 +37,10 @@ class Exporter(Protocol):
         ...
 
     def open(self, folder: Path) -> Logits:
-        """Return how what was written is asked, by the program that will run it."""
+        """Return how what was written is asked, by the program that will run it.
+
+        Through its cache if it has one: the last tokens of a row are read one by one.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from training import splitting
+from training import packing, splitting
 from training.preflight import Check, Derived, Facts, Silent
 from training.problems import Problem
 from training.spec import FineTuning
@@ -22,26 +22,33 @@ def _packing(facts: Facts) -> Iterable[Said]:
         return
     if spec.method.type != "sft":
         yield "schedule.packing", f"{spec.method.type} compares answers one by one; only sft packs"
-    attention, machine = spec.base.attention, facts.machine
-    if attention in {"eager", "sdpa"}:
-        yield (
-            "schedule.packing",
-            f"with base.attention {attention!r} rows of one pack would see each other; use "
-            "flash_attention_2, or do not pack",
-        )
-    elif machine is not None and (machine.is_cpu or machine.has_flash_attention is False):
-        yield (
-            "schedule.packing",
-            "there is no FlashAttention here, so rows of one pack would see each other; drop it",
-        )
-    elif spec.base.dtype == "float32":
-        yield (
-            "schedule.packing",
-            "FlashAttention knows no float32, so rows of one pack would see each other; use "
-            "base.dtype bfloat16, or do not pack",
-        )
+    if packing.is_masked(spec.base, facts.machine):
+        yield from _packing_by_mask(facts)
     if spec.parallelism.context > 1:
         yield "parallelism.context", "sequences that are shared cannot be packed; take one of both"
+
+
+def _packing_by_mask(facts: Facts) -> Iterable[Said]:
+    spec = facts.spec
+    kind = None if facts.base is None else facts.base.config.model_type
+    if kind is not None and kind not in packing.MASKED:
+        yield (
+            "schedule.packing",
+            f"without FlashAttention rows of one pack would see each other in a {kind}; use it, "
+            "with base.dtype bfloat16 on GPUs, or do not pack",
+        )
+    if spec.parallelism.world > 1 and spec.parallelism.strategy != "ddp":
+        yield (
+            "schedule.packing",
+            "without FlashAttention several devices pack by strategy ddp alone; take that, or do "
+            "not pack",
+        )
+    if (spec.schedule.rows_per_device or 1) > 1:
+        yield (
+            "schedule.rows_per_device",
+            f"without FlashAttention {spec.schedule.rows_per_device} packs at once would be one; "
+            "make it 1, or leave it out",
+        )
 
 
 def _attention(facts: Facts) -> Iterable[Said]:

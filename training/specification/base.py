@@ -9,7 +9,7 @@ from pydantic import Field
 from training.specification.part import Part
 
 FLASH = ("flash_attention_2", "flash_attention_3")
-"""Those that keep the rows of one pack apart."""
+"""Those that keep the rows of one pack apart without a mask."""
 
 
 class Quantization(Part):

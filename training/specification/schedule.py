@@ -49,10 +49,12 @@ class Schedule(Part):
     max_grad_norm: float = Field(default=1.0, gt=0)
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     packing: bool = False
-    """Several rows in one sequence; needs FlashAttention, or rows would see each other."""
+    """Several rows in one sequence, kept apart by FlashAttention or, where that is not there, by a
+    mask in known kinds of models."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     """Less memory for a third more arithmetic; `auto`: where the estimate needs it."""
     compile: bool = False
+    """By torch.compile: the first step takes a minute or more."""
     eval_every_steps: int | None = Field(default=None, ge=1)
     """By default at each checkpoint."""
     log_every_steps: int = Field(default=10, ge=1)
