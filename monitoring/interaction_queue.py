@@ -22,16 +22,21 @@ PLAIN_BYTES = 1_024
 
 
 class Unmade(Protocol):
-    """What an interaction without content is made of: less work while somebody is answered."""
+    """What an interaction is made of later: less work while somebody is answered."""
 
     @property
     def id(self) -> str: ...
 
+    @property
+    def content_bytes(self) -> int:
+        """About what its content is made of takes in memory."""
+
     @classmethod
     def columns(cls, batch: Sequence[Any]) -> dict[str, Sequence[Any]]:
-        """Return the columns of the interactions of a batch; what is left out is null."""
+        """Return the columns of the interactions of a batch; what is left out is null.
 
-    def interaction(self) -> Interaction: ...
+        Content is what JSON has: dictionaries, lists, texts and numbers.
+        """
 
 
 Taken: TypeAlias = Interaction | Unmade
@@ -88,7 +93,9 @@ class Waiting:
 
 def _size(item: Taken) -> int:
     """Return about how many bytes it takes in memory, and in the database."""
-    if not isinstance(item, Interaction) or item.content is None:
+    if not isinstance(item, Interaction):
+        return PLAIN_BYTES + item.content_bytes
+    if item.content is None:
         return PLAIN_BYTES
     try:
         return PLAIN_BYTES + len(orjson.dumps(item.content))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -111,26 +112,21 @@ class Rows:
         )
 
 
-def as_rows(taken: Sequence[Taken], *, mask: Callable[[str], str]) -> Rows:
+def as_rows(taken: Sequence[Taken], *, mask: Callable[[str], str] | None) -> Rows:
     """Return interactions as rows: too long texts cut, too large numbers made the largest.
 
     Every text of their content is masked, but for the ids of documents. What is looked at is a
     column at a time, of which most hold few different values.
     """
-    first = taken[0]
-    if not isinstance(first, Interaction) and all(type(each) is type(first) for each in taken):
-        rows = Rows(first.columns(taken), [()] * len(taken))
-    else:
-        items = [each if isinstance(each, Interaction) else each.interaction() for each in taken]
-        columns = zip(*map(_values, items), strict=True)
-        rows = Rows(dict(zip(COLUMNS, columns, strict=True)), [item.documents for item in items])
-    fitting = {
-        name: [_masked(value, mask) for value in column]
-        if name == "content"
-        else _fit(name, column)
-        for name, column in rows.columns.items()
-    }
-    return Rows(fitting, rows.documents)
+    once = None if mask is None else cache(mask)
+    parts: list[tuple[Sequence[int], Mapping[str, Sequence[Any]]]] = []
+    for kind in dict.fromkeys(map(type, taken)):
+        places = [place for place, each in enumerate(taken) if type(each) is kind]
+        parts.append((places, _columns(kind, [taken[place] for place in places], once)))
+    columns = parts[0][1] if len(parts) == 1 else _merged(parts, len(taken))
+    fitting = {name: _fit(name, column) for name, column in columns.items()}
+    documents = [each.documents if isinstance(each, Interaction) else () for each in taken]
+    return Rows(fitting, documents)
 
 
 def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
@@ -138,6 +134,34 @@ def as_interaction(row: Any, documents: Sequence[str]) -> Interaction:
     values = {name: getattr(row, name) for name in PLAIN}
     usage = Usage(row.prompt_tokens, row.completion_tokens)
     return Interaction(**values, usage=usage, documents=tuple(documents))
+
+
+def _columns(
+    kind: type[Taken], items: Sequence[Any], mask: Callable[[str], str] | None
+) -> dict[str, Sequence[Any]]:
+    """Return the columns of what is all of one kind."""
+    columns: dict[str, Sequence[Any]]
+    if issubclass(kind, Interaction):
+        columns = dict(zip(COLUMNS, zip(*map(_values, items), strict=True), strict=True))
+        mask = mask or str
+    else:
+        columns = kind.columns(items)
+    if mask is not None and "content" in columns:
+        columns["content"] = [_masked(value, mask) for value in columns["content"]]
+    return columns
+
+
+def _merged(
+    parts: Sequence[tuple[Sequence[int], Mapping[str, Sequence[Any]]]], size: int
+) -> Mapping[str, Sequence[Any]]:
+    """Return the columns of all rows, of which each part has those at some places."""
+    merged: dict[str, list[Any]] = {}
+    for places, columns in parts:
+        for name, values in columns.items():
+            column = merged.setdefault(name, [None] * size)
+            for place, value in zip(places, values, strict=True):
+                column[place] = value
+    return merged
 
 
 def _masked(value: Any, mask: Callable[[str], str]) -> Any:

@@ -100,7 +100,7 @@ class Interactions:
         self._replay = Replay(waiting.spool, count_lost=lost) if waiting.spool else None
         self._patience_seconds = None if waiting.spool is None else waiting.patience_seconds
         self._keep = keep
-        self._mask = mask or (lambda text: text)
+        self._mask = mask
         self._count_dropped = count_dropped
         self._wake = threading.Event()
         self._is_stopping = False

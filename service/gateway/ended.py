@@ -46,6 +46,10 @@ class Ended(NamedTuple):
     cost: float
     error: str | None
 
+    @property
+    def content_bytes(self) -> int:
+        return 0
+
     @classmethod
     def columns(cls, batch: Sequence[Ended]) -> dict[str, Sequence[Any]]:
         """Return the columns of the interactions of a batch; what is left out is null."""

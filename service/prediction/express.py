@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import orjson
 
 from infra import classical
-from infra.contracts import Interaction, Usage
+from infra.contracts import Usage
 from infra.errors import RagstoneError
 from infra.security import Ids
+from monitoring.interaction_queue import Taken
 from monitoring.metrics import Metrics
 from service import exchange
 from service.callers import Caller
@@ -129,7 +130,7 @@ class Express:
         meter: Callable[[], Metering],
         metrics: Metrics,
         keyring: Keyring | None,
-        add: Callable[[Interaction], None] | None,
+        add: Callable[[Taken], None] | None,
     ) -> None:
         """Take the models, who counts, and who keeps interactions.
 

@@ -31,6 +31,9 @@ _SHAPES = ([1], [1, 1])
 _FIELDS = 4
 """Of a tensor in JSON: name, datatype, shape, data."""
 
+VALUE_BYTES = 64
+"""Of a number or a text and its place in a list, beside the text's letters."""
+
 
 class Row(Mapping[str, NDArray[Any]]):
     """The columns of a row in which there is nothing to tell of; arrays are made when needed."""
@@ -52,6 +55,11 @@ class Row(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return VALUE_BYTES * (len(self.numbers) + len(self.texts)) + sum(map(len, self.texts))
 
     @property
     def given(self) -> dict[str, Any]:

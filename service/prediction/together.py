@@ -12,8 +12,9 @@ import orjson
 from numpy.typing import NDArray
 
 from infra import classical
-from infra.contracts import Interaction
+from monitoring.interaction_queue import Taken
 from service.prediction.loading import Loaded
+from service.prediction.noted import Noted, Turn
 from service.prediction.quick import Row
 from service.prediction.recording import Kept, Origin
 
@@ -70,45 +71,31 @@ class Together:
 
     def record(
         self,
-        add: Callable[[Interaction], None],
+        add: Callable[[Taken], None],
         *,
         origin: Origin,
         request_ids: Sequence[str],
         seconds: Sequence[float],
         kept: Kept,
     ) -> None:
-        """Add an interaction for each row, as `recording.record` does for the rows of a request."""
-        model, upstream, caller = f"model/{self.loaded.name}", self.loaded.served, origin.caller
-        contents = [None] * len(self.ids) if kept == "nothing" else self._contents(kept)
-        told = zip(self.ids, request_ids, seconds, contents, strict=True)
-        for id, request_id, taken, content in told:
-            add(
-                Interaction(
-                    id=f"{id}-0",
-                    kind="prediction",
-                    at=origin.at,
-                    model=model,
-                    outcome="answered",
-                    status=200,
-                    request_id=request_id,
-                    tenant=caller.tenant,
-                    key_id=caller.key_id,
-                    upstream=upstream,
-                    tag=self.tag,
-                    seconds=taken,
-                    content=content,
-                )
-            )
-
-    def _contents(self, kept: Kept) -> Sequence[dict[str, Any]]:
-        contents: list[dict[str, Any]] = [{"prediction": label} for label in self.labels]
-        if self.chosen is not None:
-            names = self.loaded.class_names
-            told = zip(contents, self.values.tolist(), self.chosen, strict=True)
-            for content, probabilities, place in told:
-                content["probability"] = probabilities[place]
-                content["probabilities"] = dict(zip(names, probabilities, strict=True))
-        if kept == "inputs":
-            for content, row in zip(contents, self.rows, strict=True):
-                content["features"] = row.given
-        return contents
+        """Note each row; it becomes what `recording.record` makes of the rows of a request."""
+        turn = Turn(
+            origin.at,
+            f"model/{self.loaded.name}",
+            self.loaded.served,
+            self.tag,
+            origin.caller.tenant,
+            origin.caller.key_id,
+            self.loaded.class_names,
+            kept != "nothing",
+        )
+        nothing: Sequence[Any] = [None] * len(self.ids)
+        labels, chosen, probabilities = nothing, nothing, nothing
+        if turn.has_content:
+            labels = self.labels
+            if self.chosen is not None:
+                chosen, probabilities = self.chosen, self.values.tolist()
+        rows = self.rows if kept == "inputs" else nothing
+        columns = (self.ids, request_ids, seconds, labels, chosen, probabilities, rows)
+        for told in zip(*columns, strict=True):
+            add(Noted(turn, *told))

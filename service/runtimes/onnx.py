@@ -42,10 +42,11 @@ class OnnxRuntime:
         self._width = len(model.classes or ())
 
     def run(self, columns: Columns) -> NDArray[Any]:
-        feed = {
-            name: columns[name].astype(kind, copy=False).reshape(-1, 1)
-            for name, kind in self._types.items()
-        }
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite to the graph
+            feed = {
+                name: columns[name].astype(kind, copy=False).reshape(-1, 1)
+                for name, kind in self._types.items()
+            }
         try:
             found: NDArray[Any] = self._session.run(self._wanted, feed)[0]
         except Exception as error:  # its exceptions have no class of their own in common

@@ -206,6 +206,12 @@ def test_graph_with_other_inputs_is_refused() -> None:
         open_runtime(model, made.onnx, Limits())
 
 
+def test_number_that_a_graph_cannot_hold_is_infinite_to_it() -> None:
+    given = [{**classical_models.ROW, "age": age} for age in (1e308, -1e308)]
+    found = opened("onnx").run(classical_models.columns_of(given))
+    assert found.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
 def test_graph_that_keeps_weights_elsewhere_is_refused() -> None:
     graph = onnx.load_model_from_string(classical_models.classifier().onnx)
     tensor = graph.graph.initializer.add()
