@@ -128,7 +128,10 @@ class Monitor(Section):
     reference: str
     """The artifact it is compared with, such as `window/answers@v3`."""
     every_minutes: float = Field(default=60.0, gt=0)
-    """Between two looks, and the length of each window."""
+    """Between two looks, and the length of each window, unless that is told in rows."""
+    every_rows: int | None = Field(default=None, ge=10, le=1_000_000)
+    """A window is the next so many rows, however long they take; every look judges all that are
+    complete, and memory holds one."""
     kind: Literal["answer", "completion", "prediction"] | None = None
     model: str | None = None
     tag: str | None = None
@@ -180,6 +183,15 @@ class Monitor(Section):
             raise ValueError(
                 f"{twice[0]!r} names several metrics; floors, estimates and labelled need names of "
                 "their own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_hours_to_compare(self) -> Monitor:
+        if self.seasonal and self.every_rows is not None:
+            raise ValueError(
+                "seasonal compares the same hours, and a window of every_rows has none of its own; "
+                "leave one out"
             )
         return self
 

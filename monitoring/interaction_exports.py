@@ -32,18 +32,27 @@ SAID = ("thumbs", "label", "correction")
 """The last of each kind."""
 
 
-def batches(database: Database, query: Query) -> Iterator[Any]:
+def batches(
+    database: Database, query: Query, *, after: int = 0, until: int | None = None
+) -> Iterator[Any]:
     """Yield Arrow tables of interactions in the order in which they were written.
 
     What is kept of predictions has columns of its own: `feature.NAME`, `prediction` and
     `probability.CLASS`, those that the first of the tables has.
+
+    Args:
+        database: with the interactions.
+        query: which of them.
+        after: the number of the one before the first.
+        until: the number of the last.
     """
     pa = require("pyarrow", extra=EXTRA)
     schema = None
-    last = 0
+    last = after
+    wanted = [*query.conditions(), *([] if until is None else [interaction.c.number <= until])]
     while True:
         with database.read() as connection:
-            statement = select(interaction).where(interaction.c.number > last, *query.conditions())
+            statement = select(interaction).where(interaction.c.number > last, *wanted)
             found = connection.execute(statement.order_by(interaction.c.number).limit(BATCH))
             rows = found.fetchall()
             said = _said(connection, [row.id for row in rows])
@@ -60,10 +69,18 @@ def batches(database: Database, query: Query) -> Iterator[Any]:
         yield pa.Table.from_pylist(made, schema)
 
 
-def table_of(database: Database, query: Query, columns: Sequence[str] | None = None) -> Any:
+def table_of(
+    database: Database,
+    query: Query,
+    columns: Sequence[str] | None = None,
+    *,
+    after: int = 0,
+    until: int | None = None,
+) -> Any:
     """Return one Arrow table of interactions; of some columns alone, of those that there are."""
     pa = require("pyarrow", extra=EXTRA)
-    tables = [_narrowed(each, columns) for each in batches(database, query)]
+    found = batches(database, query, after=after, until=until)
+    tables = [_narrowed(each, columns) for each in found]
     return pa.concat_tables(tables or [_narrowed(_schema(pa, {}).empty_table(), columns)])
 
 

@@ -16,9 +16,9 @@ from monitoring.comparison import FeatureFinding, Plan, Report, compare
 from monitoring.estimates import Labelled, Mean, Unlabelled
 from monitoring.findings import Verdict
 from monitoring.shapes import LEAST_WINDOWS, name_shape
-from monitoring.streams import Since, Standing, Stream
+from monitoring.streams import Place, Since, Standing, Stream
 from monitoring.triggers import Event, Start, State, Trigger, decide
-from monitoring.watch_results import Result, WatchResults
+from monitoring.watch_results import Moved, Result, WatchResults
 from monitoring.windows import EPOCH, Window
 
 MOST_FEATURES = 50
@@ -36,7 +36,7 @@ class Monitor:
 
     name: str
     every: timedelta
-    """Between two windows, and the length of each."""
+    """Between two looks, and the length of each window that is a stretch of time."""
     plan: Plan = field(default_factory=Plan)
     features: Sequence[str] = ()
     """Columns that are compared; all of the reference's if none is named."""
@@ -50,6 +50,16 @@ class Monitor:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Rows that were written one after the other, by their numbers."""
+
+    after: int
+    """The number of the row before the first."""
+    until: int
+    """The number of the last."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What a monitor looks at."""
 
@@ -57,9 +67,11 @@ class Seen:
     window: Window
     """What came since the last look."""
     since: Since
-    """Reads columns of what came since another moment."""
+    """Reads columns of what came since another moment, or of the window's rows and those before."""
     mean: Mean
     """Of labels: prediction-powered inference."""
+    rows: Span | None = None
+    """Where the window is so many rows, which those are."""
 
 
 Tell = Callable[[Event], None]
@@ -75,6 +87,9 @@ def look(
 
     Whoever tells does so after this: what was found is stored even where nobody can be reached.
     What the trigger starts is started with that, or not at all.
+
+    Raises:
+        Conflict: the window is so many rows, and somebody else has judged them.
     """
     before, latest = results.judged(monitor.name), _latest(results, monitor)
     found = compare(*features(monitor, seen), monitor.plan)
@@ -91,7 +106,8 @@ def look(
     report = _report(monitor, found, standings, performance, now=now)
     result = Result(monitor.name, Judged(now, verdict, alarm, led_to), report)
     event = None if led_to is None else _event(result, led_to, found)
-    results.add(result, start=_prepared(monitor.trigger, event))
+    moved = None if seen.rows is None else Moved(seen.rows.after, seen.rows.until)
+    results.add(result, start=_prepared(monitor.trigger, event), moved=moved)
     return result, event
 
 
@@ -128,7 +144,7 @@ def _follow(
     monitor: Monitor, seen: Seen, before: Sequence[Result], *, now: datetime
 ) -> list[Standing]:
     told = before[-1].report.get("streams", ()) if before else ()
-    start = now - monitor.every
+    start: Place = now - monitor.every if seen.rows is None else seen.rows.after
     return streams.look(monitor.streams, seen.reference, seen.since, before=told, start=start)
 
 

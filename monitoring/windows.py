@@ -1,4 +1,4 @@
-"""Windows: tables of a reference or of a stretch of traffic, cut by time, by count or by slice."""
+"""Windows: tables of a reference or of a stretch of traffic, cut by time or by slice."""
 
 from __future__ import annotations
 
@@ -123,17 +123,6 @@ class Window:
         return {
             column.labels[code]: self.take(column.data == code) for code in order if counts[code]
         }
-
-
-def by_count(window: Window, rows: int) -> Iterator[Window]:
-    """Cut a window into pieces of so many rows, in the order in which they came; no clock counts.
-
-    The last piece may be smaller; whether it says anything is for the detectors to judge.
-    """
-    if rows < 1:
-        raise InvalidRequest(f"A window cannot have {rows!r} rows; give at least 1")
-    for first in range(0, window.rows, rows):
-        yield window.take(np.arange(first, min(first + rows, window.rows)))
 
 
 def by_time(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.output import Json, note, print_json, print_table
 from service.cli.session import opened
+
+if TYPE_CHECKING:
+    from service.wiring import Components
 
 POLL_SECONDS = 5.0
 
@@ -37,5 +40,14 @@ def watch(
                 rows = [[str(each[name] or "") for name in columns] for each in found]
                 print_table(columns, rows)
             if once:
+                _note_missing(parts)
                 return
             time.sleep(POLL_SECONDS)
+
+
+def _note_missing(parts: Components) -> None:
+    from service.work import watching
+
+    for name in parts.settings.watch.monitors:
+        if rows := watching.missing(parts, name):
+            note(f"{name}: {rows:,} more rows are its next window")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
     from infra.monitoring_settings import Monitor as MonitorSettings
     from infra.monitoring_settings import Trigger as TriggerSettings
-    from monitoring.columns import Floats
     from monitoring.comparison import Plan
-    from monitoring.estimates import Interval, Labelled, Unlabelled
+    from monitoring.estimates import Labelled, Unlabelled
     from monitoring.triggers import Event, Start, Trigger
-    from monitoring.watch import Monitor, Seen, Tell
-    from monitoring.windows import Window
+    from monitoring.watch import Monitor, Tell
     from service.wiring import Components
 
 EVIDENCE = "evidence"
@@ -64,38 +62,6 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
         trigger=None if options.trigger is None else _trigger(parts, name, options.trigger),
     )
     return monitor, options
-
-
-def seen(parts: Components, options: MonitorSettings, folder: Path, *, now: datetime) -> Seen:
-    """Return the reference, laid out in an empty folder, and what came since the last look.
-
-    Raises:
-        NotFound: the reference is gone, or the collection whose questions are asked for.
-        InvalidRequest: the reference has too few questions.
-    """
-    from monitoring.interaction_exports import table_of
-    from monitoring.interactions import Query
-    from monitoring.references import open_reference
-    from monitoring.watch import Seen
-    from monitoring.windows import Window
-
-    def since(moment: datetime, columns: Sequence[str] | None = None) -> Window:
-        query = Query(
-            moment,
-            now,
-            options.kind,
-            options.model,
-            options.tag,
-            options.tenant,
-            copies=options.tag is not None,
-        )
-        return replace(Window.of(table_of(parts.database, query, columns)), start=moment, end=now)
-
-    reference = open_reference(parts.artifacts, options.reference, folder)
-    window = since(now - timedelta(minutes=options.every_minutes))
-    if options.questions is not None:
-        reference, window = question_features.beside(parts, options.questions, reference, window)
-    return Seen(reference, window, since, _mean)
 
 
 def receivers(parts: Components) -> Sequence[Tell]:
@@ -161,12 +127,6 @@ def _labelled(options: MonitorSettings) -> list[Labelled]:
         )
         for name, each in options.labelled.items()
     ]
-
-
-def _mean(labels: Floats, judged: Floats, unlabelled: Floats) -> Interval:
-    from evals.statistics.prediction_powered import mean
-
-    return mean(labels=labels, judged=judged, unlabelled=unlabelled)
 
 
 def _trigger(parts: Components, monitor: str, options: TriggerSettings) -> Trigger:

@@ -18,7 +18,7 @@ from monitoring import references
 from monitoring.columns import Column
 from monitoring.references import open_reference, pin
 from monitoring.reservoir import Reservoir
-from monitoring.windows import Window, by_count, by_time, same_hours, seconds_of
+from monitoring.windows import Window, by_time, same_hours, seconds_of
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 """A Monday."""
@@ -78,13 +78,6 @@ def test_windows_are_the_same_from_arrays_arrow_and_polars() -> None:
         Window.of({"x": [1], "y": [1, 2]})
     with pytest.raises(NotFound, match="did you mean 'count'"):
         Window.of({"count": [1]}).column("counts")
-
-
-def test_a_count_cuts_in_order_and_leaves_the_rest_as_a_smaller_window() -> None:
-    pieces = list(by_count(Window.of({"x": np.arange(7)}), 3))
-    assert [piece.column("x").data.tolist() for piece in pieces] == [[0, 1, 2], [3, 4, 5], [6]]
-    with pytest.raises(InvalidRequest, match="0"):
-        list(by_count(pieces[0], 0))
 
 
 def test_time_cuts_by_the_rows_own_clock_and_late_rows_find_their_window() -> None:

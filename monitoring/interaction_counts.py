@@ -1,0 +1,54 @@
+"""Interactions by count: which make a window of so many rows, as they were written, each once."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, func, select, text
+
+from infra.database.engine import Database
+from infra.database.interaction_tables import interaction as table
+from monitoring.interactions import Query
+
+
+def settled(database: Database) -> int:
+    """Return the number of the last interaction before which no other one will appear.
+
+    In PostgreSQL a process may commit a number after another process has committed a larger one:
+    whoever is writing is waited for.
+
+    Raises:
+        StorageFailed: the database cannot be asked, or somebody writes for too long.
+    """
+    newest = select(func.max(table.c.number))
+    if database.is_sqlite:  # whose writers come one after the other
+        with database.read() as connection:
+            return int(connection.scalar(newest) or 0)
+    with database.write(patience_seconds=database.busy_seconds) as connection:
+        connection.execute(text(f"LOCK TABLE {table.name} IN SHARE MODE"))
+        return int(connection.scalar(newest) or 0)
+
+
+def end_of(database: Database, query: Query, rows: int, *, after: int, until: int) -> int | None:
+    """Return the number of the last of the next so many; None where there are fewer."""
+    wanted = select(table.c.number).where(*_conditions(query, after, until))
+    with database.read() as connection:
+        last = connection.scalar(wanted.order_by(table.c.number).offset(rows - 1).limit(1))
+    return None if last is None else int(last)
+
+
+def begin_of_latest(database: Database, query: Query, rows: int, *, until: int) -> int:
+    """Return after which number the latest so many come; 0 where there are no more than that."""
+    wanted = select(table.c.number).where(*_conditions(query, 0, until))
+    with database.read() as connection:
+        before = wanted.order_by(table.c.number.desc()).offset(rows).limit(1)
+        return int(connection.scalar(before) or 0)
+
+
+def count(database: Database, query: Query, *, after: int, until: int, most: int) -> int:
+    """Return how many there are, `most` at most."""
+    wanted = select(table.c.number).where(*_conditions(query, after, until)).limit(most)
+    with database.read() as connection:
+        return int(connection.scalar(select(func.count()).select_from(wanted.subquery())) or 0)
+
+
+def _conditions(query: Query, after: int, until: int) -> list[ColumnElement[bool]]:
+    return [table.c.number > after, table.c.number <= until, *query.conditions()]
