@@ -75,7 +75,22 @@ class Labelled(Section):
     """Below it, there is harm."""
 
 
-class Stream(Section):
+class Detector(Section):
+    """How a column is compared; a name alone is one without parameters."""
+
+    detector: str
+    """A file of `monitoring/drift/` that compares windows, or a dotted path."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Such as `least_effect`, from which a change counts, `least_rows` or `draws`, the
+    permutations; the level is the monitor's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_name(cls, given: Any) -> Any:
+        return {"detector": given} if isinstance(given, str) else given
+
+
+class Stream(Detector):
     """A column that is followed row by row."""
 
     detector: str = "e_detector"
@@ -146,16 +161,22 @@ class Monitor(Section):
     """Adds to `features` what the questions are about, how far they are from those of the
     reference, how long they are, and how well the passages fit that are found for them; needs
     `telemetry.content`."""
-    detectors: dict[str, str] = Field(default_factory=dict)
-    """By column, files of `monitoring/drift/` instead of those that its kind asks for."""
-    together: str | None = None
-    """A file of `monitoring/drift/` for vectors that is shown all features at once: `mmd` sees a
-    change in how they go together, `classifier_two_sample` small ones in many."""
+    detectors: dict[str, Detector] = Field(default_factory=dict)
+    """By column, instead of those that its kind asks for; a name, or one with its parameters."""
+    together: Detector | None = None
+    """A detector of vectors that is shown all features at once, by name or with its parameters:
+    `mmd` sees a change in how they go together, `classifier_two_sample` small ones in many."""
     slices: tuple[str, ...] = ()
     """Columns of categories, such as `tenant`: the rows of each of their frequent values are
     compared by themselves, too."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """Share of false ones among what is called drift, of one window."""
+    correction: Literal["benjamini_hochberg", "benjamini_yekutieli", "holm", "none"] = (
+        "benjamini_hochberg"
+    )
+    """Of the tests of a window for one another. By the second that share holds however features
+    depend on one another, by `holm` any false one has the chance `level`; by `none` each of them
+    has."""
     seasonal: bool = False
     """Compare with the same hours of the week alone, of which the reference should have several."""
     time_zone: str = "UTC"

@@ -23,9 +23,10 @@ def watch(
     """Compare what is asked and answered now with the past, and tell of what drifted."""
     from datetime import UTC, datetime
 
-    from service.work import watching
+    from service.work import monitors, watching
 
     with opened() as parts:
+        monitors.check(parts)
         if not parts.settings.watch.monitors:
             note("Nothing is watched; name monitors in the settings, under watch.monitors")
             return

@@ -36,8 +36,8 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
 
     Raises:
         NotFound: there is none of that name.
-        InvalidConfiguration: there is no such time zone, or the trigger's job or pipeline would
-            not take its arguments.
+        InvalidConfiguration: there is no such time zone or detector, a detector does not take its
+            parameters, or the trigger's job or pipeline its arguments.
     """
     from monitoring.alarm import Patience
     from monitoring.streams import Stream
@@ -46,6 +46,7 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
     options = parts.settings.watch.monitors.get(name)
     if options is None:
         raise NotFound("monitor", name, among=parts.settings.watch.monitors, are_few=True)
+    _check_detectors(name, options)
     monitor = Monitor(
         name,
         timedelta(minutes=options.every_minutes),
@@ -65,9 +66,25 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
 
 
 def receivers(parts: Components) -> Sequence[Tell]:
-    """Return whoever is told of events."""
+    """Return whoever is told of events.
+
+    Raises:
+        InvalidConfiguration: there is no such receiver, or it does not take its options.
+    """
     chosen = parts.settings.watch.receivers
     return [load("monitoring.receivers", name)(options) for name, options in chosen.items()]
+
+
+def check(parts: Components) -> None:
+    """See that detectors and receivers take what they are given, before there is anything to tell.
+
+    Raises:
+        InvalidConfiguration: one does not.
+    """
+    for name, options in parts.settings.watch.monitors.items():
+        _check_detectors(name, options)
+        _plan(options)
+    receivers(parts)
 
 
 def _features(options: MonitorSettings) -> tuple[str, ...]:
@@ -76,12 +93,18 @@ def _features(options: MonitorSettings) -> tuple[str, ...]:
 
 def _plan(options: MonitorSettings) -> Plan:
     from monitoring.comparison import Plan
+    from monitoring.detector import Chosen
 
     chosen = _features(options)  # none is all of the reference's
+    by_column = {
+        column: Chosen(each.detector, each.parameters) for column, each in options.detectors.items()
+    }
+    whole = options.together
     plan = Plan(
-        by_column=options.detectors,
+        by_column=by_column,
         level=options.level,
-        together=options.together,
+        correction=options.correction,
+        together=None if whole is None else Chosen(whole.detector, whole.parameters),
         slices=options.slices,
         leave_out=[name for name in options.slices if chosen and name not in chosen],
     )
@@ -91,6 +114,29 @@ def _plan(options: MonitorSettings) -> Plan:
         return replace(plan, season=_TIMES, zone=ZoneInfo(options.time_zone))
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise InvalidConfiguration(f"No time zone {options.time_zone!r}: {error}") from error
+
+
+def _check_detectors(monitor: str, options: MonitorSettings) -> None:
+    from monitoring.detector import is_sequential, open_detector
+
+    compared = {f"detectors.{column}": each for column, each in options.detectors.items()}
+    if options.together is not None:
+        compared["together"] = options.together
+    streams = {f"streams.{column}": each for column, each in options.streams.items()}
+    for place, chosen in {**compared, **streams}.items():
+        where = f"watch.monitors.{monitor}.{place}"
+        try:
+            is_stream = is_sequential(open_detector(chosen.detector, chosen.parameters))
+        except (InvalidConfiguration, InvalidRequest) as error:
+            raise InvalidConfiguration(f"{where}: {error.message}") from error
+        if is_stream != (place in streams):
+            does = "watches streams" if is_stream else "compares windows"
+            raise InvalidConfiguration(f"{where}: {chosen.detector!r} {does}; choose another")
+        if not is_stream and "level" in chosen.parameters:
+            raise InvalidConfiguration(
+                f"{where}: all tests of a window share one level; set "
+                f"watch.monitors.{monitor}.level"
+            )
 
 
 def _unlabelled(options: MonitorSettings) -> list[Unlabelled]:
