@@ -21,7 +21,8 @@ class Groundedness(Section):
     detector: str = "trees"
     """A file of `monitoring/grounding/detectors/`, or a dotted path."""
     detector_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the detector, such as `model` (a file, or a hub id)."""
+    """Passed to the detector, such as `model`: a file, a hub id, or an artifact such as
+    `model/groundedness@v2`."""
     review_share: float = Field(default=0.01, ge=0, le=1)
     """Of scored answers, marked for a person to look at, beside all that are not carried."""
 
