@@ -11,7 +11,7 @@ import numpy as np
 
 from infra.errors import InvalidRequest, NotFound
 from monitoring import estimates, streams
-from monitoring.alarm import Action, Judged, Patience, is_alarm, is_confirmed
+from monitoring.alarm import Action, Judged, Patience, in_order, is_alarm, is_confirmed
 from monitoring.comparison import FeatureFinding, Plan, Report, compare
 from monitoring.estimates import Labelled, Mean, Unlabelled
 from monitoring.findings import Verdict
@@ -91,7 +91,7 @@ def look(
     Raises:
         Conflict: the window is so many rows, and somebody else has judged them.
     """
-    before, latest = results.judged(monitor.name), _latest(results, monitor)
+    before, latest = in_order(results.judged(monitor.name), now=now), _latest(results, monitor)
     found = compare(*features(monitor, seen), monitor.plan)
     standings = _follow(monitor, seen, latest[-1:], now=now)
     started = max((each.at for each in before if each.action == "started"), default=EPOCH)
@@ -99,7 +99,11 @@ def look(
     verdict = _verdict(found, standings)
     is_sure = any(each.verdict == "drift" for each in standings)
     alarm = is_alarm(before, verdict, monitor.patience, is_sure=is_sure)
-    since = [each.report["performance"] for each in latest if each.judged.at > started]
+    since = [
+        each.report["performance"]
+        for each, judged in zip(latest, before[-len(latest) :], strict=False)
+        if judged.at > started
+    ]
     harms = [_has_harm(each) for each in (*since, performance)]
     state = State(alarm, harms[-1], is_confirmed(harms, monitor.patience))
     led_to = decide(monitor.trigger, before, state, now=now)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WATCH = "watch"
+SKEW = timedelta(minutes=5)
+"""By which the clocks of processes that watch may differ."""
 _NEXT = timedelta(microseconds=1)
 """By which windows of one look are apart, so that their order is known for ever."""
 
@@ -44,9 +46,10 @@ def look(parts: Components, *, now: datetime) -> list[Result]:
     """
     results, found = stored(parts), []
     failure: RagstoneError | None = None
-    for name in parts.settings.watch.monitors:
+    for name, options in parts.settings.watch.monitors.items():
         try:
-            if is_due(results, name, now=now):
+            every = timedelta(minutes=options.every_minutes)
+            if is_due(results, name, every=every, now=now):
                 found += _look(parts, name, results, now=now)
         except RagstoneError as error:
             logger.warning("the monitor %s did not look: %s", name, error.message)
@@ -56,12 +59,19 @@ def look(parts: Components, *, now: datetime) -> list[Result]:
     return found
 
 
-def is_due(results: WatchResults, name: str, *, now: datetime) -> bool:
-    """Whether the window of a monitor has come to its end, or its rows are to be counted."""
+def is_due(results: WatchResults, name: str, *, every: timedelta, now: datetime) -> bool:
+    """Whether the window of a monitor has come to its end, or its rows are to be counted.
+
+    It also is where that would be longer from now than it can be: a clock that was ahead is right
+    again, and nobody waits for what it said.
+    """
     if (place := results.position(name)) is not None:
-        return now >= place.due
-    last = results.latest(name, limit=1)
-    return not last or now.timestamp() >= last[-1].report["due"]
+        due = place.due
+    elif last := results.latest(name, limit=1):
+        due = datetime.fromtimestamp(last[-1].report["due"], UTC)
+    else:
+        return True
+    return now >= due or due > now + every + SKEW
 
 
 def stored(parts: Components) -> WatchResults:

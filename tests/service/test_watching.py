@@ -418,6 +418,30 @@ def test_the_shape_of_a_metric_is_named_over_the_windows_so_far(
     assert "in window 6" in told["shape"]["explanation"]
 
 
+def test_a_clock_that_was_ahead_blinds_no_monitor_and_suppresses_nothing(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    trigger = {"when": "harm", "job": "watch", "cool_down_hours": 2}
+    right = {"label": "thumbs", "right": ["up"], "floor": 0.9}
+    asked = {"labelled": {"right": right}, "features": ["outcome"], "confirm": 1}
+    sections = watched(fast_settings, hooks, **asked, trigger=trigger)
+    settings = fast_settings(**sections, jobs={"in_process": False})
+    parts = open_client(settings).app.state.components
+    now = pinned(parts)
+    year = timedelta(days=365)
+    traffic(parts, now + year)
+    voted(parts, now + year, up=0.3)
+    (ahead,) = watching.look(parts, now=now + year + HOUR)
+    assert ahead.judged.action == "started"
+    told = []
+    for _ in range(4):
+        traffic(parts, now)
+        voted(parts, now, up=0.3)
+        now += HOUR
+        told += [each.judged.action for each in watching.look(parts, now=now)]
+    assert told == [None, "suppressed", "started", "suppressed"]
+
+
 def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
     fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
 ) -> None:
