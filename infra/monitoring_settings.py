@@ -110,6 +110,8 @@ class Questions(Section):
     most_rows: int = Field(default=1_000, ge=100, le=20_000)
     """Drawn of the window, and twice as many of the reference, half of which topics are found on:
     each is embedded at every look."""
+    passages: bool = False
+    """Whether what answers cite first is embedded and followed, too, as `passage_vector`."""
 
 
 class Trigger(Section):

@@ -24,6 +24,8 @@ BATCH = 1_000
 _PLAIN = tuple(c.name for c in interaction.columns if c.name not in {"number", "content"})
 TEXTS = ("question", "answer")
 """Of the content, where it is kept."""
+CITED = "cited"
+"""Of the content of answers: the text of the citation that comes first."""
 SCORE = "retrieval_score"
 """Of the content of answers: of the passage that was found first."""
 FEATURE, PREDICTION, PROBABILITY = "feature.", "prediction", "probability."
@@ -121,7 +123,7 @@ def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
     floats = {"first_byte_seconds", "seconds", "support", "groundedness"}
     whole = {"status", "prompt_tokens", "completion_tokens", "cached_tokens", "cost_nano"}
     fields = []
-    for name in (*_PLAIN, *TEXTS, *SAID):
+    for name in (*_PLAIN, *TEXTS, CITED, *SAID):
         kind = pa.float64() if name in floats else pa.int64() if name in whole else pa.string()
         fields.append((name, pa.timestamp("us", tz="UTC") if name == "at" else kind))
     fields.append((SCORE, pa.float64()))
@@ -132,11 +134,17 @@ def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
 def _row(row: Any, said: dict[str, str]) -> dict[str, Any]:
     content = row.content or {}
     values = {name: getattr(row, name) for name in _PLAIN}
-    texts = {name: content.get(name) for name in TEXTS}
+    texts = {**{name: content.get(name) for name in TEXTS}, CITED: _cited(content)}
     texts = {name: value if isinstance(value, str) else None for name, value in texts.items()}
     score = content.get(SCORE)
     found = {SCORE: float(score) if score is not None and _is_number(score) else None}
     return {**values, **texts, **{name: said.get(name) for name in SAID}, **found}
+
+
+def _cited(content: Mapping[str, Any]) -> Any:
+    citations = content.get("citations")
+    first = citations[0] if isinstance(citations, list) and citations else None
+    return first.get("text") if isinstance(first, Mapping) else None
 
 
 def _said(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -88,7 +88,7 @@ def check(parts: Components) -> None:
 
 
 def _features(options: MonitorSettings) -> tuple[str, ...]:
-    return (*options.features, *(question_features.NAMES if options.questions else ()))
+    return (*options.features, *question_features.names(options.questions))
 
 
 def _plan(options: MonitorSettings) -> Plan:
