@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from monitoring.findings import Verdict
 from monitoring.shapes import LEAST_WINDOWS, name_shape
 from monitoring.streams import Place, Since, Standing, Stream
 from monitoring.triggers import Event, Start, State, Trigger, decide
+from monitoring.untold import SUMMARY
 from monitoring.watch_results import Moved, Result, WatchResults
 from monitoring.windows import EPOCH, Window
 
@@ -47,6 +48,8 @@ class Monitor:
     streams: Sequence[Stream] = ()
     patience: Patience = Patience()
     trigger: Trigger | None = None
+    receivers: Sequence[str] = ()
+    """Who is told, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +77,17 @@ class Seen:
     """Where the window is so many rows, which those are."""
 
 
-Tell = Callable[[Event], None]
-
-
 def look(
     monitor: Monitor, seen: Seen, *, results: WatchResults, now: datetime
 ) -> tuple[Result, Event | None]:
-    """Judge one window, store what was found, and return what somebody has to be told of it.
+    """Judge one window, store what was found, and return what it led to, if to anything.
 
     Harm from before the trigger last started something is what that was started for: it counts no
     more, however far back labels are looked for.
 
-    Whoever tells does so after this: what was found is stored even where nobody can be reached.
-    What the trigger starts is started with that, or not at all.
+    Who has to be told is stored with it, and told after this (`monitoring.untold`): nothing that is
+    found is lost where nobody can be reached. What the trigger starts is started with that, or not
+    at all.
 
     Raises:
         Conflict: the window is so many rows, and somebody else has judged them.
@@ -108,10 +109,17 @@ def look(
     state = State(alarm, harms[-1], is_confirmed(harms, monitor.patience))
     led_to = decide(monitor.trigger, before, state, now=now)
     report = _report(monitor, found, standings, performance, now=now)
-    result = Result(monitor.name, Judged(now, verdict, alarm, led_to), report)
-    event = None if led_to is None else _event(result, led_to, found)
+    judged = Judged(now, verdict, alarm, led_to)
+    event = None if led_to is None else _event(monitor, judged, led_to, found, report)
+    told = {} if event is None else {SUMMARY: event.summary}
+    result = Result(monitor.name, judged, {**report, **told})
     moved = None if seen.rows is None else Moved(seen.rows.after, seen.rows.until)
-    results.add(result, start=_prepared(monitor.trigger, event), moved=moved)
+    results.add(
+        result,
+        start=_prepared(monitor.trigger, event),
+        moved=moved,
+        receivers=() if event is None else monitor.receivers,
+    )
     return result, event
 
 
@@ -123,18 +131,6 @@ def features(monitor: Monitor, seen: Seen) -> tuple[Window, Window]:
     # One that is named twice would be two tests, and count twice against all others.
     kept = seen.reference.only(list(dict.fromkeys(names)))
     return kept, seen.window.only(kept.names)
-
-
-def tell(event: Event, receivers: Sequence[Tell], *, failed: Callable[[Exception], None]) -> int:
-    """Tell every receiver; one that cannot be reached keeps no other from it. Returns how many."""
-    told = 0
-    for receiver in receivers:
-        try:
-            receiver(event)
-            told += 1
-        except (OSError, ValueError) as error:
-            failed(error)
-    return told
 
 
 def _latest(results: WatchResults, monitor: Monitor) -> list[Result]:
@@ -247,9 +243,10 @@ def _feature(found: FeatureFinding) -> dict[str, Any]:
     }
 
 
-def _event(result: Result, led_to: Action, found: Report) -> Event:
-    summary = _summary(led_to, found, result.report)
-    return Event(result.monitor, led_to, result.judged.at, summary, result.report)
+def _event(
+    monitor: Monitor, judged: Judged, led_to: Action, found: Report, report: Mapping[str, Any]
+) -> Event:
+    return Event(monitor.name, led_to, judged.at, _summary(led_to, found, report), report)
 
 
 def _summary(led_to: Action, found: Report, report: Mapping[str, Any]) -> str:

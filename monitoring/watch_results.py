@@ -14,6 +14,7 @@ from infra.database.monitoring_tables import watch_position as position
 from infra.database.monitoring_tables import watch_result as table
 from infra.database.new_rows import insert_new
 from infra.errors import Conflict
+from monitoring import untold
 from monitoring.alarm import Judged
 from monitoring.standing_metrics import Reading
 from monitoring.triggers import Start
@@ -60,11 +61,17 @@ class WatchResults:
         self._database = database
 
     def add(
-        self, result: Result, *, start: Start | None = None, moved: Moved | None = None
+        self,
+        result: Result,
+        *,
+        start: Start | None = None,
+        moved: Moved | None = None,
+        receivers: Sequence[str] = (),
     ) -> None:
         """Store a result, with what it starts or not at all, and let go of what is too old.
 
-        Where its window ended is stored with it, so that no row is in two windows or in none.
+        Where its window ended is stored with it, so that no row is in two windows or in none, and
+        who has to be told of it.
 
         Raises:
             Conflict: another process has judged these rows meanwhile; nothing is stored.
@@ -73,7 +80,7 @@ class WatchResults:
         with self._database.write() as connection:
             _move(connection, result.monitor, moved)
             started = {} if start is None else {"started": start(connection)}
-            connection.execute(
+            added = connection.execute(
                 insert(table).values(
                     monitor=result.monitor,
                     at=judged.at,
@@ -83,6 +90,8 @@ class WatchResults:
                     report={**result.report, **started},
                 )
             )
+            number = added.inserted_primary_key[0]  # type: ignore[index]
+            untold.keep(connection, number, receivers, due=judged.at)
             numbers = select(table.c.number).where(table.c.monitor == result.monitor)
             oldest = numbers.order_by(table.c.number.desc()).offset(KEPT).limit(1)
             last = connection.scalar(oldest)

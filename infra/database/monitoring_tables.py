@@ -65,3 +65,14 @@ watch_position = Table(
     Column("missing", Integer, nullable=False),  # rows to a full window, when last looked at
     Column("due", Moment(), nullable=False),  # when it is looked at next
 )
+
+# A row for each receiver that is still to be told what a window led to.
+watch_untold = Table(
+    "watch_untold",
+    metadata,
+    Column(
+        "number", Number, ForeignKey("watch_result.number", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("receiver", String(100), primary_key=True),
+    Column("due", Moment(), nullable=False),  # when it is tried next
+)

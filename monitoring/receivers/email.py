@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from monitoring.triggers import Event
-from monitoring.watch import Tell
+from monitoring.untold import Tell
 from monitoring.wrong_options import checked_options
 
 TIMEOUT_SECONDS = 10.0

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from monitoring.posting import checked, post
 from monitoring.triggers import Event
-from monitoring.watch import Tell
+from monitoring.untold import Tell
 from monitoring.wrong_options import checked_options
 
 

@@ -164,7 +164,7 @@ def _watch(parts: Components) -> Iterator[Finding]:
     monitors.receivers(parts)
     if watch.monitors:
         told = ", ".join(watch.receivers) or "nobody"
-        yield Finding("watch", "ok", f"{', '.join(watch.monitors)}; told is {told}")
+        yield Finding("watch", "ok", f"{', '.join(watch.monitors)}; tells {told}")
 
 
 def _engine(parts: Components) -> Iterator[Finding]:

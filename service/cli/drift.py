@@ -33,5 +33,5 @@ def report(
     with opened() as parts:
         output.write_bytes(watching.report(parts, monitor, now=datetime.now(UTC)))
         if rows := watching.missing(parts, monitor):
-            note(f"{monitor}: {rows:,} more rows are its next window")
+            note(f"{monitor}: {rows:,} rows are missing to a full window")
     say(f"Wrote {output}")

@@ -51,4 +51,4 @@ def _note_missing(parts: Components) -> None:
 
     for name in parts.settings.watch.monitors:
         if rows := watching.missing(parts, name):
-            note(f"{name}: {rows:,} more rows are its next window")
+            note(f"{name}: {rows:,} rows are missing to a full window")

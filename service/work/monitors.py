@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from monitoring.comparison import Plan
     from monitoring.estimates import Labelled, Unlabelled
     from monitoring.triggers import Event, Start, Trigger
-    from monitoring.watch import Monitor, Tell
+    from monitoring.untold import Tell
+    from monitoring.watch import Monitor
     from service.wiring import Components
 
 EVIDENCE = "evidence"
@@ -61,18 +61,19 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
         ],
         patience=Patience(options.confirm, options.among, options.clear),
         trigger=None if options.trigger is None else _trigger(parts, name, options.trigger),
+        receivers=tuple(parts.settings.watch.receivers),
     )
     return monitor, options
 
 
-def receivers(parts: Components) -> Sequence[Tell]:
-    """Return whoever is told of events.
+def receivers(parts: Components) -> dict[str, Tell]:
+    """Return whoever is told of events, by name.
 
     Raises:
         InvalidConfiguration: there is no such receiver, or it does not take its options.
     """
     chosen = parts.settings.watch.receivers
-    return [load("monitoring.receivers", name)(options) for name, options in chosen.items()]
+    return {name: load("monitoring.receivers", name)(each) for name, each in chosen.items()}
 
 
 def check(parts: Components) -> None:

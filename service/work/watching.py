@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from infra.jobs.definitions import Behaviour, Registry
 from service.work import monitor_windows, monitors
 
 if TYPE_CHECKING:
-    from monitoring.triggers import Event
     from monitoring.watch_results import Result, WatchResults
     from service.wiring import Components
 
@@ -46,6 +44,7 @@ def look(parts: Components, *, now: datetime) -> list[Result]:
     """
     results, found = stored(parts), []
     failure: RagstoneError | None = None
+    _tell(parts, now=now)  # what could not be told at looks before
     for name, options in parts.settings.watch.monitors.items():
         try:
             every = timedelta(minutes=options.every_minutes)
@@ -137,7 +136,9 @@ def _look(parts: Components, name: str, results: WatchResults, *, now: datetime)
                 result, event = judge(monitor, seen, results=results, now=at)
                 found.append(result)
                 if event is not None:
-                    _tell(parts, event)
+                    if event.action == "started":
+                        parts.jobs.tell()
+                    _tell(parts, now=at)
         except Conflict as error:
             if options.every_rows is None:
                 raise
@@ -145,10 +146,10 @@ def _look(parts: Components, name: str, results: WatchResults, *, now: datetime)
     return found
 
 
-def _tell(parts: Components, event: Event) -> None:
-    from monitoring.watch import tell
+def _tell(parts: Components, *, now: datetime) -> None:
+    from monitoring.untold import UntoldEvents, tell
 
-    if event.action == "started":
-        parts.jobs.tell()
-    failed = partial(logger.warning, "not told of drift: %s")
-    tell(event, monitors.receivers(parts), failed=failed)
+    def failed(receiver: str, error: Exception) -> None:
+        logger.warning("%s was not told of drift, and is tried again: %s", receiver, error)
+
+    tell(UntoldEvents(parts.database), monitors.receivers(parts), now=now, failed=failed)

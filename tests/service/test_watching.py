@@ -20,10 +20,13 @@ from infra.contracts import Interaction, Usage
 from infra.errors import InvalidConfiguration, NotFound, StorageFailed
 from infra.plugins import available, load
 from monitoring import interaction_exports, watch
+from monitoring.alarm import Judged
 from monitoring.comparison import compare
 from monitoring.feedback import Statement
 from monitoring.interactions import Query
+from monitoring.untold import UntoldEvents
 from monitoring.watch import Seen
+from monitoring.watch_results import Result
 from monitoring.windows import Window
 from service import standing
 from service.cli.entry import app
@@ -464,6 +467,46 @@ def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
     assert "Subject: [ticket] answers: Drift of prompt_tokens" in message
     assert "- prompt_tokens:" in message
     assert len(hooks.posted["/drift"]) == 1
+
+
+def test_who_could_not_be_told_is_told_once_it_answers_and_in_order(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    sections = watched(fast_settings, hooks, features=["prompt_tokens"], clear=1)
+    sections["watch"]["receivers"]["alertmanager"] = {"url": hooks.url}
+    parts = open_client(fast_settings(**sections)).app.state.components
+    now = pinned(parts)
+    hooks.status = 503
+    now = hours(parts, now, number=2, tokens=320)
+    now = hours(parts, now, number=1)
+    assert {each["action"] for each in hooks.posted["/drift"]} == {"ticket"}
+    hooks.status, hooks.posted["/drift"] = 200, []
+    tried, minute = now + HOUR / 2, timedelta(minutes=1)
+    watching.look(parts, now=tried + minute / 2)
+    assert hooks.posted["/drift"] == [], "it is tried again after a minute"
+    for _ in range(2):
+        watching.look(parts, now=tried + minute)
+        told = hooks.posted["/drift"]
+        assert [each["action"] for each in told] == ["ticket", "resolved"]
+        assert told[0]["summary"].startswith("Drift of prompt_tokens")
+        assert told[0]["evidence"]["features"][0]["verdict"] == "drift"
+    assert UntoldEvents(parts.database).all() == []
+
+
+def test_what_nobody_could_be_told_for_days_and_who_is_no_receiver_is_let_go(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    parts = open_client(fast_settings(**watched(fast_settings, hooks))).app.state.components
+    now = pinned(parts)
+    report = {"due": 0.0, "rows": {}, "features": [], "streams": [], "performance": []}
+    for days, receiver in ((4, "webhook"), (1, "pager"), (1, "webhook")):
+        judged = Judged(now - timedelta(days=days), "drift", True, "ticket")
+        summary = f"{days} days ago"
+        result = Result("elsewhere", judged, {**report, "summary": summary})
+        watching.stored(parts).add(result, receivers=[receiver])
+    watching.look(parts, now=now)
+    assert [each["summary"] for each in hooks.posted["/drift"]] == ["1 days ago"]
+    assert UntoldEvents(parts.database).all() == []
 
 
 def test_hours_without_traffic_say_that_there_is_too_little(

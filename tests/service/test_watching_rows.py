@@ -212,11 +212,11 @@ def test_the_terminal_says_how_many_rows_are_missing(
     looked = CliRunner().invoke(app, ["watch", "--once", "--json"])
     assert looked.exit_code == 0, looked.output
     assert looked.stdout == "[]\n"
-    assert looked.stderr == "answers: 1,940 more rows are its next window\n"
+    assert looked.stderr == "answers: 1,940 rows are missing to a full window\n"
     page = tmp_path / "drift.html"
     shown = CliRunner().invoke(app, ["drift", "report", "answers", "-o", str(page)])
     assert shown.exit_code == 0, shown.output
-    assert "1,940 more rows" in shown.stderr
+    assert "1,940 rows are missing" in shown.stderr
     assert "60 rows beside 50 of the reference" in page.read_text()
 
 
