@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.errors import RagstoneError
 from service.cli.output import Json, note, print_json, print_table
 from service.cli.session import opened
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from service.wiring import Components
 
 POLL_SECONDS = 5.0
+FAILED_SECONDS = 60.0
+"""After a look that failed."""
 
 
 def watch(
@@ -21,29 +24,45 @@ def watch(
     json: Json = False,
 ) -> None:
     """Compare what is asked and answered now with the past, and tell of what drifted."""
-    from datetime import UTC, datetime
-
-    from service.work import monitors, watching
+    from service.work import monitors
 
     with opened() as parts:
         monitors.check(parts)
         if not parts.settings.watch.monitors:
             note("Nothing is watched; name monitors in the settings, under watch.monitors")
             return
+        if once:
+            _look(parts, json=json, shows_nothing=True)
+            _note_missing(parts)
+            return
         while True:
-            found = [
-                watching.described(each) for each in watching.look(parts, now=datetime.now(UTC))
-            ]
-            if json:
-                print_json(found)
-            elif found:
-                columns = ("monitor", "verdict", "alarm", "action")
-                rows = [[str(each[name] or "") for name in columns] for each in found]
-                print_table(columns, rows)
-            if once:
-                _note_missing(parts)
-                return
-            time.sleep(POLL_SECONDS)
+            time.sleep(go_on(parts, json=json))
+
+
+def go_on(parts: Components, *, json: bool = False) -> float:
+    """Look at what is due; returns the seconds until the next look, also where this one failed.
+
+    A database that is down for a while, or a monitor whose reference is gone, ends no watch.
+    """
+    try:
+        _look(parts, json=json, shows_nothing=False)
+    except RagstoneError as error:
+        note(f"{error.message}; the watch goes on")
+        return FAILED_SECONDS
+    return POLL_SECONDS
+
+
+def _look(parts: Components, *, json: bool, shows_nothing: bool) -> None:
+    from datetime import UTC, datetime
+
+    from service.work import watching
+
+    found = [watching.described(each) for each in watching.look(parts, now=datetime.now(UTC))]
+    if json and (found or shows_nothing):
+        print_json(found)
+    elif found:
+        columns = ("monitor", "verdict", "alarm", "action")
+        print_table(columns, [[str(each[name] or "") for name in columns] for each in found])
 
 
 def _note_missing(parts: Components) -> None:

@@ -8,7 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.errors import InvalidConfiguration
+from monitoring.references import pin
+from monitoring.windows import Window
 from service.cli.entry import app
+from service.cli.watch import FAILED_SECONDS, POLL_SECONDS, go_on
 from service.wiring import Components
 from service.work import monitors
 
@@ -108,3 +111,19 @@ def test_the_service_does_not_start_with_them_and_the_doctor_names_them(
     watched = CliRunner().invoke(app, ["watch", "--once"])
     assert watched.exit_code != 0
     assert "No plug-in 'psy'" in watched.stderr
+
+
+def test_a_watch_goes_on_where_a_look_fails(
+    fast_settings: Any, open_components: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = fast_settings(watch={"monitors": {"answers": {"reference": "answers"}}})
+    parts: Components = open_components(settings)
+    assert go_on(parts, json=True) == FAILED_SECONDS
+    told = capsys.readouterr()
+    assert "answers" in told.err
+    assert told.err.endswith("; the watch goes on\n")
+    pin(parts.artifacts, "answers", Window.of({"seconds": [1.0, 2.0]}))
+    assert go_on(parts, json=True) == POLL_SECONDS
+    assert '"monitor": "answers"' in capsys.readouterr().out
+    assert go_on(parts, json=True) == POLL_SECONDS
+    assert capsys.readouterr().out == "", "nothing is due"
