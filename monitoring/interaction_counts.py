@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timedelta
+
 from sqlalchemy import ColumnElement, func, select, text
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
 from monitoring.interactions import Query
+
+TOLERANCE = timedelta(minutes=5)
+"""By which the clocks of processes may differ."""
 
 
 def settled(database: Database) -> int:
@@ -48,6 +54,21 @@ def count(database: Database, query: Query, *, after: int, until: int, most: int
     wanted = select(table.c.number).where(*_conditions(query, after, until)).limit(most)
     with database.read() as connection:
         return int(connection.scalar(select(func.count()).select_from(wanted.subquery())) or 0)
+
+
+def ahead(
+    database: Database, query: Query, *, now: datetime, tolerance: timedelta = TOLERANCE
+) -> int:
+    """Return how many of those that were written in the time of a query are dated after now.
+
+    A clock was ahead. They were written after the first one of that time; what was written before
+    it says nothing of it.
+    """
+    first = select(func.min(table.c.number)).where(*query.conditions()).scalar_subquery()
+    others = replace(query, since=now + tolerance, until=None)
+    with database.read() as connection:
+        found = select(func.count()).where(table.c.number > first, *others.conditions())
+        return int(connection.scalar(found) or 0)
 
 
 def _conditions(query: Query, after: int, until: int) -> list[ColumnElement[bool]]:

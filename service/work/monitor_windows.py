@@ -130,6 +130,7 @@ def _seen(
     now: datetime,
     rows: Span | None = None,
 ) -> Seen:
+    from monitoring import interaction_counts
     from monitoring.interaction_exports import table_of
     from monitoring.watch import Seen
     from monitoring.windows import Window
@@ -146,6 +147,9 @@ def _seen(
 
     begins = now - timedelta(minutes=options.every_minutes) if rows is None else rows.after
     window = since(begins)
+    if isinstance(begins, datetime):
+        ahead = interaction_counts.ahead(parts.database, _query(options, begins, now), now=now)
+        window = replace(window, set_aside=ahead)
     if options.questions is not None:
         reference, window = question_features.beside(parts, options.questions, reference, window)
     return Seen(reference, window, since, _mean, rows)

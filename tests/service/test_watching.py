@@ -431,7 +431,7 @@ def test_a_clock_that_was_ahead_blinds_no_monitor_and_suppresses_nothing(
     settings = fast_settings(**sections, jobs={"in_process": False})
     parts = open_client(settings).app.state.components
     now = pinned(parts)
-    year = timedelta(days=365)
+    year = timedelta(weeks=52)
     traffic(parts, now + year)
     voted(parts, now + year, up=0.3)
     (ahead,) = watching.look(parts, now=now + year + HOUR)
@@ -443,6 +443,24 @@ def test_a_clock_that_was_ahead_blinds_no_monitor_and_suppresses_nothing(
         now += HOUR
         told += [each.judged.action for each in watching.look(parts, now=now)]
     assert told == [None, "suppressed", "started", "suppressed"]
+
+
+def test_an_hour_in_which_the_clock_was_ahead_is_compared_with_nothing(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"features": ["prompt_tokens"], "level": 0.001}
+    settings = fast_settings(**watched(fast_settings, hooks, **asked))
+    parts = open_client(settings).app.state.components
+    now = pinned(parts)
+    traffic(parts, now)
+    traffic(parts, now + timedelta(weeks=52), tokens=320)
+    (found,) = watching.look(parts, now=now + HOUR)
+    assert found.judged.verdict == "incomparable"
+    (told,) = found.report["features"]
+    assert told["explanation"].startswith("A clock jumped: 200 of 400 rows have a time")
+    traffic(parts, now + HOUR)
+    (found,) = watching.look(parts, now=now + 2 * HOUR)
+    assert found.judged.verdict == "stable", "what was dated wrongly before says nothing of it"
 
 
 def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
