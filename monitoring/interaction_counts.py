@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -9,28 +10,48 @@ from sqlalchemy import ColumnElement, func, select, text
 
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction as table
+from infra.errors import StorageFailed
 from monitoring.interactions import Query
 
 TOLERANCE = timedelta(minutes=5)
 """By which the clocks of processes may differ."""
+POLL_SECONDS = 0.05
+"""Between two looks at who is still writing."""
+# Transactions that hold the table as writers do: from before they take a number until their rows
+# are seen. A lock of our own would make all writers wait behind the slowest, such as the one that
+# removes what is too old, and would end whatever vacuums the table.
+_WRITING = text(
+    "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    f"AND relation = '{table.name}'::regclass AND mode = 'RowExclusiveLock'"
+)
 
 
 def settled(database: Database) -> int:
     """Return the number of the last interaction before which no other one will appear.
 
     In PostgreSQL a process may commit a number after another process has committed a larger one:
-    whoever is writing is waited for.
+    whoever is writing is waited for, and keeps nobody else from writing meanwhile.
 
     Raises:
         StorageFailed: the database cannot be asked, or somebody writes for too long.
     """
-    newest = select(func.max(table.c.number))
-    if database.is_sqlite:  # whose writers come one after the other
+    with database.read() as connection:
+        newest = int(connection.scalar(select(func.max(table.c.number))) or 0)
+        # Asked after it: who took a smaller number is seen here, or is done. SQLite's writers come
+        # one after the other.
+        writing = set() if database.is_sqlite else set(connection.scalars(_WRITING))
+    patience = time.monotonic() + database.busy_seconds
+    while writing:
+        if time.monotonic() > patience:
+            raise StorageFailed(
+                f"Interactions have been written or removed for {database.busy_seconds} s by one "
+                "transaction; see that it ends (pg_stat_activity)"
+            )
+        time.sleep(POLL_SECONDS)
         with database.read() as connection:
-            return int(connection.scalar(newest) or 0)
-    with database.write(patience_seconds=database.busy_seconds) as connection:
-        connection.execute(text(f"LOCK TABLE {table.name} IN SHARE MODE"))
-        return int(connection.scalar(newest) or 0)
+            writing &= set(connection.scalars(_WRITING))
+    return newest
 
 
 def end_of(database: Database, query: Query, rows: int, *, after: int, until: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -173,17 +174,32 @@ def test_what_another_process_judged_stores_nothing(database: Database) -> None:
     assert len(results.latest("answers")) == 1
 
 
-def test_rows_that_are_being_written_are_waited_for(postgresql_url: str) -> None:
+def test_rows_that_are_being_written_are_waited_for_and_keep_nobody_from_writing(
+    postgresql_url: str,
+) -> None:
     database = Database(postgresql_url)
-    with database.write() as slow, database.write() as quick:
+    with ThreadPoolExecutor() as threads, database.write() as slow:
         slow.execute(insert(interaction), row(0))
-        quick.execute(insert(interaction), row(1))
-        quick.commit()
-        database.busy_seconds = 0.1  # type: ignore[assignment]
-        with pytest.raises(StorageFailed, match="lock timeout"):
-            interaction_counts.settled(database)
-    assert interaction_counts.settled(database) == 2
+        with database.write() as quick:
+            quick.execute(insert(interaction), row(1))
+        waiting = threads.submit(interaction_counts.settled, database)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        with database.write(patience_seconds=0.1) as other:
+            other.execute(insert(interaction), row(2))
+        slow.commit()
+        assert waiting.result(timeout=30) == 2, "who began to write meanwhile is not waited for"
     assert interaction_counts.count(database, Query(), after=0, until=2, most=9) == 2
+    database.close()
+
+
+def test_who_writes_for_too_long_is_told(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    database.busy_seconds = 0.1  # type: ignore[assignment]
+    with database.write() as slow:
+        slow.execute(insert(interaction), row(0))
+        with pytest.raises(StorageFailed, match=r"for 0\.1 s by one transaction"):
+            interaction_counts.settled(database)
     database.close()
 
 
