@@ -27,6 +27,8 @@ def checked_options(model: type[Model], options: Mapping[str, object], *, what: 
 def first(error: ValidationError, model: type[BaseModel] | None) -> str:
     """Return the first thing that is wrong; no text that was given, which may be a secret.
 
+    Nor a number where a text is asked for: it may be a password of digits.
+
     >>> class Options(BaseModel, extra="forbid"):
     ...     url: str
     ...     port: int = 25
@@ -40,7 +42,8 @@ def first(error: ValidationError, model: type[BaseModel] | None) -> str:
     where = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden" and model is not None and len(found["loc"]) == 1:
         return f"no option {where!r}; there are {', '.join(sorted(model.model_fields))}"
-    value = f", not {found['input']!r}" if isinstance(found["input"], int | float) else ""
+    is_number = isinstance(found["input"], int | float) and found["type"] != "string_type"
+    value = f", not {found['input']!r}" if is_number else ""
     return f"{where}: {found['msg']}{value}" if where else str(found["msg"])
 
 

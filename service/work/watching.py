@@ -150,6 +150,8 @@ def _tell(parts: Components, *, now: datetime) -> None:
     from monitoring.untold import UntoldEvents, tell
 
     def failed(receiver: str, error: Exception) -> None:
-        logger.warning("%s was not told of drift, and is tried again: %s", receiver, error)
+        # A value that is wrong is shown by its error, such as a header with a key.
+        why = error if isinstance(error, OSError) else type(error).__name__
+        logger.warning("%s was not told of drift, and is tried again: %s", receiver, why)
 
     tell(UntoldEvents(parts.database), monitors.receivers(parts), now=now, failed=failed)

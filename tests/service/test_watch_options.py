@@ -15,6 +15,8 @@ from service.cli.watch import FAILED_SECONDS, POLL_SECONDS, go_on
 from service.wiring import Components
 from service.work import monitors
 
+MAIL = {"host": "a", "sender": "b", "recipients": ["c"]}
+
 
 def watching(fast_settings: Any, **monitor: Any) -> Components:
     """Return components with one monitor."""
@@ -87,6 +89,10 @@ def test_a_wrong_option_of_a_detector_is_told_in_a_line_with_those_there_are(
             "webhook: no option 'header'; there are headers, url",
         ),
         ({"email": {"host": "a", "sender": "b", "recipients": []}}, "email: recipients: "),
+        (
+            {"email": {**MAIL, "password": 271828}},
+            "email: password: Input should be a valid string",
+        ),
     ],
 )
 def test_a_wrong_option_of_a_receiver_is_told_before_there_is_anything_to_tell(
@@ -95,6 +101,7 @@ def test_a_wrong_option_of_a_receiver_is_told_before_there_is_anything_to_tell(
     with pytest.raises(InvalidConfiguration) as error:
         monitors.check(Components(fast_settings(watch={"receivers": receiver})))
     assert error.value.message.startswith(f"watch.receivers.{said}")
+    assert "271828" not in error.value.message
 
 
 def test_the_service_does_not_start_with_them_and_the_doctor_names_them(

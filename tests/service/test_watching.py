@@ -487,6 +487,21 @@ def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
     assert len(hooks.posted["/drift"]) == 1
 
 
+def test_a_receiver_that_answers_nonsense_or_has_a_wrong_header_ends_no_watch_and_shows_no_key(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    sections = watched(fast_settings, hooks, features=["prompt_tokens"])
+    sections["watch"]["receivers"] = {
+        "alertmanager": {"url": f"{hooks.url}/a s3cret"},
+        "webhook": {"url": f"{hooks.url}/drift", "headers": {"Authorization": "s3cret\n"}},
+    }
+    parts = open_client(fast_settings(**sections)).app.state.components
+    hours(parts, pinned(parts), number=2, tokens=320)
+    assert "alertmanager was not told of drift, and is tried again: no answer of" in caplog.text
+    assert "webhook was not told of drift, and is tried again: ValueError" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 def test_who_could_not_be_told_is_told_once_it_answers_and_in_order(
     fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
 ) -> None:
