@@ -21,7 +21,8 @@ class Groundedness(Section):
     detector: str = "trees"
     """A file of `monitoring/grounding/detectors/`, or a dotted path."""
     detector_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the detector, such as `model` (a file, or a hub id)."""
+    """Passed to the detector, such as `model`: a file, a hub id, or an artifact such as
+    `model/groundedness@v2`."""
     review_share: float = Field(default=0.01, ge=0, le=1)
     """Of scored answers, marked for a person to look at, beside all that are not carried."""
 
@@ -75,7 +76,22 @@ class Labelled(Section):
     """Below it, there is harm."""
 
 
-class Stream(Section):
+class Detector(Section):
+    """How a column is compared; a name alone is one without parameters."""
+
+    detector: str
+    """A file of `monitoring/drift/` that compares windows, or a dotted path."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Such as `least_effect`, from which a change counts, `least_rows` or `draws`, the
+    permutations; the level is the monitor's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_name(cls, given: Any) -> Any:
+        return {"detector": given} if isinstance(given, str) else given
+
+
+class Stream(Detector):
     """A column that is followed row by row."""
 
     detector: str = "e_detector"
@@ -94,6 +110,8 @@ class Questions(Section):
     most_rows: int = Field(default=1_000, ge=100, le=20_000)
     """Drawn of the window, and twice as many of the reference, half of which topics are found on:
     each is embedded at every look."""
+    passages: bool = False
+    """Whether what answers cite first is embedded and followed, too, as `passage_vector`."""
 
 
 class Trigger(Section):
@@ -128,7 +146,10 @@ class Monitor(Section):
     reference: str
     """The artifact it is compared with, such as `window/answers@v3`."""
     every_minutes: float = Field(default=60.0, gt=0)
-    """Between two looks, and the length of each window."""
+    """Between two looks, and the length of each window, unless that is told in rows."""
+    every_rows: int | None = Field(default=None, ge=10, le=1_000_000)
+    """A window is the next so many rows, however long they take; every look judges all that are
+    complete, and memory holds one."""
     kind: Literal["answer", "completion", "prediction"] | None = None
     model: str | None = None
     tag: str | None = None
@@ -143,16 +164,22 @@ class Monitor(Section):
     """Adds to `features` what the questions are about, how far they are from those of the
     reference, how long they are, and how well the passages fit that are found for them; needs
     `telemetry.content`."""
-    detectors: dict[str, str] = Field(default_factory=dict)
-    """By column, files of `monitoring/drift/` instead of those that its kind asks for."""
-    together: str | None = None
-    """A file of `monitoring/drift/` for vectors that is shown all features at once: `mmd` sees a
-    change in how they go together, `classifier_two_sample` small ones in many."""
+    detectors: dict[str, Detector] = Field(default_factory=dict)
+    """By column, instead of those that its kind asks for; a name, or one with its parameters."""
+    together: Detector | None = None
+    """A detector of vectors that is shown all features at once, by name or with its parameters:
+    `mmd` sees a change in how they go together, `classifier_two_sample` small ones in many."""
     slices: tuple[str, ...] = ()
     """Columns of categories, such as `tenant`: the rows of each of their frequent values are
     compared by themselves, too."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """Share of false ones among what is called drift, of one window."""
+    correction: Literal["benjamini_hochberg", "benjamini_yekutieli", "holm", "none"] = (
+        "benjamini_hochberg"
+    )
+    """Of the tests of a window for one another. By the second that share holds however features
+    depend on one another, by `holm` any false one has the chance `level`; by `none` each of them
+    has."""
     seasonal: bool = False
     """Compare with the same hours of the week alone, of which the reference should have several."""
     time_zone: str = "UTC"
@@ -180,6 +207,15 @@ class Monitor(Section):
             raise ValueError(
                 f"{twice[0]!r} names several metrics; floors, estimates and labelled need names of "
                 "their own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_hours_to_compare(self) -> Monitor:
+        if self.seasonal and self.every_rows is not None:
+            raise ValueError(
+                "seasonal compares the same hours, and a window of every_rows has none of its own; "
+                "leave one out"
             )
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -33,6 +33,22 @@ class Patience:
     """... of so many of the latest, raise an alarm."""
     clear: int = 3
     """Stable windows in a row end it."""
+
+
+def in_order(before: Sequence[Judged], *, now: datetime) -> list[Judged]:
+    """Return windows with none later than those after it, or than now: a clock may have jumped.
+
+    >>> from datetime import UTC
+    >>> days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 9, 3)]
+    >>> windows = [Judged(day, "stable", False) for day in days]
+    >>> [each.at.day for each in in_order(windows, now=days[2])]
+    [1, 3, 3]
+    """
+    latest, found = now, []
+    for each in reversed(before):
+        latest = min(latest, each.at)
+        found.append(replace(each, at=latest))
+    return found[::-1]
 
 
 def is_alarm(

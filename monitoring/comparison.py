@@ -6,19 +6,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from infra.errors import InvalidRequest, NotFound
 from infra.plugins import require
 from monitoring.columns import EXTRA, Column
-from monitoring.detector import TwoSampleDetector, is_sequential, open_detector
+from monitoring.detector import Chosen, TwoSampleDetector, is_sequential, open_detector
 from monitoring.findings import Finding, Verdict, incomparable, not_enough_data
 from monitoring.matrices import together
 from monitoring.windows import Window, same_hours
 
-Correction: TypeAlias = Literal["benjamini_hochberg", "holm"]
+Correction: TypeAlias = Literal["benjamini_hochberg", "benjamini_yekutieli", "holm", "none"]
+CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 MOST_SET_ASIDE = 0.1
 """Of the rows: with more whose clock is wrong, the rest is no fair sample of its time."""
 MISSING = "missing"
@@ -40,19 +41,20 @@ class Plan:
             "vectors": "mmd",
         }
     )
-    by_column: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    by_column: Mapping[str, str | Chosen | Sequence[str]] = field(default_factory=dict)
     """For columns that want another detector, or several."""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of detectors, by their names."""
     level: float = 0.05
     correction: Correction = "benjamini_hochberg"
-    """Benjamini-Hochberg: of what is called drift, at most `level` is none, on average; Holm: with
-    probability `level` at most, anything is called drift that is none."""
+    """Benjamini-Hochberg: of what is called drift, at most `level` is none, on average, where tests
+    depend on one another positively; Benjamini-Yekutieli: however they do; Holm: with probability
+    `level` at most, anything is called drift that is none. None: `level` is that of each test."""
     slices: Sequence[str] = ()
     """Columns of categories; every one of their frequent values is compared for itself too."""
     leave_out: Sequence[str] = ()
     """Columns that are no features: ids, times."""
-    together: str | None = None
+    together: str | Chosen | None = None
     """A detector of vectors that sees all numbers and categories at once; none by default."""
     season: str | None = None
     """The reference's column of times: only its rows of the same hours of the week count."""
@@ -129,16 +131,17 @@ def compare(reference: Window, window: Window, plan: Plan | None = None) -> Repo
 
 
 def adjusted(p_values: Sequence[float], correction: Correction) -> list[float]:
-    """Return p-values corrected for one another; valid for positively dependent tests, or any.
+    """Return p-values corrected for one another, or, by `none`, as they are.
 
     >>> adjusted([0.01, 0.04, 0.03], "holm")
     [0.03, 0.06, 0.06]
     """
-    if not p_values:
-        return []
-    if correction == "benjamini_hochberg":
+    if not p_values or correction == "none":
+        return list(p_values)
+    if correction != "holm":
+        method = "bh" if correction == "benjamini_hochberg" else "by"
         stats = require("scipy.stats", extra=EXTRA)
-        return [float(p) for p in stats.false_discovery_control(p_values, method="bh")]
+        return [float(p) for p in stats.false_discovery_control(p_values, method=method)]
     p = np.asarray(p_values)
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
@@ -149,9 +152,9 @@ def _check(plan: Plan, reference: Window) -> None:
     for name in (*plan.by_column, *plan.slices):
         if name not in reference.names:
             raise NotFound("column", name, among=reference.names)
-    if plan.correction not in {"benjamini_hochberg", "holm"}:
+    if plan.correction not in CORRECTIONS:
         raise InvalidRequest(
-            f"No correction {plan.correction!r}; there are benjamini_hochberg and holm"
+            f"No correction {plan.correction!r}; there are {', '.join(CORRECTIONS)}"
         )
 
 
@@ -160,14 +163,13 @@ def _fine_enough(plan: Plan, reference: Window) -> Plan:
     tests = (len(reference.names) + 1) * (1 + len(plan.slices) * SLICES)
     draws = min(math.ceil(2 * tests / plan.level), MOST_DRAWS)
     chosen = [plan.by_column.get(name, ()) for name in reference.names]
-    names = {*plan.by_kind.values(), *((plan.together,) if plan.together else ())}
-    for each in chosen:
-        names |= {each} if isinstance(each, str) else set(each)
+    chosen += [plan.together or ()]
+    names = {*plan.by_kind.values(), *(each.name for some in chosen for each in _each(some))}
     given = {name: plan.parameters.get(name, {}) for name in names}
     parameters = {
         name: {"draws": draws, **given[name]}
         for name in names
-        if draws > getattr(_open(name, plan), "draws", draws)
+        if draws > getattr(_open(Chosen(name), plan), "draws", draws)
     }
     return replace(plan, parameters={**plan.parameters, **parameters})
 
@@ -184,7 +186,9 @@ def _of_window(
         if plan.together is not None:
             names = [n for n in reference.names if n in window.names and n not in plan.leave_out]
             before, now = together(reference, window, names)
-            yield FeatureFinding(TOGETHER, _open(plan.together, plan).compare(before, now))
+            yield FeatureFinding(
+                TOGETHER, _open(_each(plan.together)[0], plan).compare(before, now)
+            )
         for name in window.names:
             if name not in reference.names and name not in plan.leave_out:
                 reason = "The reference has no such column; pin a new one that has"
@@ -206,10 +210,10 @@ def _of_column(
         reason = f"A clock jumped: {window.set_aside} of {total} rows have a time that cannot be"
         yield incomparable("", reason), name
         return
-    for each in _names(plan, name, before, now):
+    for each in _chosen(plan, name, before, now):
         yield _open(each, plan).compare(before, now), name
     if before.is_missing().any() or now.is_missing().any():
-        each = plan.by_kind.get("categories", "chi_squared")
+        each = Chosen(plan.by_kind.get("categories", "chi_squared"))
         finding = _open(each, plan).compare(before.missingness(), now.missingness())
         yield finding, f"{name} ({MISSING})"
 
@@ -233,16 +237,22 @@ def _of_slices(
             yield from _of_window(part, current[value], rest, named)
 
 
-def _names(plan: Plan, name: str, before: Column, now: Column) -> tuple[str, ...]:
-    chosen = plan.by_column.get(name)
-    if chosen is not None:
-        return (chosen,) if isinstance(chosen, str) else tuple(chosen)
+def _chosen(plan: Plan, name: str, before: Column, now: Column) -> tuple[Chosen, ...]:
+    if name in plan.by_column:
+        return _each(plan.by_column[name])
     kind = now.kind if before.kind == "nothing" else before.kind
-    return (plan.by_kind.get(kind, plan.by_kind.get("numbers", "kolmogorov_smirnov")),)
+    return _each(plan.by_kind.get(kind, plan.by_kind.get("numbers", "kolmogorov_smirnov")))
 
 
-def _open(name: str, plan: Plan) -> TwoSampleDetector:
-    built = open_detector(name, {"level": plan.level, **plan.parameters.get(name, {})})
+def _each(chosen: str | Chosen | Sequence[str]) -> tuple[Chosen, ...]:
+    if isinstance(chosen, Chosen):
+        return (chosen,)
+    return tuple(Chosen(name) for name in ((chosen,) if isinstance(chosen, str) else chosen))
+
+
+def _open(chosen: Chosen, plan: Plan) -> TwoSampleDetector:
+    name, own = chosen.name, chosen.parameters
+    built = open_detector(name, {"level": plan.level, **plan.parameters.get(name, {}), **own})
     if is_sequential(built):
         raise InvalidRequest(f"{name!r} watches streams; choose a detector that compares windows")
     return built  # type: ignore[return-value]

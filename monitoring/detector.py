@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +12,7 @@ from infra.errors import InvalidConfiguration, InvalidRequest
 from infra.plugins import load
 from monitoring.columns import Column, Kind
 from monitoring.findings import Finding, incomparable, not_enough_data
+from monitoring.wrong_options import first, model_of
 
 PACKAGE = "monitoring.drift"
 Kinds: TypeAlias = frozenset[Kind]
@@ -65,6 +67,14 @@ class Parameters(BaseModel):
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A detector with parameters of its own."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
 def open_detector(name: str, parameters: Mapping[str, Any] | None = None) -> Detector:
     """Build the detector of plug-in `name`, a file of `monitoring/drift` or a dotted path.
 
@@ -72,14 +82,11 @@ def open_detector(name: str, parameters: Mapping[str, Any] | None = None) -> Det
         InvalidRequest: a parameter is unknown or has a wrong value.
         InvalidConfiguration: there is no such detector.
     """
+    build = load(PACKAGE, name)
     try:
-        built = load(PACKAGE, name)(parameters or {})
+        built = build(parameters or {})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(
-            f"Detector {name!r}: {where}: {first['msg']}, not {first['input']!r}"
-        ) from None
+        raise InvalidRequest(f"Detector {name!r}: {first(error, model_of(build))}") from None
     if not (callable(getattr(built, "compare", None)) or is_sequential(built)):
         raise InvalidConfiguration(f"{name!r} is no detector: neither `compare` nor `watch`")
     return cast("Detector", built)

@@ -24,6 +24,8 @@ BATCH = 1_000
 _PLAIN = tuple(c.name for c in interaction.columns if c.name not in {"number", "content"})
 TEXTS = ("question", "answer")
 """Of the content, where it is kept."""
+CITED = "cited"
+"""Of the content of answers: the text of the citation that comes first."""
 SCORE = "retrieval_score"
 """Of the content of answers: of the passage that was found first."""
 FEATURE, PREDICTION, PROBABILITY = "feature.", "prediction", "probability."
@@ -32,18 +34,27 @@ SAID = ("thumbs", "label", "correction")
 """The last of each kind."""
 
 
-def batches(database: Database, query: Query) -> Iterator[Any]:
+def batches(
+    database: Database, query: Query, *, after: int = 0, until: int | None = None
+) -> Iterator[Any]:
     """Yield Arrow tables of interactions in the order in which they were written.
 
     What is kept of predictions has columns of its own: `feature.NAME`, `prediction` and
     `probability.CLASS`, those that the first of the tables has.
+
+    Args:
+        database: with the interactions.
+        query: which of them.
+        after: the number of the one before the first.
+        until: the number of the last.
     """
     pa = require("pyarrow", extra=EXTRA)
     schema = None
-    last = 0
+    last = after
+    wanted = [*query.conditions(), *([] if until is None else [interaction.c.number <= until])]
     while True:
         with database.read() as connection:
-            statement = select(interaction).where(interaction.c.number > last, *query.conditions())
+            statement = select(interaction).where(interaction.c.number > last, *wanted)
             found = connection.execute(statement.order_by(interaction.c.number).limit(BATCH))
             rows = found.fetchall()
             said = _said(connection, [row.id for row in rows])
@@ -60,10 +71,18 @@ def batches(database: Database, query: Query) -> Iterator[Any]:
         yield pa.Table.from_pylist(made, schema)
 
 
-def table_of(database: Database, query: Query, columns: Sequence[str] | None = None) -> Any:
+def table_of(
+    database: Database,
+    query: Query,
+    columns: Sequence[str] | None = None,
+    *,
+    after: int = 0,
+    until: int | None = None,
+) -> Any:
     """Return one Arrow table of interactions; of some columns alone, of those that there are."""
     pa = require("pyarrow", extra=EXTRA)
-    tables = [_narrowed(each, columns) for each in batches(database, query)]
+    found = batches(database, query, after=after, until=until)
+    tables = [_narrowed(each, columns) for each in found]
     return pa.concat_tables(tables or [_narrowed(_schema(pa, {}).empty_table(), columns)])
 
 
@@ -104,7 +123,7 @@ def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
     floats = {"first_byte_seconds", "seconds", "support", "groundedness"}
     whole = {"status", "prompt_tokens", "completion_tokens", "cached_tokens", "cost_nano"}
     fields = []
-    for name in (*_PLAIN, *TEXTS, *SAID):
+    for name in (*_PLAIN, *TEXTS, CITED, *SAID):
         kind = pa.float64() if name in floats else pa.int64() if name in whole else pa.string()
         fields.append((name, pa.timestamp("us", tz="UTC") if name == "at" else kind))
     fields.append((SCORE, pa.float64()))
@@ -115,11 +134,17 @@ def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
 def _row(row: Any, said: dict[str, str]) -> dict[str, Any]:
     content = row.content or {}
     values = {name: getattr(row, name) for name in _PLAIN}
-    texts = {name: content.get(name) for name in TEXTS}
+    texts = {**{name: content.get(name) for name in TEXTS}, CITED: _cited(content)}
     texts = {name: value if isinstance(value, str) else None for name, value in texts.items()}
     score = content.get(SCORE)
     found = {SCORE: float(score) if score is not None and _is_number(score) else None}
     return {**values, **texts, **{name: said.get(name) for name in SAID}, **found}
+
+
+def _cited(content: Mapping[str, Any]) -> Any:
+    citations = content.get("citations")
+    first = citations[0] if isinstance(citations, list) and citations else None
+    return first.get("text") if isinstance(first, Mapping) else None
 
 
 def _said(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 
 import orjson
@@ -45,10 +46,16 @@ def post(
     """Post a value; returns what is answered, up to `MOST_BYTES`.
 
     Raises:
-        OSError: nobody answers, or anything but a 2xx.
+        OSError: nobody answers, or anything but a 2xx of HTTP.
+        ValueError: a header or the address has what none may have.
     """
     named = {"Content-Type": "application/json", **headers}
     request = urllib.request.Request(url, orjson.dumps(value), named, method="POST")
     opener = urllib.request.build_opener(_Staying)
-    with opener.open(request, timeout=timeout_seconds) as answer:
-        return bytes(answer.read(MOST_BYTES))
+    try:
+        with opener.open(request, timeout=timeout_seconds) as answer:
+            return bytes(answer.read(MOST_BYTES))
+    except OSError:
+        raise
+    except HTTPException as error:  # whose words may hold the path, a key in it
+        raise OSError(f"no answer of HTTP: {type(error).__name__}") from None

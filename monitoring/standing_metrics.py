@@ -129,7 +129,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "ragstone_drift_window_rows": (
         ("monitor", "window"),
-        "Rows that were compared: reference, measurement.",
+        "Rows that were compared: reference, measurement; rows that are missing to a full window.",
     ),
     "ragstone_drift_run_timestamp_seconds": (("monitor",), "When a window was last judged."),
     "ragstone_drift_due_timestamp_seconds": (("monitor",), "When the next one is to be judged."),

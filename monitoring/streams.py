@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from monitoring.detector import is_sequential, open_detector
 from monitoring.findings import Finding, Verdict, not_enough_data
 from monitoring.windows import Window
 
+Place: TypeAlias = datetime | int
+"""Where rows begin: a moment, or the number of the row before the first."""
 HORIZON = 10_000
 """Values that a watch is for, unless its parameters say otherwise; more than a window holds."""
 
@@ -37,8 +39,8 @@ class Standing:
     """How a stream stands: since when it is followed, and what was found."""
 
     stream: Stream
-    since: datetime
-    """When the watch began."""
+    since: Place
+    """Where the watch began."""
     seen: int
     needed: int
     """Values that it took to be sure the last time; until a new watch has seen as many without an
@@ -57,6 +59,7 @@ class Standing:
 
     def told(self) -> dict[str, Any]:
         """Return it as JSON values, for the report and for the next look."""
+        since = self.since
         return {
             "feature": self.stream.column,
             "detector": self.stream.detector,
@@ -66,14 +69,14 @@ class Standing:
             "effect": self.finding.effect,
             "effect_unit": self.finding.effect_unit,
             "alarm_at": self.finding.alarm_at,
-            "since": self.since.timestamp(),
+            **({"since": since.timestamp()} if isinstance(since, datetime) else {"after": since}),
             "seen": self.seen,
             "needed": self.needed,
         }
 
 
-Since = Callable[[datetime, Sequence[str]], Window]
-"""Some columns of everything that came since a moment, in the order in which it was written."""
+Since = Callable[[Place, Sequence[str]], Window]
+"""Some columns of everything that came since, in the order in which it was written."""
 
 
 def look(
@@ -82,7 +85,7 @@ def look(
     since: Since,
     *,
     before: Sequence[Mapping[str, Any]],
-    start: datetime,
+    start: Place,
 ) -> list[Standing]:
     """Follow every stream up to now.
 
@@ -95,7 +98,7 @@ def look(
         reference: with the columns of the streams.
         since: reads what came.
         before: what `told` returned at the look before; empty at the first.
-        start: when a watch begins that begins now.
+        start: where a watch begins that begins now.
 
     Raises:
         NotFound: the reference has no such column.
@@ -103,7 +106,7 @@ def look(
     """
     last = {(each["feature"], each["detector"]): each for each in before}
     columns = [each.column for each in streams]
-    read: dict[datetime, Window] = {}
+    read: dict[Place, Window] = {}
     found = []
     for stream in streams:
         begins, needed = _begins(last.get((stream.column, stream.detector)), stream, start)
@@ -113,10 +116,8 @@ def look(
     return found
 
 
-def _begins(
-    told: Mapping[str, Any] | None, stream: Stream, start: datetime
-) -> tuple[datetime, int]:
-    """Return when the watch at hand began, and how many values the one before it needed."""
+def _begins(told: Mapping[str, Any] | None, stream: Stream, start: Place) -> tuple[Place, int]:
+    """Return where the watch at hand began, and how many values the one before it needed."""
     if told is None:
         return start, 0
     if told["alarm_at"] is not None:
@@ -125,11 +126,15 @@ def _begins(
     needed = int(told["needed"]) if told["seen"] < told["needed"] else 0
     if told["seen"] >= stream.horizon:
         return start, needed
-    return datetime.fromtimestamp(told["since"], start.tzinfo), needed
+    if isinstance(start, datetime):
+        # Without it, windows were so many rows before.
+        since = told.get("since")
+        return start if since is None else datetime.fromtimestamp(since, start.tzinfo), needed
+    return int(told.get("after", start)), needed
 
 
 def _follow(
-    stream: Stream, reference: Window, window: Window, since: datetime, needed: int
+    stream: Stream, reference: Window, window: Window, since: Place, needed: int
 ) -> Standing:
     detector = open_detector(stream.detector, dict(stream.parameters))
     if not is_sequential(detector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,14 +11,15 @@ import numpy as np
 
 from infra.errors import InvalidRequest, NotFound
 from monitoring import estimates, streams
-from monitoring.alarm import Action, Judged, Patience, is_alarm, is_confirmed
+from monitoring.alarm import Action, Judged, Patience, in_order, is_alarm, is_confirmed
 from monitoring.comparison import FeatureFinding, Plan, Report, compare
 from monitoring.estimates import Labelled, Mean, Unlabelled
 from monitoring.findings import Verdict
 from monitoring.shapes import LEAST_WINDOWS, name_shape
-from monitoring.streams import Since, Standing, Stream
+from monitoring.streams import Place, Since, Standing, Stream
 from monitoring.triggers import Event, Start, State, Trigger, decide
-from monitoring.watch_results import Result, WatchResults
+from monitoring.untold import SUMMARY
+from monitoring.watch_results import Moved, Result, WatchResults
 from monitoring.windows import EPOCH, Window
 
 MOST_FEATURES = 50
@@ -36,7 +37,7 @@ class Monitor:
 
     name: str
     every: timedelta
-    """Between two windows, and the length of each."""
+    """Between two looks, and the length of each window that is a stretch of time."""
     plan: Plan = field(default_factory=Plan)
     features: Sequence[str] = ()
     """Columns that are compared; all of the reference's if none is named."""
@@ -47,6 +48,18 @@ class Monitor:
     streams: Sequence[Stream] = ()
     patience: Patience = Patience()
     trigger: Trigger | None = None
+    receivers: Sequence[str] = ()
+    """Who is told, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows that were written one after the other, by their numbers."""
+
+    after: int
+    """The number of the row before the first."""
+    until: int
+    """The number of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +70,29 @@ class Seen:
     window: Window
     """What came since the last look."""
     since: Since
-    """Reads columns of what came since another moment."""
+    """Reads columns of what came since another moment, or of the window's rows and those before."""
     mean: Mean
     """Of labels: prediction-powered inference."""
-
-
-Tell = Callable[[Event], None]
+    rows: Span | None = None
+    """Where the window is so many rows, which those are."""
 
 
 def look(
     monitor: Monitor, seen: Seen, *, results: WatchResults, now: datetime
 ) -> tuple[Result, Event | None]:
-    """Judge one window, store what was found, and return what somebody has to be told of it.
+    """Judge one window, store what was found, and return what it led to, if to anything.
 
     Harm from before the trigger last started something is what that was started for: it counts no
     more, however far back labels are looked for.
 
-    Whoever tells does so after this: what was found is stored even where nobody can be reached.
-    What the trigger starts is started with that, or not at all.
+    Who has to be told is stored with it, and told after this (`monitoring.untold`): nothing that is
+    found is lost where nobody can be reached. What the trigger starts is started with that, or not
+    at all.
+
+    Raises:
+        Conflict: the window is so many rows, and somebody else has judged them.
     """
-    before, latest = results.judged(monitor.name), _latest(results, monitor)
+    before, latest = in_order(results.judged(monitor.name), now=now), _latest(results, monitor)
     found = compare(*features(monitor, seen), monitor.plan)
     standings = _follow(monitor, seen, latest[-1:], now=now)
     started = max((each.at for each in before if each.action == "started"), default=EPOCH)
@@ -84,14 +100,26 @@ def look(
     verdict = _verdict(found, standings)
     is_sure = any(each.verdict == "drift" for each in standings)
     alarm = is_alarm(before, verdict, monitor.patience, is_sure=is_sure)
-    since = [each.report["performance"] for each in latest if each.judged.at > started]
+    since = [
+        each.report["performance"]
+        for each, judged in zip(latest, before[-len(latest) :], strict=False)
+        if judged.at > started
+    ]
     harms = [_has_harm(each) for each in (*since, performance)]
     state = State(alarm, harms[-1], is_confirmed(harms, monitor.patience))
     led_to = decide(monitor.trigger, before, state, now=now)
     report = _report(monitor, found, standings, performance, now=now)
-    result = Result(monitor.name, Judged(now, verdict, alarm, led_to), report)
-    event = None if led_to is None else _event(result, led_to, found)
-    results.add(result, start=_prepared(monitor.trigger, event))
+    judged = Judged(now, verdict, alarm, led_to)
+    event = None if led_to is None else _event(monitor, judged, led_to, found, report)
+    told = {} if event is None else {SUMMARY: event.summary}
+    result = Result(monitor.name, judged, {**report, **told})
+    moved = None if seen.rows is None else Moved(seen.rows.after, seen.rows.until)
+    results.add(
+        result,
+        start=_prepared(monitor.trigger, event),
+        moved=moved,
+        receivers=() if event is None else monitor.receivers,
+    )
     return result, event
 
 
@@ -105,18 +133,6 @@ def features(monitor: Monitor, seen: Seen) -> tuple[Window, Window]:
     return kept, seen.window.only(kept.names)
 
 
-def tell(event: Event, receivers: Sequence[Tell], *, failed: Callable[[Exception], None]) -> int:
-    """Tell every receiver; one that cannot be reached keeps no other from it. Returns how many."""
-    told = 0
-    for receiver in receivers:
-        try:
-            receiver(event)
-            told += 1
-        except (OSError, ValueError) as error:
-            failed(error)
-    return told
-
-
 def _latest(results: WatchResults, monitor: Monitor) -> list[Result]:
     """Return the results before, oldest first, as many as anything here looks back at."""
     has_metrics = monitor.floors or monitor.unlabelled or monitor.labelled
@@ -128,7 +144,7 @@ def _follow(
     monitor: Monitor, seen: Seen, before: Sequence[Result], *, now: datetime
 ) -> list[Standing]:
     told = before[-1].report.get("streams", ()) if before else ()
-    start = now - monitor.every
+    start: Place = now - monitor.every if seen.rows is None else seen.rows.after
     return streams.look(monitor.streams, seen.reference, seen.since, before=told, start=start)
 
 
@@ -227,9 +243,10 @@ def _feature(found: FeatureFinding) -> dict[str, Any]:
     }
 
 
-def _event(result: Result, led_to: Action, found: Report) -> Event:
-    summary = _summary(led_to, found, result.report)
-    return Event(result.monitor, led_to, result.judged.at, summary, result.report)
+def _event(
+    monitor: Monitor, judged: Judged, led_to: Action, found: Report, report: Mapping[str, Any]
+) -> Event:
+    return Event(monitor.name, led_to, judged.at, _summary(led_to, found, report), report)
 
 
 def _summary(led_to: Action, found: Report, report: Mapping[str, Any]) -> str:

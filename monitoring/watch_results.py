@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from infra.database.engine import Database
+from infra.database.monitoring_tables import watch_position as position
 from infra.database.monitoring_tables import watch_result as table
+from infra.database.new_rows import insert_new
+from infra.errors import Conflict
+from monitoring import untold
 from monitoring.alarm import Judged
 from monitoring.standing_metrics import Reading
 from monitoring.triggers import Start
@@ -29,18 +34,53 @@ class Result:
     """JSON values, as `monitoring.watch` writes them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a window of so many rows does to where the last one ended."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the last window of so many rows ended, and what is known of the next one."""
+
+    number: int
+    """Of the last interaction that was in one."""
+    missing: int
+    """Rows to a full window, when last looked at."""
+    due: datetime
+    """When it is looked at next."""
+
+
 class WatchResults:
     """The results of all monitors."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, result: Result, *, start: Start | None = None) -> None:
-        """Store a result, with what it starts or not at all, and let go of what is too old."""
+    def add(
+        self,
+        result: Result,
+        *,
+        start: Start | None = None,
+        moved: Moved | None = None,
+        receivers: Sequence[str] = (),
+    ) -> None:
+        """Store a result, with what it starts or not at all, and let go of what is too old.
+
+        Where its window ended is stored with it, so that no row is in two windows or in none, and
+        who has to be told of it.
+
+        Raises:
+            Conflict: another process has judged these rows meanwhile; nothing is stored.
+        """
         judged = result.judged
         with self._database.write() as connection:
+            _move(connection, result.monitor, moved)
             started = {} if start is None else {"started": start(connection)}
-            connection.execute(
+            added = connection.execute(
                 insert(table).values(
                     monitor=result.monitor,
                     at=judged.at,
@@ -50,6 +90,8 @@ class WatchResults:
                     report={**result.report, **started},
                 )
             )
+            number = added.inserted_primary_key[0]  # type: ignore[index]
+            untold.keep(connection, number, receivers, due=judged.at)
             numbers = select(table.c.number).where(table.c.monitor == result.monitor)
             oldest = numbers.order_by(table.c.number.desc()).offset(KEPT).limit(1)
             last = connection.scalar(oldest)
@@ -57,6 +99,32 @@ class WatchResults:
                 connection.execute(
                     delete(table).where(table.c.monitor == result.monitor, table.c.number <= last)
                 )
+
+    def position(self, monitor: str) -> Position | None:
+        """Return where the last window ended; None unless windows are so many rows."""
+        columns = (position.c.number, position.c.missing, position.c.due)
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(*columns).where(position.c.monitor == monitor)
+            ).one_or_none()
+        return None if row is None else Position(*row)
+
+    def begin(self, monitor: str, place: Position) -> Position:
+        """Say where the first window begins; where that was said before, it stays. Returns it."""
+        values = {"number": place.number, "missing": place.missing, "due": place.due}
+        columns = {name: [value] for name, value in {"monitor": monitor, **values}.items()}
+        with self._database.write() as connection:
+            insert_new(connection, position, columns)
+        return self.position(monitor) or place
+
+    def wait(self, monitor: str, *, missing: int, due: datetime) -> None:
+        """Say how many rows are missing to the next window, and when it is looked at next."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(position)
+                .where(position.c.monitor == monitor)
+                .values(missing=missing, due=due)
+            )
 
     def judged(self, monitor: str) -> list[Judged]:
         """Return how the windows of a monitor were judged, oldest first, without their reports."""
@@ -84,10 +152,31 @@ class WatchResults:
                 .where(table.c.monitor.in_(monitors), table.c.action.is_not(None))
                 .group_by(table.c.monitor, table.c.action)
             ).all()
+            places = connection.execute(
+                select(position).where(position.c.monitor.in_(monitors))
+            ).all()
         for row in rows:
             yield from _readings(_read(row))
         for row in counts:
             yield Reading("ragstone_drift_triggers", (row.monitor, row.action), row.times)
+        for row in places:
+            yield _due(row.monitor, row.due.timestamp())
+            yield Reading("ragstone_drift_window_rows", (row.monitor, "missing"), row.missing)
+
+
+def _move(connection: Connection, monitor: str, moved: Moved | None) -> None:
+    """Have the next window begin where this one ended; one by time begins anew."""
+    mine = position.c.monitor == monitor
+    if moved is None:
+        connection.execute(delete(position).where(mine))
+        return
+    stands = update(position).where(mine, position.c.number == moved.before)
+    if connection.execute(stands.values(number=moved.after)).rowcount != 1:
+        raise Conflict(f"The rows after {moved.before} were judged for {monitor!r} already")
+
+
+def _due(name: str, seconds: float) -> Reading:
+    return Reading("ragstone_drift_due_timestamp_seconds", (name,), seconds)
 
 
 def _readings(result: Result) -> Iterator[Reading]:
@@ -98,7 +187,7 @@ def _readings(result: Result) -> Iterator[Reading]:
     yield Reading("ragstone_drift_alarm", (name,), float(result.judged.is_alarm))
     seconds = result.judged.at.timestamp()
     yield Reading("ragstone_drift_run_timestamp_seconds", (name,), seconds)
-    yield Reading("ragstone_drift_due_timestamp_seconds", (name,), float(report["due"]))
+    yield _due(name, float(report["due"]))
     for window, rows in report["rows"].items():
         yield Reading("ragstone_drift_window_rows", (name, window), rows)
     for each in report["features"]:

@@ -1,8 +1,8 @@
-"""Windows: tables of a reference or of a stretch of traffic, cut by time, by count or by slice."""
+"""Windows: tables of a reference or of a stretch of traffic, whole, by slice or by hours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -33,7 +33,7 @@ class Window:
     start: datetime | None = None
     end: datetime | None = None
     set_aside: int = 0
-    """Rows whose clock cannot be right: no time, later than now, before there was traffic."""
+    """Rows that came in it, whose clock cannot be right: later than now."""
 
     @classmethod
     def of(cls, columns: Any, *, kinds: Mapping[str, Kind] | None = None) -> Window:
@@ -125,62 +125,6 @@ class Window:
         }
 
 
-def by_count(window: Window, rows: int) -> Iterator[Window]:
-    """Cut a window into pieces of so many rows, in the order in which they came; no clock counts.
-
-    The last piece may be smaller; whether it says anything is for the detectors to judge.
-    """
-    if rows < 1:
-        raise InvalidRequest(f"A window cannot have {rows!r} rows; give at least 1")
-    for first in range(0, window.rows, rows):
-        yield window.take(np.arange(first, min(first + rows, window.rows)))
-
-
-def by_time(
-    window: Window,
-    times: str,
-    length: timedelta,
-    *,
-    now: datetime,
-    since: datetime = EPOCH,
-    tolerance: timedelta = timedelta(minutes=5),
-) -> Iterator[Window]:
-    """Cut a window into stretches of time of one length, aligned to the Unix epoch.
-
-    Rows are sorted by their own clock, so late ones find their place. Rows later than `now` by
-    more than `tolerance`, before `since`, or without a time are set aside and counted in the
-    window that was open when they came: a clock that jumps makes no window of its own. A stretch
-    that `now` has not left yet is not given out.
-
-    Args:
-        window: with a column of times: timestamps, or numbers in seconds of the Unix epoch.
-        times: the name of that column.
-        length: of each stretch.
-        now: by the clock of whoever measures; nothing here reads one.
-        since: when this traffic began; a clock that was reset says 1970.
-        tolerance: by which clocks may differ.
-    """
-    seconds, step = seconds_of(window, times), length.total_seconds()
-    if step <= 0:
-        raise InvalidRequest(f"A window cannot be {length!r} long; give a length above 0")
-    is_right = (seconds >= since.timestamp()) & (seconds <= (now + tolerance).timestamp())
-    is_wrong = ~is_right
-    place = np.where(is_wrong, -np.inf, np.floor(np.where(is_wrong, 0.0, seconds) / step))
-    # What is wrong belongs to the newest window that rows had reached when it came.
-    reached = np.maximum.accumulate(place)
-    first = place[is_right].min() if is_right.any() else since.timestamp() // step
-    reached = np.where(np.isfinite(reached), reached, first)
-    open_now = np.floor(now.timestamp() / step)
-    for number in np.unique(reached[reached < open_now]):
-        start = datetime.fromtimestamp(number * step, UTC)
-        yield replace(
-            window.take(place == number),
-            start=start,
-            end=start + length,
-            set_aside=int((is_wrong & (reached == number)).sum()),
-        )
-
-
 def same_hours(
     reference: Window, times: str, window: Window, *, zone: tzinfo = UTC, margin: int = 0
 ) -> Window:
@@ -197,7 +141,7 @@ def same_hours(
         margin: hours before and after that count as the same.
     """
     if window.start is None or window.end is None:
-        raise InvalidRequest("The window has no start and end; cut it by time first")
+        raise InvalidRequest("The window has no start and end; it is no stretch of time")
     hours = int(np.ceil((window.end - window.start).total_seconds() / _HOUR)) + 2 * margin
     begin = window.start - timedelta(hours=margin)
     wanted = {_hour_of_week(begin + timedelta(hours=n), zone) for n in range(hours)}

@@ -56,7 +56,7 @@ from service.routes import (
 )
 from service.tracing import Traced
 from service.wiring import Components
-from service.work import ingesting, kinds
+from service.work import ingesting, kinds, monitors
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +205,7 @@ def _open(components: Components) -> Follower:
     ):
         getattr(components, part)
     components.rerankers.prove()
+    monitors.check(components)
     return Follower(
         components.database,
         components.collections,

@@ -42,6 +42,8 @@ def write(
         at: when.
         texts: the same rows as the window's, with all columns, for the examples.
     """
+    is_corrected = report.correction != "none"
+    correction = f"corrected by {report.correction}" if is_corrected else "of each test by itself"
     order = sorted(report.findings, key=lambda each: each.order, reverse=True)[:MOST_FEATURES]
     parts = [part for each in order for part in _feature(each, reference, window, texts)]
     return document(
@@ -52,7 +54,7 @@ def write(
             "p",
             f"{at:%Y-%m-%d %H:%M %Z}. {report.window_rows:,} rows beside "
             f"{report.reference_rows:,} of the reference; level {number(report.level)}, "
-            f"corrected by {report.correction}. Grey is the reference, blue the window.",
+            f"{correction}. Grey is the reference, blue the window.",
         ),
         *parts,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from infra.database.engine import Database
 from infra.settings import Settings
 from monitoring.metrics import Metrics
+from service import stored_models
 from service.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from service.responses.store import ResponseStore
     from service.supervision.engines import Engines
     from service.tracing import Tracing
+    from service.wiring import Components
 
 
 class ModelParts:
@@ -197,7 +199,9 @@ class ModelParts:
         from service.grounding import Grounding
 
         options = self.settings.groundedness
-        detector = open_detector(options.detector, **options.detector_options)
+        whole = cast("Components", self)
+        located = stored_models.located(whole, options.detector_options)
+        detector = open_detector(options.detector, **located)
         return Grounding(
             Scorer(detector).score,
             self.metrics.groundedness,

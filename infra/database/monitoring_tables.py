@@ -9,6 +9,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     String,
     Table,
     Text,
@@ -52,4 +53,26 @@ watch_result = Table(
     Column("report", JSON, nullable=False),
     Index(None, "monitor", "number"),
     sqlite_autoincrement=True,
+)
+
+# Where the last window of a monitor ended whose windows are so many rows. A row that is erased
+# moves nothing: numbers are never used twice.
+watch_position = Table(
+    "watch_position",
+    metadata,
+    Column("monitor", String(100), primary_key=True),
+    Column("number", Number, nullable=False),  # of the window's last interaction
+    Column("missing", Integer, nullable=False),  # rows to a full window, when last looked at
+    Column("due", Moment(), nullable=False),  # when it is looked at next
+)
+
+# A row for each receiver that is still to be told what a window led to.
+watch_untold = Table(
+    "watch_untold",
+    metadata,
+    Column(
+        "number", Number, ForeignKey("watch_result.number", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("receiver", String(100), primary_key=True),
+    Column("due", Moment(), nullable=False),  # when it is tried next
 )

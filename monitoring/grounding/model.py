@@ -21,6 +21,8 @@ from monitoring.grounding.terms import Rarity
 from monitoring.grounding.trees import Trees
 
 SHIPPED = "model.json"
+STORED = "groundedness.json"
+"""Of an artifact, whose `model.json` would say how a classical model is run."""
 FORMAT = 1
 
 
@@ -92,11 +94,13 @@ def shipped() -> GroundingModel:
 
 
 def read(path: Path) -> GroundingModel:
-    """Read a model from a file, such as one of an artifact.
+    """Read a model from a file, or from that of a folder which an artifact was laid out in.
 
     Raises:
         InvalidConfiguration: it is not there, or no such model.
     """
+    if path.is_dir():
+        path = path / STORED
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from monitoring.posting import checked, post
 from monitoring.triggers import Event
-from monitoring.watch import Tell
+from monitoring.untold import Tell
+from monitoring.wrong_options import checked_options
 
 STANDS = timedelta(days=7)
 """An alert that is not resolved ends by itself then."""
@@ -27,7 +28,7 @@ class Options(BaseModel):
 
 def build(options: Mapping[str, object]) -> Tell:
     """Return what posts to the Alertmanager of the options."""
-    chosen = Options.model_validate(options)
+    chosen = checked_options(Options, options, what="watch.receivers.alertmanager")
     url = checked(chosen.url).rstrip("/") + "/api/v2/alerts"
 
     def tell(event: Event) -> None:

@@ -9,7 +9,8 @@ from email.message import EmailMessage
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from monitoring.triggers import Event
-from monitoring.watch import Tell
+from monitoring.untold import Tell
+from monitoring.wrong_options import checked_options
 
 TIMEOUT_SECONDS = 10.0
 
@@ -28,7 +29,7 @@ class Options(BaseModel):
 
 def build(options: Mapping[str, object]) -> Tell:
     """Return what sends by the server of the options."""
-    chosen = Options.model_validate(options)
+    chosen = checked_options(Options, options, what="watch.receivers.email")
 
     def tell(event: Event) -> None:
         message = EmailMessage()

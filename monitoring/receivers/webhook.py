@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from monitoring.posting import checked, post
 from monitoring.triggers import Event
-from monitoring.watch import Tell
+from monitoring.untold import Tell
+from monitoring.wrong_options import checked_options
 
 
 class Options(BaseModel):
@@ -21,7 +22,7 @@ class Options(BaseModel):
 
 def build(options: Mapping[str, object]) -> Tell:
     """Return what posts to the address of the options."""
-    chosen = Options.model_validate(options)
+    chosen = checked_options(Options, options, what="watch.receivers.webhook")
     url = checked(chosen.url)
 
     def tell(event: Event) -> None:

@@ -155,6 +155,18 @@ def _reranker(parts: Components) -> Iterator[Finding]:
     yield Finding("reranker", "ok", f"{settings.reranker}{of_their_own}")
 
 
+def _watch(parts: Components) -> Iterator[Finding]:
+    from service.work import monitors
+
+    watch = parts.settings.watch
+    for name in watch.monitors:
+        monitors.opened(parts, name)
+    monitors.receivers(parts)
+    if watch.monitors:
+        told = ", ".join(watch.receivers) or "nobody"
+        yield Finding("watch", "ok", f"{', '.join(watch.monitors)}; tells {told}")
+
+
 def _engine(parts: Components) -> Iterator[Finding]:
     yield Finding("engine", "ok", parts.engine.name)
 
@@ -241,9 +253,10 @@ _CHECKS: dict[str, Check] = {
     "engine": _engine,
     "routes": _routes,
     "indexes": _indexes,
+    "watch": _watch,
     "port": _port,
 }
-_IN_THE_DATABASE = frozenset({"keys", "indexes"})
+_IN_THE_DATABASE = frozenset({"keys", "indexes", "watch"})
 _ADVICE = {
     "data folder": "choose a folder that this user can create and write: data_folder",
     "database": "check database_url, that the server runs, and that the file is whole",
@@ -251,6 +264,7 @@ _ADVICE = {
     "reranker": "check retrieval.reranker, retrieval.reranker_options and retrieval.rerankers",
     "engine": "check generation.engine and generation.engine_options",
     "routes": "check gateway.routes, gateway.upstreams and generation.model",
+    "watch": "check watch.monitors and watch.receivers",
     "keys": "check the database",
     "extras": "install the package again",
     "indexes": "check the data folder; a lost index is made again from the database",

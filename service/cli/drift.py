@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.output import say
+from service.cli.output import note, say
 from service.cli.session import opened
 
 app = typer.Typer(help="Look closer at what drifted.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,4 +32,6 @@ def report(
 
     with opened() as parts:
         output.write_bytes(watching.report(parts, monitor, now=datetime.now(UTC)))
+        if rows := watching.missing(parts, monitor):
+            note(f"{monitor}: {rows:,} rows are missing to a full window")
     say(f"Wrote {output}")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.errors import RagstoneError
 from service.cli.output import Json, note, print_json, print_table
 from service.cli.session import opened
 
+if TYPE_CHECKING:
+    from service.wiring import Components
+
 POLL_SECONDS = 5.0
+FAILED_SECONDS = 60.0
+"""After a look that failed."""
 
 
 def watch(
@@ -18,24 +24,50 @@ def watch(
     json: Json = False,
 ) -> None:
     """Compare what is asked and answered now with the past, and tell of what drifted."""
+    from service.work import monitors
+
+    with opened() as parts:
+        monitors.check(parts)
+        if not parts.settings.watch.monitors:
+            note("Nothing is watched; name monitors in the settings, under watch.monitors")
+            return
+        if once:
+            _look(parts, json=json, shows_nothing=True)
+            _note_missing(parts)
+            return
+        while True:
+            time.sleep(go_on(parts, json=json))
+
+
+def go_on(parts: Components, *, json: bool = False) -> float:
+    """Look at what is due; returns the seconds until the next look, also where this one failed.
+
+    A database that is down for a while, or a monitor whose reference is gone, ends no watch.
+    """
+    try:
+        _look(parts, json=json, shows_nothing=False)
+    except RagstoneError as error:
+        note(f"{error.message}; the watch goes on")
+        return FAILED_SECONDS
+    return POLL_SECONDS
+
+
+def _look(parts: Components, *, json: bool, shows_nothing: bool) -> None:
     from datetime import UTC, datetime
 
     from service.work import watching
 
-    with opened() as parts:
-        if not parts.settings.watch.monitors:
-            note("Nothing is watched; name monitors in the settings, under watch.monitors")
-            return
-        while True:
-            found = [
-                watching.described(each) for each in watching.look(parts, now=datetime.now(UTC))
-            ]
-            if json:
-                print_json(found)
-            elif found:
-                columns = ("monitor", "verdict", "alarm", "action")
-                rows = [[str(each[name] or "") for name in columns] for each in found]
-                print_table(columns, rows)
-            if once:
-                return
-            time.sleep(POLL_SECONDS)
+    found = [watching.described(each) for each in watching.look(parts, now=datetime.now(UTC))]
+    if json and (found or shows_nothing):
+        print_json(found)
+    elif found:
+        columns = ("monitor", "verdict", "alarm", "action")
+        print_table(columns, [[str(each[name] or "") for name in columns] for each in found])
+
+
+def _note_missing(parts: Components) -> None:
+    from service.work import watching
+
+    for name in parts.settings.watch.monitors:
+        if rows := watching.missing(parts, name):
+            note(f"{name}: {rows:,} rows are missing to a full window")

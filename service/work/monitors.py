@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
 
     from infra.monitoring_settings import Monitor as MonitorSettings
     from infra.monitoring_settings import Trigger as TriggerSettings
-    from monitoring.columns import Floats
     from monitoring.comparison import Plan
-    from monitoring.estimates import Interval, Labelled, Unlabelled
+    from monitoring.estimates import Labelled, Unlabelled
     from monitoring.triggers import Event, Start, Trigger
-    from monitoring.watch import Monitor, Seen, Tell
-    from monitoring.windows import Window
+    from monitoring.untold import Tell
+    from monitoring.watch import Monitor
     from service.wiring import Components
 
 EVIDENCE = "evidence"
@@ -38,8 +36,8 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
 
     Raises:
         NotFound: there is none of that name.
-        InvalidConfiguration: there is no such time zone, or the trigger's job or pipeline would
-            not take its arguments.
+        InvalidConfiguration: there is no such time zone or detector, a detector does not take its
+            parameters, or the trigger's job or pipeline its arguments.
     """
     from monitoring.alarm import Patience
     from monitoring.streams import Stream
@@ -48,6 +46,7 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
     options = parts.settings.watch.monitors.get(name)
     if options is None:
         raise NotFound("monitor", name, among=parts.settings.watch.monitors, are_few=True)
+    _check_detectors(name, options)
     monitor = Monitor(
         name,
         timedelta(minutes=options.every_minutes),
@@ -62,60 +61,51 @@ def opened(parts: Components, name: str) -> tuple[Monitor, MonitorSettings]:
         ],
         patience=Patience(options.confirm, options.among, options.clear),
         trigger=None if options.trigger is None else _trigger(parts, name, options.trigger),
+        receivers=tuple(parts.settings.watch.receivers),
     )
     return monitor, options
 
 
-def seen(parts: Components, options: MonitorSettings, folder: Path, *, now: datetime) -> Seen:
-    """Return the reference, laid out in an empty folder, and what came since the last look.
+def receivers(parts: Components) -> dict[str, Tell]:
+    """Return whoever is told of events, by name.
 
     Raises:
-        NotFound: the reference is gone, or the collection whose questions are asked for.
-        InvalidRequest: the reference has too few questions.
+        InvalidConfiguration: there is no such receiver, or it does not take its options.
     """
-    from monitoring.interaction_exports import table_of
-    from monitoring.interactions import Query
-    from monitoring.references import open_reference
-    from monitoring.watch import Seen
-    from monitoring.windows import Window
-
-    def since(moment: datetime, columns: Sequence[str] | None = None) -> Window:
-        query = Query(
-            moment,
-            now,
-            options.kind,
-            options.model,
-            options.tag,
-            options.tenant,
-            copies=options.tag is not None,
-        )
-        return replace(Window.of(table_of(parts.database, query, columns)), start=moment, end=now)
-
-    reference = open_reference(parts.artifacts, options.reference, folder)
-    window = since(now - timedelta(minutes=options.every_minutes))
-    if options.questions is not None:
-        reference, window = question_features.beside(parts, options.questions, reference, window)
-    return Seen(reference, window, since, _mean)
-
-
-def receivers(parts: Components) -> Sequence[Tell]:
-    """Return whoever is told of events."""
     chosen = parts.settings.watch.receivers
-    return [load("monitoring.receivers", name)(options) for name, options in chosen.items()]
+    return {name: load("monitoring.receivers", name)(each) for name, each in chosen.items()}
+
+
+def check(parts: Components) -> None:
+    """See that detectors and receivers take what they are given, before there is anything to tell.
+
+    Raises:
+        InvalidConfiguration: one does not.
+    """
+    for name, options in parts.settings.watch.monitors.items():
+        _check_detectors(name, options)
+        _plan(options)
+    receivers(parts)
 
 
 def _features(options: MonitorSettings) -> tuple[str, ...]:
-    return (*options.features, *(question_features.NAMES if options.questions else ()))
+    return (*options.features, *question_features.names(options.questions))
 
 
 def _plan(options: MonitorSettings) -> Plan:
     from monitoring.comparison import Plan
+    from monitoring.detector import Chosen
 
     chosen = _features(options)  # none is all of the reference's
+    by_column = {
+        column: Chosen(each.detector, each.parameters) for column, each in options.detectors.items()
+    }
+    whole = options.together
     plan = Plan(
-        by_column=options.detectors,
+        by_column=by_column,
         level=options.level,
-        together=options.together,
+        correction=options.correction,
+        together=None if whole is None else Chosen(whole.detector, whole.parameters),
         slices=options.slices,
         leave_out=[name for name in options.slices if chosen and name not in chosen],
     )
@@ -125,6 +115,29 @@ def _plan(options: MonitorSettings) -> Plan:
         return replace(plan, season=_TIMES, zone=ZoneInfo(options.time_zone))
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise InvalidConfiguration(f"No time zone {options.time_zone!r}: {error}") from error
+
+
+def _check_detectors(monitor: str, options: MonitorSettings) -> None:
+    from monitoring.detector import is_sequential, open_detector
+
+    compared = {f"detectors.{column}": each for column, each in options.detectors.items()}
+    if options.together is not None:
+        compared["together"] = options.together
+    streams = {f"streams.{column}": each for column, each in options.streams.items()}
+    for place, chosen in {**compared, **streams}.items():
+        where = f"watch.monitors.{monitor}.{place}"
+        try:
+            is_stream = is_sequential(open_detector(chosen.detector, chosen.parameters))
+        except (InvalidConfiguration, InvalidRequest) as error:
+            raise InvalidConfiguration(f"{where}: {error.message}") from error
+        if is_stream != (place in streams):
+            does = "watches streams" if is_stream else "compares windows"
+            raise InvalidConfiguration(f"{where}: {chosen.detector!r} {does}; choose another")
+        if not is_stream and "level" in chosen.parameters:
+            raise InvalidConfiguration(
+                f"{where}: all tests of a window share one level; set "
+                f"watch.monitors.{monitor}.level"
+            )
 
 
 def _unlabelled(options: MonitorSettings) -> list[Unlabelled]:
@@ -161,12 +174,6 @@ def _labelled(options: MonitorSettings) -> list[Labelled]:
         )
         for name, each in options.labelled.items()
     ]
-
-
-def _mean(labels: Floats, judged: Floats, unlabelled: Floats) -> Interval:
-    from evals.statistics.prediction_powered import mean
-
-    return mean(labels=labels, judged=judged, unlabelled=unlabelled)
 
 
 def _trigger(parts: Components, monitor: str, options: TriggerSettings) -> Trigger:

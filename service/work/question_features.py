@@ -1,8 +1,8 @@
-"""What the questions to a collection are about, as columns beside those of a window."""
+"""What the questions to a collection are about, and what is cited, as columns of a window."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,8 +23,17 @@ NAMES = (
     *("question_length", "question_language", "retrieval_score"),
 )
 """Of the columns that a monitor of questions compares beside its own."""
-_QUESTION = "question"
+PASSAGE = "passage_vector"
+"""And of that which it compares where passages are asked for."""
+_QUESTION, _CITED = "question", "cited"
 _SEED = 0
+
+
+def names(options: Questions | None) -> tuple[str, ...]:
+    """Return the columns that are compared for such options."""
+    if options is None:
+        return ()
+    return (*NAMES, PASSAGE) if options.passages else NAMES
 
 
 def beside(
@@ -37,7 +46,7 @@ def beside(
 
     Raises:
         NotFound: there is no such collection.
-        InvalidRequest: the reference has too few questions.
+        InvalidRequest: the reference has too few questions, or does not say what was cited.
     """
     from monitoring.text_features import fit_domain, window_of
 
@@ -61,7 +70,27 @@ def beside(
             prefix=PREFIX,
         ),
     ]
-    return before.take(held_out).beside(features[0]), now.beside(features[1])
+    both = before.take(held_out).beside(features[0]), now.beside(features[1])
+    if not options.passages:
+        return both
+    if _CITED not in reference.names:
+        raise InvalidRequest(
+            "The reference does not say what answers cited; pin one that this release exports"
+        )
+    return _with_passages(parts, options, both[0]), _with_passages(parts, options, both[1])
+
+
+def _with_passages(parts: Components, options: Questions, window: Window) -> Window:
+    """Return the window with the vector of what each answer cites first, if it cites anything."""
+    from monitoring.windows import Window
+
+    cited = window.read(_CITED) if _CITED in window.names else []
+    texts = cited.to_pylist() if hasattr(cited, "to_pylist") else list(cited)
+    rows = [row for row, text in enumerate(texts) if text and text.strip()]
+    found = _embedded(parts, options.collection, [texts[row] for row in rows], kind="document")
+    vectors = np.full((window.rows, found.shape[1]), np.nan)
+    vectors[rows] = found
+    return window.beside(Window.of({PASSAGE: vectors}))
 
 
 def _asked(window: Window, *, most: int) -> tuple[Window, list[str]]:
@@ -92,9 +121,15 @@ def _is_question(said: Any) -> Any:
     return compute.fill_null(is_some, False).to_numpy()
 
 
-def _embedded(parts: Components, collection: str, texts: Sequence[str]) -> Vectors:
+def _embedded(
+    parts: Components,
+    collection: str,
+    texts: Sequence[str],
+    *,
+    kind: Literal["query", "document"] = "query",
+) -> Vectors:
     whole = parts.collections.get(collection)
     embedder = parts.embedders.of(whole.recipe, collection=whole.name)
     if not texts:
         return np.empty((0, embedder.dimension), dtype=np.float32)
-    return embedder.embed(texts, kind="query")
+    return embedder.embed(texts, kind=kind)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import RagstoneError
+from infra.errors import Conflict, NotFound, RagstoneError
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
-from service.work import monitors
+from service.work import monitor_windows, monitors
 
 if TYPE_CHECKING:
     from monitoring.watch_results import Result, WatchResults
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WATCH = "watch"
+SKEW = timedelta(minutes=5)
+"""By which the clocks of processes that watch may differ."""
+_NEXT = timedelta(microseconds=1)
+"""By which windows of one look are apart, so that their order is known for ever."""
 
 
 def define(registered: Registry, parts: Components) -> None:
@@ -33,7 +36,7 @@ def define(registered: Registry, parts: Components) -> None:
 
 
 def look(parts: Components, *, now: datetime) -> list[Result]:
-    """Judge the window of every monitor that is due; returns what was found.
+    """Judge what waits of every monitor that is due; returns what was found.
 
     Raises (once all have been looked at):
         NotFound: the reference of a monitor is gone.
@@ -41,10 +44,12 @@ def look(parts: Components, *, now: datetime) -> list[Result]:
     """
     results, found = stored(parts), []
     failure: RagstoneError | None = None
-    for name in parts.settings.watch.monitors:
+    _tell(parts, now=now)  # what could not be told at looks before
+    for name, options in parts.settings.watch.monitors.items():
         try:
-            if is_due(results, name, now=now):
-                found.append(_look(parts, name, results, now=now))
+            every = timedelta(minutes=options.every_minutes)
+            if is_due(results, name, every=every, now=now):
+                found += _look(parts, name, results, now=now)
         except RagstoneError as error:
             logger.warning("the monitor %s did not look: %s", name, error.message)
             failure = failure or error
@@ -53,16 +58,37 @@ def look(parts: Components, *, now: datetime) -> list[Result]:
     return found
 
 
-def is_due(results: WatchResults, name: str, *, now: datetime) -> bool:
-    """Whether the window of a monitor has come to its end."""
-    last = results.latest(name, limit=1)
-    return not last or now.timestamp() >= last[-1].report["due"]
+def is_due(results: WatchResults, name: str, *, every: timedelta, now: datetime) -> bool:
+    """Whether the window of a monitor has come to its end, or its rows are to be counted.
+
+    It also is where that would be longer from now than it can be: a clock that was ahead is right
+    again, and nobody waits for what it said.
+    """
+    if (place := results.position(name)) is not None:
+        due = place.due
+    elif last := results.latest(name, limit=1):
+        due = datetime.fromtimestamp(last[-1].report["due"], UTC)
+    else:
+        return True
+    return now >= due or due > now + every + SKEW
 
 
 def stored(parts: Components) -> WatchResults:
     from monitoring.watch_results import WatchResults
 
     return WatchResults(parts.database)
+
+
+def missing(parts: Components, name: str) -> int | None:
+    """Return how many rows are missing to a monitor's next window; None where it goes by time.
+
+    Raises:
+        NotFound: there is no such monitor.
+    """
+    options = parts.settings.watch.monitors.get(name)
+    if options is None:
+        raise NotFound("monitor", name, among=parts.settings.watch.monitors, are_few=True)
+    return monitor_windows.missing(parts, options, stored(parts).position(name))
 
 
 def report(parts: Components, name: str, *, now: datetime) -> bytes:
@@ -77,7 +103,7 @@ def report(parts: Components, name: str, *, now: datetime) -> bytes:
 
     monitor, options = monitors.opened(parts, name)
     with tempfile.TemporaryDirectory() as scratch:
-        seen = monitors.seen(parts, options, Path(scratch) / "window", now=now)
+        seen = monitor_windows.latest(parts, options, Path(scratch) / "window", now=now)
         reference, window = features(monitor, seen)
         found = compare(reference, window, monitor.plan)
         return drift_report.write(name, found, reference, window, at=now, texts=seen.window)
@@ -96,17 +122,36 @@ def described(result: Result) -> dict[str, Any]:
     }
 
 
-def _look(parts: Components, name: str, results: WatchResults, *, now: datetime) -> Result:
+def _look(parts: Components, name: str, results: WatchResults, *, now: datetime) -> list[Result]:
     from monitoring.watch import look as judge
-    from monitoring.watch import tell
 
     monitor, options = monitors.opened(parts, name)
+    found: list[Result] = []
     with tempfile.TemporaryDirectory() as scratch:
-        seen = monitors.seen(parts, options, Path(scratch) / "window", now=now)
-        result, event = judge(monitor, seen, results=results, now=now)
-    if event is not None:
-        if event.action == "started":
-            parts.jobs.tell()
-        failed = partial(logger.warning, "not told of drift: %s")
-        tell(event, monitors.receivers(parts), failed=failed)
-    return result
+        folder = Path(scratch) / "window"
+        windows = monitor_windows.waiting(parts, name, options, folder, results=results, now=now)
+        try:
+            for seen in windows:
+                at = now + len(found) * _NEXT
+                result, event = judge(monitor, seen, results=results, now=at)
+                found.append(result)
+                if event is not None:
+                    if event.action == "started":
+                        parts.jobs.tell()
+                    _tell(parts, now=at)
+        except Conflict as error:
+            if options.every_rows is None:
+                raise
+            logger.info("another process looks at the monitor %s: %s", name, error.message)
+    return found
+
+
+def _tell(parts: Components, *, now: datetime) -> None:
+    from monitoring.untold import UntoldEvents, tell
+
+    def failed(receiver: str, error: Exception) -> None:
+        # A value that is wrong is shown by its error, such as a header with a key.
+        why = error if isinstance(error, OSError) else type(error).__name__
+        logger.warning("%s was not told of drift, and is tried again: %s", receiver, why)
+
+    tell(UntoldEvents(parts.database), monitors.receivers(parts), now=now, failed=failed)

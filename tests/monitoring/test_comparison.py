@@ -10,7 +10,8 @@ from scipy.stats import binom
 from threadpoolctl import threadpool_limits
 
 from infra.errors import InvalidRequest, NotFound
-from monitoring.comparison import Plan, adjusted, compare
+from monitoring.comparison import CORRECTIONS, TOGETHER, Plan, adjusted, compare
+from monitoring.detector import Chosen
 from monitoring.windows import Window
 
 COLUMNS = 20
@@ -244,7 +245,51 @@ def test_a_plan_that_names_what_is_not_there_is_refused() -> None:
         compare(window, window, Plan(by_column={"amount": "adwin"}))
 
 
+def test_each_column_has_parameters_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    before = Window.of({name: rng.normal(size=500) for name in ("a", "b", "c")})
+    now = Window.of({name: rng.normal(loc=1, size=500) for name in ("a", "b", "c")})
+    far = Chosen("wasserstein", {"least_effect": 2.0})
+    few = Chosen("wasserstein", {"draws": 99})
+    report = compare(before, now, Plan(by_column={"a": far, "b": "wasserstein", "c": few}))
+    assert set(names(report)) == {"b", "c"}
+    p = {each.feature: each.finding.p_value for each in report.findings}
+    assert p["c"] == 1 / 100
+    assert p["a"] == p["b"] == 1 / 2_000
+    seen = compare(before, now, Plan(together=Chosen("mmd", {"rows": 60})))
+    assert "60 rows of the window" in next(
+        each.finding.explanation for each in seen.findings if each.feature == TOGETHER
+    )
+    with pytest.raises(InvalidRequest, match="no option 'least'; there are cells, draws, least_e"):
+        compare(before, now, Plan(by_column={"a": Chosen("wasserstein", {"least": 1})}))
+
+
+def test_without_a_correction_each_test_has_the_level_for_itself() -> None:
+    reference = [Window.of(numbers(seed, 300)) for seed in range(10)]
+    some = {"kolmogorov_smirnov": {"least_effect": 0.0}}
+    alarms = {
+        correction: sum(
+            compare(
+                one,
+                Window.of(numbers(1_000 + seed, 100)),
+                Plan(correction=correction, parameters=some),
+            ).verdict
+            == "drift"
+            for seed, one in enumerate(reference)
+        )
+        for correction in CORRECTIONS
+    }
+    assert alarms["none"] > 4
+    assert alarms["benjamini_yekutieli"] <= alarms["benjamini_hochberg"] <= 2
+    with pytest.raises(InvalidRequest, match="'bonferroni'; there are benjamini_hochberg, "):
+        compare(reference[0], reference[1], Plan(correction="bonferroni"))  # type: ignore[arg-type]
+
+
 def test_adjusted_p_values_are_those_of_the_textbooks() -> None:
     assert adjusted([0.01, 0.04, 0.03], "holm") == [0.03, 0.06, 0.06]
     assert adjusted([0.01, 0.04, 0.03], "benjamini_hochberg") == pytest.approx([0.03, 0.04, 0.04])
+    assert adjusted([0.01, 0.04, 0.03], "benjamini_yekutieli") == pytest.approx(
+        [0.03 * 11 / 6, 0.04 * 11 / 6, 0.04 * 11 / 6]
+    )
+    assert adjusted([0.01, 0.04, 0.03], "none") == [0.01, 0.04, 0.03]
     assert adjusted([], "holm") == []

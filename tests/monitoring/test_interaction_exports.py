@@ -65,3 +65,10 @@ def test_the_score_of_the_passage_found_first_is_a_column_of_numbers(database: D
     add(database, {"retrieval_score": 0.5}, {"retrieval_score": None}, {"retrieval_score": "1"})
     table = interaction_exports.table_of(database, Query(), ["retrieval_score"])
     assert table.column("retrieval_score").to_pylist() == [0.5, None, None]
+
+
+def test_what_an_answer_cites_first_is_a_column(database: Database) -> None:
+    cited = {"citations": [{"text": "27 days of leave"}, {"text": "Leave is paid"}]}
+    add(database, cited, {"citations": []}, {"citations": ["27"]}, {})
+    table = interaction_exports.table_of(database, Query(), ["cited"])
+    assert table.column("cited").to_pylist() == ["27 days of leave", None, None, None]

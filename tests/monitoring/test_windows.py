@@ -18,15 +18,11 @@ from monitoring import references
 from monitoring.columns import Column
 from monitoring.references import open_reference, pin
 from monitoring.reservoir import Reservoir
-from monitoring.windows import Window, by_count, by_time, same_hours, seconds_of
+from monitoring.windows import Window, same_hours, seconds_of
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 """A Monday."""
 HOUR = timedelta(hours=1)
-
-
-def stamps(*minutes: float) -> list[float]:
-    return [START.timestamp() + minute * 60 for minute in minutes]
 
 
 def test_columns_are_of_the_kind_that_their_values_say() -> None:
@@ -80,43 +76,6 @@ def test_windows_are_the_same_from_arrays_arrow_and_polars() -> None:
         Window.of({"count": [1]}).column("counts")
 
 
-def test_a_count_cuts_in_order_and_leaves_the_rest_as_a_smaller_window() -> None:
-    pieces = list(by_count(Window.of({"x": np.arange(7)}), 3))
-    assert [piece.column("x").data.tolist() for piece in pieces] == [[0, 1, 2], [3, 4, 5], [6]]
-    with pytest.raises(InvalidRequest, match="0"):
-        list(by_count(pieces[0], 0))
-
-
-def test_time_cuts_by_the_rows_own_clock_and_late_rows_find_their_window() -> None:
-    window = Window.of({"at": stamps(1, 30, 61, 59, 125), "x": np.arange(5)})
-    cut = list(by_time(window, "at", HOUR, now=START + 2 * HOUR + timedelta(minutes=10)))
-    assert [piece.column("x").data.tolist() for piece in cut] == [[0, 1, 3], [2]]
-    assert cut[0].start == START
-    assert cut[1].end == START + 2 * HOUR
-    assert [piece.set_aside for piece in cut] == [0, 0]
-
-
-def test_a_clock_that_jumps_makes_no_window_of_its_own() -> None:
-    year, never = 525_600, float("nan")
-    times = [*stamps(1, 2, 3, year, 62), never, 0.0, *stamps(63)]
-    window = Window.of({"at": np.array(times), "x": np.arange(8)})
-    cut = list(by_time(window, "at", HOUR, now=START + 2 * HOUR, since=START))
-    assert [piece.column("x").data.tolist() for piece in cut] == [[0, 1, 2], [4, 7]]
-    assert [piece.set_aside for piece in cut] == [1, 2]
-
-
-def test_rows_all_of_whose_clocks_are_wrong_make_one_empty_window() -> None:
-    window = Window.of({"at": [None, None], "x": [1, 2]})
-    cut = list(by_time(window, "at", HOUR, now=START + HOUR, since=START))
-    assert [(piece.rows, piece.set_aside) for piece in cut] == [(0, 2)]
-
-
-def test_times_of_arrow_in_another_zone_are_the_same_moments() -> None:
-    berlin = pa.array([START, START + HOUR], pa.timestamp("ns", tz="Europe/Berlin"))
-    cut = list(by_time(Window.of({"at": berlin}), "at", HOUR, now=START + 3 * HOUR))
-    assert [piece.start for piece in cut] == [START, START + HOUR]
-
-
 def test_days_are_moments_and_spans_of_time_are_refused_as_times() -> None:
     days = pa.array([START.date(), None, START.date() + 24 * HOUR])
     for type_ in (pa.date32(), pa.date64()):
@@ -127,7 +86,7 @@ def test_days_are_moments_and_spans_of_time_are_refused_as_times() -> None:
         window = Window.of({"took": odd})
         assert window.column("took").is_missing().tolist() == [False, True]
         with pytest.raises(InvalidRequest, match="'took' holds spans and no times"):
-            list(by_time(window, "took", HOUR, now=START))
+            seconds_of(window, "took")
 
 
 def test_a_seasonal_reference_holds_the_same_hours_of_the_week() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +18,13 @@ from starlette.testclient import TestClient
 
 from chat_server import serving
 from infra.contracts import Answer, Groundedness, Interaction, Passage, Usage
+from infra.errors import NotFound
 from monitoring.groundedness_metrics import GroundednessMetrics
 from monitoring.grounding.detectors import Finding
 from monitoring.grounding.evidence import Evidence
+from monitoring.grounding.model import STORED, as_json, shipped
 from service.grounding import THREADS, Grounding, noted
+from service.wiring import Components
 
 TEXT = "Full-time employees have 27 days of paid leave a year."
 ASKED = {"question": "How many days of leave do employees have?", "collection": "handbook"}
@@ -290,3 +295,23 @@ def test_review_takes_all_that_is_not_carried_and_a_share_of_the_rest() -> None:
     assert {noted(each, ill, review_share=0).review for each in many[:50]} == {"unsupported"}
     unscored = Groundedness("unscored", reason="there is no passage")
     assert noted(item, unscored, review_share=1).review is None
+
+
+def test_the_model_of_the_scorer_may_be_an_artifact(
+    fast_settings: Any, open_client: Any, add_text: Any, tmp_path: Path
+) -> None:
+    stored = as_json(shipped()) | {"name": "trees-of-ours"}
+    (tmp_path / STORED).write_text(json.dumps(stored))
+    option = {"detector_options": {"model": "model/groundedness@production"}}
+    settings = fast_settings(groundedness=option)
+    parts = Components(settings)
+    with pytest.raises(NotFound, match="groundedness"):
+        _ = parts.grounding
+    found = parts.artifacts.put(tmp_path / STORED, "model/groundedness")
+    parts.artifacts.tag(str(found), "production")
+    parts.close()
+    client = open_client(settings)
+    client.post("/v1/vector_stores", json={"name": "handbook"})
+    add_text(client, "handbook", "leave.txt", TEXT)
+    told = client.post("/v1/answers", json=ASKED).json()["groundedness"]
+    assert told["detector"] == "trees-of-ours"

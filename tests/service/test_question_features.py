@@ -13,6 +13,8 @@ import pytest
 
 from infra.errors import InvalidRequest, NotFound
 from infra.monitoring_settings import Questions
+from monitoring.comparison import Plan, compare
+from monitoring.detector import Chosen
 from monitoring.windows import Window
 from service.wiring import Components
 from service.work import question_features
@@ -80,6 +82,40 @@ def test_an_hour_without_questions_is_an_empty_window(parts: Components) -> None
     _, now = question_features.beside(parts, options, window([*QUESTIONS]), Window.of({}))
     assert now.rows == 0
     assert set(question_features.NAMES) - set(now.names) == {"retrieval_score"}
+
+
+@pytest.mark.parametrize("in_arrow", [False, True])
+def test_what_answers_cite_first_is_followed_and_moves_where_they_rest_on_other_passages(
+    parts: Components, in_arrow: bool
+) -> None:
+    def answered(about: list[str | None]) -> Window:
+        cited = [text and f"{text} {number}" for number, text in enumerate(about)]
+        columns = {"question": QUESTIONS, "cited": cited}
+        return Window.of(pyarrow.table(columns) if in_arrow else columns)
+
+    options = Questions(collection="bins", topics=4, passages=True)
+    usual = ["Bins are emptied on Mondays, near the street.", None, "Glass is on Fridays."] * 100
+    other = ["Fees were raised by the council.", None, "Ferries sail to Oban on Sundays."] * 100
+    plan = Plan(by_column={"passage_vector": Chosen("mmd", {"draws": 99})})
+    verdicts = []
+    for now in (usual, other):
+        seen = question_features.beside(parts, options, answered(usual), answered(now))
+        before, after = (each.only(["passage_vector"]) for each in seen)
+        assert 0.3 < after.column("passage_vector").is_missing().mean() < 0.4
+        verdicts.append(compare(before, after, plan).verdict)
+    assert verdicts == ["stable", "drift"]
+    assert "passage_vector" in question_features.names(options)
+    assert question_features.names(Questions(collection="bins")) == question_features.NAMES
+
+
+def test_passages_are_asked_of_a_reference_that_says_what_was_cited(parts: Components) -> None:
+    options = Questions(collection="bins", topics=4, passages=True)
+    with pytest.raises(InvalidRequest, match="pin one that this release exports"):
+        question_features.beside(parts, options, window([*QUESTIONS]), window([*QUESTIONS]))
+    reference = Window.of({"question": QUESTIONS, "cited": QUESTIONS})
+    _, now = question_features.beside(parts, options, reference, Window.of({}))
+    assert now.rows == 0
+    assert "passage_vector" in now.names
 
 
 def test_a_reference_that_kept_no_questions_is_refused_with_what_to_do(parts: Components) -> None:

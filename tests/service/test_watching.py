@@ -20,10 +20,13 @@ from infra.contracts import Interaction, Usage
 from infra.errors import InvalidConfiguration, NotFound, StorageFailed
 from infra.plugins import available, load
 from monitoring import interaction_exports, watch
+from monitoring.alarm import Judged
 from monitoring.comparison import compare
 from monitoring.feedback import Statement
 from monitoring.interactions import Query
+from monitoring.untold import UntoldEvents
 from monitoring.watch import Seen
+from monitoring.watch_results import Result
 from monitoring.windows import Window
 from service import standing
 from service.cli.entry import app
@@ -418,6 +421,48 @@ def test_the_shape_of_a_metric_is_named_over_the_windows_so_far(
     assert "in window 6" in told["shape"]["explanation"]
 
 
+def test_a_clock_that_was_ahead_blinds_no_monitor_and_suppresses_nothing(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    trigger = {"when": "harm", "job": "watch", "cool_down_hours": 2}
+    right = {"label": "thumbs", "right": ["up"], "floor": 0.9}
+    asked = {"labelled": {"right": right}, "features": ["outcome"], "confirm": 1}
+    sections = watched(fast_settings, hooks, **asked, trigger=trigger)
+    settings = fast_settings(**sections, jobs={"in_process": False})
+    parts = open_client(settings).app.state.components
+    now = pinned(parts)
+    year = timedelta(weeks=52)
+    traffic(parts, now + year)
+    voted(parts, now + year, up=0.3)
+    (ahead,) = watching.look(parts, now=now + year + HOUR)
+    assert ahead.judged.action == "started"
+    told = []
+    for _ in range(4):
+        traffic(parts, now)
+        voted(parts, now, up=0.3)
+        now += HOUR
+        told += [each.judged.action for each in watching.look(parts, now=now)]
+    assert told == [None, "suppressed", "started", "suppressed"]
+
+
+def test_an_hour_in_which_the_clock_was_ahead_is_compared_with_nothing(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    asked = {"features": ["prompt_tokens"], "level": 0.001}
+    settings = fast_settings(**watched(fast_settings, hooks, **asked))
+    parts = open_client(settings).app.state.components
+    now = pinned(parts)
+    traffic(parts, now)
+    traffic(parts, now + timedelta(weeks=52), tokens=320)
+    (found,) = watching.look(parts, now=now + HOUR)
+    assert found.judged.verdict == "incomparable"
+    (told,) = found.report["features"]
+    assert told["explanation"].startswith("A clock jumped: 200 of 400 rows have a time")
+    traffic(parts, now + HOUR)
+    (found,) = watching.look(parts, now=now + 2 * HOUR)
+    assert found.judged.verdict == "stable", "what was dated wrongly before says nothing of it"
+
+
 def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
     fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
 ) -> None:
@@ -440,6 +485,61 @@ def test_a_receiver_that_is_down_keeps_nobody_else_from_being_told(
     assert "Subject: [ticket] answers: Drift of prompt_tokens" in message
     assert "- prompt_tokens:" in message
     assert len(hooks.posted["/drift"]) == 1
+
+
+def test_a_receiver_that_answers_nonsense_or_has_a_wrong_header_ends_no_watch_and_shows_no_key(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    sections = watched(fast_settings, hooks, features=["prompt_tokens"])
+    sections["watch"]["receivers"] = {
+        "alertmanager": {"url": f"{hooks.url}/a s3cret"},
+        "webhook": {"url": f"{hooks.url}/drift", "headers": {"Authorization": "s3cret\n"}},
+    }
+    parts = open_client(fast_settings(**sections)).app.state.components
+    hours(parts, pinned(parts), number=2, tokens=320)
+    assert "alertmanager was not told of drift, and is tried again: no answer of" in caplog.text
+    assert "webhook was not told of drift, and is tried again: ValueError" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_who_could_not_be_told_is_told_once_it_answers_and_in_order(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    sections = watched(fast_settings, hooks, features=["prompt_tokens"], clear=1)
+    sections["watch"]["receivers"]["alertmanager"] = {"url": hooks.url}
+    parts = open_client(fast_settings(**sections)).app.state.components
+    now = pinned(parts)
+    hooks.status = 503
+    now = hours(parts, now, number=2, tokens=320)
+    now = hours(parts, now, number=1)
+    assert {each["action"] for each in hooks.posted["/drift"]} == {"ticket"}
+    hooks.status, hooks.posted["/drift"] = 200, []
+    tried, minute = now + HOUR / 2, timedelta(minutes=1)
+    watching.look(parts, now=tried + minute / 2)
+    assert hooks.posted["/drift"] == [], "it is tried again after a minute"
+    for _ in range(2):
+        watching.look(parts, now=tried + minute)
+        told = hooks.posted["/drift"]
+        assert [each["action"] for each in told] == ["ticket", "resolved"]
+        assert told[0]["summary"].startswith("Drift of prompt_tokens")
+        assert told[0]["evidence"]["features"][0]["verdict"] == "drift"
+    assert UntoldEvents(parts.database).all() == []
+
+
+def test_what_nobody_could_be_told_for_days_and_who_is_no_receiver_is_let_go(
+    fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
+) -> None:
+    parts = open_client(fast_settings(**watched(fast_settings, hooks))).app.state.components
+    now = pinned(parts)
+    report = {"due": 0.0, "rows": {}, "features": [], "streams": [], "performance": []}
+    for days, receiver in ((4, "webhook"), (1, "pager"), (1, "webhook")):
+        judged = Judged(now - timedelta(days=days), "drift", True, "ticket")
+        summary = f"{days} days ago"
+        result = Result("elsewhere", judged, {**report, "summary": summary})
+        watching.stored(parts).add(result, receivers=[receiver])
+    watching.look(parts, now=now)
+    assert [each["summary"] for each in hooks.posted["/drift"]] == ["1 days ago"]
+    assert UntoldEvents(parts.database).all() == []
 
 
 def test_hours_without_traffic_say_that_there_is_too_little(

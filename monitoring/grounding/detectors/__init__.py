@@ -7,10 +7,12 @@ is below `unsupported_from`; more texts raise no risk by much; no text, no suppo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from infra.errors import InvalidConfiguration
 from infra.plugins import load
 from monitoring.grounding.evidence import Evidence
 
@@ -46,5 +48,17 @@ class Detector(Protocol):
 
 
 def open_detector(name: str, **options: Any) -> Detector:
-    """Build the detector of plug-in `name`; heavy packages are imported at its first use."""
-    return cast("Detector", load("monitoring.grounding.detectors", name)(**options))
+    """Build the detector of plug-in `name`; heavy packages are imported at its first use.
+
+    Raises:
+        InvalidConfiguration: there is no such detector, or it does not take these options.
+    """
+    build = load("monitoring.grounding.detectors", name)
+    taken = inspect.signature(build)
+    try:
+        taken.bind(**options)
+    except TypeError as error:
+        raise InvalidConfiguration(
+            f"Detector {name!r}: {error}; its options are {', '.join(taken.parameters) or 'none'}"
+        ) from None
+    return cast("Detector", build(**options))

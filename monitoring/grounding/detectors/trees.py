@@ -41,7 +41,8 @@ def build(*, model: str | None = None) -> TreesDetector:
     """Open a model.
 
     Args:
-        model: a file that `python -m benchmarks.grounding_fit` wrote; the shipped one if absent.
+        model: a file that `python -m benchmarks.grounding_fit` wrote, or a folder with one; the
+            shipped one if absent.
 
     Raises:
         InvalidConfiguration: the file holds no such model.

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.grounding_training import as_trees
 from monitoring.grounding import model, trees
+from monitoring.grounding.detectors import open_detector
 from monitoring.grounding.features import NAMES, SIGNS
 
 
@@ -50,6 +51,11 @@ def test_shipped_model_survives_being_written_and_read() -> None:
     np.testing.assert_array_equal(again.trees.logits(rows), shipped.trees.logits(rows))
     assert again.unsupported_from == shipped.unsupported_from
     assert 0 < shipped.grounded_below < shipped.unsupported_from < 1
+
+
+def test_an_option_that_a_detector_does_not_have_is_told_with_those_that_it_has() -> None:
+    with pytest.raises(model.InvalidConfiguration, match="'trees': .*'file'; its options are mod"):
+        open_detector("trees", file="groundedness.json")
 
 
 def test_model_of_another_form_is_refused_with_what_to_do(tmp_path) -> None:
