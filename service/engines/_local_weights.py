@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from infra.plugins import require
 
 EXTRA = "transformers"
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 BASE = "__base__"
 """What peft calls a row without an adapter."""
 
@@ -43,6 +45,7 @@ class Weights:
         except (OSError, ValueError, AttributeError, safetensors.SafetensorError) as error:
             raise InvalidConfiguration(f"The model {model!r} cannot be loaded: {error}") from error
         self._model.to(self.device).eval()
+        self._base: dict[str, Any] = self._model.state_dict()  # by its own names, no copies
         kinds = set(getattr(self._model.config, "layer_types", None) or ["full_attention"])
         if not kinds <= {"full_attention", "sliding_attention"}:
             raise InvalidConfiguration(
@@ -97,7 +100,7 @@ class Weights:
         peft = require("peft", extra=EXTRA)
         if not (folder / WEIGHTS).is_file():  # peft would take a pickle in its place
             raise InvalidRequest(f"{str(folder)!r} holds no {WEIGHTS}")
-        _check_readable(name, folder / WEIGHTS)  # peft changes the model before it reads them
+        stored = self._read_names(name, folder)  # peft changes the model before it reads them
         key = f"adapter{next(self._numbers)}"
         try:
             if self._tuned is None:
@@ -113,6 +116,11 @@ class Weights:
         if self._spare is not None:
             self._drop(self._spare)
             self._spare = None
+        try:
+            self._require_whole(name, stored)
+        except InvalidRequest:
+            self.unload(name)
+            raise
 
     def unload(self, name: str) -> None:
         """Free an adapter that no row uses; the last one when the next is loaded."""
@@ -129,6 +137,42 @@ class Weights:
         self._tuned.set_adapter(next(iter(self._keys.values())), inference_mode=True)
         self._tuned.delete_adapter(key)
 
+    def _read_names(self, name: str, folder: Path) -> frozenset[str]:
+        """Return the names of an adapter's weights, without those of the base that came along."""
+        import torch
+
+        safetensors = require("safetensors", extra=EXTRA)
+        try:
+            kept = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("modules_to_save")
+            with safetensors.safe_open(str(folder / WEIGHTS), framework="pt") as weights:
+                names = frozenset(weights.keys())
+                of_base = {each: self._base.get(_in_base(each)) for each in names}
+                for each, base in of_base.items():
+                    if base is None or any(part in (kept or ()) for part in each.split(".")):
+                        continue
+                    if not torch.equal(weights.get_tensor(each).to(base), base):
+                        raise InvalidRequest(
+                            f"The adapter {name!r} cannot be loaded: it replaces {each!r}, which "
+                            "its base shares with other adapters"
+                        )
+        except (safetensors.SafetensorError, OSError, ValueError, AttributeError) as error:
+            raise InvalidRequest(f"The adapter {name!r} cannot be loaded: {error}") from error
+        return names - {each for each, base in of_base.items() if base is not None}
+
+    def _require_whole(self, name: str, stored: frozenset[str]) -> None:
+        """Hold the names of an adapter against what it was put on: peft only warns."""
+        peft = require("peft", extra=EXTRA)
+        taken = peft.get_peft_model_state_dict(
+            self._tuned, adapter_name=self._keys[name], save_embedding_layers=False
+        )
+        wanted = frozenset(each for each in taken if _in_base(each) not in self._base)
+        for some, fault in ((wanted - stored, "are missing"), (stored - wanted, "fit nowhere")):
+            if some:
+                raise InvalidRequest(
+                    f"The adapter {name!r} cannot be loaded: {len(some)} of its weights {fault}, "
+                    f"such as {min(some)!r}"
+                )
+
     def _plain(self, **inputs: Any) -> Any:
         if self._tuned is None:
             return self._model(**inputs)
@@ -136,10 +180,6 @@ class Weights:
             return self._tuned(**inputs)
 
 
-def _check_readable(name: str, weights: Path) -> None:
-    safetensors = require("safetensors", extra=EXTRA)
-    try:
-        with safetensors.safe_open(str(weights), framework="pt"):
-            pass
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InvalidRequest(f"The adapter {name!r} cannot be loaded: {error}") from error
+def _in_base(name: str) -> str:
+    """Return what the base calls a weight that an adapter stores whole."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")

@@ -414,6 +414,42 @@ async def test_adapter_of_another_shape_is_refused_and_nothing_breaks(
         assert await told(server, "Who?", max_tokens=6, temperature=0) == plain
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("renamed", "of its weights are missing, such as .*lora_A"),
+        ("more", "1 of its weights fit nowhere, such as 'base_model.model.nowhere.lora_A.weight'"),
+        ("of the base", "it replaces 'base_model.model.model.norm.weight', which its base shares"),
+    ],
+)
+async def test_adapter_whose_weights_are_not_the_asked_ones_is_refused_and_nothing_breaks(
+    model: Path, tmp_path: Path, fault: str, said: str
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = write_adapter(tmp_path / "A", model, "A")
+    weights = folder / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    stored = load_file(weights)
+    if fault == "renamed":
+        stored = {name.replace("o_proj", "p_proj"): each for name, each in stored.items()}
+    elif fault == "more":
+        stored["base_model.model.nowhere.lora_A.weight"] = torch.ones(1, 4)
+    else:
+        stored["base_model.model.model.norm.weight"] = torch.full((64,), 7.0)
+    save_file(stored, weights)
+    async with opened(model) as server:
+        plain = await told(server, "Who?", max_tokens=6, temperature=0)
+        with pytest.raises(EngineFailed, match=said):
+            await server.load("says@A", folder)
+        assert await told(server, "Who?", max_tokens=6, temperature=0) == plain
+        weights.write_bytes(whole)
+        await server.load("says@A", folder)
+        assert await told(server, "Who?", model="says@A", max_tokens=4, temperature=0) == "AAAA"
+
+
 @pytest.mark.parametrize("damage", ["cut short", "no header"])
 async def test_damaged_adapter_is_refused_and_the_model_answers_on(
     model: Path, tmp_path: Path, damage: str
