@@ -14,6 +14,7 @@ from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
 from training import (
     adapted_model,
+    exhaustion,
     judging,
     locking,
     meshes,
@@ -340,7 +341,7 @@ def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:
 
 def _write(model: Any, draft: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
-    with trainer.storing(draft):
+    with exhaustion.storing(draft):
         model.save_pretrained(draft)
 
 

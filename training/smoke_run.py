@@ -11,7 +11,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from training import adapted_model, bench, meshes, peak_memory, ranks, smoke, trainer
+from training import adapted_model, bench, exhaustion, meshes, peak_memory, ranks, smoke
+from training.accelerators import device_here
 from training.bench import Bench
 from training.lock import Lock
 from training.meshes import Mesh
@@ -131,5 +132,5 @@ def _scratch(files: RunFolder) -> Iterator[Callable[[], AbstractContextManager[s
 def _new_folder(folder: Path) -> str:
     for left in folder.glob(f"{SCRATCH}*"):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with trainer.storing(folder):
+    with exhaustion.storing(folder):
         return tempfile.mkdtemp(prefix=SCRATCH, dir=folder)

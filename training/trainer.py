@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import InvalidRequest, StorageFailed
+from infra.errors import InvalidRequest
 from infra.plugins import require
 from training import (
     adapted_model,
@@ -191,7 +190,7 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
 
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
             adapted_model.reshard(self.model)
-            with storing(folder):
+            with exhaustion.storing(folder):
                 super()._save_checkpoint(*given, **named)
 
         def compute_loss(
@@ -213,22 +212,3 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
             ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)
 
     return Trainer
-
-
-@contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """Tell what goes wrong while a library writes files as what it is.
-
-    Each library has an error of its own for a disk that is full, and torch a `RuntimeError`.
-
-    Raises:
-        StorageFailed: files could not be written.
-    """
-    errors = require("safetensors", extra="finetune")
-    try:
-        yield
-    except (OSError, RuntimeError, errors.SafetensorError) as error:
-        raise StorageFailed(
-            f"{str(folder)!r} could not be written ({error}); make room and run it again: it goes "
-            "on from the last checkpoint that is whole"
-        ) from error

@@ -14,7 +14,7 @@ from infra.artifacts.refs import Reference
 from infra.errors import Conflict, InvalidConfiguration, NotFound
 from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
-from training import adapted_model, trainer
+from training import adapted_model, exhaustion, trainer
 from training.base_model import KIND
 from training.finetune import AskedToGo
 from training.retrieval_models import card, planning
@@ -259,7 +259,7 @@ def _train(
         trainers.merge(model)
     draft = files.path / "model.part"
     shutil.rmtree(draft, ignore_errors=True)
-    with trainer.storing(draft):
+    with exhaustion.storing(draft):
         model.save_pretrained(str(draft), create_model_card=False)
     return watch, probes
 
