@@ -33,7 +33,7 @@ from training.places import Places
 from training.ranks import Rank
 from training.resolving import Resolved, resolve
 from training.run_folder import RunFolder
-from training.sentinel import Aborted, Sentinel
+from training.sentinel import Sentinel
 from training.spec import FineTuning, as_json
 from training.tokenized import Kept
 
@@ -149,11 +149,12 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
         smoke_run.require(spec, resolved, lock, files=files, mesh=mesh, note=around.note)
     with _tracked(spec, lock, around, rank) as run:
         telling = _telling(around, run, files, spec=spec, used=usage.watched(spec, resolved.base))
-        trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
+        with ranks.said_once():
+            trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
         difference = _verify(spec, resolved, files, trained, mesh)
-        _gate(spec, trained)
         outcome = _outcome(files, trained, difference, run)
         if rank.is_first:
+            judging.require_no_loss(spec, outcome.eval_loss_before, outcome.eval_loss_after)
             outcome = _deliver(spec, resolved, files, around, _Made(outcome, lock, trained, run))
             files.finish(asdict(outcome))
     return outcome
@@ -258,18 +259,6 @@ def _verify(
     if rank.is_first:
         files.accept()
     return difference
-
-
-def _gate(spec: FineTuning, trained: _Trained) -> None:
-    ratio = spec.evaluate.max_eval_loss_ratio
-    before, after = trained.eval_before.get("eval_loss"), trained.eval_after.get("eval_loss")
-    if ratio is None or before is None or after is None:
-        return
-    if not after <= ratio * before:
-        raise Aborted(
-            f"The loss on data.eval is {after:.4g} after and {before:.4g} before training, and "
-            f"evaluate.max_eval_loss_ratio is {ratio:g}; nothing is registered"
-        )
 
 
 def _deliver(
