@@ -169,6 +169,32 @@ def test_gone_on_with_it_ends_where_it_would_have_without_a_break(
     assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
 
 
+def test_what_passed_is_not_tried_again_by_the_same_plan(parts: Components, tmp_path: Path) -> None:
+    def stop(_: Any) -> None:
+        raise Broken
+
+    def tried(spec: Path) -> list[str]:
+        notes: list[str] = []
+        with pytest.raises(Broken):
+            run(parts, spec, tmp_path / "run", smokes=True, note=notes.append, tell=stop)
+        return [note for note in notes if note.startswith("smoke")]
+
+    spec = write_task(tmp_path, {"schedule.steps": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke, "CHECKS", (smoke.initial_loss,))
+        patch.setattr(smoke, "_loss", lambda *_, **__: 0.0)
+        with pytest.raises(Aborted, match="would not train well"):
+            run(parts, spec, tmp_path / "run", smokes=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke, "CHECKS", (smoke.initial_loss,))
+        assert [note.split()[1] for note in tried(spec)] == ["initial_loss:"]
+        assert tried(spec) == [
+            "smoke checks: they passed before, by the same plan on the same device"
+        ]
+        narrow = write_task(tmp_path, {"schedule.steps": 2, "runtime": {"memory_gib": 8}})
+        assert [note.split()[1] for note in tried(narrow)] == ["initial_loss:"]
+
+
 def test_without_a_whole_checkpoint_it_begins_anew_and_ends_the_same(
     parts: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
