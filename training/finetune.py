@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,21 +129,30 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
 
     Raises:
         InvalidRequest, NotFound: the specification cannot be carried out; nothing was trained.
+        Conflict: another run is in the folder, or was.
         Aborted: a smoke check failed, a rule ended the training, or what came out is not sound;
             nothing is registered.
         SaidByFirst: any of these, in another process than the first, which raises it.
         AskedToGo: the process was asked to go and wrote a checkpoint.
         StorageFailed: the disk is full; what was whole stays so.
     """
-    rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
-    kept = Kept(spec.data)
+    ranks.begin(on_cpu=spec.runtime.device == "cpu")
+    files, kept = RunFolder(folder), Kept(spec.data)
     lock = ranks.told_by_first(lambda: _plan(spec, files, around, kept))
     around.planned(lock)
-    done = files.outcome()
+    done = ranks.told_by_first(files.outcome)
     if done is not None:
         around.note("it ended well before; nothing is trained again")
         return Outcome(**done)
-    resolved = resolve(spec, around.places, lock, kept.rows)
+    with ExitStack() as held:
+        ranks.told_by_first(lambda: held.enter_context(files.alone()))
+        return _carry_out(spec, files, around, lock, kept)
+
+
+def _carry_out(
+    spec: FineTuning, files: RunFolder, around: Around, lock: Lock, keep: Kept
+) -> Outcome:
+    rank, resolved = ranks.this_rank(), resolve(spec, around.places, lock, keep.rows)
     mesh = _mesh(spec, lock)
     if around.smokes:
         smoke_run.require(spec, resolved, lock, files=files, mesh=mesh, note=around.note)

@@ -159,11 +159,16 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
 
     Raises:
         Aborted: a rule of the specification ended it.
+        InvalidRequest: this process does not see the checkpoint that the first one goes on from.
         StorageFailed: a checkpoint could not be written; those before it can be gone on from.
         OutOfMemory: the device has not enough memory.
     """
-    checkpoint = checkpoints.latest(folder)
+    checkpoint = ranks.told_by_first(lambda: checkpoints.latest(folder))
     if checkpoint is not None:
+        if not checkpoint.is_dir():
+            raise InvalidRequest(
+                f"{str(checkpoint)!r} is not on this machine; all have to see the run's folder"
+            )
         note(f"going on after step {checkpoints.step_of(checkpoint)}")
         trainer.args.eval_on_start = False  # the history in the checkpoint has it
     try:

@@ -17,11 +17,13 @@ from service.gateway.adapter_files import Base, check, fetch
 from service.models import tuning
 from service.wiring import Components
 from trained import only_third_parties_warn, planted, write_task
-from training import smoke
+from training import ranks, smoke, trainer
+from training.callbacks import Watch
 from training.finetune import Outcome, finetune
 from training.locking import read_lock
-from training.sentinel import Aborted
+from training.sentinel import Aborted, Sentinel
 from training.spec import read
+from training.specification.schedule import Abort
 from tuning import chat, write_rows
 
 pytest.importorskip("trl")
@@ -325,6 +327,30 @@ def test_a_folder_of_another_run_is_left_alone(parts: Components, tmp_path: Path
     changed = write_task(tmp_path, {"schedule.steps": 3})
     with pytest.raises(Conflict, match="another spec"):
         run(parts, changed, tmp_path / "run")
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(
+    parts: Components, tmp_path: Path
+) -> None:
+    spec = write_task(tmp_path, {"schedule.steps": 2})
+    refused: list[int] = []
+
+    def again(told: Any) -> None:
+        with pytest.raises(Conflict, match="Another process trains in"):
+            run(parts, spec, tmp_path / "run")
+        refused.append(told.step)
+
+    run(parts, spec, tmp_path / "run", tell=again)
+    assert refused == [1, 2]
+
+
+def test_a_checkpoint_that_only_the_first_process_sees_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "checkpoint-4"
+    monkeypatch.setattr(ranks, "told_by_first", lambda _: elsewhere)
+    with pytest.raises(InvalidRequest, match="is not on this machine"):
+        trainer.run(None, tmp_path, watch=Watch(Sentinel(Abort()), list), note=print)
 
 
 def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_path: Path) -> None:
