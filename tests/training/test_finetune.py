@@ -113,6 +113,32 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     assert len(told) == before, "a run that ended well is not trained again"
 
 
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"type": "lora", "r": 8, "dora": True, "targets": ["q_proj", "v_proj", "up_proj"]},
+        {"type": "lora", "r": 8, "rslora": True},
+        {"type": "lora", "r": 8, "trainable_tokens": [5, 6]},
+        {"type": "lora", "r": 8, "targets": ["q_proj"], "modules_to_save": ["up_proj"]},
+        {"type": "osf", "effective_rank": 8},
+        {"type": "peft", "config": {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj"]}},
+        {"type": "peft", "config": {"peft_type": "IA3", "target_modules": ["v_proj", "down_proj"],
+                                    "feedforward_modules": ["down_proj"]}},
+    ],
+    ids=["dora", "rslora", "tokens", "modules", "osf", "vera", "ia3"],
+)  # fmt: skip
+def test_every_kind_of_adapter_is_tried_trained_and_read_back(
+    adapter: dict[str, Any], parts: Components, tmp_path: Path
+) -> None:
+    changes = {**REGISTERED, "schedule.steps": 3, "method.adapter": adapter}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke, "CHECKS", (smoke.only_adapter, smoke.accumulation, smoke.resume))
+        outcome = run(parts, write_task(tmp_path, changes), tmp_path / "run", smokes=True)
+    assert outcome.adapter == "adapter/zs@v1"
+    assert outcome.last_loss < outcome.first_loss
+    assert outcome.logit_difference < 1e-4
+
+
 def test_adapters_of_stored_models_know_their_base(parts: Components, tmp_path: Path) -> None:
     write_task(tmp_path)
     base = parts.artifacts.put(tmp_path / "base", "model/tiny")
