@@ -53,11 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"method.type": "reward", **PAIRS, "base.dtype": "bfloat16", **TWICE},
         {"schedule.packing": True, "schedule.rows_per_device": 1, "data.max_length": 2048},
         {"base.attention": "eager"},
+        {"method.type": "reward", **PAIRS, "method.adapter": {"type": "lora", "r": 256}},
     ],
     ids=[
         *("float32", "many words", "made twice", "bfloat16", "dora", "pairs"),
         *("rewards", "rewards, many words, made twice", "rewards, bfloat16, made twice"),
-        *("packed", "eager"),
+        *("packed", "eager", "many weights that are trained"),
     ],
 )
 def test_a_step_takes_what_was_planned_within_15_percent(
