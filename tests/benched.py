@@ -26,7 +26,8 @@ def bench_of(path: Path) -> Iterator[Bench]:
     found = resolving.resolve(spec, places, planned.lock)
 
     def fresh() -> Any:
-        base = adapted_model.load_base(spec.base, found.base.folder, device="cpu")
+        scores, folder = spec.method.type == "reward", found.base.folder
+        base = adapted_model.load_base(spec.base, folder, device="cpu", scores=scores)
         return adapted_model.attach(base, spec.method, seed=spec.seed)
 
     rows = found.train.sample(ROWS, seed=1)

@@ -19,7 +19,8 @@ from typing import Any
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training.model_shape import block_of
+from training.memory import BYTES
+from training.model_shape import ModelShape, block_of
 
 ROWS = 128
 ROW_TOKENS = 512
@@ -106,6 +107,25 @@ def rounded(weight: Any, moments: Any, group: int) -> tuple[Any, Any]:
             columns[:, number + 1 :] -= torch.outer(errors[-1], upper[number, number + 1 :])
         left[:, first + group :] -= torch.stack(errors, 1) @ factor[here, first + group :]
     return left.to(weight.dtype), torch.stack(scales, 1).to(weight.dtype)
+
+
+def working_bytes(shape: ModelShape, *, dtype: str) -> int:
+    """Return what rounding all layers takes at its peak, beside the weights of the model.
+
+    What comes into and out of a layer for all rows while these are summed; or what comes in, the
+    sums of modules to come and, of the one at hand, twice as much again and two copies in float32.
+    """
+    states = ROWS * ROW_TOKENS * shape.hidden * BYTES[dtype]
+    linear = shape.targeted("all-linear")
+    peak = 0
+    for _, found in groupby(filter(block_of, linear), key=block_of):
+        sizes = [linear[path] for path in found]
+        sums = sum(4 * ins * ins for ins, _ in sizes)
+        peak = max(peak, 2 * states + sums)
+        for ins, outs in sizes:
+            peak = max(peak, states + sums + 4 * (2 * ins * ins + 2 * ins * outs))
+            sums -= 4 * ins * ins
+    return peak
 
 
 def _nearest(weights: Any, scale: Any) -> Any:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,9 @@ class Watch:
         norm = logs.get("grad_norm")
         if norm is not None:
             self.grad_norms[step] = float(norm)
-        self._sentinel.look(
-            step,
-            loss=loss,
-            grad_norm=None if norm is None or self._gradients_may_overflow else float(norm),
-        )
+        looked_at = None if norm is None or self._gradients_may_overflow else float(norm)
+        # All have the same figures, and clocks of their own.
+        ranks.told_by_first(partial(self._sentinel.look, step, loss=loss, grad_norm=looked_at))
         self._count(float(logs.get("num_tokens", 0.0)) / self._counters)
         passed = max(time.monotonic() - self._began, 1e-9)
         done = step - self._first_step

@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training import adapted_model, compressed_weights, merging, parity
+from training import adapted_model, calibrated_rounding, compressed_weights, merging, parity
 from training.base_model import BaseModel
 from training.memory import BYTES
 from training.model_shape import ModelShape
@@ -119,6 +119,14 @@ def stored_bytes(shape: ModelShape, how: Compress | None, *, dtype: str) -> int:
         scale = 4 + 1 if PACKAGES[how.scheme] == TORCHAO else width
         small = sum(ins * outs + outs * scale for ins, outs in linear)
     return left * width + small
+
+
+def device_bytes(shape: ModelShape, how: Compress, *, dtype: str) -> int:
+    """Return what one device holds at the peak of a compression: the whole model, and its work."""
+    whole = stored_bytes(shape, None, dtype=dtype)
+    if how.scheme == FOUR_BITS:
+        return whole + calibrated_rounding.working_bytes(shape, dtype=dtype)
+    return whole
 
 
 def _odd(shape: ModelShape, group: int) -> list[tuple[str, int]]:

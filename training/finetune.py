@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
 from training import (
     adapted_model,
+    exhaustion,
     judging,
     locking,
     meshes,
@@ -32,7 +33,7 @@ from training.places import Places
 from training.ranks import Rank
 from training.resolving import Resolved, resolve
 from training.run_folder import RunFolder
-from training.sentinel import Aborted, Sentinel
+from training.sentinel import Sentinel
 from training.spec import FineTuning, as_json
 from training.tokenized import Kept
 
@@ -128,31 +129,41 @@ def finetune(spec: FineTuning, folder: Path, around: Around) -> Outcome:
 
     Raises:
         InvalidRequest, NotFound: the specification cannot be carried out; nothing was trained.
+        Conflict: another run is in the folder, or was.
         Aborted: a smoke check failed, a rule ended the training, or what came out is not sound;
             nothing is registered.
         SaidByFirst: any of these, in another process than the first, which raises it.
         AskedToGo: the process was asked to go and wrote a checkpoint.
         StorageFailed: the disk is full; what was whole stays so.
     """
-    rank, files = ranks.begin(on_cpu=spec.runtime.device == "cpu"), RunFolder(folder)
-    kept = Kept(spec.data)
+    ranks.begin(on_cpu=spec.runtime.device == "cpu")
+    files, kept = RunFolder(folder), Kept(spec.data)
     lock = ranks.told_by_first(lambda: _plan(spec, files, around, kept))
     around.planned(lock)
-    done = files.outcome()
+    done = ranks.told_by_first(files.outcome)
     if done is not None:
         around.note("it ended well before; nothing is trained again")
         return Outcome(**done)
-    resolved = resolve(spec, around.places, lock, kept.rows)
+    with ExitStack() as held:
+        ranks.told_by_first(lambda: held.enter_context(files.alone()))
+        return _carry_out(spec, files, around, lock, kept)
+
+
+def _carry_out(
+    spec: FineTuning, files: RunFolder, around: Around, lock: Lock, keep: Kept
+) -> Outcome:
+    rank, resolved = ranks.this_rank(), resolve(spec, around.places, lock, keep.rows)
     mesh = _mesh(spec, lock)
     if around.smokes:
         smoke_run.require(spec, resolved, lock, files=files, mesh=mesh, note=around.note)
     with _tracked(spec, lock, around, rank) as run:
         telling = _telling(around, run, files, spec=spec, used=usage.watched(spec, resolved.base))
-        trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
+        with ranks.said_once():
+            trained = _train(spec, resolved, files, telling, lock, mesh=mesh)
         difference = _verify(spec, resolved, files, trained, mesh)
-        _gate(spec, trained)
         outcome = _outcome(files, trained, difference, run)
         if rank.is_first:
+            judging.require_no_loss(spec, outcome.eval_loss_before, outcome.eval_loss_after)
             outcome = _deliver(spec, resolved, files, around, _Made(outcome, lock, trained, run))
             files.finish(asdict(outcome))
     return outcome
@@ -259,18 +270,6 @@ def _verify(
     return difference
 
 
-def _gate(spec: FineTuning, trained: _Trained) -> None:
-    ratio = spec.evaluate.max_eval_loss_ratio
-    before, after = trained.eval_before.get("eval_loss"), trained.eval_after.get("eval_loss")
-    if ratio is None or before is None or after is None:
-        return
-    if not after <= ratio * before:
-        raise Aborted(
-            f"The loss on data.eval is {after:.4g} after and {before:.4g} before training, and "
-            f"evaluate.max_eval_loss_ratio is {ratio:g}; nothing is registered"
-        )
-
-
 def _deliver(
     spec: FineTuning, resolved: Resolved, files: RunFolder, around: Around, made: _Made
 ) -> Outcome:
@@ -340,7 +339,7 @@ def _evaluate(built: Any, resolved: Resolved) -> dict[str, float]:
 
 def _write(model: Any, draft: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
-    with trainer.storing(draft):
+    with exhaustion.storing(draft):
         model.save_pretrained(draft)
 
 

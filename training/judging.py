@@ -1,4 +1,4 @@
-"""What suites say of a tuned model; whoever can ask them is handed to training, which cannot."""
+"""What suites and rows held out say of a tuned model; who can ask suites is handed to training."""
 
 from __future__ import annotations
 
@@ -77,6 +77,22 @@ def require_pass(found: Verdict | None, what: str) -> None:
 def has_suites(spec: FineTuning) -> bool:
     """Whether anything is to be asked of the tuned model."""
     return bool(spec.evaluate.suites or spec.evaluate.regressions)
+
+
+def require_no_loss(spec: FineTuning, before: float | None, after: float | None) -> None:
+    """Hold the loss on `data.eval` after training against that before, where there are both.
+
+    Raises:
+        Aborted: it grew by more than `evaluate.max_eval_loss_ratio` allows.
+    """
+    ratio = spec.evaluate.max_eval_loss_ratio
+    if ratio is None or before is None or after is None:
+        return
+    if not after <= ratio * before:
+        raise Aborted(
+            f"The loss on data.eval is {after:.4g} after and {before:.4g} before training, and "
+            f"evaluate.max_eval_loss_ratio is {ratio:g}; nothing is registered"
+        )
 
 
 def judged(spec: FineTuning, tuned: Tuned, judge: Judge | None) -> Verdict | None:

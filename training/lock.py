@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from training.compressing import stored_bytes
+from training.compressing import device_bytes, stored_bytes
 from training.preflight import Facts
 from training.row_source import Rows
 from training.sizing import Sizes
@@ -43,7 +43,8 @@ class Lock:
     hours: float | None
     cost: float | None
     compressed: Mapping[str, int] | None = None
-    """Bytes of all weights on disk, `before` and `after`, where the specification has them so."""
+    """Bytes of all weights on disk, `before` and `after`, and of the device `at_work`, where the
+    specification has them so."""
 
     @property
     def digest(self) -> str:
@@ -100,6 +101,7 @@ def _compressed(facts: Facts) -> dict[str, int] | None:
     return {
         "before": stored_bytes(base.shape, None, dtype=dtype),
         "after": stored_bytes(base.shape, how, dtype=dtype),
+        "at_work": device_bytes(base.shape, how, dtype=dtype),
     }
 
 

@@ -14,15 +14,17 @@ devices that share a matrix and a copy of the weights.
   a copy of the embedding.
 - activations, kept of every layer: t (12 h + 4 f + 2 k + 7 r) w / T, or 6 h in float32, where norms
   make no copies, and 2 k for the tokens of all processes where sequences are shared; and
-  t (2 h + 3 f) w / T on the way back through one. DoRA keeps what base and adapter put out of each
-  of its modules, 2 t w for each output. With gradient checkpointing only the inputs of the layers,
-  t h w L, and on the way back one layer whole. Eager attention keeps its matrix,
-  t x length x heads x (w + 4), too.
+  t (2 h + 4 f) w / T, or 2 f in float32, on the way back through one. DoRA keeps what base and
+  adapter put out of each of its modules, 2 t w for each output. With gradient checkpointing only
+  the inputs of the layers, t h w L, and on the way back one layer whole. Eager attention keeps its
+  matrix, too: t x length x heads x (w + 4), or 4 in float32. PyTorch's keeps the mask that rows of
+  several lengths and packs need, t x length x w, and has keys and values of every head then.
 - logits: trl takes 4,096 tokens by 32,768 words at a time, in a buffer that is as large for a small
   vocabulary; on processors, which have no kernel for it, with seven float32 copies of what is in it
   and a byte on the way back. Or all at once, t V (w + 8).
   They are gone when the way back through the layers begins, so that the larger of both counts.
-  Where answers are compared, the pass of the base keeps nothing. A model of rewards has none.
+  Where answers are compared, the pass of the base keeps nothing. A model of rewards has none, and
+  no head.
 - 1.25 GiB for the context of CUDA and its libraries, and 8 % lost between allocations.
 
 The numbers of values a layer keeps were counted with PyTorch's hooks for saved tensors on Llama
@@ -71,6 +73,8 @@ class Load:
     checkpointing: bool = False
     loss: Loss = "tiled"
     eager: bool = False
+    masked: bool = False
+    """Whether PyTorch's attention is given a mask: of rows of other lengths, or of one pack."""
     optimizer_bytes: int = 8
     """Of both moments of a parameter."""
     is_cpu: bool = False
@@ -110,8 +114,9 @@ def estimate(shape: ModelShape, load: Load) -> Memory:
 def _weights(shape: ModelShape, load: Load) -> float:
     width = BYTES[load.dtype]
     inner = shape.parameters - shape.embedding_parameters
+    ends = shape.embedding_parameters - (shape.head_parameters if load.loss == "scored" else 0)
     a_weight = QUANTIZED[load.quantization] if load.quantization else width
-    whole = inner * a_weight / load.tensor + shape.embedding_parameters * width
+    whole = inner * a_weight / load.tensor + ends * width
     if load.shard == 1:
         return whole
     layer = inner / max(1, shape.layers) * a_weight / load.tensor
@@ -140,9 +145,15 @@ def _activations(shape: ModelShape, load: Load) -> tuple[float, float]:
         + 7 * load.adapter.rank
     )
     layer = tokens * (kept + load.adapter.kept_outputs / max(1, shape.layers)) * width
+    is_half = load.dtype != "float32"
     if load.eager:
-        layer += tokens * load.length * shape.heads * (width + 4)
-    back = tokens * (2 * shape.hidden + 3 * shape.intermediate) * width
+        layer += tokens * load.length * shape.heads * (4 + width * is_half)
+    if load.masked:
+        repeated = 2 * (shape.heads - shape.kv_heads) * shape.head_size
+        layer += tokens * (load.length + repeated) * width
+    back = tokens * (2 * shape.intermediate) * width
+    if is_half:
+        back = tokens * (2 * shape.hidden + 4 * shape.intermediate) * width
     if load.checkpointing:
         inputs = shape.layers * tokens * shape.hidden * width
         return inputs, (layer + back) / load.tensor

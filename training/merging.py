@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.errors import InvalidRequest
 from infra.plugins import require
-from training import adapted_model, parity, verification
+from training import adapted_model, exhaustion, parity, verification
 from training.base_model import BaseModel
 from training.parity import Bounds, Parity, Row
 from training.specification.base import Base
@@ -63,6 +63,11 @@ def merge(
 
 
 def save(model: Any, base: BaseModel, into: Path) -> None:
-    """Write a model with the tokenizer of its base."""
-    model.save_pretrained(into)
-    base.tokenizer.save_pretrained(into)
+    """Write a model with the tokenizer of its base.
+
+    Raises:
+        StorageFailed: files could not be written.
+    """
+    with exhaustion.storing(into, "run it again"):
+        model.save_pretrained(into)
+        base.tokenizer.save_pretrained(into)

@@ -43,6 +43,11 @@ class ModelShape:
     attends_causally: bool
     """Whether every layer sees all that was before, through the interface that transformers has."""
 
+    @property
+    def head_parameters(self) -> int:
+        """Of the head, where it has a matrix of its own."""
+        return max(0, self.embedding_parameters - self.vocabulary * self.hidden)
+
     def targeted(self, targets: str | tuple[str, ...]) -> dict[str, tuple[int, int]]:
         """Return the linear modules that an adapter with these targets is put on."""
         if targets == "all-linear":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -141,6 +142,21 @@ def check_same_adapter(model: Any, *, step: int) -> str:
             "their gradients, so that what would be saved is the adapter of one of them"
         )
     return digest
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Have the first process alone say that they train adapters of their own, which all find.
+
+    Raises:
+        NotTheSame: they do; in the other processes that is `SaidByFirst`.
+    """
+    try:
+        yield
+    except NotTheSame as error:
+        if this_rank().is_first:
+            raise
+        raise SaidByFirst(error.message) from error
 
 
 def adapter_digest(model: Any) -> str:

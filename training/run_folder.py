@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,11 @@ from infra.errors import Conflict, StorageFailed
 from training.measurements import Measurements
 from training.spec import learning
 
+logger = logging.getLogger(__name__)
+
 LOCK = "lock.json"
 OUTCOME = "outcome.json"
+SMOKE = "smoke.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,34 @@ class RunFolder:
                 f"{str(self.path)!r} is of a run with another {', '.join(changed)}; "
                 "give another folder"
             )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training in it at the same time, once it is claimed.
+
+        Where the file system knows no locks nobody is kept out.
+
+        Raises:
+            Conflict: another process does.
+        """
+        with (self.path / LOCK).open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(
+                    f"Another process trains in {str(self.path)!r}; wait for it, or end it"
+                ) from None
+            except OSError:
+                logger.info("%s cannot be locked", file.name)
+            yield
+
+    def passed(self) -> dict[str, Any] | None:
+        """Return of which plan and device the smoke checks passed, `None` if they have not."""
+        return read_json(self.path / SMOKE)
+
+    def keep_passed(self, of: Mapping[str, Any]) -> None:
+        """Write of which plan and device they passed, so that they are not made again for it."""
+        write_json(self.path / SMOKE, of)
 
     def accept(self) -> None:
         """Put the draft, which was verified, in place of an adapter that is there."""

@@ -17,6 +17,8 @@ SPIKE_MIN_LOSSES = 20
 """Fewer say too little about how much losses vary."""
 SPIKE_FLOOR = 0.05
 """Of the mean: what a loss varies at least, so that a flat curve makes no spike of a ripple."""
+LEARNING = "lower schedule.learning_rate, "
+BEFORE_LEARNING = "no rate is to blame yet: with DoRA no row of a weight may be all 0; else "
 
 
 class Aborted(Conflict):
@@ -71,7 +73,8 @@ class Sentinel:
 
 def _refuse_nonfinite(step: int, what: str, value: float | None) -> None:
     if value is not None and not math.isfinite(value):
+        first = BEFORE_LEARNING if step == 1 else LEARNING
         raise Aborted(
-            f"Step {step}: the {what} is {value!r}; lower schedule.learning_rate, use bfloat16 "
-            "rather than float16, or look for rows without a supervised token"
+            f"Step {step}: the {what} is {value!r}; {first}use bfloat16 rather than float16, or "
+            "look for rows without a supervised token"
         )

@@ -120,10 +120,11 @@ def _fit(
 def _load(facts: Facts, topology: Topology, *, rows: int, checkpointing: bool) -> Load:
     spec = facts.spec
     quantization = spec.base.quantization
-    pairs = 2 if spec.method.type in {"dpo", "reward"} else 1
+    at_once = rows * (2 if spec.method.type in {"dpo", "reward"} else 1)
+    is_masked = packing.is_masked(spec.base, facts.machine) and topology.context == 1
     return Load(
         adapter=facts.adapter or AdapterSize(DEFAULT_RANK, 0),
-        rows=rows * pairs,
+        rows=at_once,
         length=spec.data.max_length,
         dtype=spec.base.dtype,
         quantization=(quantization.method, quantization.double) if quantization else None,
@@ -133,6 +134,9 @@ def _load(facts: Facts, topology: Topology, *, rows: int, checkpointing: bool) -
         checkpointing=checkpointing,
         loss=LOSSES[spec.method.type],
         eager=spec.base.attention == "eager",
+        masked=is_masked
+        and spec.base.attention != "eager"
+        and (spec.schedule.packing or at_once > 1),
         optimizer_bytes=2 if spec.schedule.optimizer == "adamw_8bit" else 8,
         is_cpu=bool(facts.machine and facts.machine.is_cpu),
     )

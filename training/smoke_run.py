@@ -11,7 +11,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from training import adapted_model, bench, meshes, peak_memory, ranks, smoke, trainer
+from training import adapted_model, bench, exhaustion, meshes, peak_memory, ranks, smoke
+from training.accelerators import device_here
 from training.bench import Bench
 from training.lock import Lock
 from training.meshes import Mesh
@@ -41,11 +42,19 @@ def require(
 ) -> None:
     """Try whether a run would train well; all of its processes must ask, and the first one tells.
 
+    What passed is not tried again by a run that goes on, by the same plan on the same device.
+
     Raises:
         Aborted: it would not; `SaidByFirst` in all but the first process.
+        StorageFailed: that it passed cannot be written down.
     """
     rank = ranks.this_rank()
     device = adapted_model.device_of(spec.runtime.device, local_rank=rank.local)
+    tried = {"lock": lock.digest, "device": _name_of(device)}
+    if ranks.told_by_first(lambda: files.passed() == tried):
+        if rank.is_first:
+            note("smoke checks: they passed before, by the same plan on the same device")
+        return
     alone = bench.build(spec, resolved, lock, device=device)
     if rank.world == 1:
         results = smoke.check(alone)
@@ -63,6 +72,7 @@ def require(
         said = "; ".join(f"{each.name} ({each.said})" for each in failures)
         words = f"{spec.name!r} would not train well: {said}"
         raise Aborted(words) if rank.is_first else SaidByFirst(words)
+    ranks.told_by_first(lambda: files.keep_passed(tried))
 
 
 def check(shared: Bench, alone: Bench | None, together: Together) -> list[Result]:
@@ -85,6 +95,11 @@ def check(shared: Bench, alone: Bench | None, together: Together) -> list[Result
             return results
     world = ranks.this_rank().world
     return [*results, Result(SAME, True, f"{world} processes held it after every step")]
+
+
+def _name_of(device: str) -> str:
+    here = None if device == "cpu" else device_here()
+    return device if here is None else here.name
 
 
 def _part(check: Callable[[Bench], Result], shared: Bench, alone: Bench | None) -> Values:
@@ -131,5 +146,5 @@ def _scratch(files: RunFolder) -> Iterator[Callable[[], AbstractContextManager[s
 def _new_folder(folder: Path) -> str:
     for left in folder.glob(f"{SCRATCH}*"):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with trainer.storing(folder):
+    with exhaustion.storing(folder):
         return tempfile.mkdtemp(prefix=SCRATCH, dir=folder)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import InvalidRequest, StorageFailed
+from infra.errors import InvalidRequest
 from infra.plugins import require
 from training import (
     adapted_model,
@@ -160,11 +159,16 @@ def run(trainer: Any, folder: Path, *, watch: Watch, note: Callable[[str], None]
 
     Raises:
         Aborted: a rule of the specification ended it.
+        InvalidRequest: this process does not see the checkpoint that the first one goes on from.
         StorageFailed: a checkpoint could not be written; those before it can be gone on from.
         OutOfMemory: the device has not enough memory.
     """
-    checkpoint = checkpoints.latest(folder)
+    checkpoint = ranks.told_by_first(lambda: checkpoints.latest(folder))
     if checkpoint is not None:
+        if not checkpoint.is_dir():
+            raise InvalidRequest(
+                f"{str(checkpoint)!r} is not on this machine; all have to see the run's folder"
+            )
         note(f"going on after step {checkpoints.step_of(checkpoint)}")
         trainer.args.eval_on_start = False  # the history in the checkpoint has it
     try:
@@ -191,7 +195,7 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
 
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
             adapted_model.reshard(self.model)
-            with storing(folder):
+            with exhaustion.storing(folder):
                 super()._save_checkpoint(*given, **named)
 
         def compute_loss(
@@ -213,22 +217,3 @@ def _kind(trainer: Any, folder: Path, model: Any) -> Any:
             ranks.share_gradients(model, is_last=lambda: self.accelerator.sync_gradients)
 
     return Trainer
-
-
-@contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """Tell what goes wrong while a library writes files as what it is.
-
-    Each library has an error of its own for a disk that is full, and torch a `RuntimeError`.
-
-    Raises:
-        StorageFailed: files could not be written.
-    """
-    errors = require("safetensors", extra="finetune")
-    try:
-        yield
-    except (OSError, RuntimeError, errors.SafetensorError) as error:
-        raise StorageFailed(
-            f"{str(folder)!r} could not be written ({error}); make room and run it again: it goes "
-            "on from the last checkpoint that is whole"
-        ) from error

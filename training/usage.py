@@ -2,10 +2,11 @@ r"""What a training uses of its devices: the share of their arithmetic (MFU), an
 
 Operations of a token are 2 W forward and 2 W back to the adapters, where W are the weights it is
 multiplied by: all but a table of embeddings that is only looked up and, of a mixture, the experts
-it is not led to. Each pass through which nothing is learned is 2 W more. Attention over earlier
-tokens, and activations that are made twice, are left out, which makes the share too small. The head
-is counted for every token; where words are computed only for those that are learned, that makes it
-too large: https://arxiv.org/abs/2204.02311, appendix B.
+it is not led to. The head of a model of rewards is one row, and left out. Each pass through which
+nothing is learned is 2 W more. Attention over earlier tokens, and activations that are made twice,
+are left out, which makes the share too small. The head is counted for every token; where words are
+computed only for those that are learned, that makes it too large:
+https://arxiv.org/abs/2204.02311, appendix B.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ against; for `kto` also of both over answers to other questions."""
 
 def operations(shape: ModelShape, method: str, *, twice: bool = False) -> int:
     """Return the operations of a token; with those of its activations made `twice`, if they are."""
-    looked_up = shape.embedding_parameters - shape.vocabulary * shape.hidden
+    looked_up = shape.head_parameters  # as large as a table beside it, and 0 if it is the table
+    unused = shape.embedding_parameters if method == "reward" else looked_up
     passes = (6 if twice else 4) + 2 * PASSES[method]
-    return passes * (shape.parameters - looked_up - shape.idle_parameters)
+    return passes * (shape.parameters - unused - shape.idle_parameters)
 
 
 def watched(

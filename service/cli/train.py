@@ -112,7 +112,8 @@ def _run(
                 around = replace(around, tell=_all(draw, told.step))
                 outcome = finetune(spec, folder or tuning.folder_of(parts, spec), around)
         except AskedToGo as error:
-            note(f"ragstone: {error.message}")
+            if is_first:
+                note(f"ragstone: {error.message}")
             raise typer.Exit(ASKED_TO_GO) from None
         except SaidByFirst:
             time.sleep(FIRST_SECONDS)

@@ -115,8 +115,12 @@ def _print(found: Plan) -> None:
         held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in lock.memory.items())
         rows.append(("memory of a process, GiB", held))
     if lock.compressed is not None:
-        sizes = " -> ".join(f"{size / GIB:.3g}" for size in lock.compressed.values())
-        rows.append((f"weights in {lock.spec['compress']['scheme']}, GiB", sizes))
+        before, after, at_work = (
+            f"{lock.compressed[name] / GIB:.3g}" for name in ("before", "after", "at_work")
+        )
+        scheme = lock.spec["compress"]["scheme"]
+        rows.append((f"weights in {scheme}, GiB", f"{before} -> {after}"))
+        rows.append((f"memory to store them in {scheme}, GiB", at_work))
     if lock.hours is not None:
         rows.append(("hours", f"{lock.hours:.2f}"))
     if lock.cost is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,10 @@ MODEL = "model"
 """The kind of all forms."""
 SCRATCH = "forms"
 """A folder within the data folder, for what is not registered yet."""
+HELD = "held"
+"""A file that is locked as long as somebody uses its folder."""
+ADVICE = "it holds the whole model; on processors ('runtime: {device: cpu}') it takes longer"
+"""Where the device is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
         NotFound, InvalidRequest: there is no such adapter, or it was made for another base.
         Unlike, NotPassed: the merged model says something else, or does not pass the suites.
     """
-    from training import adapted_model, merging, resolving
+    from training import adapted_model, exhaustion, merging, resolving
     from training.judging import Tuned
 
     parts, spec, base = work.parts, work.spec, work.base()
@@ -99,16 +106,17 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
     parents = [("adapter", f"adapter/{stem}@{found.digest}"), *_stored(base)]
     rows, device = resolving.first_rows(spec, work.places, base), spec.runtime.device
     with _scratch(parts) as scratch:
-        into = Path(scratch) / "merged"
+        into = scratch / "merged"
         work.note(f"merging {found.name} into {base.name}")
-        parity = merging.merge(
-            spec.base,
-            base,
-            found.folder,
-            rows,
-            into=into,
-            device=adapted_model.device_of(device),
-        )
+        with exhaustion.told(ADVICE):
+            parity = merging.merge(
+                spec.base,
+                base,
+                found.folder,
+                rows,
+                into=into,
+                device=adapted_model.device_of(device),
+            )
         adapted_model.let_go()
         made = Tuned(base, into, is_whole=True, made_from=found.digest)
         verdict = work.judge(made, f"{found.name}, merged,")
@@ -132,23 +140,24 @@ def compress(work: Work, model: str, how: Compress, *, name: str | None = None) 
         MissingDependency: what writes the form is not installed.
         Unlike, NotPassed: perplexity grew by too much, or it does not pass the suites.
     """
-    from training import adapted_model, compressing, resolving
+    from training import adapted_model, compressing, exhaustion, resolving
     from training.judging import Tuned
 
     spec, base, scheme = work.spec, work.base(), how.scheme
     whole = _whole(work, model)
     rows, device = resolving.samples(spec, work.places, whole), spec.runtime.device
     with _scratch(work.parts) as scratch:
-        into = Path(scratch) / scheme
+        into = scratch / scheme
         work.note(f"compressing {whole.name} to {scheme}")
-        parity = compressing.compress(
-            spec.base,
-            whole,
-            how,
-            rows,
-            into=into,
-            device=adapted_model.device_of(device),
-        )
+        with exhaustion.told(ADVICE):
+            parity = compressing.compress(
+                spec.base,
+                whole,
+                how,
+                rows,
+                into=into,
+                device=adapted_model.device_of(device),
+            )
         adapted_model.let_go()
         made = Tuned(base, into, is_whole=True, made_from=_adapter_in(work.parts, whole))
         verdict = work.judge(made, f"{whole.name} in {scheme}")
@@ -180,7 +189,7 @@ def export(
     whole = _whole(work, model)
     rows = resolving.first_rows(work.spec, work.places, whole)
     with _scratch(work.parts) as scratch:
-        into = Path(scratch) / format_
+        into = scratch / format_
         work.note(f"writing {whole.name} as {format_}")
         parity = exporting.export(whole, format_, rows, into=into, cache=cache)
         card = {"form": format_, "dtype": "float32", "cache": cache}
@@ -208,10 +217,32 @@ def _register(work: Work, folder: Path, name: str, origin: _Origin) -> Formed:
     return Formed(reference, card)
 
 
-def _scratch(parts: Components) -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def _scratch(parts: Components) -> Iterator[Path]:
+    """Give a folder for a whole model, and remove those of processes that were killed."""
     place = parts.settings.data_folder / SCRATCH
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=place)
+    with ExitStack() as held:
+        with (place / HELD).open("w") as beginning:
+            fcntl.flock(beginning, fcntl.LOCK_EX)
+            for left in place.iterdir():
+                if left.is_dir() and not _is_held(left / HELD):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=place)))
+            mine = held.enter_context((folder / HELD).open("w"))
+            fcntl.flock(mine, fcntl.LOCK_EX)
+        yield folder
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def _own(parts: Components, spec: FineTuning) -> str:

@@ -142,7 +142,23 @@ def fills(patch: pytest.MonkeyPatch) -> None:
     changed_in_training(patch, fill)
 
 
-FAULTS = {each.__name__: each for each in (no_sharing, sums, forgets, strays)}
+def no_number(patch: pytest.MonkeyPatch) -> None:
+    """What process 1 learns from is no number, and nothing is tried before."""
+
+    def spoil(model: Any) -> None:
+        model.get_input_embeddings().weight.data.fill_(float("nan"))
+
+    changed_in_training(patch, spoil)
+    patch.setattr(smoke, "CHECKS", ())
+
+
+def apart(patch: pytest.MonkeyPatch) -> None:
+    """Each trains an adapter of its own, and nothing is tried before."""
+    no_sharing(patch)
+    patch.setattr(smoke, "CHECKS", ())
+
+
+FAULTS = {each.__name__: each for each in (no_sharing, sums, forgets, strays, no_number, apart)}
 
 
 def train(how: str, folder: Path) -> None:

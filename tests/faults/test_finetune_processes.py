@@ -176,7 +176,10 @@ SAME = ("first_loss", "last_loss", "eval_loss_before", "eval_loss_after")
 
 SMOKED = {"ddp": True, "fsdp2": False, "tensor": False, "context": True}
 """What is tried before it is trained, and whether each process has a whole base."""
-FAULTS = {"no_sharing": "fsdp2", "sums": "fsdp2", "forgets": "fsdp2", "strays": "ddp"}
+FAULTS = {
+    "no_sharing": "fsdp2", "sums": "fsdp2", "forgets": "fsdp2", "strays": "ddp",
+    "no_number": "ddp", "apart": "fsdp2",
+}  # fmt: skip
 """Mistakes of the worker's, and how the processes train that it plants them in."""
 
 
@@ -283,7 +286,7 @@ def test_two_processes_try_what_they_train_and_the_first_one_says_what_came_of_i
     assert found is not None, memory
     assert float(found[1]) == pytest.approx(1, abs=0.15)
     assert not [note for note in told(both, name, 1) if note.startswith("smoke")]
-    assert not list((both / name / "run").glob("smoke*"))
+    assert not list((both / name / "run").glob("smoke-*"))
 
 
 @pytest.mark.parametrize(
@@ -303,6 +306,22 @@ def test_a_mistake_of_two_processes_ends_both_before_they_train_and_is_said_once
     assert first.startswith(f"Aborted: 'sums' would not train well: {words}"), first
     assert second == first.replace("Aborted", "SaidByFirst")
     assert sorted(each.name for each in (both / fault / "run").iterdir()) == ["lock.json"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("no_number", "Step 1: the loss is nan"),
+        ("apart", "Step 1: process 1 holds another adapter than process 0"),
+    ],
+)
+def test_what_ends_the_training_of_all_processes_is_said_once(
+    fault: str, words: str, both: Path
+) -> None:
+    first, second = (told(both, fault, rank)[-1] for rank in (0, 1))
+    assert first.startswith(f"Aborted: {words}"), first
+    assert second == first.replace("Aborted", "SaidByFirst")
+    assert not (both / fault / "run" / "adapter").exists()
 
 
 def test_a_process_that_fails_alone_ends_the_one_that_waits_for_it(tmp_path: Path) -> None:
@@ -328,8 +347,9 @@ def test_a_run_of_two_processes_that_is_asked_to_go_goes_on_in_one(
     process = ragstone(*words, data=data, launch=(*torchrun(2), *COMMAND))
     wait_for_checkpoint(data, process)
     process.send_signal(signal.SIGTERM)
-    code, _, _ = finish(process)
+    code, _, err = finish(process)
     assert code != 0
+    assert err.count("run it again to go on from there") == 1, err
     assert registered(data) == []
     again = trained(write_task(tmp_path, STEPS))
     assert again.steps == STEPS["schedule.steps"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from infra.errors import InvalidConfiguration, InvalidRequest
+from infra.errors import InvalidConfiguration, InvalidRequest, StorageFailed
 from infra.settings import load_settings
 from scripted_suites import ANSWERS, write_answers
 from service.cli.entry import app
@@ -21,6 +21,7 @@ from service.wiring import Components
 from tiny_llm import write_adapter
 from trained import only_third_parties_warn, write_task
 from training import compressing, merging, resolving
+from training.exhaustion import OutOfMemory
 from training.judging import NotPassed
 from training.parity import Unlike
 from training.spec import read
@@ -270,3 +271,41 @@ def test_the_command_compresses_as_planned_but_for_what_is_given(
         assert (found["form"], found["group_size"]) == made
         assert said.stderr.splitlines()[0].startswith("compressing ")
         assert "it/s" not in said.stderr
+
+
+def test_a_device_that_is_too_small_is_told_as_what_to_do(
+    work: Work, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr(compressing, "compress", fail)
+    with pytest.raises(OutOfMemory, match="it holds the whole model"):
+        model_forms.compress(work, str(folder / "base"), Compress())
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    class Large:
+        def save_pretrained(self, _: Path) -> None:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(StorageFailed, match="No space left .* make room and run it again"):
+        merging.save(Large(), None, tmp_path)  # type: ignore[arg-type]
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_use_is_not(
+    parts: Components,
+) -> None:
+    place = parts.settings.data_folder / model_forms.SCRATCH
+    with model_forms._scratch(parts) as used:
+        (used / "model.safetensors").touch()
+        left = place / "left"
+        left.mkdir()
+        (left / model_forms.HELD).touch()
+        with model_forms._scratch(parts) as mine:
+            assert {path for path in place.iterdir() if path.is_dir()} == {used, mine}
+        assert not mine.exists()
+        assert (used / "model.safetensors").exists()
+    assert not used.exists()

@@ -12,9 +12,10 @@ import pytest
 from infra.errors import InvalidRequest
 from tiny_llm import write_adapter
 from trained import calm, only_third_parties_warn
-from training import calibrated_rounding, compressing, merging
+from training import calibrated_rounding, compressing, merging, peak_memory
 from training.base_model import BaseModel, find_base
 from training.compressing import compress, stored_bytes
+from training.model_shape import measure
 from training.parity import Parity, Samples
 from training.specification.base import Base
 from training.specification.delivery import Compress
@@ -161,6 +162,28 @@ def test_rows_make_four_bits_say_more_nearly_the_same(whole: BaseModel, tmp_path
         found.append(compress(asked, whole, FOUR, rows, into=tmp_path / name, device="cpu"))
     alone, by_rows = (each.max_difference for each in found)
     assert by_rows < 0.9 * alone
+
+
+def test_a_plan_knows_what_rounding_holds_at_its_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    monkeypatch.setattr(calibrated_rounding, "ROWS", 16)
+    monkeypatch.setattr(calibrated_rounding, "ROW_TOKENS", 64)
+    for hidden, intermediate in ((128, 1024), (512, 512)):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, vocab_size=384,
+        )  # fmt: skip
+        model, shape = LlamaForCausalLM(config), measure(config)
+        paths = [*shape.targeted("all-linear")]
+        with peak_memory.measured(model) as found:
+            calibrated_rounding.round_all(model, paths, [[*range(5, 69)]] * 16, 32)
+        known = compressing.device_bytes(shape, FOUR, dtype="float32")
+        assert found.bytes / known == pytest.approx(1, abs=0.15), (hidden, intermediate)
 
 
 @pytest.mark.parametrize("how", [ALONE, EIGHT], ids=lambda how: how.scheme)

@@ -17,11 +17,13 @@ from service.gateway.adapter_files import Base, check, fetch
 from service.models import tuning
 from service.wiring import Components
 from trained import only_third_parties_warn, planted, write_task
-from training import smoke
+from training import ranks, smoke, trainer
+from training.callbacks import Watch
 from training.finetune import Outcome, finetune
 from training.locking import read_lock
-from training.sentinel import Aborted
+from training.sentinel import Aborted, Sentinel
 from training.spec import read
+from training.specification.schedule import Abort
 from tuning import chat, write_rows
 
 pytest.importorskip("trl")
@@ -111,6 +113,32 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
     assert len(told) == before, "a run that ended well is not trained again"
 
 
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"type": "lora", "r": 8, "dora": True, "targets": ["q_proj", "v_proj", "up_proj"]},
+        {"type": "lora", "r": 8, "rslora": True},
+        {"type": "lora", "r": 8, "trainable_tokens": [5, 6]},
+        {"type": "lora", "r": 8, "targets": ["q_proj"], "modules_to_save": ["up_proj"]},
+        {"type": "osf", "effective_rank": 8},
+        {"type": "peft", "config": {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj"]}},
+        {"type": "peft", "config": {"peft_type": "IA3", "target_modules": ["v_proj", "down_proj"],
+                                    "feedforward_modules": ["down_proj"]}},
+    ],
+    ids=["dora", "rslora", "tokens", "modules", "osf", "vera", "ia3"],
+)  # fmt: skip
+def test_every_kind_of_adapter_is_tried_trained_and_read_back(
+    adapter: dict[str, Any], parts: Components, tmp_path: Path
+) -> None:
+    changes = {**REGISTERED, "schedule.steps": 3, "method.adapter": adapter}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke, "CHECKS", (smoke.only_adapter, smoke.accumulation, smoke.resume))
+        outcome = run(parts, write_task(tmp_path, changes), tmp_path / "run", smokes=True)
+    assert outcome.adapter == "adapter/zs@v1"
+    assert outcome.last_loss < outcome.first_loss
+    assert outcome.logit_difference < 1e-4
+
+
 def test_adapters_of_stored_models_know_their_base(parts: Components, tmp_path: Path) -> None:
     write_task(tmp_path)
     base = parts.artifacts.put(tmp_path / "base", "model/tiny")
@@ -167,6 +195,32 @@ def test_gone_on_with_it_ends_where_it_would_have_without_a_break(
     again = run(parts, spec, tmp_path / "broken", tell=lambda told: steps.append(told.step))
     assert steps == [5, 6, 7, 8], "the damaged checkpoint after step 6 is passed over"
     assert again.last_loss == pytest.approx(whole.last_loss, abs=1e-6)
+
+
+def test_what_passed_is_not_tried_again_by_the_same_plan(parts: Components, tmp_path: Path) -> None:
+    def stop(_: Any) -> None:
+        raise Broken
+
+    def tried(spec: Path) -> list[str]:
+        notes: list[str] = []
+        with pytest.raises(Broken):
+            run(parts, spec, tmp_path / "run", smokes=True, note=notes.append, tell=stop)
+        return [note for note in notes if note.startswith("smoke")]
+
+    spec = write_task(tmp_path, {"schedule.steps": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke, "CHECKS", (smoke.initial_loss,))
+        patch.setattr(smoke, "_loss", lambda *_, **__: 0.0)
+        with pytest.raises(Aborted, match="would not train well"):
+            run(parts, spec, tmp_path / "run", smokes=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke, "CHECKS", (smoke.initial_loss,))
+        assert [note.split()[1] for note in tried(spec)] == ["initial_loss:"]
+        assert tried(spec) == [
+            "smoke checks: they passed before, by the same plan on the same device"
+        ]
+        narrow = write_task(tmp_path, {"schedule.steps": 2, "runtime": {"memory_gib": 8}})
+        assert [note.split()[1] for note in tried(narrow)] == ["initial_loss:"]
 
 
 def test_without_a_whole_checkpoint_it_begins_anew_and_ends_the_same(
@@ -299,6 +353,30 @@ def test_a_folder_of_another_run_is_left_alone(parts: Components, tmp_path: Path
     changed = write_task(tmp_path, {"schedule.steps": 3})
     with pytest.raises(Conflict, match="another spec"):
         run(parts, changed, tmp_path / "run")
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(
+    parts: Components, tmp_path: Path
+) -> None:
+    spec = write_task(tmp_path, {"schedule.steps": 2})
+    refused: list[int] = []
+
+    def again(told: Any) -> None:
+        with pytest.raises(Conflict, match="Another process trains in"):
+            run(parts, spec, tmp_path / "run")
+        refused.append(told.step)
+
+    run(parts, spec, tmp_path / "run", tell=again)
+    assert refused == [1, 2]
+
+
+def test_a_checkpoint_that_only_the_first_process_sees_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "checkpoint-4"
+    monkeypatch.setattr(ranks, "told_by_first", lambda _: elsewhere)
+    with pytest.raises(InvalidRequest, match="is not on this machine"):
+        trainer.run(None, tmp_path, watch=Watch(Sentinel(Abort()), list), note=print)
 
 
 def test_a_lock_is_run_again_only_with_what_it_was_of(parts: Components, tmp_path: Path) -> None:

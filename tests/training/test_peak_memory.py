@@ -17,6 +17,8 @@ pytest.importorskip("trl")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 BAR = 0.15
 LENGTH, ROWS = 256, 4
+PAIRS = {"data.train": {"rows": "pairs.jsonl"}}
+TWICE = {"schedule.gradient_checkpointing": True}
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +44,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         {},
         {"base.model": "wide"},
-        {"schedule.gradient_checkpointing": True},
+        TWICE,
         {"base.dtype": "bfloat16"},
         {"method.adapter": {"type": "lora", "r": 8, "dora": True}},
-        {"method.type": "dpo", "data.train": {"rows": "pairs.jsonl"}},
+        {"method.type": "dpo", **PAIRS},
+        {"method.type": "reward", **PAIRS},
+        {"method.type": "reward", **PAIRS, "base.model": "wide", **TWICE},
+        {"method.type": "reward", **PAIRS, "base.dtype": "bfloat16", **TWICE},
+        {"schedule.packing": True, "schedule.rows_per_device": 1, "data.max_length": 2048},
+        {"base.attention": "eager"},
+        {"method.type": "reward", **PAIRS, "method.adapter": {"type": "lora", "r": 256}},
     ],
-    ids=["float32", "many words", "made twice", "bfloat16", "dora", "pairs"],
+    ids=[
+        *("float32", "many words", "made twice", "bfloat16", "dora", "pairs"),
+        *("rewards", "rewards, many words, made twice", "rewards, bfloat16, made twice"),
+        *("packed", "eager", "many weights that are trained"),
+    ],
 )
 def test_a_step_takes_what_was_planned_within_15_percent(
     folder: Path, changes: dict[str, Any]

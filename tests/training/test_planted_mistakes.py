@@ -602,6 +602,7 @@ def test_what_is_to_be_compressed_is_planned_with_its_bytes_and_its_package(
     sizes = found.lock.compressed
     assert sizes is not None
     assert 0.4 < sizes["after"] / sizes["before"] < 0.6
+    assert (sizes["at_work"] > sizes["before"]) == (scheme == "w4a16")
     assert planned(folder, {}).lock.compressed is None
 
 

@@ -29,6 +29,13 @@ def test_what_is_no_number_ends_it_at_once(value: float) -> None:
     fed(Abort(nonfinite=False, spike_sigmas=None), []).look(1, loss=value)
 
 
+def test_a_learning_rate_is_blamed_only_once_it_has_moved_something() -> None:
+    with pytest.raises(Aborted, match=r"no rate is to blame yet: with DoRA no row .* all 0"):
+        fed(Abort(), []).look(1, loss=math.nan)
+    with pytest.raises(Aborted, match=r"lower schedule\.learning_rate"):
+        fed(Abort(), [1.0]).look(2, loss=math.nan)
+
+
 def test_a_loss_just_within_so_many_deviations_passes_and_one_beyond_does_not() -> None:
     rules = Abort(spike_sigmas=4)
     fed(rules, EVERY).look(21, loss=1.1 + 0.399)

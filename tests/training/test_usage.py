@@ -33,6 +33,8 @@ def test_a_token_is_multiplied_by_all_weights_but_those_that_are_looked_up() -> 
     assert usage.operations(apart, "sft") == usage.operations(tied, "sft") == 4 * tied.parameters
     assert usage.operations(tied, "sft", twice=True) == 6 * tied.parameters
     assert usage.operations(tied, "dpo") == 6 * tied.parameters
+    inner = tied.parameters - tied.embedding_parameters
+    assert usage.operations(apart, "reward") == usage.operations(tied, "reward") == 4 * inner
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from training import compressing
 from training.accelerators import GIB
-from training.memory import BYTES
 from training.preflight import Check, Derived, Facts, Silent
 from training.preflight.devices import FULL
 from training.problems import Problem
@@ -37,12 +36,13 @@ class _Compressible(Silent):
         for key, what in compressing.refused(base, how):
             yield f"compress.{key}", what
         memory = None if self._facts.machine is None else self._facts.machine.device_memory
-        needed = base.shape.parameters * BYTES[spec.base.dtype]
+        dtype = spec.base.dtype
+        needed = compressing.device_bytes(base.shape, how, dtype=dtype)
         if memory is not None and needed > FULL * memory:
             yield (
                 "compress",
-                f"one device holds the whole model, {needed / GIB:.1f} GiB in {spec.base.dtype}, "
-                f"and this one has {memory / GIB:.1f}",
+                f"one device holds the whole model in {dtype} and what {how.scheme} takes at work, "
+                f"{needed / GIB:.1f} GiB, and this one has {memory / GIB:.1f}",
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.plugins import require
-from training import trainer as tuning
+from training import exhaustion
 from training.retrieval_models import batching
 from training.retrieval_models.mining import Example
 from training.retrieval_models.specification import EmbedderTuning, Lora, RerankerTuning, Tuning
@@ -94,7 +94,7 @@ def build(
             """Write none beside each checkpoint: nobody looks for one there."""
 
         def _save_checkpoint(self, *given: Any, **named: Any) -> None:
-            with tuning.storing(folder):
+            with exhaustion.storing(folder):
                 super()._save_checkpoint(*given, **named)
 
         def get_batch_sampler(self, *given: Any, **named: Any) -> Any:

@@ -14,7 +14,7 @@ from infra.artifacts.refs import Reference
 from infra.errors import Conflict, InvalidConfiguration, NotFound
 from infra.tracking.handle import Run
 from infra.tracking.tracker import Tracker
-from training import adapted_model, trainer
+from training import adapted_model, exhaustion, trainer
 from training.base_model import KIND
 from training.finetune import AskedToGo
 from training.retrieval_models import card, planning
@@ -114,7 +114,8 @@ def tune(spec: Tuning, folder: Path, around: Around) -> Outcome:
 
     Raises:
         Refused: the specification cannot be carried out; nothing was trained.
-        Conflict: the collection is not what it was when the run began.
+        Conflict: the collection is not what it was when the run began, or another process is in
+            the folder.
         Aborted: a rule ended the training, or the files are not the model that was trained.
         AskedToGo: the process was asked to go and wrote a checkpoint.
         StorageFailed: the disk is full; what was whole stays so.
@@ -125,7 +126,11 @@ def tune(spec: Tuning, folder: Path, around: Around) -> Outcome:
         around.note("it ended before; nothing is trained again")
         return Outcome(**done)
     material = _material(spec, files, around)
-    with _forgetting_if_aborted(files), _tracked(spec, material, around) as run:
+    with (
+        files.alone(),
+        _forgetting_if_aborted(files),
+        _tracked(spec, material, around) as run,
+    ):
         watch, probes = _train(spec, material, files, _telling(spec, around, run))
         _verify(spec, files, around, probes)
         around.note(f"judging by {len(material.questions)} questions held out")
@@ -259,7 +264,7 @@ def _train(
         trainers.merge(model)
     draft = files.path / "model.part"
     shutil.rmtree(draft, ignore_errors=True)
-    with trainer.storing(draft):
+    with exhaustion.storing(draft):
         model.save_pretrained(str(draft), create_model_card=False)
     return watch, probes
 
