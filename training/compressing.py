@@ -48,13 +48,19 @@ def compress(
         device: where both are asked.
 
     Raises:
-        InvalidRequest: it has no such form.
+        InvalidRequest: it has no such form, or no rows are left to round it for.
         MissingDependency: what writes the form is not installed.
         Unlike: perplexity grew by more.
     """
     require(PACKAGES[how.scheme], extra="export")
     for _, what in refused(whole, how):
         raise InvalidRequest(f"{whole.name!r} cannot be stored in {how.scheme}: {what}")
+    if how.scheme == FOUR_BITS and not rows.learned:
+        raise InvalidRequest(
+            f"Weights in {FOUR_BITS} are rounded for rows of 'data.train', and its "
+            f"{len(rows.compared)} are those that the forms are compared by; give it more, or "
+            "'data.eval'"
+        )
     plain = asked.model_copy(update={"quantization": None})
     model = adapted_model.load_base(plain, whole.folder, device=device)
     before = parity.ask(parity.of_model(model), rows.compared)

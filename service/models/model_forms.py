@@ -36,6 +36,8 @@ HELD = "held"
 """A file that is locked as long as somebody uses its folder."""
 ADVICE = "it holds the whole model; on processors ('runtime: {device: cpu}') it takes longer"
 """Where the device is too small."""
+EXPORTS = "it holds the whole model more than once, in float32; export it on a larger machine"
+"""The same, where processors alone are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +186,15 @@ def export(
         MissingDependency: what it takes is not installed.
         Unlike: what runs that format says something else of it.
     """
-    from training import exporting, resolving
+    from training import exhaustion, exporting, resolving
 
     whole = _whole(work, model)
     rows = resolving.first_rows(work.spec, work.places, whole)
     with _scratch(work.parts) as scratch:
         into = scratch / format_
         work.note(f"writing {whole.name} as {format_}")
-        parity = exporting.export(whole, format_, rows, into=into, cache=cache)
+        with exhaustion.told(EXPORTS):
+            parity = exporting.export(whole, format_, rows, into=into, cache=cache)
         card = {"form": format_, "dtype": "float32", "cache": cache}
         origin = _Origin(card, parity, _stored(whole, role="whole"))
         return _register(work, into, name or f"{_stem(whole)}-{format_}", origin)

@@ -24,7 +24,7 @@ from tuning import write_base
 pytest.importorskip("transformers")
 pytestmark = [*only_third_parties_warn, pytest.mark.usefixtures("light_training")]
 ROWS = [list(range(first, first + 40)) for first in (5, 90, 200)]
-SAMPLES = Samples(ROWS, [])
+SAMPLES = Samples(ROWS, [list(range(first, first + 60)) for first in (30, 120)])
 FOUR = Compress(scheme="w4a16", group_size=32, max_perplexity_ratio=1.2)
 EIGHT = Compress(scheme="w8a8", max_perplexity_ratio=1.2)
 ALONE = Compress(scheme="int8", max_perplexity_ratio=1.2)
@@ -121,6 +121,14 @@ def test_without_rows_each_weight_is_rounded_for_itself() -> None:
     assert found.allclose((steps * scales.unsqueeze(-1)).flatten(1))
 
 
+def test_weights_of_four_bits_want_rows_beside_those_that_are_compared(
+    whole: BaseModel, tmp_path: Path
+) -> None:
+    few = Samples(SAMPLES.compared, [])
+    with pytest.raises(InvalidRequest, match=f"its {len(few.compared)} are those that the forms"):
+        compress(Base(model=whole.name), whole, FOUR, few, into=tmp_path / "small", device="cpu")
+
+
 def test_a_model_whose_layers_do_not_follow_each_other_is_refused() -> None:
     import torch
 
@@ -156,12 +164,13 @@ def test_rows_have_what_goes_together_make_good_for_roundings() -> None:
 def test_rows_make_four_bits_say_more_nearly_the_same(whole: BaseModel, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors")
     found = []
-    for name, learned in (("alone", []), ("rows", [[*range(at, at + 60)] for at in range(4, 300)])):
+    many = [[*range(at, at + 60)] for at in range(4, 300)]
+    for name, learned in (("a token", [[4]]), ("rows", many)):
         asked = Base(model=whole.name, dtype="float32")
         rows = Samples(ROWS, learned)
         found.append(compress(asked, whole, FOUR, rows, into=tmp_path / name, device="cpu"))
-    alone, by_rows = (each.max_difference for each in found)
-    assert by_rows < 0.9 * alone
+    by_a_token, by_rows = (each.max_difference for each in found)
+    assert by_rows < 0.9 * by_a_token
 
 
 def test_a_plan_knows_what_rounding_holds_at_its_peak(
