@@ -91,7 +91,7 @@ def tell(
         else:
             try:
                 receivers[each.receiver](each.event)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  a receiver is a plug-in
                 failed(each.receiver, error)
                 waiting.add(each.receiver)
                 untold.put_off(each, now + RETRY)
