@@ -23,6 +23,7 @@ VERDICTS = ("drift", "stable", "not_enough_data", "incomparable")
 KEPT = 1_000
 """Windows of one monitor that led to nothing, and as many that led to something; the oldest go
 first. What was started counts for a cool-down, however many windows that has."""
+DUE = "ragstone_drift_due_timestamp_seconds"
 LOCK = 0x7761_7463
 """Held while a window is stored, so that of two that were judged after the same one is refused."""
 
@@ -206,7 +207,7 @@ def _move(connection: Connection, monitor: str, moved: Moved | None) -> None:
 
 
 def _due(name: str, seconds: float) -> Reading:
-    return Reading("ragstone_drift_due_timestamp_seconds", (name,), seconds)
+    return Reading(DUE, (name,), seconds)
 
 
 def _readings(result: Result) -> Iterator[Reading]:

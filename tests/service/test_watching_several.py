@@ -9,6 +9,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import mail_server
 from infra.contracts import Interaction
@@ -23,6 +24,7 @@ from monitoring.interactions import Query
 from monitoring.triggers import Event
 from monitoring.untold import UntoldEvents
 from monitoring.watch_results import JudgedAlready, Result, WatchResults
+from service import standing
 from service.cli.watch import FAILED_SECONDS, go_on
 from service.wiring import Components
 from service.work import watching
@@ -187,3 +189,24 @@ def test_a_receiver_that_fails_as_nobody_foresaw_is_tried_again_and_shows_nothin
     assert "s3cret" not in caplog.text
     (untold,) = UntoldEvents(parts.database).all()
     assert untold.receiver.endswith("nonsense")
+
+
+def test_a_monitor_that_nobody_looks_at_is_due_since_the_process_began(
+    opened: Callable[..., Components],
+) -> None:
+    parts = opened(answers="racing", other="racing")
+    standing.watch(parts, clock=lambda: 7.0)
+
+    def due() -> dict[str, float]:
+        family = "ragstone_drift_due_timestamp_seconds"
+        return {
+            sample.labels["monitor"]: sample.value
+            for each in text_string_to_metric_families(parts.metrics.render().decode())
+            for sample in each.samples
+            if each.name == family
+        }
+
+    assert due() == {"answers": 7.0, "other": 7.0}
+    watching.look(parts, now=START + HOUR / 2)
+    standing.watch(parts, clock=lambda: 7.0)
+    assert due() == dict.fromkeys(("answers", "other"), (START + HOUR * 3 / 2).timestamp())
