@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks import drift_peers, drift_streams
-from benchmarks.drift_peers import FEATURES, SHIFTS, SIZES, WINDOW
-from benchmarks.drift_streams import Floats, Stream
+from benchmarks.drift_peers import FEATURES, SIZES
+from benchmarks.drift_streams import CHANGE, HORIZON, SHIFTS, WINDOW, Floats, Stream
 from benchmarks.options import Options
 from benchmarks.processes import PeerFailed
 from benchmarks.table import Bar, Row, Spread
@@ -27,7 +27,6 @@ from monitoring.detector import (
 from monitoring.findings import Finding
 
 LEVEL = 0.05
-HORIZON = 10_000
 _SPENT = {
     "seconds": ("time", "s", 30.0),
     "processor": ("processor time", "s", None),
@@ -150,13 +149,11 @@ def _delays(repeats: int, options: Options) -> Iterator[Row]:
         for size in SHIFTS:
             options.say(f"delay: {shape}, {size} standard deviations")
             for name in names:
-                found = []
-                for seed in range(repeats):
-                    rng = np.random.default_rng(seed)
-                    values = drift_streams.planted(shape, size, HORIZON, 2_000, rng)
-                    stream = Stream("", rng.normal(size=2_000), values)
-                    found.append(first_alarm(name, stream, seed=seed))
-                yield _delay_row(f"{shape} {size} sd: delay of {name}", found, 2_000)
+                streams = drift_streams.streams(shape, size, repeats)
+                found = [
+                    first_alarm(name, stream, seed=seed) for seed, stream in enumerate(streams)
+                ]
+                yield _delay_row(f"{shape} {size} sd: delay of {name}", found, CHANGE)
 
 
 def _delay_row(metric: str, found: Sequence[int | None], at: int) -> Row:

@@ -7,8 +7,8 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from benchmarks import environments, processes
-from benchmarks.drift_streams import Floats
+from benchmarks import drift_peer_delays, environments, processes
+from benchmarks.drift_streams import SHIFTS, WINDOW, Floats
 from benchmarks.options import Options
 from benchmarks.processes import PeerFailed, PeerProcess
 from benchmarks.table import Row, Spread
@@ -20,10 +20,7 @@ REFERENCE = 10_000
 WINDOWS = 200
 """Of each size, without drift: a peer takes seconds for each 50."""
 SIZES = (50, 100, 200, 500, 1_000)
-WINDOW = 200
-"""Rows of the windows in which a stream is cut for detectors that compare windows."""
 FEATURES = 50
-SHIFTS = (0.25, 0.5, 1.0)
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -40,6 +37,7 @@ def rows(options: Options) -> Iterator[Row]:
                 yield from _peer_rows(name, peer, options)
                 if name == "evidently":
                     yield _embeddings(peer, options)
+                yield from drift_peer_delays.rows(name, peer, options)
             except PeerFailed as error:
                 yield Row(f"no drift, {name}", None, peer_name=name, note=error.message)
 

@@ -15,6 +15,12 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.float64]
 Shape: TypeAlias = Literal["instantaneous", "gradual", "cyclic"]
 SHAPES: tuple[Shape, ...] = ("instantaneous", "gradual", "cyclic")
+SHIFTS = (0.25, 0.5, 1.0)
+"""Of a mean, in standard deviations."""
+HORIZON, CHANGE = 10_000, 2_000
+"""Values of a planted stream, and the row from which it moves."""
+WINDOW = 200
+"""Rows of the windows in which a stream is cut for detectors that compare windows."""
 RAMP = 2_000
 """Rows over which a gradual change comes, and of a cycle."""
 
@@ -39,6 +45,14 @@ def planted(shape: Shape, size: float, rows: int, at: int, rng: np.random.Genera
         "cyclic": np.sin(2 * np.pi * since / RAMP),
     }[shape]
     return rng.normal(size=rows) + size * np.where(since >= 0, moves, 0.0)
+
+
+def streams(shape: Shape, size: float, count: int) -> Iterator[Stream]:
+    """Yield planted streams with a reference of 2,000 values each."""
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        values = planted(shape, size, HORIZON, CHANGE, rng)
+        yield Stream("", rng.normal(size=2_000), values, (CHANGE,))
 
 
 def real(data: Path) -> Iterator[Stream]:

@@ -164,14 +164,19 @@ def _fine_enough(plan: Plan, reference: Window) -> Plan:
     draws = min(math.ceil(2 * tests / plan.level), MOST_DRAWS)
     chosen = [plan.by_column.get(name, ()) for name in reference.names]
     chosen += [plan.together or ()]
-    names = {*plan.by_kind.values(), *(each.name for some in chosen for each in _each(some))}
-    given = {name: plan.parameters.get(name, {}) for name in names}
-    parameters = {
-        name: {"draws": draws, **given[name]}
-        for name in names
-        if draws > getattr(_open(Chosen(name), plan), "draws", draws)
-    }
+    named = [
+        *map(Chosen, plan.by_kind.values()),
+        *(each for some in chosen for each in _each(some)),
+    ]
+    fewer = {each.name for each in named if draws > _draws(each, plan, default=draws)}
+    parameters = {name: {"draws": draws, **plan.parameters.get(name, {})} for name in fewer}
     return replace(plan, parameters={**plan.parameters, **parameters})
+
+
+def _draws(chosen: Chosen, plan: Plan, *, default: int) -> int:
+    """Return how many permutations a detector makes where nobody says how many."""
+    others = {name: value for name, value in chosen.parameters.items() if name != "draws"}
+    return int(getattr(_open(replace(chosen, parameters=others), plan), "draws", default))
 
 
 def _of_window(

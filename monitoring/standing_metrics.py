@@ -132,7 +132,10 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
         "Rows that were compared: reference, measurement; rows that are missing to a full window.",
     ),
     "ragstone_drift_run_timestamp_seconds": (("monitor",), "When a window was last judged."),
-    "ragstone_drift_due_timestamp_seconds": (("monitor",), "When the next one is to be judged."),
+    "ragstone_drift_due_timestamp_seconds": (
+        ("monitor",),
+        "When the next one is to be judged; before the first one, when this process began.",
+    ),
     "ragstone_drift_triggers": (
         ("monitor", "action"),
         "What windows led to and is kept: ticket, harm, started, suppressed, resolved.",

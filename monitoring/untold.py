@@ -86,12 +86,14 @@ def tell(
         is_later = now < each.due <= now + RETRY  # beyond that, a clock was ahead
         if each.receiver in waiting or is_later:
             waiting.add(each.receiver)
-        elif each.receiver not in receivers or now - each.event.at > GIVEN_UP:
+        elif now - each.event.at > GIVEN_UP:
             untold.remove(each)
+        elif each.receiver not in receivers:  # another process may have it in its settings
+            waiting.add(each.receiver)
         else:
             try:
                 receivers[each.receiver](each.event)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  a receiver is a plug-in
                 failed(each.receiver, error)
                 waiting.add(each.receiver)
                 untold.put_off(each, now + RETRY)

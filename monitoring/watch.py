@@ -90,8 +90,9 @@ def look(
     at all.
 
     Raises:
-        Conflict: the window is so many rows, and somebody else has judged them.
+        JudgedAlready: somebody else has judged a window of the monitor meanwhile.
     """
+    last = results.last(monitor.name)
     before, latest = in_order(results.judged(monitor.name), now=now), _latest(results, monitor)
     found = compare(*features(monitor, seen), monitor.plan)
     standings = _follow(monitor, seen, latest[-1:], now=now)
@@ -116,6 +117,7 @@ def look(
     moved = None if seen.rows is None else Moved(seen.rows.after, seen.rows.until)
     results.add(
         result,
+        after=last,
         start=_prepared(monitor.trigger, event),
         moved=moved,
         receivers=() if event is None else monitor.receivers,

@@ -21,7 +21,11 @@ from monitoring.triggers import Start
 
 VERDICTS = ("drift", "stable", "not_enough_data", "incomparable")
 KEPT = 1_000
-"""Windows of one monitor; the oldest go first."""
+"""Windows of one monitor that led to nothing, and as many that led to something; the oldest go
+first. What was started counts for a cool-down, however many windows that has."""
+DUE = "ragstone_drift_due_timestamp_seconds"
+LOCK = 0x7761_7463
+"""Held while a window is stored, so that of two that were judged after the same one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,10 @@ class Result:
     judged: Judged
     report: Mapping[str, Any]
     """JSON values, as `monitoring.watch` writes them."""
+
+
+class JudgedAlready(Conflict):
+    """Another process has judged the same window, or these rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,7 @@ class WatchResults:
         self,
         result: Result,
         *,
+        after: int | None = None,
         start: Start | None = None,
         moved: Moved | None = None,
         receivers: Sequence[str] = (),
@@ -73,12 +82,21 @@ class WatchResults:
         Where its window ended is stored with it, so that no row is in two windows or in none, and
         who has to be told of it.
 
+        Args:
+            result: of one window.
+            after: the number of the window before, as it was judged; any if None.
+            start: starts something, in the same transaction.
+            moved: of a window of so many rows.
+            receivers: who is to be told.
+
         Raises:
-            Conflict: another process has judged these rows meanwhile; nothing is stored.
+            JudgedAlready: another process has judged a window meanwhile; nothing is stored.
         """
         judged = result.judged
-        with self._database.write() as connection:
+        with self._database.write(lock=LOCK) as connection:
             _move(connection, result.monitor, moved)
+            if after is not None and _last(connection, result.monitor) != after:
+                raise JudgedAlready(f"A window of {result.monitor!r} was judged meanwhile")
             started = {} if start is None else {"started": start(connection)}
             added = connection.execute(
                 insert(table).values(
@@ -92,13 +110,12 @@ class WatchResults:
             )
             number = added.inserted_primary_key[0]  # type: ignore[index]
             untold.keep(connection, number, receivers, due=judged.at)
-            numbers = select(table.c.number).where(table.c.monitor == result.monitor)
-            oldest = numbers.order_by(table.c.number.desc()).offset(KEPT).limit(1)
-            last = connection.scalar(oldest)
-            if last is not None:
-                connection.execute(
-                    delete(table).where(table.c.monitor == result.monitor, table.c.number <= last)
-                )
+            _let_go(connection, result.monitor)
+
+    def last(self, monitor: str) -> int:
+        """Return the number of the latest window of a monitor; 0 if there is none."""
+        with self._database.read() as connection:
+            return _last(connection, monitor)
 
     def position(self, monitor: str) -> Position | None:
         """Return where the last window ended; None unless windows are so many rows."""
@@ -164,6 +181,20 @@ class WatchResults:
             yield Reading("ragstone_drift_window_rows", (row.monitor, "missing"), row.missing)
 
 
+def _last(connection: Connection, monitor: str) -> int:
+    newest = select(func.max(table.c.number)).where(table.c.monitor == monitor)
+    return int(connection.scalar(newest) or 0)
+
+
+def _let_go(connection: Connection, monitor: str) -> None:
+    for is_kept in (table.c.action.is_(None), table.c.action.is_not(None)):
+        mine = (table.c.monitor == monitor, is_kept)
+        numbers = select(table.c.number).where(*mine).order_by(table.c.number.desc())
+        last = connection.scalar(numbers.offset(KEPT).limit(1))
+        if last is not None:
+            connection.execute(delete(table).where(*mine, table.c.number <= last))
+
+
 def _move(connection: Connection, monitor: str, moved: Moved | None) -> None:
     """Have the next window begin where this one ended; one by time begins anew."""
     mine = position.c.monitor == monitor
@@ -172,11 +203,11 @@ def _move(connection: Connection, monitor: str, moved: Moved | None) -> None:
         return
     stands = update(position).where(mine, position.c.number == moved.before)
     if connection.execute(stands.values(number=moved.after)).rowcount != 1:
-        raise Conflict(f"The rows after {moved.before} were judged for {monitor!r} already")
+        raise JudgedAlready(f"The rows after {moved.before} were judged for {monitor!r} already")
 
 
 def _due(name: str, seconds: float) -> Reading:
-    return Reading("ragstone_drift_due_timestamp_seconds", (name,), seconds)
+    return Reading(DUE, (name,), seconds)
 
 
 def _readings(result: Result) -> Iterator[Reading]:

@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import anyio
 
@@ -30,6 +31,16 @@ CLOSING_SECONDS = 10.0
 Then: TypeAlias = Callable[[Groundedness | None], None]
 
 
+class Followed(Protocol):
+    """A scorer that changes while it runs."""
+
+    @property
+    def is_due(self) -> bool: ...
+
+    def follow(self) -> None:
+        """Look for another model, and open it; blocks."""
+
+
 class Grounding:
     """Keeps what a detector does wrong away from answers; counts and times what it finds."""
 
@@ -38,6 +49,7 @@ class Grounding:
         score: Callable[[Answer], Groundedness],
         metrics: GroundednessMetrics,
         *,
+        followed: Followed | None = None,
         timeout_seconds: float = 2.0,
         most_waiting: int = MOST_WAITING,
     ) -> None:
@@ -46,11 +58,13 @@ class Grounding:
         Args:
             score: blocks; whatever it raises is logged and counted, and the answer goes on.
             metrics: are told of everything that is found.
+            followed: is asked to follow where that is due, beside the answers.
             timeout_seconds: an answer that waits longer for its score is told without one.
             most_waiting: answers more than these are not scored.
         """
         self._score = score
         self._metrics = metrics
+        self._followed = followed
         self._timeout_seconds = timeout_seconds
         self._room = threading.BoundedSemaphore(most_waiting)
         # Threads of its own, as a place is free again only when its scoring really ended.
@@ -67,6 +81,7 @@ class Grounding:
         except RuntimeError:  # it was closed
             self._metrics.count_blind("closed")
             return answer
+        self._follow()
         with anyio.move_on_after(self._timeout_seconds):
             found = self._observed(answer, *await asyncio.wrap_future(scored))
             return replace(answer, groundedness=found)
@@ -86,6 +101,7 @@ class Grounding:
             self._after.submit(self._later, key, answer)
         except RuntimeError:  # it was closed
             self._give_up(key)
+        self._follow()
 
     def close(self, *, seconds: float = CLOSING_SECONDS) -> None:
         """Score what waits, for so long at most, and end; the rest is told without a score."""
@@ -98,6 +114,11 @@ class Grounding:
         self._after.shutdown(wait=False, cancel_futures=True)
         for key in tuple(self._waiting):
             self._give_up(key)
+
+    def _follow(self) -> None:
+        if self._followed is not None and self._followed.is_due:
+            with suppress(RuntimeError):  # it was closed
+                self._after.submit(self._followed.follow)
 
     def _scored(self, answer: Answer) -> tuple[Groundedness | None, float]:
         """Return what was found, None where scoring failed, and the seconds that it took."""

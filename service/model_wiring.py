@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 from infra.database.engine import Database
 from infra.settings import Settings
 from monitoring.metrics import Metrics
-from service import stored_models
 from service.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -194,17 +193,15 @@ class ModelParts:
     @cached_property
     def grounding(self) -> Grounding:
         """Scores answers over collections."""
-        from monitoring.groundedness import Scorer
-        from monitoring.grounding.detectors import open_detector
+        from service.followed_scorer import FollowedScorer
         from service.grounding import Grounding
 
         options = self.settings.groundedness
-        whole = cast("Components", self)
-        located = stored_models.located(whole, options.detector_options)
-        detector = open_detector(options.detector, **located)
+        scorer = FollowedScorer(cast("Components", self), options)
         return Grounding(
-            Scorer(detector).score,
+            scorer.score,
             self.metrics.groundedness,
+            followed=scorer,
             timeout_seconds=options.timeout_seconds,
         )
 

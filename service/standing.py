@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,13 +23,13 @@ FAILED = ("fail", "inconclusive", "underpowered", "unscored", "infrastructure")
 _SYNC = "sync"
 
 
-def watch(parts: Components) -> None:
-    """Have the metrics of this process tell it, whenever they are scraped."""
+def watch(parts: Components, *, clock: Callable[[], float] = time.time) -> None:
+    """Have the metrics of this process tell it, whenever they are scraped; it begins now."""
     from monitoring.gpus import Gpus
 
     standing = parts.metrics.standing
     standing.watch("gpus", Gpus().readings)
-    standing.watch("drift", partial(drift, parts))
+    standing.watch("drift", partial(drift, parts, began=clock()))
     standing.watch("budgets", partial(budgets, parts))
     standing.watch("indexes", partial(indexes, parts))
     standing.watch("sources", partial(sources, parts))
@@ -37,13 +38,18 @@ def watch(parts: Components) -> None:
     )
 
 
-def drift(parts: Components) -> Iterator[Reading]:
-    """Yield what the watch found last, of the monitors of the settings."""
-    from monitoring.watch_results import WatchResults
+def drift(parts: Components, *, began: float) -> Iterator[Reading]:
+    """Yield what the watch found last, of the monitors of the settings.
+
+    One that was never looked at is due since this process began, or nobody would hear of it.
+    """
+    from monitoring.watch_results import DUE, WatchResults
 
     names = tuple(parts.settings.watch.monitors)
-    if names:
-        yield from WatchResults(parts.database).readings(names)
+    if not names:
+        return
+    yield from (Reading(DUE, (name,), began) for name in names)  # of two readings the last counts
+    yield from WatchResults(parts.database).readings(names)
 
 
 def budgets(parts: Components) -> Iterator[Reading]:

@@ -23,6 +23,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     reference, current = (
         pd.DataFrame(np.load(file)).rename(columns=lambda n: f"x{n}") for file in request["files"]
     )
+    if request["do"] == "windows":
+        rows = request["rows"]
+        cut = [current[at : at + rows] for at in range(0, len(current) - rows + 1, rows)]
+        return {"alarms": [preset(reference, window) for window in cut]}
     return {"alarms": preset(reference, current)}
 
 
@@ -31,7 +35,7 @@ def preset(reference: Any, current: Any) -> list[bool]:
     presets: Any = importlib.import_module("evidently.presets")
     report = importlib.import_module("evidently").Report([presets.DataDriftPreset()])
     found = report.run(current, reference).dict()
-    alarms = []
+    alarms = {}
     for metric in found["metrics"]:
         config = metric.get("config", {})
         if "column" not in config:
@@ -39,8 +43,8 @@ def preset(reference: Any, current: Any) -> list[bool]:
         value, threshold = float(metric["value"]), float(config["threshold"])
         # Of a test the value is a p-value, and small means drift; of a distance, large does.
         is_p = "p_value" in config["method"] or "p-value" in config["method"]
-        alarms.append(value < threshold if is_p else value >= threshold)
-    return alarms
+        alarms[config["column"]] = value < threshold if is_p else value >= threshold
+    return [alarms[name] for name in reference.columns]
 
 
 def embeddings(reference: Any, current: Any) -> bool:

@@ -24,21 +24,25 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     method = request["method"].removeprefix("nannyml ")
     if method.endswith(FEW):
         reference = reference.head(6 * len(current))
-    return {"alarms": alarms(reference, current, method.removesuffix(FEW))}
+    method = method.removesuffix(FEW)
+    if request["do"] == "windows":
+        return {"alarms": alarms(reference, current, method, rows=request["rows"])}
+    return {"alarms": alarms(reference, current, method, rows=len(current))[0]}
 
 
-def alarms(reference: Any, current: Any, method: str) -> list[bool]:
-    """Fit on the reference in chunks as large as the window; thresholds are the defaults."""
+def alarms(reference: Any, current: Any, method: str, *, rows: int) -> list[list[bool]]:
+    """Fit on the reference in chunks as large as a window; thresholds are the defaults."""
     import nannyml  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     calculator = nannyml.UnivariateDriftCalculator(
         column_names=list(reference.columns),
         continuous_methods=[method],
-        chunk_size=len(current),
+        chunk_size=rows,
     )
     result = calculator.fit(reference).calculate(current)
     table = result.filter(period="analysis").to_df()
-    return [bool(table[(name, method, "alert")].iloc[0]) for name in reference.columns]
+    columns = [table[(name, method, "alert")].astype(bool) for name in reference.columns]
+    return [list(flags) for flags in zip(*(map(bool, each) for each in columns), strict=True)]
 
 
 if __name__ == "__main__":

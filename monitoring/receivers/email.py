@@ -33,7 +33,8 @@ def build(options: Mapping[str, object]) -> Tell:
 
     def tell(event: Event) -> None:
         message = EmailMessage()
-        message["Subject"] = f"[{event.action}] {event.monitor}: {event.summary}"[:200]
+        subject = f"[{event.action}] {event.monitor}: {event.summary}"
+        message["Subject"] = " ".join(subject.split())[:200]  # a column's name may have two lines
         message["From"], message["To"] = chosen.sender, ", ".join(chosen.recipients)
         message.set_content(_text(event))
         with smtplib.SMTP(chosen.host, chosen.port, timeout=TIMEOUT_SECONDS) as server:

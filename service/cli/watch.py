@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.errors import RagstoneError
+from infra.errors import RagstoneError, first_line
 from service.cli.output import Json, note, print_json, print_table
 from service.cli.session import opened
 
@@ -42,12 +42,16 @@ def watch(
 def go_on(parts: Components, *, json: bool = False) -> float:
     """Look at what is due; returns the seconds until the next look, also where this one failed.
 
-    A database that is down for a while, or a monitor whose reference is gone, ends no watch.
+    A database that is down for a while, a monitor whose reference is gone, or a detector that
+    fails as nobody foresaw ends no watch.
     """
     try:
         _look(parts, json=json, shows_nothing=False)
     except RagstoneError as error:
         note(f"{error.message}; the watch goes on")
+        return FAILED_SECONDS
+    except Exception as error:  # noqa: BLE001  whatever a plug-in raises
+        note(f"{first_line(error) or type(error).__name__}; the watch goes on")
         return FAILED_SECONDS
     return POLL_SECONDS
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import Conflict, NotFound, RagstoneError
+from infra.errors import NotFound, RagstoneError
 from infra.jobs.attempt import Attempt
 from infra.jobs.definitions import Behaviour, Registry
 from service.work import monitor_windows, monitors
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 WATCH = "watch"
 SKEW = timedelta(minutes=5)
 """By which the clocks of processes that watch may differ."""
+EARLY = timedelta(seconds=30)
+"""Before a window ends that the job may look: its ticks come a little sooner or later, and the
+next one may be as far away as a window is long."""
 _NEXT = timedelta(microseconds=1)
 """By which windows of one look are apart, so that their order is known for ever."""
 
@@ -32,27 +35,31 @@ def define(registered: Registry, parts: Components) -> None:
     @registered.job(WATCH, behaviour=Behaviour(steps=False, lane=WATCH, join=True))
     def watch(attempt: Attempt) -> list[dict[str, Any]]:
         del attempt
-        return [described(each) for each in look(parts, now=datetime.now(UTC))]
+        return [described(each) for each in look(parts, now=datetime.now(UTC), early=EARLY)]
 
 
-def look(parts: Components, *, now: datetime) -> list[Result]:
-    """Judge what waits of every monitor that is due; returns what was found.
+def look(parts: Components, *, now: datetime, early: timedelta = timedelta(0)) -> list[Result]:
+    """Judge what waits of every monitor that is due, or is so soon; returns what was found.
 
     Raises (once all have been looked at):
         NotFound: the reference of a monitor is gone.
         InvalidRequest: a monitor asks for what cannot be done.
+        Exception: whatever else a detector raises.
     """
     results, found = stored(parts), []
-    failure: RagstoneError | None = None
+    failure: Exception | None = None
     _tell(parts, now=now)  # what could not be told at looks before
     for name, options in parts.settings.watch.monitors.items():
         try:
             every = timedelta(minutes=options.every_minutes)
-            if is_due(results, name, every=every, now=now):
+            if is_due(results, name, every=every, now=now + min(early, every / 2)):
                 found += _look(parts, name, results, now=now)
         except RagstoneError as error:
             logger.warning("the monitor %s did not look: %s", name, error.message)
             failure = failure or error
+        except Exception as error:
+            logger.exception("the monitor %s did not look", name)
+            failure = failure or error  # a detector is a plug-in, and blinds no other monitor
     if failure is not None:
         raise failure
     return found
@@ -124,6 +131,7 @@ def described(result: Result) -> dict[str, Any]:
 
 def _look(parts: Components, name: str, results: WatchResults, *, now: datetime) -> list[Result]:
     from monitoring.watch import look as judge
+    from monitoring.watch_results import JudgedAlready
 
     monitor, options = monitors.opened(parts, name)
     found: list[Result] = []
@@ -139,9 +147,7 @@ def _look(parts: Components, name: str, results: WatchResults, *, now: datetime)
                     if event.action == "started":
                         parts.jobs.tell()
                     _tell(parts, now=at)
-        except Conflict as error:
-            if options.every_rows is None:
-                raise
+        except JudgedAlready as error:
             logger.info("another process looks at the monitor %s: %s", name, error.message)
     return found
 

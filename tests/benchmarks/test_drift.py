@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import drift, drift_peers, drift_streams, environments
+from benchmarks import drift, drift_peer_delays, drift_peers, drift_streams, environments
 from benchmarks.drift_streams import Shape, Stream
 from benchmarks.options import Options
 
@@ -23,6 +23,17 @@ def test_planted_changes_begin_where_they_are_said_to(shape: Shape) -> None:
         alarm = drift.first_alarm(name, stream)
         assert alarm is not None
         assert 2_000 < alarm <= 2_800
+
+
+def test_a_peers_delay_is_that_of_its_first_alarm_after_the_change() -> None:
+    alarms = np.zeros((50, 3), dtype=bool)
+    alarms[3, 0] = alarms[10, 0] = alarms[14, 1] = True
+    row = drift_peer_delays._delay("delay", "evidently", alarms.tolist())
+    assert row.peer is not None
+    assert row.peer.median == 1_000
+    assert row.note == "1 of 3 missed, 1 alarmed before, in 0.033 of windows"
+    none = drift_peer_delays._delay("delay", "evidently", np.zeros((50, 3)).tolist())
+    assert (none.peer, none.note) == (None, "3 of 3 missed, 0 alarmed before, in 0.000 of windows")
 
 
 def test_real_streams_have_their_changes_after_the_reference(shared_data: Path) -> None:

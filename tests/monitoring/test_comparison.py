@@ -10,8 +10,10 @@ from scipy.stats import binom
 from threadpoolctl import threadpool_limits
 
 from infra.errors import InvalidRequest, NotFound
+from monitoring.columns import Column
 from monitoring.comparison import CORRECTIONS, TOGETHER, Plan, adjusted, compare
-from monitoring.detector import Chosen
+from monitoring.detector import Chosen, Parameters
+from monitoring.findings import Finding
 from monitoring.windows import Window
 
 COLUMNS = 20
@@ -262,6 +264,26 @@ def test_each_column_has_parameters_of_its_own() -> None:
     )
     with pytest.raises(InvalidRequest, match="no option 'least'; there are cells, draws, least_e"):
         compare(before, now, Plan(by_column={"a": Chosen("wasserstein", {"least": 1})}))
+
+
+class Needy(Parameters):
+    """A third party's detector, with a parameter that has no default."""
+
+    unit: str
+
+    def compare(self, reference: Column, current: Column) -> Finding:
+        rows = reference.data.shape[0] + current.data.shape[0]
+        return Finding("needy", "stable", f"{rows} {self.unit}", p_value=1.0)
+
+
+needy = Needy.model_validate
+
+
+def test_a_detector_may_have_a_parameter_without_a_default() -> None:
+    window = Window.of({"a": np.arange(100.0)})
+    asked = Chosen(f"{__name__}.needy", {"unit": "euros"})
+    report = compare(window, window, Plan(by_column={"a": asked}, together=asked))
+    assert {each.finding.explanation for each in report.findings} == {"200 euros"}
 
 
 def test_without_a_correction_each_test_has_the_level_for_itself() -> None:

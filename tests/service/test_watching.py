@@ -526,20 +526,21 @@ def test_who_could_not_be_told_is_told_once_it_answers_and_in_order(
     assert UntoldEvents(parts.database).all() == []
 
 
-def test_what_nobody_could_be_told_for_days_and_who_is_no_receiver_is_let_go(
+def test_what_nobody_could_be_told_for_days_is_let_go_and_others_receivers_are_left_to_them(
     fast_settings: Any, open_client: Any, hooks: hook_server.Hooks
 ) -> None:
     parts = open_client(fast_settings(**watched(fast_settings, hooks))).app.state.components
     now = pinned(parts)
     report = {"due": 0.0, "rows": {}, "features": [], "streams": [], "performance": []}
-    for days, receiver in ((4, "webhook"), (1, "pager"), (1, "webhook")):
+    for days, receiver in ((4, "webhook"), (4, "pager"), (1, "pager"), (1, "webhook")):
         judged = Judged(now - timedelta(days=days), "drift", True, "ticket")
         summary = f"{days} days ago"
         result = Result("elsewhere", judged, {**report, "summary": summary})
         watching.stored(parts).add(result, receivers=[receiver])
     watching.look(parts, now=now)
     assert [each["summary"] for each in hooks.posted["/drift"]] == ["1 days ago"]
-    assert UntoldEvents(parts.database).all() == []
+    (left,) = UntoldEvents(parts.database).all()
+    assert (left.receiver, left.event.summary) == ("pager", "1 days ago")
 
 
 def test_hours_without_traffic_say_that_there_is_too_little(

@@ -209,10 +209,14 @@ def test_the_metrics_tell_what_is_missing_and_when_the_next_look_is(opened: Open
     watching.look(parts, now=START)
     add(parts, range(70, 80))
     watching.look(parts, now=START + HOUR)
-    told = {each.gauge: each.value for each in standing.drift(parts)}
+    told = {each.gauge: each.value for each in standing.drift(parts, began=0.0)}
     assert told["ragstone_drift_due_timestamp_seconds"] == (START + 2 * HOUR).timestamp()
     assert told["ragstone_drift_run_timestamp_seconds"] == START.timestamp()
-    rows = {each.labels[1]: each.value for each in standing.drift(parts) if "rows" in each.gauge}
+    rows = {
+        each.labels[1]: each.value
+        for each in standing.drift(parts, began=0.0)
+        if "rows" in each.gauge
+    }
     assert rows == {"reference": ROWS, "measurement": ROWS, "missing": 40}
 
 
