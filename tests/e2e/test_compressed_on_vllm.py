@@ -83,7 +83,8 @@ def test_vllm_serves_what_was_compressed_and_says_what_transformers_says(
     group = 32 if scheme == "w4a16" else None
     how = Compress(scheme=scheme, group_size=group, max_perplexity_ratio=1.2)
     small = tmp_path / scheme
-    found = compress(asked(whole), whole, how, Samples([ROW], [ROW[::-1]]), into=small, device="cpu")
+    rows = Samples([ROW], [ROW[::-1]])
+    found = compress(asked(whole), whole, how, rows, into=small, device="cpu")
     scores, text, kernels = on_vllm(small)
     assert kernels == [KERNELS[scheme]]
     assert text == "ZZZZZZ"
