@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Float, Integer, String, select
 
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
@@ -14,6 +14,7 @@ from infra.artifacts.store import ArtifactStore
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction
 from infra.database.monitoring_tables import feedback
+from infra.database.schema import Moment
 from infra.errors import InvalidRequest
 from infra.plugins import require
 from monitoring.columns import EXTRA
@@ -120,12 +121,18 @@ def _narrowed(table: Any, columns: Sequence[str] | None) -> Any:
 
 
 def _schema(pa: Any, predicted: Mapping[str, str]) -> Any:
-    floats = {"first_byte_seconds", "seconds", "support", "groundedness"}
-    whole = {"status", "prompt_tokens", "completion_tokens", "cached_tokens", "cost_nano"}
-    fields = []
-    for name in (*_PLAIN, *TEXTS, CITED, *SAID):
-        kind = pa.float64() if name in floats else pa.int64() if name in whole else pa.string()
-        fields.append((name, pa.timestamp("us", tz="UTC") if name == "at" else kind))
+    kinds = {
+        Float: pa.float64(),
+        Integer: pa.int64(),
+        Moment: pa.timestamp("us", tz="UTC"),
+        String: pa.string(),
+    }
+    fields = [
+        (name, next(made for kind, made in kinds.items() if isinstance(column.type, kind)))
+        for name, column in interaction.columns.items()
+        if name in _PLAIN
+    ]
+    fields += [(name, pa.string()) for name in (*TEXTS, CITED, *SAID)]
     fields.append((SCORE, pa.float64()))
     fields += [(name, getattr(pa, kind)()) for name, kind in predicted.items()]
     return pa.schema(fields)

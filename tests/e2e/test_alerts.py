@@ -6,39 +6,29 @@ The rules are those that are shipped, with their windows scaled down: an hour is
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-import chat_server
-import hook_server
-import prometheus_server
-import running_server
 from infra.contracts import Interaction, Usage
-from infra.settings import load_settings
 from monitoring import interaction_exports
 from monitoring.interactions import Query
 from service.wiring import Components
-from service.work import watching
+from service.work.watching import look as look_at
 from waiting import until
+from watched_service import DEPLOY, RULES, Watched, watching
 
-ROOT = Path(__file__).parent.parent.parent
-DEPLOY = ROOT / "infra" / "deploy"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 FASTER = 720.0
 LEAST_SECONDS = 3.0
 """Of a window: it has to hold several scrapes."""
 QUIET_SECONDS = 10.0
-QUESTION = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def scaled(match: re.Match[str]) -> str:
@@ -46,9 +36,9 @@ def scaled(match: re.Match[str]) -> str:
     return f"{max(seconds, LEAST_SECONDS):.0f}s"
 
 
-def rules(folder: Path) -> list[str]:
-    """Write the rules with shorter windows; returns their names."""
-    for name in ("recording", "objectives", "alerts"):
+def rules(folder: Path) -> list[Path]:
+    """Write the rules with shorter windows; returns the files."""
+    for name in RULES:
         text = (DEPLOY / "prometheus" / f"{name}.yml").read_text()
         text = re.sub(r"(?<=\[)(\d+)([smhd])(?=\])", scaled, text)
         text = re.sub(r"(?<=for: )(\d+)([smhd])", "1s", text)
@@ -56,99 +46,16 @@ def rules(folder: Path) -> list[str]:
         for group in loaded["groups"]:
             group["interval"] = "500ms"
         (folder / f"{name}.yml").write_text(yaml.safe_dump(loaded))
-    return ["recording.yml", "objectives.yml", "alerts.yml"]
-
-
-class Watched:
-    """A service under watch, and what was told of it."""
-
-    def __init__(
-        self, service: httpx.Client, model: chat_server.ChatServer, prometheus: str, hooks: Any
-    ) -> None:
-        self.settings = load_settings()
-        self.service, self.model, self.prometheus, self.hooks = service, model, prometheus, hooks
-
-    def ask(self) -> int:
-        return self.service.post("/chat/completions", json=QUESTION).status_code
-
-    def ask_documents(self, number: int) -> str:
-        """Ask over documents what was not asked before; returns what was found of the answer."""
-        question = f"How many days of leave do full-time employees have, case {number}?"
-        body = {"question": question, "collection": "handbook"}
-        response = self.service.post("/answers", json=body)
-        assert response.status_code == 200, response.text
-        return str(response.json()["groundedness"]["verdict"])
-
-    def add_document(self, text: str) -> None:
-        self.service.post("/vector_stores", json={"name": "handbook"}).raise_for_status()
-        files = {"file": ("leave.txt", text.encode())}
-        upload = self.service.post("/files", files=files, data={"purpose": "assistants"})
-        held = "/vector_stores/handbook/files"
-        self.service.post(held, json={"file_id": upload.json()["id"]}).raise_for_status()
-        where = f"{held}/{upload.json()['id']}"
-        until(lambda: self.service.get(where).json()["status"] == "completed")
-
-    def firing(self) -> set[str]:
-        return prometheus_server.firing(self.prometheus)
-
-    def told(self, state: str) -> set[str]:
-        posts = [
-            post for path in ("/pages", "/tickets") for post in self.hooks.posted.get(path, ())
-        ]
-        alerts = [alert for post in posts for alert in post["alerts"]]
-        return {each["labels"]["alertname"] for each in alerts if each["status"] == state}
+    return [folder / f"{name}.yml" for name in RULES]
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
-    prometheus_server.required("prometheus")
-    prometheus_server.required("prometheus-alertmanager")
-    alerts = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
-    with hook_server.serving() as hooks, chat_server.serving("Good day.") as model:
-        for receiver in alerts["receivers"]:
-            receiver["webhook_configs"][0]["url"] = f"{hooks.url}/{receiver['name']}"
-        alerts["route"] |= {"group_wait": "1s", "group_interval": "1s"}
-        gateway = {
-            "RAGSTONE_GATEWAY__UPSTREAMS": f'{{"vllm": {{"urls": ["{model.url}"]}}}}',
-            "RAGSTONE_GATEWAY__ROUTES": (
-                '{"m": {"targets": [{"upstream": "vllm", "model": "tiny"}]}}'
-            ),
-        }
-        gateway["RAGSTONE_GENERATION__MODEL"] = "m"
-        gateway["RAGSTONE_GROUNDEDNESS__TIMEOUT_SECONDS"] = (
-            "60"  # it is scored on busy machines too
-        )
-        monitors = '{"answers": {"reference": "answers", "every_minutes": 0.025}}'
-        gateway["RAGSTONE_WATCH__MONITORS"] = monitors
-        service = running_server.start(tmp_path, **gateway)
-        try:
-            service.wait_until_ready()
-            with prometheus_server.alertmanager(tmp_path, yaml.safe_dump(alerts)) as manager:
-                config = {
-                    "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
-                    "rule_files": rules(tmp_path),
-                    "alerting": {
-                        "alertmanagers": [{"static_configs": [{"targets": [manager[7:]]}]}]
-                    },
-                    "scrape_configs": [
-                        {
-                            "job_name": "ragstone",
-                            "static_configs": [{"targets": [service.url[7:]]}],
-                        }
-                    ],
-                }
-                with (
-                    prometheus_server.prometheus(tmp_path, yaml.safe_dump(config)) as url,
-                    httpx.Client(base_url=f"{service.url}/v1", timeout=30) as client,
-                ):
-                    found = Watched(client, model, url, hooks)
-                    found.settings = load_settings(
-                        data_folder=tmp_path / "data", watch={"monitors": json.loads(monitors)}
-                    )
-                    yield found
-        finally:
-            service.process.kill()
-            service.process.wait(10)
+    pace = {"group_wait": "1s", "group_interval": "1s"}
+    with watching(
+        tmp_path, rules=rules(tmp_path), scrape="500ms", alertmanager=pace, every_minutes=0.025
+    ) as found:
+        yield found
 
 
 def test_quiet_traffic_tells_nobody_and_an_outage_of_the_engine_is_told_and_resolved(
@@ -191,7 +98,7 @@ def test_drift_that_lasts_is_a_ticket_and_ends_when_traffic_is_as_before(
         """Have a window of answers come in and judged."""
         now = datetime.now(UTC)
         _put(parts, now, tokens=tokens)
-        watching.look(parts, now=now)
+        look_at(parts, now=now)
         time.sleep(window.total_seconds())
         return "RagstoneDrift" in watched.told("firing")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import insert
+
 from infra.contracts import Interaction
 from infra.database.engine import Database
+from infra.database.interaction_tables import interaction
 from monitoring import interaction_exports
 from monitoring.interactions import Interactions, Query
 
@@ -72,3 +75,15 @@ def test_what_an_answer_cites_first_is_a_column(database: Database) -> None:
     add(database, cited, {"citations": []}, {"citations": ["27"]}, {})
     table = interaction_exports.table_of(database, Query(), ["cited"])
     assert table.column("cited").to_pylist() == ["27 days of leave", None, None, None]
+
+
+def test_every_column_of_the_log_has_a_column_of_its_type(database: Database) -> None:
+    row: dict[str, Any] = {
+        name: {str: name[:16], float: 0.25, int: 3}.get(column.type.python_type, NOON)
+        for name, column in interaction.columns.items()
+        if name not in {"number", "content"}
+    }
+    with database.write() as connection:
+        connection.execute(insert(interaction).values(row))
+    (found,) = interaction_exports.table_of(database, Query()).to_pylist()
+    assert {name: found[name] for name in row} == row
