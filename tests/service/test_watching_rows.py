@@ -88,6 +88,17 @@ def test_windows_that_wait_are_judged_in_order_and_no_row_is_in_two_or_none(
     assert look(parts, 4) == []
 
 
+def test_a_reference_of_all_that_came_is_compared_by_its_rows_of_the_kind(opened: Opened) -> None:
+    parts = opened(reference="all", features=["seconds"])
+    add(parts, range(ROWS))
+    add(parts, range(1000, 1000 + 2 * ROWS), kind="completion")
+    interaction_exports.export(parts.database, parts.artifacts, Query(), "all")
+    assert look(parts, 1) == [middle(0)]
+    (found,) = watching.stored(parts).latest("answers")
+    assert found.report["rows"] == {"reference": ROWS, "measurement": ROWS}
+    assert found.judged.verdict == "stable"
+
+
 def test_the_first_window_is_the_latest_rows(opened: Opened) -> None:
     parts = opened()
     add(parts, range(120))
