@@ -33,6 +33,8 @@ FEATURE, PREDICTION, PROBABILITY = "feature.", "prediction", "probability."
 """How the columns of what is kept of predictions begin, or are called."""
 SAID = ("thumbs", "label", "correction")
 """The last of each kind."""
+UNLIKE = frozenset({"id", "request_id", "at", *TEXTS, CITED, "correction"})
+"""Columns of which two windows never hold the same: there is nothing to compare."""
 
 
 def batches(
