@@ -159,7 +159,7 @@ class Monitor(Section):
         *("seconds", "support", "groundedness"),
     )
     """Columns of interactions that are compared; those that the reference lacks are left out. Where
-    none is named, all of the reference's are compared."""
+    none is named, all of the reference's are compared but for ids, times and texts."""
     questions: Questions | None = None
     """Adds to `features` what the questions are about, how far they are from those of the
     reference, how long they are, and how well the passages fit that are found for them; needs
@@ -207,6 +207,15 @@ class Monitor(Section):
             raise ValueError(
                 f"{twice[0]!r} names several metrics; floors, estimates and labelled need names of "
                 "their own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_alarm(self) -> Monitor:
+        if self.confirm > self.among:
+            raise ValueError(
+                f"of the latest {self.among} windows never {self.confirm} have drift; raise among "
+                "to confirm at least"
             )
         return self
 

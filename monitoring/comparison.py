@@ -204,7 +204,10 @@ def _of_column(
     before: Column, window: Window, plan: Plan, name: str
 ) -> Iterator[tuple[Finding, str]]:
     if name not in window.names:
-        yield incomparable("", "The window has no such column"), name
+        if window.rows + window.set_aside:
+            yield incomparable("", "The window has no such column"), name
+        else:
+            yield not_enough_data("", "The window has no rows"), name
         return
     now = window.column(name)
     if before.kind == now.kind == "nothing":
@@ -226,7 +229,7 @@ def _of_column(
 def _of_slices(
     reference: Window, window: Window, plan: Plan, column: str
 ) -> Iterator[FeatureFinding]:
-    if column not in window.names:
+    if column not in window.names or not window.rows:
         return
     for what, side in (("reference", reference), ("window", window)):
         kind = side.column(column).kind

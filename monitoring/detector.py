@@ -102,8 +102,10 @@ def obstacle(
 ) -> Finding | None:
     """Return why these two cannot be compared by a detector; None if nothing is in the way."""
     for what, column in (("reference", reference), ("window", current)):
+        if not len(column):
+            return not_enough_data(name, f"The {what} has no rows")
         if column.kind == "nothing":
-            rows = f"none of its {len(column)} rows" if len(column) else "it has no rows"
+            rows = f"none of its {len(column)} rows"
             return incomparable(name, f"The {what} has no value: {rows} holds one")
         if column.kind not in reads:
             return incomparable(

@@ -127,6 +127,8 @@ def with_labels(wanted: Labelled, window: Window, mean: Mean) -> dict[str, Any]:
 
 def mean_of_column(name: str, floor: float, window: Window) -> dict[str, Any]:
     """Return the mean of a column of numbers between bounds of 95 %; or why there is none."""
+    if window.rows and name not in window.names:
+        return refused(name, floor, "mean", f"the window has no column {name!r}")
     values = window.column(name).present if name in window.names else np.empty(0)
     if values.dtype != np.float64 or values.ndim != 1 or len(values) < 2:
         return refused(name, floor, "mean", "there are not two numbers in this window")

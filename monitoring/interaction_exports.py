@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, Float, Integer, String, select
+from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, String, select
 
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
@@ -33,6 +33,8 @@ FEATURE, PREDICTION, PROBABILITY = "feature.", "prediction", "probability."
 """How the columns of what is kept of predictions begin, or are called."""
 SAID = ("thumbs", "label", "correction")
 """The last of each kind."""
+UNLIKE = frozenset({"id", "request_id", "at", *TEXTS, CITED, "correction"})
+"""Columns of which two windows never hold the same: there is nothing to compare."""
 
 
 def batches(
@@ -41,7 +43,7 @@ def batches(
     """Yield Arrow tables of interactions in the order in which they were written.
 
     What is kept of predictions has columns of its own: `feature.NAME`, `prediction` and
-    `probability.CLASS`, those that the first of the tables has.
+    `probability.CLASS`, in all tables those that any of them has.
 
     Args:
         database: with the interactions.
@@ -51,20 +53,17 @@ def batches(
     """
     pa = require("pyarrow", extra=EXTRA)
     schema = None
-    last = after
     wanted = [*query.conditions(), *([] if until is None else [interaction.c.number <= until])]
-    while True:
+    for rows in _pages(database, select(interaction).where(*wanted), after=after):
         with database.read() as connection:
-            statement = select(interaction).where(interaction.c.number > last, *wanted)
-            found = connection.execute(statement.order_by(interaction.c.number).limit(BATCH))
-            rows = found.fetchall()
             said = _said(connection, [row.id for row in rows])
-        if not rows:
-            return
-        last = rows[-1].number
         predicted = [_predicted(row) for row in rows]
         if schema is None:
-            schema = _schema(pa, _kinds(predicted))
+            kinds = _kinds(predicted, {})
+            if len(rows) == BATCH:
+                for more in _pages(database, _kept(wanted), after=rows[-1].number):
+                    kinds = _kinds(map(_predicted, more), kinds)
+            schema = _schema(pa, kinds)
         made = [
             {**_row(row, said.get(row.id, {})), **_fitted(values, schema, pa)}
             for row, values in zip(rows, predicted, strict=True)
@@ -112,6 +111,26 @@ def export(database: Database, store: ArtifactStore, query: Query, name: str) ->
             writer.write_table(each)
             draft.metadata["rows"] += each.num_rows
     return cast("Reference", draft.reference)
+
+
+def _pages(database: Database, statement: Select[Any], *, after: int) -> Iterator[Sequence[Any]]:
+    """Yield what a statement finds in the order in which it was written, some rows at a time."""
+    number = interaction.c.number
+    while True:
+        with database.read() as connection:
+            page = statement.where(number > after).order_by(number).limit(BATCH)
+            rows = connection.execute(page).fetchall()
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].number
+
+
+def _kept(wanted: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Return where what is kept of predictions stands."""
+    columns = (interaction.c.number, interaction.c.kind, interaction.c.content)
+    is_kept = (interaction.c.kind == "prediction", interaction.c.content.is_not(None))
+    return select(*columns).where(*wanted, *is_kept)
 
 
 def _narrowed(table: Any, columns: Sequence[str] | None) -> Any:
@@ -182,9 +201,9 @@ def _predicted(row: Any) -> dict[str, Any]:
     return {**found, PREDICTION: content[PREDICTION]}
 
 
-def _kinds(predicted: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _kinds(predicted: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> dict[str, str]:
     """Return the type of each column: numbers where all of its values are, else text."""
-    kinds: dict[str, str] = {}
+    kinds = dict(known)
     for values in predicted:
         for name, value in values.items():
             is_number = value is None or _is_number(value)

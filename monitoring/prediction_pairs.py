@@ -20,7 +20,7 @@ _first, _copy = table.alias("first"), table.alias("copy")
 
 
 def copy_of(id_: str) -> str:
-    """Return the id of what the other version predicted for a row."""
+    """Return the id of what another version said of the same, and nobody was told."""
     return id_ + _COPY
 
 

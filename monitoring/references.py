@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from infra import classical
 from infra.artifacts.publishing import Made
@@ -13,8 +15,13 @@ from infra.artifacts.refs import Reference
 from infra.artifacts.store import ArtifactStore
 from infra.errors import InvalidRequest
 from infra.plugins import require
+from monitoring.canary_calls import MISSES
 from monitoring.columns import EXTRA, Kind
+from monitoring.prediction_pairs import COPIES
 from monitoring.windows import Window
+
+if TYPE_CHECKING:
+    from monitoring.interactions import Query
 
 KIND = "window"
 FILE = "window.parquet"
@@ -56,17 +63,28 @@ def open_reference(store: ArtifactStore, reference: str, folder: Path) -> Window
 
     Raises:
         NotFound: there is no such window; near names are suggested.
+        InvalidRequest: it is no window, or a model without the rows that it was measured on.
     """
     found = store.find(full_name(reference))
     if found.kind == MODEL_KIND:
         return _of_model(store.checkout(str(found), folder))
     kinds = cast("dict[str, Kind]", store.resolve(str(found)).metadata.get("kinds", {}))
     placed = store.checkout(str(found), folder)
+    if not (placed / FILE).is_file():
+        raise InvalidRequest(
+            f"{reference!r} is neither a window nor a model; `ragstone interactions export "
+            "--artifact NAME` makes windows"
+        )
     return replace(Window.of_parquet(placed / FILE), kinds=kinds)
 
 
 def _of_model(folder: Path) -> Window:
     """Return the rows that a model was measured on, by the names that interactions give them."""
+    if not (folder / MODEL_FILE).is_file():
+        raise InvalidRequest(
+            "The model says nothing of the rows that it was measured on; `ragstone models train` "
+            "keeps them, or pin a window of its predictions"
+        )
     names = {f"feature.{each.name}": each.name for each in classical.read(folder).inputs}
     names["prediction"] = "prediction"
     whole = Window.of_parquet(folder / MODEL_FILE)
@@ -81,6 +99,35 @@ def _of_model(folder: Path) -> Window:
         )
 
     return replace(whole, names=tuple(names), read=read)
+
+
+def alike(reference: Window, query: Query) -> Window:
+    """Return the rows of a reference that a query finds among interactions.
+
+    What a column says of none of its rows, or what no column says, narrows nothing: a canary may be
+    held against what was live.
+    """
+    compute = require("pyarrow.compute", extra=EXTRA)
+    for name in ("kind", "model", "tag", "tenant"):
+        if (value := getattr(query, name)) is not None and name in reference.names:
+            reference = _where(reference, compute.equal, name, value)
+    if not query.copies and "id" in reference.names:
+        for pattern in (COPIES, MISSES):
+            reference = _where(reference, _lacks_end, "id", pattern.removeprefix("%"))
+    return reference
+
+
+def _where(reference: Window, holds: Callable[[Any, str], Any], name: str, value: str) -> Window:
+    values = reference.read(name)
+    if str(values.type) not in {"string", "large_string"}:
+        return reference
+    rows = np.asarray(holds(values, value).fill_null(False))
+    return reference.take(rows) if rows.any() and not rows.all() else reference
+
+
+def _lacks_end(values: Any, end: str) -> Any:
+    compute = require("pyarrow.compute", extra=EXTRA)
+    return compute.invert(compute.ends_with(values, pattern=end))
 
 
 def full_name(name: str) -> str:

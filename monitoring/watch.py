@@ -15,6 +15,7 @@ from monitoring.alarm import Action, Judged, Patience, in_order, is_alarm, is_co
 from monitoring.comparison import FeatureFinding, Plan, Report, compare
 from monitoring.estimates import Labelled, Mean, Unlabelled
 from monitoring.findings import Verdict
+from monitoring.interaction_exports import UNLIKE
 from monitoring.shapes import LEAST_WINDOWS, name_shape
 from monitoring.streams import Place, Since, Standing, Stream
 from monitoring.triggers import Event, Start, State, Trigger, decide
@@ -127,7 +128,8 @@ def look(
 
 def features(monitor: Monitor, seen: Seen) -> tuple[Window, Window]:
     """Return the reference and the window with the columns alone that are compared."""
-    names = (*(monitor.features or seen.reference.names), *monitor.plan.slices)
+    every = (name for name in seen.reference.names if name not in UNLIKE)
+    names = (*(monitor.features or every), *monitor.plan.slices)
     if monitor.plan.season is not None:
         names = (*names, monitor.plan.season)
     # One that is named twice would be two tests, and count twice against all others.

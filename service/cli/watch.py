@@ -12,6 +12,7 @@ from service.cli.output import Json, note, print_json, print_table
 from service.cli.session import opened
 
 if TYPE_CHECKING:
+    from monitoring.watch_results import Result
     from service.wiring import Components
 
 POLL_SECONDS = 5.0
@@ -61,12 +62,16 @@ def _look(parts: Components, *, json: bool, shows_nothing: bool) -> None:
 
     from service.work import watching
 
-    found = [watching.described(each) for each in watching.look(parts, now=datetime.now(UTC))]
-    if json and (found or shows_nothing):
-        print_json(found)
-    elif found:
-        columns = ("monitor", "verdict", "alarm", "action")
-        print_table(columns, [[str(each[name] or "") for name in columns] for each in found])
+    judged: list[Result] = []
+    try:
+        watching.look(parts, now=datetime.now(UTC), found=judged)
+    finally:  # one monitor that fails hides nothing of the others
+        found = [watching.described(each) for each in judged]
+        if json and (found or shows_nothing):
+            print_json(found)
+        elif found:
+            columns = ("monitor", "verdict", "alarm", "action")
+            print_table(columns, [[str(each[name] or "") for name in columns] for each in found])
 
 
 def _note_missing(parts: Components) -> None:

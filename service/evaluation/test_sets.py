@@ -189,7 +189,7 @@ def interactions_of(
 
     after = None
     while found := parts.interactions.find(
-        Query(since=since, model=model), limit=PAGE, after=after
+        Query(since=since, model=model, copies=False), limit=PAGE, after=after
     ):
         yield from found
         after = found[-1].id

@@ -83,6 +83,8 @@ class Outcome:
     was, or it only said that it has too much to do."""
     tag: str = ""
     """Of the target: `live`, `canary`, `shadow`, ..."""
+    is_copy: bool = False
+    """Whether it was sent aside, and is told to nobody."""
     finish_reason: str | None = None
     started: float = 0.0
     """On the monotonic clock, in seconds, as the three that follow."""

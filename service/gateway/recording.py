@@ -9,6 +9,7 @@ from typing import Any
 from infra.security import Ids, drawn
 from monitoring.gateway_metrics import GatewayMetrics
 from monitoring.interaction_queue import Taken
+from monitoring.prediction_pairs import copy_of
 from service.gateway.calls import Outcome, Recorder
 from service.gateway.ended import Ended, first_byte_seconds
 from service.gateway.transcripts import MAX_CHARACTERS
@@ -88,8 +89,9 @@ class InteractionRecorder:
     def record(self, outcome: Outcome) -> None:
         """Make an interaction of a call that ended, and of each other target that failed it."""
         call = outcome.call
+        id_ = self._ids()
         ended = Ended(
-            self._ids(),
+            copy_of(id_) if outcome.is_copy else id_,
             self._clock(),
             call.request_id,
             call.caller,

@@ -194,6 +194,7 @@ class Relay:
         """Have a copy answered, for the record alone: nothing of it is charged or returned."""
         outcome = self._begin(call)
         outcome.upstream, outcome.tag = target.upstream.name, target.tag
+        outcome.is_copy = True
         try:
             async with asyncio.timeout(call.deadline - time.monotonic()):
                 begun = await send_aside(call, target)

@@ -87,9 +87,10 @@ def missing(parts: Components, options: MonitorSettings, place: Position | None)
 
 
 def _reference(parts: Components, options: MonitorSettings, folder: Path) -> Window:
-    from monitoring.references import open_reference
+    from monitoring.references import alike, open_reference
 
-    return open_reference(parts.artifacts, options.reference, folder)
+    whole = open_reference(parts.artifacts, options.reference, folder)
+    return alike(whole, _query(options))
 
 
 def _begin(parts: Components, options: MonitorSettings, rows: int, *, until: int) -> int:

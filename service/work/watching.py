@@ -38,15 +38,24 @@ def define(registered: Registry, parts: Components) -> None:
         return [described(each) for each in look(parts, now=datetime.now(UTC), early=EARLY)]
 
 
-def look(parts: Components, *, now: datetime, early: timedelta = timedelta(0)) -> list[Result]:
+def look(
+    parts: Components,
+    *,
+    now: datetime,
+    early: timedelta = timedelta(0),
+    found: list[Result] | None = None,
+) -> list[Result]:
     """Judge what waits of every monitor that is due, or is so soon; returns what was found.
+
+    It is also added to `found`, which has it where a monitor fails.
 
     Raises (once all have been looked at):
         NotFound: the reference of a monitor is gone.
         InvalidRequest: a monitor asks for what cannot be done.
         Exception: whatever else a detector raises.
     """
-    results, found = stored(parts), []
+    results = stored(parts)
+    found = [] if found is None else found
     failure: Exception | None = None
     _tell(parts, now=now)  # what could not be told at looks before
     for name, options in parts.settings.watch.monitors.items():

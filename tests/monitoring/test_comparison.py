@@ -158,7 +158,8 @@ def test_windows_without_anything_to_compare_have_no_verdict() -> None:
     reference = Window.of({"x": rng.normal(size=300)})
     assert compare(reference, Window.of({"x": rng.normal(size=9)})).verdict == "not_enough_data"
     assert compare(reference, Window.of({"y": rng.normal(size=300)})).verdict == "incomparable"
-    assert compare(reference, Window.of({"x": []})).verdict == "incomparable"
+    assert compare(reference, Window.of({"x": []})).verdict == "not_enough_data"
+    assert compare(reference, Window.of({})).verdict == "not_enough_data"
 
 
 def test_a_window_whose_clocks_jumped_is_incomparable_and_no_alarm() -> None:

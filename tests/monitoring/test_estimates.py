@@ -165,8 +165,8 @@ def test_the_mean_of_a_column_has_bounds_or_a_reason() -> None:
     told = mean_of_column("support", 0.7, window)
     assert told["low"] < told["estimate"] < told["high"] < 0.7
     assert below_floor(told)
-    for name in ("model", "absent"):
-        assert "not two numbers" in mean_of_column(name, 0.7, window)["refused"]
+    assert "not two numbers" in mean_of_column("model", 0.7, window)["refused"]
+    assert mean_of_column("absent", 0.7, window)["refused"] == "the window has no column 'absent'"
     few = Window.of({"support": np.full(5, 0.6)})
     assert "all 5 values are equal" in mean_of_column("support", 0.7, few)["refused"]
     two = mean_of_column("support", 0.7, Window.of({"support": np.array([0.5, 0.6])}))

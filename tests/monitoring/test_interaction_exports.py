@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert
 
+from infra.artifacts.store import open_store
 from infra.contracts import Interaction
 from infra.database.engine import Database
 from infra.database.interaction_tables import interaction
 from monitoring import interaction_exports
 from monitoring.interactions import Interactions, Query
+from monitoring.references import open_reference
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -54,14 +57,19 @@ def test_content_of_answers_is_no_feature_and_columns_can_be_chosen(database: Da
     assert some.column("question").to_pylist() == ["Why?"]
 
 
-def test_a_text_among_numbers_of_a_later_batch_is_missing(database: Database) -> None:
+def test_what_only_later_rows_have_has_a_column_of_the_type_that_all_of_it_fits(
+    database: Database, tmp_path: Path
+) -> None:
     many = [{"features": {"age": float(number)}, "prediction": 1.5} for number in range(1_000)]
-    late = {"features": {"age": "old", "else": 1}, "prediction": "two"}
-    add(database, *many, late)
+    late = {"features": {"age": 7, "else": 1}, "prediction": "two"}
+    add(database, *many, *[None] * 1_000, late)
     table = interaction_exports.table_of(database, Query())
-    assert "feature.else" not in table.column_names
-    assert table.column("feature.age").to_pylist()[-2:] == [999.0, None]
-    assert table.column("prediction").to_pylist()[-2:] == [1.5, None]
+    assert table.column("feature.else").to_pylist() == [None] * 2_000 + [1.0]
+    assert table.column("feature.age").to_pylist()[999:] == [999.0, *[None] * 1_000, 7.0]
+    assert table.column("prediction").to_pylist()[999:] == ["1.5", *[None] * 1_000, "two"]
+    store = open_store(tmp_path / "artifacts", database)
+    interaction_exports.export(database, store, Query(), "all")
+    assert open_reference(store, "all", tmp_path / "out").read("feature.else").to_pylist()[-1] == 1
 
 
 def test_the_score_of_the_passage_found_first_is_a_column_of_numbers(database: Database) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -16,7 +17,8 @@ from infra.database.engine import Database
 from infra.errors import InvalidRequest, NotFound
 from monitoring import references
 from monitoring.columns import Column
-from monitoring.references import open_reference, pin
+from monitoring.interactions import Query
+from monitoring.references import alike, open_reference, pin
 from monitoring.reservoir import Reservoir
 from monitoring.windows import Window, same_hours, seconds_of
 
@@ -121,6 +123,52 @@ def test_slices_are_the_most_frequent_values() -> None:
     }
     with pytest.raises(InvalidRequest, match="categories"):
         window.slices("x", most=2)
+
+
+def test_of_a_reference_those_rows_count_that_are_asked_for_of_a_window() -> None:
+    table = pa.table(
+        {
+            "id": ["a-1", "c-1", "c-2", "c-2-shadow", "c-3-0-missed", "p-1"],
+            "kind": [
+                "answer",
+                "completion",
+                "completion",
+                "completion",
+                "completion",
+                "prediction",
+            ],
+            "model": ["rag/x", "m", "m", "m", "m", "model/churn"],
+            "tag": ["live", "live", "canary", "shadow", "canary", None],
+            "tenant": [None, "acme", None, None, "acme", "acme"],
+        }
+    )
+    whole = Window.of(table)
+
+    def ids(**query: Any) -> list[str]:
+        asked = Query(**{"copies": False, **query})
+        return list(alike(whole, asked).read("id").to_pylist())
+
+    assert ids() == ["a-1", "c-1", "c-2", "p-1"]
+    assert ids(copies=True) == table.column("id").to_pylist()
+    assert ids(kind="completion") == ["c-1", "c-2"]
+    assert ids(kind="completion", tag="canary", copies=True) == ["c-2", "c-3-0-missed"]
+    assert ids(tenant="acme") == ["c-1", "p-1"]
+    assert ids(kind="answer", tag="canary") == ["a-1"], "a canary beside what was live"
+    assert ids(model="other") == ids()
+    plain = Window.of({"x": [1, 2]})
+    assert alike(plain, Query(kind="answer", copies=False)) is plain
+
+
+def test_what_is_no_window_is_refused_by_name(tmp_path: Path, database: Database) -> None:
+    store = open_store(tmp_path / "store", database)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "x.txt").write_text("x")
+    store.put(tmp_path / "made", "predictions/churn")
+    store.put(tmp_path / "made", "model/churn")
+    with pytest.raises(InvalidRequest, match="'predictions/churn@v1' is neither a window nor"):
+        open_reference(store, "predictions/churn@v1", tmp_path / "one")
+    with pytest.raises(InvalidRequest, match="the rows that it was measured on"):
+        open_reference(store, "model/churn@v1", tmp_path / "two")
 
 
 def test_a_pinned_reference_comes_back_as_it_was(tmp_path: Path, database: Database) -> None:

@@ -570,6 +570,20 @@ def test_the_terminal_looks_once(
     assert found["monitor"] == "answers"
 
 
+def test_the_terminal_shows_what_was_found_beside_a_monitor_that_fails(
+    fast_settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts = Components(fast_settings())
+    pinned(parts)
+    parts.close()
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(parts.settings.data_folder))
+    watched = {"gone": {"reference": "nothing"}, "answers": {"reference": "answers"}}
+    monkeypatch.setenv("RAGSTONE_WATCH__MONITORS", json.dumps(watched))
+    looked = CliRunner().invoke(app, ["watch", "--once", "--json"])
+    assert looked.exit_code == 1
+    assert [each["monitor"] for each in json.loads(looked.stdout)] == ["answers"]
+
+
 def test_what_is_not_there_is_said_by_name(fast_settings: Any, hooks: hook_server.Hooks) -> None:
     parts = Components(fast_settings(**watched(fast_settings, hooks)))
     with pytest.raises(NotFound, match="answers"):

@@ -88,6 +88,28 @@ def test_windows_that_wait_are_judged_in_order_and_no_row_is_in_two_or_none(
     assert look(parts, 4) == []
 
 
+def test_a_reference_of_all_that_came_is_compared_by_its_rows_of_the_kind(opened: Opened) -> None:
+    parts = opened(reference="all", features=["seconds"])
+    add(parts, range(ROWS))
+    add(parts, range(1000, 1000 + 2 * ROWS), kind="completion")
+    interaction_exports.export(parts.database, parts.artifacts, Query(), "all")
+    assert look(parts, 1) == [middle(0)]
+    (found,) = watching.stored(parts).latest("answers")
+    assert found.report["rows"] == {"reference": ROWS, "measurement": ROWS}
+    assert found.judged.verdict == "stable"
+
+
+def test_where_no_feature_is_named_what_never_comes_again_is_none(opened: Opened) -> None:
+    parts = opened(features=[], floors={"secnds": 1.0})
+    add(parts, range(-ROWS, 0))
+    assert look(parts, 1) == [None]
+    (found,) = watching.stored(parts).latest("answers")
+    assert found.judged.verdict == "stable", found.report["features"]
+    compared = {each["feature"] for each in found.report["features"]}
+    assert not compared & {"id", "request_id", "at", "question", "answer"}
+    assert found.report["performance"][0]["refused"] == "the window has no column 'secnds'"
+
+
 def test_the_first_window_is_the_latest_rows(opened: Opened) -> None:
     parts = opened()
     add(parts, range(120))
@@ -241,6 +263,9 @@ def test_the_terminal_says_how_many_rows_are_missing(
 
 
 def test_hours_of_the_week_are_no_windows_of_rows(fast_settings: Any) -> None:
+    never = {"reference": "answers", "confirm": 4}
+    with pytest.raises(InvalidConfiguration, match="of the latest 3 windows never 4 have drift"):
+        fast_settings(watch={"monitors": {"answers": never}})
     monitor = {"reference": "answers", "every_rows": 1_000, "seasonal": True}
     with pytest.raises(InvalidConfiguration, match="seasonal compares the same hours"):
         fast_settings(watch={"monitors": {"answers": monitor}})

@@ -198,14 +198,18 @@ def test_what_a_shadow_said_is_kept_too(serve: Callable[..., Misbehaving]) -> No
     settings["upstreams"]["s"] = {"urls": [serve(name="copy").url]}
     settings["routes"]["m"]["shadow"] = [{"upstream": "s", "tag": "shadow", "model": "copy"}]
 
-    async def ask() -> dict[str, str | None]:
+    async def ask() -> list[Outcome]:
         async with opened(Gateway.model_validate(settings), keeps_text=True) as found:
             await answer(found.relay, call(stream=True))
             await until(lambda: len(found.outcomes) == 2)
-            return {outcome.tag: outcome.text for outcome in found.outcomes}
+            return found.outcomes
 
-    told = run(ask())
+    outcomes = run(ask())
+    told = {outcome.tag: outcome.text for outcome in outcomes}
     assert told["shadow"] == "copy0 copy1 copy2 copy3 copy4 "
+    kept = [kept_of(outcome) for outcome in outcomes]
+    copies = [item.tag for item in kept if item.id.endswith("-shadow")]
+    assert copies == ["shadow"], "feedback by the request, and monitors, are of what was told"
 
 
 def test_a_canary_that_fails_is_kept_as_a_failure_of_its_own(
