@@ -33,7 +33,7 @@ def plan(
     """
     from training.problems import Refused
     from training.spec import load
-    from training.understanding import CERTAIN, understood
+    from training.understanding import CERTAIN, NAMELESS, understood
 
     asked, wrong = understood(load(spec), source=repr(str(spec)))
     found = None if asked is None else _plan(asked, spec)
@@ -43,7 +43,8 @@ def plan(
     if json:
         _print_json(problems, None if wrong else found)
     elif problems:
-        raise Refused(spec.name if asked is None else asked.name, problems)
+        name = spec.name if asked is None or asked.name == NAMELESS else asked.name
+        raise Refused(name, problems)
     elif found is not None:
         for words in found.notes:
             note(f"not checked: {words}")
@@ -80,7 +81,6 @@ def _plan(asked: FineTuning, path: Path) -> Plan:
             asked,
             tuning.places(parts, path.absolute().parent),
             path=str(path),
-            served=tuning.served(parts, asked),
         )
 
 

@@ -41,7 +41,6 @@ def around(
         return planning.plan(
             asked,
             tuning.places(parts, beside),
-            served=tuning.served(parts, asked),
             reading=planning.Reading(known=known),
         )
 

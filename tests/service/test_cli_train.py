@@ -81,6 +81,14 @@ def test_wrong_keys_are_told_with_all_else_that_is_wrong_a_line_each(folder: Pat
     assert [f"{each['where']}: {each['what']}" for each in told["problems"]] == lines
     assert told["lock"] is None
 
+    changes = {"name": "s u m", "schedule.epochs": None, "schedule.epoch": 1}
+    said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1).stderr
+    assert "'spec.yaml' is refused, 4 problems:" in said
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "name", "schedule.epoch", "data.train row 21", "data.train row 22",
+    ]  # fmt: skip
+
     path = write_spec(
         folder / "spec.yaml", {"schedule.epochs": None, "data": None, "colour": "red"}
     )
@@ -107,9 +115,13 @@ def test_a_rank_over_that_of_the_engine_is_refused(folder: Path) -> None:
     changes = {"register": {"name": "sums"}, "serve": {"upstream": "chat", "max_rank": 64}}
     said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1)
     assert "method.adapter.r: rank 4 is over the 2 that the server takes" in said.stderr
+    said = train("run", str(folder / "spec.yaml"), code=1)
+    assert "method.adapter.r: rank 4 is over the 2 that the server takes" in said.stderr
     changes["serve"] = {"upstream": "cat"}
+    changes["base.model"] = "basis"
     said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1)
-    assert "No engine 'cat'; did you mean 'chat'?" in said.stderr
+    assert "  serve.upstream: No engine 'cat'; did you mean 'chat'?\n" in said.stderr
+    assert "  base.model: " in said.stderr
 
 
 def test_a_specification_of_a_later_release_is_refused(folder: Path) -> None:
