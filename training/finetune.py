@@ -177,20 +177,20 @@ def _plan(spec: FineTuning, files: RunFolder, around: Around, keep: Kept) -> Loc
     planned = planning.plan(spec, around.places, reading=planning.Reading(keep=keep))
     planned.require_sound()
     lock = planned.lock
-    _refuse_other_launches(spec, lock)
+    _refuse_other_launches(spec)
     if around.expected is not None:
         locking.check_same(around.expected, lock.digests)
     files.claim(lock.as_json())
     return lock
 
 
-def _refuse_other_launches(spec: FineTuning, lock: Lock) -> None:
+def _refuse_other_launches(spec: FineTuning) -> None:
     """Refuse to train otherwise than planned."""
     world = ranks.this_rank().world
     if world != spec.parallelism.world:
         raise InvalidRequest(
             f"parallelism: planned for {spec.parallelism.world} processes, and this is one of "
-            f"{world}; start it by: {planning.command_line(lock.launch)}"
+            f"{world}; start it by the command that `ragstone train plan` prints"
         )
 
 

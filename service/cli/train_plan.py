@@ -129,7 +129,19 @@ def _print(found: Plan) -> None:
     print_table(("what", "comes to"), rows)
     from training.planning import command_line
 
-    say(command_line(lock.launch))
+    say(command_line(_passing_on(lock.launch)))
+
+
+def _passing_on(launch: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command that a launcher runs with the settings that variables hold here."""
+    from service.work.launching import own_variables
+
+    if "--" not in launch:
+        return launch
+    end = launch.index("--")
+    given = {each.partition("=")[0] for each in launch[:end]}
+    own = [word for name in own_variables() if name not in given for word in ("--secret", name)]
+    return (*launch[:end], *own, *launch[end:])
 
 
 def _write(found: Plan, path: Path) -> None:

@@ -97,15 +97,18 @@ def test_wrong_keys_are_told_with_all_else_that_is_wrong_a_line_each(folder: Pat
     assert "  colour: there is no such key\n" in said
 
 
-def test_several_devices_are_launched(folder: Path) -> None:
+def test_several_devices_are_launched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {
         "parallelism": {"devices_per_node": 2},
         "runtime": {"device": "cpu", "environment": {"A": "b c"}},
     }
-    said = train("plan", str(write_spec(folder / "spec.yaml", changes)))
-    command = said.stdout.splitlines()[-1]
+    path = str(write_spec(folder / "spec.yaml", changes))
+    command = train("plan", path).stdout.splitlines()[-1]
     assert command.startswith("ragstone launch --on local --name sums --nodes 1 --processes 2 ")
-    assert "--env 'A=b c' -- ragstone train run " in command
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(folder / "elsewhere"))
+    command = train("plan", path).stdout.splitlines()[-1]
+    assert "--env 'A=b c' " in command
+    assert "--secret RAGSTONE_DATA_FOLDER -- ragstone train run " in command
 
 
 def test_a_rank_over_that_of_the_engine_is_refused(folder: Path) -> None:
