@@ -139,11 +139,41 @@ def _checked(messages: Any, rule: Chat) -> Messages:
         raise Wrong(f"{where}{fault.what}" + (f" ({fault.detail})" if fault.detail else ""))
     if isinstance(messages, str):
         messages = orjson.loads(messages)
+    return [_message(message, number) for number, message in enumerate(messages, start=1)]
+
+
+def _message(given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return a message as servers give it to a template: its content a text, arguments objects."""
     # Tables give every message all columns; a template asks whether one is there.
-    return [
-        {name: value for name, value in message.items() if value is not None}
-        for message in messages
-    ]
+    message = {name: value for name, value in given.items() if value is not None}
+    if message.pop("weight", 1) != 1:
+        raise Wrong(
+            f"message {number}: of weight {given['weight']!r}, and every message of the assistant "
+            "is learned here; leave the weight out, or end the conversation before the message"
+        )
+    if isinstance(message.get("content"), list):
+        message["content"] = "".join(_part(part, number) for part in message["content"])
+    if "tool_calls" in message:
+        message["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+    return message
+
+
+def _part(part: Any, number: int) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise Wrong(f"message {number}: a part of its content is no text; only text is learned")
+    return text
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call with arguments that a template writes as JSON once, not twice."""
+    function = call["function"]
+    if not isinstance(function.get("arguments"), str):
+        return dict(call)
+    return {
+        **call,
+        "function": {**function, "arguments": orjson.loads(function["arguments"] or "{}")},
+    }
 
 
 def _text(value: Any, name: str) -> str:

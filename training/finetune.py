@@ -80,6 +80,7 @@ class Outcome:
     """Of the version."""
     steps: int
     first_loss: float
+    """Of the first step; of the first that was logged, where the run went on from a later one."""
     last_loss: float
     eval_loss_before: float | None
     eval_loss_after: float | None
@@ -104,6 +105,8 @@ class _Trained:
 
     watch: Watch
     asked: verification.Probe
+    first_loss: float | None
+    """That was logged."""
     eval_before: Mapping[str, float]
     eval_after: Mapping[str, float]
 
@@ -174,20 +177,20 @@ def _plan(spec: FineTuning, files: RunFolder, around: Around, keep: Kept) -> Loc
     planned = planning.plan(spec, around.places, reading=planning.Reading(keep=keep))
     planned.require_sound()
     lock = planned.lock
-    _refuse_other_launches(spec, lock)
+    _refuse_other_launches(spec)
     if around.expected is not None:
         locking.check_same(around.expected, lock.digests)
     files.claim(lock.as_json())
     return lock
 
 
-def _refuse_other_launches(spec: FineTuning, lock: Lock) -> None:
+def _refuse_other_launches(spec: FineTuning) -> None:
     """Refuse to train otherwise than planned."""
     world = ranks.this_rank().world
     if world != spec.parallelism.world:
         raise InvalidRequest(
             f"parallelism: planned for {spec.parallelism.world} processes, and this is one of "
-            f"{world}; start it by: {planning.command_line(lock.launch)}"
+            f"{world}; start it by the command that `ragstone train plan` prints"
         )
 
 
@@ -240,7 +243,7 @@ def _train(
     rows = resolved.train.ids[:PROBES]
     asked = verification.probe(model, rows, dtype=spec.base.dtype)
     before, after = trainer.evaluated_after(built, 0), _evaluate(built, resolved)
-    return _Trained(watch, asked, before, after)
+    return _Trained(watch, asked, trainer.first_loss(built), before, after)
 
 
 def _verify(
@@ -308,11 +311,12 @@ def _outcome(
     files: RunFolder, trained: _Trained, logit_difference: float, run: Run | None
 ) -> Outcome:
     losses = trained.watch.losses
+    first = losses.get(1, trained.first_loss)
     return Outcome(
         adapter=str(files.adapter),
         digest=None,
         steps=max(losses, default=0),
-        first_loss=losses[min(losses)] if losses else 0.0,
+        first_loss=0.0 if first is None else first,
         last_loss=losses[max(losses)] if losses else 0.0,
         eval_loss_before=trained.eval_before.get("eval_loss"),
         eval_loss_after=trained.eval_after.get("eval_loss"),

@@ -55,6 +55,11 @@ def check(model: Any, *, rows_at_once: int, is_shared: bool = False) -> None:
             "schedule.rows_per_device 1, or install flash-attn"
         )
     one, other = (_last(model, before) for before in PROBE[:2])
+    if not one.isfinite().all():
+        raise InvalidRequest(
+            f"{where}: whether rows are kept apart cannot be seen, for the model's logits are no "
+            "numbers; with DoRA no row of a weight may be all 0"
+        )
     if not (one - other).abs().max() <= SEEN * one.std():
         kind = model.config.model_type
         raise InvalidRequest(

@@ -9,6 +9,8 @@ from pathlib import Path
 from infra.artifacts.store import ArtifactStore
 from infra.datasets.datasets import Datasets
 from training.judging import Look
+from training.preflight import Served
+from training.spec import FineTuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +26,5 @@ class Places:
     suites: Look | None = None
     """Finds the suites that are to be asked, and what is wrong with them; None where none can be
     asked."""
+    served: Callable[[FineTuning], Served | None] = lambda _: None
+    """Tells what is known of the server that is to host the adapter."""

@@ -21,7 +21,7 @@ from training.judging import Looked, has_suites
 from training.lengths import Lengths
 from training.lock import Lock, lock
 from training.places import Places
-from training.preflight import Facts, Served, Taker
+from training.preflight import Facts, Taker
 from training.preflight._reading import first_shape, read_source
 from training.problems import Problem, Refused
 from training.row_source import Rows, open_rows
@@ -95,7 +95,6 @@ def plan(
     *,
     path: str = "SPEC",
     machine: Machine | None = None,
-    served: Served | None = None,
     reading: Reading = Reading(),
 ) -> Plan:
     """Find and check all that a specification names; nothing is trained and no weight is loaded.
@@ -106,7 +105,6 @@ def plan(
         path: of the specification, for the command that launches it.
         machine: what it will run on; by default this machine, or what the specification says of
             another.
-        served: what is known of the server that is to host the adapter.
         reading: which rows are read, and who else is shown them.
 
     Returns:
@@ -119,6 +117,7 @@ def plan(
         machine = finding.find("runtime.accelerator", lambda: machine_for(spec.runtime))
     training, serving = _templates(spec, places, base, finding)
     adapter = finding.find("method.adapter", lambda: _adapter(spec, base))
+    served = finding.find("serve.upstream", lambda: places.served(spec))
     facts = Facts(spec, base, training, serving, machine, served, adapter)
     checks = preflight.checks(facts)
     encoder = _encoder(facts, sources, finding)

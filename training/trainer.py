@@ -143,6 +143,12 @@ def evaluated_after(trainer: Any, step: int) -> dict[str, float]:
     return next((measured(each) for each in found if "eval_loss" in each), {})
 
 
+def first_loss(trainer: Any) -> float | None:
+    """Return the loss that was logged first, also before a run broke off."""
+    found = (each["loss"] for each in trainer.state.log_history if "loss" in each)
+    return next(found, None)
+
+
 def batches_of(lock: Lock) -> Batches:
     """Return the batches that were planned.
 

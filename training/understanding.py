@@ -16,6 +16,10 @@ CERTAIN = (
 """Checks of what is named and of rows: a key that is left out makes none of them wrong. Others hold
 sizes against each other, of which one may be the key."""
 
+NAMELESS = "unnamed"
+STAND_INS = {"name": NAMELESS, "schedule": {"rows_per_step": 1, "steps": 1}}
+"""For sections that are needed, and that say nothing of what is named or of rows."""
+
 
 def understood(values: Any, *, source: str) -> tuple[FineTuning | None, tuple[Problem, ...]]:
     """Return a specification without the keys that are wrong, and a problem for each of those.
@@ -36,11 +40,20 @@ def _left(values: Any, error: InvalidSpecification) -> FineTuning | None:
         # What is deeper goes first: of two places, one may be in the other.
         places = sorted(set(error.places), key=len, reverse=True)
         taken = sum(_take_out(values, place) for place in places)
+        taken += _stand_in(values)
         try:
             return parse(values)
         except InvalidSpecification as next_one:
             error = next_one
     return None
+
+
+def _stand_in(values: Any) -> int:
+    """Put something in the place of sections that are needed and gone; say how many they are."""
+    gone = [key for key in STAND_INS if isinstance(values, dict) and key not in values]
+    for key in gone:
+        values[key] = copy.deepcopy(STAND_INS[key])
+    return len(gone)
 
 
 def _problem(line: str) -> Problem:

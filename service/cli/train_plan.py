@@ -33,7 +33,7 @@ def plan(
     """
     from training.problems import Refused
     from training.spec import load
-    from training.understanding import CERTAIN, understood
+    from training.understanding import CERTAIN, NAMELESS, understood
 
     asked, wrong = understood(load(spec), source=repr(str(spec)))
     found = None if asked is None else _plan(asked, spec)
@@ -43,7 +43,8 @@ def plan(
     if json:
         _print_json(problems, None if wrong else found)
     elif problems:
-        raise Refused(spec.name if asked is None else asked.name, problems)
+        name = spec.name if asked is None or asked.name == NAMELESS else asked.name
+        raise Refused(name, problems)
     elif found is not None:
         for words in found.notes:
             note(f"not checked: {words}")
@@ -80,7 +81,6 @@ def _plan(asked: FineTuning, path: Path) -> Plan:
             asked,
             tuning.places(parts, path.absolute().parent),
             path=str(path),
-            served=tuning.served(parts, asked),
         )
 
 
@@ -129,7 +129,19 @@ def _print(found: Plan) -> None:
     print_table(("what", "comes to"), rows)
     from training.planning import command_line
 
-    say(command_line(lock.launch))
+    say(command_line(_passing_on(lock.launch)))
+
+
+def _passing_on(launch: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command that a launcher runs with the settings that variables hold here."""
+    from service.work.launching import own_variables
+
+    if "--" not in launch:
+        return launch
+    end = launch.index("--")
+    given = {each.partition("=")[0] for each in launch[:end]}
+    own = [word for name in own_variables() if name not in given for word in ("--secret", name)]
+    return (*launch[:end], *own, *launch[end:])
 
 
 def _write(found: Plan, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from training.planning import Plan
     from training.spec import FineTuning
     from training.sweeps.sweep import Around, Told
-
-OWN = ("RAGSTONE_", "HF_")
-"""Beginnings of variables that a trial's run needs as this process does."""
 
 
 def folder_of(parts: Components, spec: FineTuning) -> Path:
@@ -41,7 +37,6 @@ def around(
         return planning.plan(
             asked,
             tuning.places(parts, beside),
-            served=tuning.served(parts, asked),
             reading=planning.Reading(known=known),
         )
 
@@ -49,6 +44,6 @@ def around(
         launching.open_launcher(parts, spec.runtime.launcher),
         program=launching.ragstone(spec.runtime.launcher),
         working_folder=Path.cwd(),
-        secrets=tuple(sorted(name for name in os.environ if name.startswith(OWN))),
+        secrets=launching.own_variables(),
     )
     return Around(plan, machinery, tell=tell)

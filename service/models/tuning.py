@@ -41,6 +41,7 @@ def places(parts: Components, folder: Path) -> Places:
         Datasets(parts.artifacts),
         lambda name: checkout(parts, name),
         suites=lambda spec, base: tuned_suites.look(parts, spec, folder, base),
+        served=lambda spec: _served(parts, spec),
     )
 
 
@@ -57,7 +58,22 @@ def around(parts: Components, folder: Path, *, note: Callable[[str], None]) -> A
     )
 
 
-def served(parts: Components, spec: FineTuning) -> Served | None:
+def checkout(parts: Components, reference: str) -> Path:
+    """Lay a model out below the data folder, once for each of its versions."""
+    found = parts.artifacts.find(reference)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", found.name)
+    place = parts.settings.data_folder / "models" / f"{name}@{found.digest.rpartition(':')[2]}"
+    if not place.is_dir():
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            parts.artifacts.checkout(found.pinned, place)
+        except Conflict:  # another process was faster, and lays out all files or none
+            if not place.is_dir():
+                raise
+    return place
+
+
+def _served(parts: Components, spec: FineTuning) -> Served | None:
     """Return what the settings say of the server that is to host an adapter.
 
     Raises:
@@ -72,18 +88,3 @@ def served(parts: Components, spec: FineTuning) -> Served | None:
     if engine is None:
         raise NotFound("engine", spec.serve.upstream, among=engines, are_few=True)
     return Served(engine.max_lora_rank if engine.lora else None, engine.model_digest)
-
-
-def checkout(parts: Components, reference: str) -> Path:
-    """Lay a model out below the data folder, once for each of its versions."""
-    found = parts.artifacts.find(reference)
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", found.name)
-    place = parts.settings.data_folder / "models" / f"{name}@{found.digest.rpartition(':')[2]}"
-    if not place.is_dir():
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            parts.artifacts.checkout(found.pinned, place)
-        except Conflict:  # another process was faster, and lays out all files or none
-            if not place.is_dir():
-                raise
-    return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 RAGSTONE = (sys.executable, "-P", "-c", "from service.cli import main; main()")
 """Starts this program on this machine; what lies in the working folder is not imported."""
+
+OWN = ("RAGSTONE_", "HF_")
+"""Beginnings of variables that this program needs wherever it runs."""
+
+
+def own_variables() -> tuple[str, ...]:
+    """Return the names of those that this process has, for launchers to pass on unwritten."""
+    return tuple(sorted(name for name in os.environ if name.startswith(OWN)))
 
 
 def ragstone(launcher: str) -> tuple[str, ...]:

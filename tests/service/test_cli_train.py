@@ -81,6 +81,14 @@ def test_wrong_keys_are_told_with_all_else_that_is_wrong_a_line_each(folder: Pat
     assert [f"{each['where']}: {each['what']}" for each in told["problems"]] == lines
     assert told["lock"] is None
 
+    changes = {"name": "s u m", "schedule.epochs": None, "schedule.epoch": 1}
+    said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1).stderr
+    assert "'spec.yaml' is refused, 4 problems:" in said
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "name", "schedule.epoch", "data.train row 21", "data.train row 22",
+    ]  # fmt: skip
+
     path = write_spec(
         folder / "spec.yaml", {"schedule.epochs": None, "data": None, "colour": "red"}
     )
@@ -89,15 +97,18 @@ def test_wrong_keys_are_told_with_all_else_that_is_wrong_a_line_each(folder: Pat
     assert "  colour: there is no such key\n" in said
 
 
-def test_several_devices_are_launched(folder: Path) -> None:
+def test_several_devices_are_launched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {
         "parallelism": {"devices_per_node": 2},
         "runtime": {"device": "cpu", "environment": {"A": "b c"}},
     }
-    said = train("plan", str(write_spec(folder / "spec.yaml", changes)))
-    command = said.stdout.splitlines()[-1]
+    path = str(write_spec(folder / "spec.yaml", changes))
+    command = train("plan", path).stdout.splitlines()[-1]
     assert command.startswith("ragstone launch --on local --name sums --nodes 1 --processes 2 ")
-    assert "--env 'A=b c' -- ragstone train run " in command
+    monkeypatch.setenv("RAGSTONE_DATA_FOLDER", str(folder / "elsewhere"))
+    command = train("plan", path).stdout.splitlines()[-1]
+    assert "--env 'A=b c' " in command
+    assert "--secret RAGSTONE_DATA_FOLDER -- ragstone train run " in command
 
 
 def test_a_rank_over_that_of_the_engine_is_refused(folder: Path) -> None:
@@ -107,9 +118,13 @@ def test_a_rank_over_that_of_the_engine_is_refused(folder: Path) -> None:
     changes = {"register": {"name": "sums"}, "serve": {"upstream": "chat", "max_rank": 64}}
     said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1)
     assert "method.adapter.r: rank 4 is over the 2 that the server takes" in said.stderr
+    said = train("run", str(folder / "spec.yaml"), code=1)
+    assert "method.adapter.r: rank 4 is over the 2 that the server takes" in said.stderr
     changes["serve"] = {"upstream": "cat"}
+    changes["base.model"] = "basis"
     said = train("plan", str(write_spec(folder / "spec.yaml", changes)), code=1)
-    assert "No engine 'cat'; did you mean 'chat'?" in said.stderr
+    assert "  serve.upstream: No engine 'cat'; did you mean 'chat'?\n" in said.stderr
+    assert "  base.model: " in said.stderr
 
 
 def test_a_specification_of_a_later_release_is_refused(folder: Path) -> None:

@@ -270,6 +270,27 @@ def test_rows_of_another_kind_are_refused(method: str, row: dict[str, Any], word
         sequences(row, shape_of(row, method))
 
 
+def test_messages_are_what_a_server_gives_to_the_template() -> None:
+    call = {"id": "a", "function": {"name": "look_up", "arguments": '{"of": "x"}'}}
+    row = {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "Where"}, {"type": "text", "text": "?"}],
+            },
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "a", "content": "There"},
+            {"role": "assistant", "content": [{"type": "text", "text": "There."}], "weight": 1},
+        ]
+    }
+    [read] = sequences(row, "messages")
+    assert isinstance(read, Conversation)
+    asked, called, _, said = read.messages
+    assert asked["content"] == "Where?"
+    assert called["tool_calls"][0]["function"] == {"name": "look_up", "arguments": {"of": "x"}}
+    assert said == {"role": "assistant", "content": "There."}
+
+
 def test_threads_that_render_one_template_do_not_mix_their_spans(tokenizer: Any) -> None:
     template = for_training(tokenizer)
     assert template is not None

@@ -274,6 +274,7 @@ def test_a_compiled_run_that_was_broken_off_has_the_losses_of_one_that_is_not_co
     assert counters["stats"]["unique_graphs"] > 0, "graphs were captured"
     assert steps == [1, 2, 3, 3, 4]
     assert outcome.last_loss == pytest.approx(plain.last_loss, abs=1e-4)
+    assert outcome.first_loss == pytest.approx(plain.first_loss, abs=1e-4)
     names = []
     for folder in ("plain", "run"):
         (file,) = (tmp_path / folder / "adapter").glob("*.safetensors")

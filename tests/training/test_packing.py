@@ -63,6 +63,13 @@ def test_rows_that_would_see_each_other_are_not_packed() -> None:
         packing.check(tiny("mamba", "eager", **sizes, state_size=4), rows_at_once=1)
 
 
+def test_a_model_whose_logits_are_no_numbers_is_not_said_to_mix_rows() -> None:
+    torch, model = pytest.importorskip("torch"), tiny("llama", "sdpa")
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    with pytest.raises(InvalidRequest, match="logits are no numbers; with DoRA"):
+        packing.check(model, rows_at_once=1)
+
+
 def test_packs_that_a_mask_would_make_one_are_asked_one_by_one() -> None:
     model = tiny("llama", "sdpa")
     with pytest.raises(InvalidRequest, match="2 packs at once would be one"):

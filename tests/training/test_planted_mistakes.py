@@ -128,6 +128,28 @@ TWICE = (
 )
 NO_MARKERS = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 SPACED = MARKED.replace("<|{{ message['role'] }}|>", "<|{{ message['role'] }}|> ", 1)
+WEIGHED = {
+    "messages": [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Perhaps.", "weight": 0},
+        *chat("Sure?", "Yes.")["messages"],
+    ]
+}
+PICTURE = {
+    "messages": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]},
+        {"role": "assistant", "content": "A dog."},
+    ]
+}
+CALL = {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+CALLED = {
+    "messages": [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "assistant", "content": "One."},
+    ]
+}
 NF4 = {"method": "nf4"}
 FLASH = {"base__attention": "flash_attention_2", "base__dtype": "bfloat16"}
 
@@ -140,6 +162,16 @@ MISTAKES = [
         rows({"messages": [*chat("a", "b")["messages"], chat("a", "b")["messages"][1]]}),
         "data.train row 7",
         "out of turn",
+    ),
+    Mistake(
+        "a message not to be learned", rows(WEIGHED), "data.train row 7", "message 2: of weight 0"
+    ),
+    Mistake("a picture", rows(PICTURE), "data.train row 7", "message 1: a part of its content"),
+    Mistake(
+        "calls that the template leaves out",
+        rows(CALLED),
+        "data.train row 7",
+        "what tools are called",
     ),
     Mistake("wrong columns", rows({"question": "a", "answer": "b"}), "row 7", "no 'messages'"),
     Mistake(

@@ -65,6 +65,11 @@ class _Supervision:
             }
         if any(answer not in text for answer, text in zip(answers, texts, strict=True)):
             return {"what carries a loss is not what the assistant says"}
+        called = _called(sequence)[-len(answers) :]
+        if any(
+            name not in text for names, text in zip(called, texts, strict=True) for name in names
+        ):
+            return {"the chat template leaves out what tools are called; give one that writes it"}
         if len(question) >= MIN_PROMPT and any(
             question in text and question not in answer
             for answer, text in zip(answers, texts, strict=True)
@@ -88,6 +93,15 @@ def _said(sequence: Conversation) -> tuple[list[str], str]:
         elif message["role"] == "user":
             question = text
     return answers, question
+
+
+def _called(sequence: Conversation) -> list[list[str]]:
+    """Return the names of the functions that each message of the assistant calls."""
+    return [
+        [call["function"]["name"] for call in message.get("tool_calls", ())]
+        for message in sequence.messages
+        if message["role"] == "assistant"
+    ]
 
 
 def build(facts: Facts) -> Check:
