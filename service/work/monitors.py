@@ -127,12 +127,18 @@ def _check_detectors(monitor: str, options: MonitorSettings) -> None:
     for place, chosen in {**compared, **streams}.items():
         where = f"watch.monitors.{monitor}.{place}"
         try:
-            is_stream = is_sequential(open_detector(chosen.detector, chosen.parameters))
+            detector = open_detector(chosen.detector, chosen.parameters)
         except (InvalidConfiguration, InvalidRequest) as error:
             raise InvalidConfiguration(f"{where}: {error.message}") from error
+        is_stream = is_sequential(detector)
         if is_stream != (place in streams):
             does = "watches streams" if is_stream else "compares windows"
             raise InvalidConfiguration(f"{where}: {chosen.detector!r} {does}; choose another")
+        if place == "together" and "vectors" not in detector.reads:
+            raise InvalidConfiguration(
+                f"{where}: {chosen.detector!r} reads no vectors, which rows of all features are; "
+                "choose another"
+            )
         if not is_stream and "level" in chosen.parameters:
             raise InvalidConfiguration(
                 f"{where}: all tests of a window share one level; set "

@@ -63,6 +63,7 @@ def test_detectors_are_named_alone_or_with_their_parameters(fast_settings: Any) 
         ),
         ({"detectors": {"a": "adwin"}}, "detectors.a: 'adwin' watches streams; choose another"),
         ({"together": "ddm"}, "together: No plug-in 'ddm' in monitoring.drift; there are adwin, "),
+        ({"together": "psi"}, "together: 'psi' reads no vectors"),
         ({"streams": {"a": "psi"}}, "streams.a: 'psi' compares windows; choose another"),
         (
             {"streams": {"a": {"parameters": {"delta": 0.1}}}},
