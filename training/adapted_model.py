@@ -120,7 +120,7 @@ def mesh_of(model: Any) -> Mesh | None:
 def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
     """Return the logits of each row, `(tokens, vocabulary)` in float32 on the CPU.
 
-    Of a model of rewards, the reward of each row. What a tuned prompt before a row says is left out.
+    Of a model of rewards, the reward of each row. What a tuned prompt says before it is left out.
     """
     torch = require("torch", extra="finetune")
     was_training = model.training
