@@ -120,7 +120,7 @@ def mesh_of(model: Any) -> Mesh | None:
 def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
     """Return the logits of each row, `(tokens, vocabulary)` in float32 on the CPU.
 
-    Of a model of rewards, the reward of each row.
+    Of a model of rewards, the reward of each row. What a tuned prompt says before it is left out.
     """
     torch = require("torch", extra="finetune")
     was_training = model.training
@@ -129,7 +129,7 @@ def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:
         with torch.no_grad():
             return [
                 model(input_ids=torch.tensor([list(row)], device=model.device))
-                .logits[0]
+                .logits[0][-len(row) :]
                 .float()
                 .cpu()
                 for row in rows

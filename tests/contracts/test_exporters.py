@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from infra.errors import InvalidConfiguration, InvalidRequest
 from trained import only_third_parties_warn
 from training import adapted_model, parity
 from training.exporters import formats, open_exporter
+from training.exporters._writing import quietly
 from training.specification.base import Base
 from tuning import write_base
 
@@ -137,3 +139,14 @@ def test_a_program_that_is_not_there_is_told_with_how_to_get_it(model: Any, tmp_
         pytest.skip("executorch is installed")
     with pytest.raises(InvalidConfiguration, match="pip install executorch"):
         open_exporter("executorch").write(model, tmp_path, cache=False)
+
+
+def test_what_libraries_log_while_a_model_is_written_is_kept_from_users(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("torch.onnx")
+    with quietly():
+        logger.warning("an operator is skipped")
+    assert not caplog.records
+    logger.warning("afterwards")
+    assert len(caplog.records) == 1

@@ -124,8 +124,9 @@ def test_an_adapter_is_trained_verified_registered_and_tracked(
         {"type": "peft", "config": {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj"]}},
         {"type": "peft", "config": {"peft_type": "IA3", "target_modules": ["v_proj", "down_proj"],
                                     "feedforward_modules": ["down_proj"]}},
+        {"type": "peft", "config": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}},
     ],
-    ids=["dora", "rslora", "tokens", "modules", "osf", "vera", "ia3"],
+    ids=["dora", "rslora", "tokens", "modules", "osf", "vera", "ia3", "prompt"],
 )  # fmt: skip
 def test_every_kind_of_adapter_is_tried_trained_and_read_back(
     adapter: dict[str, Any], parts: Components, tmp_path: Path

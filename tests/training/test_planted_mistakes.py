@@ -150,6 +150,7 @@ CALLED = {
         {"role": "assistant", "content": "One."},
     ]
 }
+ADALORA = {"type": "peft", "config": {"peft_type": "ADALORA", "total_step": 9}}
 NF4 = {"method": "nf4"}
 FLASH = {"base__attention": "flash_attention_2", "base__dtype": "bfloat16"}
 
@@ -244,6 +245,12 @@ MISTAKES = [
         compared("dpo", **{"method.adapter": {"type": "lora", "dropout": 0.1}}),
         "method.adapter.dropout",
         "set it to 0",
+    ),
+    Mistake(
+        "an adapter that takes no second one beside it",
+        compared("kto", **{"method.adapter": ADALORA}),
+        "method.adapter.config",
+        "kto puts a second adapter beside it",
     ),
     Mistake(
         "questions judged too",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -12,10 +13,15 @@ from infra.errors import InvalidRequest
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep from users what libraries print, and warn of in each other and themselves."""
+    """Keep from users what libraries print, log, and warn of in each other and themselves."""
+    before = logging.root.manager.disable
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        logging.disable(max(before, logging.WARNING))
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 @contextmanager

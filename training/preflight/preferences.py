@@ -9,6 +9,7 @@ from training.examples import Sequence
 from training.preflight import Batch, Check, Derived, Facts, Read, Silent
 from training.problems import SHOWN_ROWS, Problem, at_rows
 from training.row_text import digest, said
+from training.specification.method import Adapter, Peft
 
 CHECK = "preferences"
 AGAINST_BASE = ("dpo", "kto")
@@ -76,6 +77,12 @@ class _Preferences:
         if getattr(spec.method.adapter, "dropout", 0):
             what = f"{spec.method.type} compares answers, and drops nothing of them; set it to 0"
             yield Problem(CHECK, "method.adapter.dropout", what)
+        if spec.method.type in AGAINST_BASE and _is_single(spec.method.adapter):
+            what = (
+                f"{spec.method.type} puts a second adapter beside it, which peft refuses with "
+                "ADALORA and trained biases; use another peft_type, or bias: none"
+            )
+            yield Problem(CHECK, "method.adapter.config", what)
         if spec.method.type == "kto":
             yield from self._kto(derived)
 
@@ -90,6 +97,14 @@ class _Preferences:
                 "rows at once; raise rows_per_step, or shorten data.max_length"
             )
             yield Problem(CHECK, "schedule.rows_per_device", what)
+
+
+def _is_single(adapter: Adapter) -> bool:
+    """Whether peft takes no second adapter of the kind."""
+    if not isinstance(adapter, Peft):
+        return False
+    kind, bias = str(adapter.config["peft_type"]), adapter.config.get("bias", "none")
+    return kind.upper() == "ADALORA" or bias != "none"
 
 
 def _mark_of(sequence: Sequence) -> bytes:
