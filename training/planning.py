@@ -286,6 +286,8 @@ def _of_server(facts: Facts) -> Iterator[str]:
     if serve is None:
         return
     known = facts.served.digest if facts.served else None
+    if serve.upstream is not None and facts.served is None:
+        yield f"the settings here say nothing of the engine {serve.upstream!r}"
     if serve.base_digest is None and known is None:
         yield "the base was not held against the server's: give serve.base_digest or upstream"
     trained = quantization.method if quantization else None

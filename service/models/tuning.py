@@ -76,14 +76,16 @@ def checkout(parts: Components, reference: str) -> Path:
 def _served(parts: Components, spec: FineTuning) -> Served | None:
     """Return what the settings say of the server that is to host an adapter.
 
+    A machine that only trains has no engines in its settings, and says nothing of it.
+
     Raises:
-        NotFound: there is no such engine.
+        NotFound: there are others, and no such engine.
     """
     from training.preflight import Served
 
-    if spec.serve is None or spec.serve.upstream is None:
-        return None
     engines = parts.settings.engines
+    if spec.serve is None or spec.serve.upstream is None or not engines:
+        return None
     engine = engines.get(spec.serve.upstream)
     if engine is None:
         raise NotFound("engine", spec.serve.upstream, among=engines, are_few=True)

@@ -127,6 +127,14 @@ def test_a_rank_over_that_of_the_engine_is_refused(folder: Path) -> None:
     assert "  base.model: " in said.stderr
 
 
+def test_a_machine_without_engines_says_that_it_did_not_look_at_the_one_that_serves(
+    folder: Path,
+) -> None:
+    changes = {"register": {"name": "sums"}, "serve": {"upstream": "chat"}}
+    said = train("plan", str(write_spec(folder / "spec.yaml", changes)))
+    assert "not checked: the settings here say nothing of the engine 'chat'" in said.stderr
+
+
 def test_a_specification_of_a_later_release_is_refused(folder: Path) -> None:
     path = write_spec(folder / "spec.yaml", {"version": 2})
     assert "version: 2 is of a later release" in train("plan", str(path), code=1).stderr
