@@ -52,6 +52,7 @@ SHARES = {
 def trace(seconds: float) -> Iterator[tuple[float, str]]:
     """Yield the moments and kinds of what is asked; the same in every run."""
     chance = random.Random(20261201)
+    yield from ((0.0, kind) for kind in SHARES)  # all of them, also in a short run
     at = chance.expovariate(PER_SECOND)
     while at < seconds:
         yield at, chance.choices(list(SHARES), list(SHARES.values()))[0]
@@ -121,7 +122,9 @@ class Clients:
         return str(self._watched.service.post("/chat/completions", json=body).status_code)
 
     def _not_json(self) -> str:
-        return str(self._watched.service.post("/chat/completions", content=b"{").status_code)
+        headers = {"content-type": "application/json"}
+        found = self._watched.service.post("/chat/completions", content=b"{", headers=headers)
+        return str(found.status_code)
 
 
 class Monitor:
@@ -139,7 +142,7 @@ class Monitor:
             return
         self._due += self._window
         if self._has_reference:
-            watches.look(self._parts, now=now)
+            watches.look(self._parts, now=now, early=watches.EARLY)  # as the job does
             return
         query = Query(since=self._start, until=now)
         interaction_exports.export(self._parts.database, self._parts.artifacts, query, "answers")
@@ -149,7 +152,7 @@ class Monitor:
 @pytest.mark.parametrize(
     "seconds",
     [
-        15.0,
+        20.0,
         pytest.param(
             HOUR_SECONDS,
             id="hour",
