@@ -22,6 +22,7 @@ from infra.errors import (
     StorageFailed,
     UnreadableDocument,
 )
+from infra.scratch import scratch_folder
 from infra.settings import Sources as Limits
 from retrieval.collections import Collection
 from retrieval.commit import Committed
@@ -29,7 +30,6 @@ from retrieval.documents import check_metadata
 from retrieval.embedding import Embedded
 from retrieval.files import Files
 from retrieval.ingest import Event, Ingester, Removed, Skipped, Unchanged
-from retrieval.scratch import scratch_folder
 from retrieval.sources import (
     MAX_URI_CHARACTERS,
     Fetched,

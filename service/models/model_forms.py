@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infra.artifacts.publishing import Made
 from infra.artifacts.refs import Reference
 from infra.errors import InvalidRequest, NotFound
+from infra.scratch import scratch_folder
 from service.gateway.adapter_files import Base, check, fetch
 from service.models import tuning
 
@@ -32,8 +29,6 @@ MODEL = "model"
 """The kind of all forms."""
 SCRATCH = "forms"
 """A folder within the data folder, for what is not registered yet."""
-HELD = "held"
-"""A file that is locked as long as somebody uses its folder."""
 ADVICE = "it holds the whole model; on processors ('runtime: {device: cpu}') it takes longer"
 """Where the device is too small."""
 EXPORTS = "it holds the whole model more than once, in float32; export it on a larger machine"
@@ -107,7 +102,7 @@ def merge(work: Work, *, adapter: str | None = None, name: str | None = None) ->
     stem = found.name.rpartition("@")[0]
     parents = [("adapter", f"adapter/{stem}@{found.digest}"), *_stored(base)]
     rows, device = resolving.first_rows(spec, work.places, base), spec.runtime.device
-    with _scratch(parts) as scratch:
+    with scratch_folder(parts.settings.data_folder / SCRATCH) as scratch:
         into = scratch / "merged"
         work.note(f"merging {found.name} into {base.name}")
         with exhaustion.told(ADVICE):
@@ -148,7 +143,7 @@ def compress(work: Work, model: str, how: Compress, *, name: str | None = None) 
     spec, base, scheme = work.spec, work.base(), how.scheme
     whole = _whole(work, model)
     rows, device = resolving.samples(spec, work.places, whole), spec.runtime.device
-    with _scratch(work.parts) as scratch:
+    with scratch_folder(work.parts.settings.data_folder / SCRATCH) as scratch:
         into = scratch / scheme
         work.note(f"compressing {whole.name} to {scheme}")
         with exhaustion.told(ADVICE):
@@ -190,7 +185,7 @@ def export(
 
     whole = _whole(work, model)
     rows = resolving.first_rows(work.spec, work.places, whole)
-    with _scratch(work.parts) as scratch:
+    with scratch_folder(work.parts.settings.data_folder / SCRATCH) as scratch:
         into = scratch / format_
         work.note(f"writing {whole.name} as {format_}")
         with exhaustion.told(EXPORTS):
@@ -218,34 +213,6 @@ def _register(work: Work, folder: Path, name: str, origin: _Origin) -> Formed:
     made = Made(metadata=card, parents=tuple(parents))
     reference = work.parts.artifacts.put(folder, f"{MODEL}/{name}", made)
     return Formed(reference, card)
-
-
-@contextmanager
-def _scratch(parts: Components) -> Iterator[Path]:
-    """Give a folder for a whole model, and remove those of processes that were killed."""
-    place = parts.settings.data_folder / SCRATCH
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with ExitStack() as held:
-        with (place / HELD).open("w") as beginning:
-            fcntl.flock(beginning, fcntl.LOCK_EX)
-            for left in place.iterdir():
-                if left.is_dir() and not _is_held(left / HELD):
-                    shutil.rmtree(left, ignore_errors=True)
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=place)))
-            mine = held.enter_context((folder / HELD).open("w"))
-            fcntl.flock(mine, fcntl.LOCK_EX)
-        yield folder
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
 
 
 def _own(parts: Components, spec: FineTuning) -> str:

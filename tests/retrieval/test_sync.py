@@ -19,7 +19,6 @@ from infra.settings import Sources as Limits
 from retrieval.collections import Collection
 from retrieval.embedders.hashing import HashingEmbedder
 from retrieval.ingest import Summary
-from retrieval.scratch import scratch_folder
 from retrieval.sources import Context, Fetched, Item, ItemGone, NotModified, Unwalkable
 from retrieval.sources.folder import SETTLED_SECONDS, Folder, build
 from retrieval.sync import MAX_FAILURES, Options, Plan
@@ -471,19 +470,6 @@ def test_globs_choose_files(
     assert [Path(uri).name for uri in held()] == ["b.txt"]
     with pytest.raises(InvalidRequest, match="includes"):
         open_folder(root, includes="*.md")
-
-
-def test_scratch_of_a_process_that_died_is_removed_by_the_next(tmp_path: Path) -> None:
-    dead = tmp_path / "scratch" / "dead"
-    dead.mkdir(parents=True)
-    (dead / ".lock").touch()
-    (dead / "secret").write_text("Text.")
-    with scratch_folder(tmp_path / "scratch") as mine:
-        assert not dead.exists()
-        with scratch_folder(tmp_path / "scratch") as other:
-            assert mine.exists()
-            assert other != mine
-    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 EDITS = strategies.lists(

@@ -293,19 +293,3 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
 
     with pytest.raises(StorageFailed, match="No space left .* make room and run it again"):
         merging.save(Large(), None, tmp_path)  # type: ignore[arg-type]
-
-
-def test_what_killed_processes_left_is_removed_and_what_others_use_is_not(
-    parts: Components,
-) -> None:
-    place = parts.settings.data_folder / model_forms.SCRATCH
-    with model_forms._scratch(parts) as used:
-        (used / "model.safetensors").touch()
-        left = place / "left"
-        left.mkdir()
-        (left / model_forms.HELD).touch()
-        with model_forms._scratch(parts) as mine:
-            assert {path for path in place.iterdir() if path.is_dir()} == {used, mine}
-        assert not mine.exists()
-        assert (used / "model.safetensors").exists()
-    assert not used.exists()

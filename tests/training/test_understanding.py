@@ -50,10 +50,21 @@ def test_what_is_wrong_is_left_out_with_what_misses_it(
 
 
 @pytest.mark.parametrize(
+    ("changed", "where"), [({"schedule": {"epochs": 1}}, "schedule"), ({"name": "A b"}, "name")]
+)
+def test_what_says_nothing_of_rows_hides_none_of_their_problems(
+    changed: dict[str, Any], where: str
+) -> None:
+    found, problems = understood({**SOUND, **changed}, source="it")
+    assert found is not None
+    assert found.data.train.rows == "train.jsonl"
+    assert [each.where for each in problems] == [where]
+
+
+@pytest.mark.parametrize(
     ("values", "where"),
     [
         ({**SOUND, "data": None}, "data"),
-        ({**SOUND, "schedule": {"epochs": 1}}, "schedule"),
         ({**SOUND, "version": 2, "newfangled": True}, "version"),
         ({**SOUND, "serve": {}}, "the whole"),
         ("text", "the whole"),
